@@ -1,0 +1,51 @@
+//! Portcullis: a layer-7 gateway between AI agents and the systems they touch.
+//!
+//! # Reading order
+//!
+//! A connection's life goes down this list, and each step makes a value that the next one needs:
+//!
+//! | module | makes |
+//! | --- | --- |
+//! | [`listener`] | an accepted, bounded, deadlined connection |
+//! | [`identity`] | an [`identity::Identity`] from a token: who calls |
+//! | [`catalog`], [`access`] | an [`access::Grant`]: this caller may open this target, until then |
+//! | [`decode`] | a [`policy::Command`] and its effects from bytes; pure |
+//! | [`policy`] | a [`policy::Decision`] from identity, target and command; pure |
+//! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded |
+//! | [`mask`] | a [`mask::Masked`] response; pure |
+//! | [`recording`] | the stored events of the session |
+//! | [`protocol`] | the sessions themselves, one folder a protocol |
+//!
+//! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
+//! the API, [`replay`] shows recordings, [`cli`] is the command line.
+//!
+//! # Invariants
+//!
+//! - No upstream connection without a [`access::Grant`] and an open recording.
+//! - No byte of a command goes upstream but out of a [`gate::Permitted`], which exists only after
+//!   the command was decided and its event was handed to the operating system.
+//! - No byte of a response goes downstream but out of a [`gate::Released`], which exists only
+//!   after the masked bytes were recorded.
+//! - Policy, masks and decoders know no socket, no clock and no database.
+//! - What a foreign side sends is bounded before it is stored, and no input panics.
+//!
+//! `tests/it/architecture.rs` holds the `use` lines to the table of allowed directions.
+
+pub mod access;
+pub mod app;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod decode;
+pub mod gate;
+pub mod identity;
+pub mod listener;
+pub mod mask;
+pub mod names;
+pub mod policy;
+pub mod protocol;
+pub mod recording;
+pub mod replay;
+pub mod secret;
+pub mod shutdown;
+pub mod web;

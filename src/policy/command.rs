@@ -1,0 +1,47 @@
+//! A decoded command, neutral of protocol.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Named facts about a command or an effect that rules may look at.
+pub type Attributes = BTreeMap<Cow<'static, str>, serde_json::Value>;
+
+/// One decoded unit that policy decides: a SQL message, an SSH operation, an HTTP request.
+///
+/// What is stored of it is its request view: the text and attributes carry no secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// The form the command came in, in its protocol's own word: `query`, `parse`, `bind`, ….
+    pub form: Cow<'static, str>,
+    /// The SQL, the command line, or method and path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// Facts about the whole command.
+    #[serde(default, skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: Attributes,
+    /// What the command would do; empty for what only prepares or binds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
+}
+
+/// One thing that a command would do: an action on an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// For example `sql.delete`; a rule's `actions` name these.
+    pub action: Cow<'static, str>,
+    /// For example `table:public.orders`; a rule's `objects` name these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Facts about the effect, for example `has_where`.
+    #[serde(default, skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: Attributes,
+}
+
+impl Effect {
+    /// An effect of which only the action is known.
+    pub fn of(action: &'static str) -> Self {
+        Self { action: Cow::Borrowed(action), object: None, attributes: Attributes::new() }
+    }
+}

@@ -1,0 +1,208 @@
+//! The events of a session, as everybody but the appender and the reader sees them.
+//!
+//! Stored, an event is one line of JSON (sequence, times, direction, kind, length of the payload)
+//! followed by the payload and a newline; `docs/recording-format.md` says it in full. The payload
+//! of [`Kind::Data`] is bytes of the protocol; every other kind's is one JSON document of the type
+//! named with it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Protocol, SessionId, TargetName};
+use crate::policy::{Command, Decision};
+
+/// The place of an event in its session, from 0 without gaps.
+pub type Sequence = u64;
+
+/// Which way the recorded bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the client towards the target.
+    Up,
+    /// From the target towards the client.
+    Down,
+    /// Neither: the gateway speaks.
+    None,
+}
+
+/// What an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The session opened; payload [`Opened`]. Always the first event.
+    Opened,
+    /// A command was decided; payload [`RecordedCommand`].
+    Command,
+    /// Bytes passed; payload those bytes.
+    Data,
+    /// A command came to its end; payload [`Outcome`].
+    Outcome,
+    /// Someone was refused before a session opened; payload [`RefusedCaller`].
+    Refused,
+    /// Something worth knowing happened; payload [`Note`].
+    Note,
+    /// Events are missing here; payload [`Gap`].
+    Gap,
+    /// The session ended; payload [`Closed`]. Always the last event.
+    Closed,
+}
+
+/// One stored event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place.
+    pub sequence: Sequence,
+    /// Microseconds since the session opened, from a clock that never goes back.
+    pub monotonic_us: u64,
+    /// Microseconds since 1970-01-01 UTC, as the wall clock said.
+    pub wall_us: i64,
+    /// Which way.
+    pub direction: Direction,
+    /// What it is.
+    pub kind: Kind,
+    /// The command that this event belongs to.
+    pub of: Option<Sequence>,
+    /// Bytes of the protocol, or JSON.
+    pub payload: Bytes,
+}
+
+/// Payload of [`Kind::Opened`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The session's id.
+    pub session: SessionId,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The target.
+    pub target: TargetName,
+    /// Within the target: the database, for Postgres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The client's address.
+    pub client: String,
+    /// Who: the identity's public part.
+    pub identity: RecordedIdentity,
+    /// The workflow, and whether a claim said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<Told>,
+    /// The run, and whether a claim said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Told>,
+    /// What the client says of itself, by the protocol's own names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_parameters: BTreeMap<String, String>,
+    /// The hash of the policy in force.
+    pub policy: String,
+    /// The gateway's version.
+    pub gateway_version: String,
+}
+
+/// Who a session belonged to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedIdentity {
+    /// The issuer's URL.
+    pub issuer: String,
+    /// The token's `sub`.
+    pub subject: String,
+    /// The name shown to people.
+    pub username: String,
+    /// The groups at that time.
+    pub groups: Vec<String>,
+}
+
+/// A name, and who told it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The name.
+    pub name: String,
+    /// True when a verified claim said so, false when the client did.
+    pub proved: bool,
+}
+
+/// Payload of [`Kind::Command`]: a command in its request view, and what was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedCommand<'a> {
+    /// The command; `text` and `attributes` are the request view.
+    pub command: Cow<'a, Command>,
+    /// What was decided.
+    pub decision: Cow<'a, Decision>,
+    /// Keyed hash of the exact bytes, in hexadecimal, where the view withholds some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+}
+
+/// Payload of [`Kind::Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The protocol's own word for the end: a command tag, an exit status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Rows sent or changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// How it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<CommandError>,
+    /// Microseconds from forwarding to the end.
+    pub duration_us: u64,
+}
+
+/// How a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandError {
+    /// The protocol's code, for example a SQLSTATE.
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+/// Payload of [`Kind::Refused`]: someone who got no session. Names are as claimed, not proved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedCaller {
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// The client's address.
+    pub client: String,
+    /// The target as the client wrote it, shortened to 63 characters.
+    pub target: String,
+    /// The identity, when the token verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<RecordedIdentity>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Payload of [`Kind::Note`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// A short word for the kind of thing: `cancel`, `expiry`, `upstream-lost`.
+    pub what: Cow<'static, str>,
+    /// What happened, for people.
+    pub text: String,
+}
+
+/// Payload of [`Kind::Gap`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Events that were not stored.
+    pub events: u64,
+    /// Their payloads' bytes.
+    pub bytes: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Payload of [`Kind::Closed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// How it ended, in one of a few words: `client`, `target`, `expired`, `limit`, `shutdown`,
+    /// `protocol`, `recording`, `interrupted`.
+    pub how: Cow<'static, str>,
+    /// The same, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}

@@ -1,0 +1,219 @@
+//! Holds the `use crate::…` lines of every module to the table of allowed directions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module, and what it may use of the crate. Plain types that both sides use stand in modules
+/// that everything may use.
+const EVERYONE: &[&str] = &["names", "secret"];
+const TABLE: &[(&str, &[&str])] = &[
+    ("names", &[]),
+    ("secret", &[]),
+    ("decode", &["policy::Command", "policy::Effect", "policy::Attributes"]),
+    ("policy", &["identity::Identity"]),
+    ("mask", &[]),
+    ("config", &["mask", "policy"]),
+    ("recording", &["policy::Command", "policy::Decision", "config"]),
+    ("identity", &["config"]),
+    ("catalog", &["config", "policy"]),
+    ("access", &["config", "catalog", "identity"]),
+    ("gate", &["access", "catalog", "config", "identity", "mask", "policy", "recording"]),
+    ("listener", &["config", "shutdown"]),
+    ("shutdown", &[]),
+    ("replay", &["decode", "policy", "recording"]),
+    (
+        "protocol",
+        &[
+            "access",
+            "catalog",
+            "config",
+            "decode",
+            "gate",
+            "identity",
+            "listener",
+            "mask",
+            "policy",
+            "recording",
+            "shutdown",
+        ],
+    ),
+    ("web", &["access", "catalog", "config", "identity", "policy", "recording", "shutdown"]),
+    (
+        "cli",
+        &[
+            "access",
+            "app",
+            "catalog",
+            "config",
+            "decode",
+            "identity",
+            "policy",
+            "recording",
+            "replay",
+            "web",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "access",
+            "catalog",
+            "config",
+            "gate",
+            "identity",
+            "listener",
+            "policy",
+            "protocol",
+            "recording",
+            "shutdown",
+            "web",
+        ],
+    ),
+];
+
+/// What only outer modules may touch: no socket, no runtime, no database in the pure middle.
+const PURE: &[&str] = &["decode", "policy", "mask"];
+const IMPURE_CRATES: &[&str] =
+    &["tokio", "sqlx", "hyper", "axum", "std::net", "std::fs", "std::io"];
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    let mut files = 0;
+    for file in rust_files(&source) {
+        let relative = file.strip_prefix(&source).unwrap();
+        let module = module_of(relative);
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        files += 1;
+        let Some((_, allowed)) = TABLE.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{}: module {module} is not in the table", relative.display()));
+            continue;
+        };
+        for path in used_paths(&fs::read_to_string(&file).unwrap()) {
+            let fine = match path.strip_prefix("crate::") {
+                Some(inner) => {
+                    let of = |name: &str| inner == name || inner.starts_with(&format!("{name}::"));
+                    of(&module)
+                        || EVERYONE.iter().any(|name| of(name))
+                        || allowed.iter().any(|name| of(name))
+                }
+                None => {
+                    !PURE.contains(&module.as_str())
+                        || !IMPURE_CRATES
+                            .iter()
+                            .any(|name| path == *name || path.starts_with(&format!("{name}::")))
+                }
+            };
+            if !fine {
+                wrong.push(format!("{}: {path}", relative.display()));
+            }
+        }
+    }
+    assert!(files > 15, "only {files} files were found");
+    assert!(wrong.is_empty(), "not allowed by the table:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn one_protocol_does_not_use_another() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol");
+    let mut wrong = Vec::new();
+    for file in rust_files(&source) {
+        let relative = file.strip_prefix(&source).unwrap().to_owned();
+        let own = module_of(&relative);
+        if own == "mod" {
+            continue;
+        }
+        for path in used_paths(&fs::read_to_string(&file).unwrap()) {
+            if let Some(inner) = path.strip_prefix("crate::protocol::") {
+                let first = inner.split("::").next().unwrap();
+                if first != own && first.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                    wrong.push(format!("{}: {path}", relative.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_use_lines_sees_groups_and_bare_paths() {
+    let seen = used_paths(
+        "use crate::{gate::Gate, web as w};\nuse std::io;\nfn f() { crate::app::run(); }\n// use crate::no\n",
+    );
+    assert_eq!(seen, ["crate::gate::Gate", "crate::web", "std::io", "crate::app::run"]);
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn module_of(relative: &Path) -> String {
+    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Every path that `use` items name, and every `crate::` path in code, comments left out.
+fn used_paths(text: &str) -> Vec<String> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("use ") {
+        let starts = code[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')');
+        if !starts {
+            continue;
+        }
+        if let Some(end) = code[at..].find(';') {
+            expand("", code[at + 4..at + end].trim(), &mut paths);
+        }
+    }
+    for (at, _) in code.match_indices("crate::") {
+        let before = &code[..at];
+        let in_use = before.rfind("use ").is_some_and(|u| !before[u..].contains(';'));
+        if in_use || before.ends_with("$") {
+            continue;
+        }
+        let path: String = code[at..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':')
+            .collect();
+        paths.push(path.trim_end_matches(':').to_owned());
+    }
+    paths
+}
+
+fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {
+    let tree = tree.trim();
+    if let Some(open) = tree.find('{') {
+        let prefix = format!("{prefix}{}", &tree[..open]);
+        let inner = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
+        let (mut depth, mut start) = (0, 0);
+        for (i, c) in inner.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    expand(&prefix, &inner[start..i], into);
+                    start = i + 1;
+                }
+                _ => {}
+            }
+        }
+        expand(&prefix, &inner[start..], into);
+    } else if !tree.is_empty() {
+        let path = tree.split_whitespace().next().unwrap();
+        into.push(format!("{prefix}{path}").replace("::self", ""));
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests from outside: the real binary, real servers, real clients.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test says what it expects by failing"
+)]
+
+mod architecture;
