@@ -1,1 +1,284 @@
-//! To come.
+//! Accepting connections: how many, how long they may take to show who they are, and from whom a
+//! PROXY protocol header is believed.
+//!
+//! The header is read from `trusted_proxies` alone, and optional there, so that clients in the
+//! same network may also come directly. Its TLVs are skipped.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::IpNetwork;
+use crate::shutdown::Shutdown;
+
+/// From accept to an open session: TLS, the token's verification and the target's own login.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Connections that have not shown who they are yet. Each costs some 10 KiB and a descriptor, so
+/// a flood of silent ones stays cheap; above this the kernel's backlog holds them.
+const MAX_HANDSHAKES: usize = 2_048;
+
+/// How long accepting rests when the process or machine has no descriptor left: trying again at
+/// once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What bounds the connections of all listeners together.
+#[derive(Debug)]
+pub struct Limits {
+    handshakes: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Limits {
+    /// Room for this many sessions.
+    pub fn new(max_sessions: usize) -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            sessions: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Room for one session, or `None` when all is taken. Dropping it gives it back.
+    pub fn session(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.sessions).try_acquire_owned().ok()
+    }
+}
+
+/// A connection nobody has proved anything about yet.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection; small writes are not held back.
+    pub stream: TcpStream,
+    /// The client's address, as a trusted proxy told it or as the kernel sees it.
+    pub client: SocketAddr,
+    /// Held until the client has shown who it is; dropping it makes room for the next.
+    pub handshake: OwnedSemaphorePermit,
+}
+
+/// Accepts until the drain begins and spawns `serve` for every connection.
+pub async fn accept<S, F>(
+    listener: TcpListener,
+    limits: Arc<Limits>,
+    trusted_proxies: Arc<[IpNetwork]>,
+    shutdown: Shutdown,
+    serve: S,
+) where
+    S: Fn(Accepted) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        // Closed only when the process ends.
+        let Ok(handshake) = Arc::clone(&limits.handshakes).acquire_owned().await else { return };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = shutdown.draining() => return,
+        };
+        let (serve, trusted) = (serve.clone(), Arc::clone(&trusted_proxies));
+        shutdown.sessions().spawn(async move {
+            match introduce(stream, peer, &trusted).await {
+                Ok((stream, client)) => serve(Accepted { stream, client, handshake }).await,
+                Err(error) => tracing::debug!(%peer, %error, "connection dropped"),
+            }
+        });
+    }
+}
+
+/// Sets the socket up, and finds out who the client is when a trusted proxy brings it.
+async fn introduce(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    trusted: &[IpNetwork],
+) -> io::Result<(TcpStream, SocketAddr)> {
+    stream.set_nodelay(true)?;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    if !trusted.iter().any(|network| network.contains(peer.ip())) {
+        return Ok((stream, peer));
+    }
+    let told = tokio::time::timeout(HANDSHAKE_DEADLINE, proxy_header(&mut stream)).await??;
+    Ok((stream, told.unwrap_or(peer)))
+}
+
+impl IpNetwork {
+    /// Whether the address is in the block.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+                (network.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask =
+                    u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                (network.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The longest header of version 1, with its line end.
+/// Source: "The PROXY protocol", section 2.1.
+const MAX_V1: usize = 107;
+/// The first 12 bytes of version 2. Source: the same, section 2.2.
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest version 2 body that is read: addresses and a few TLVs.
+const MAX_V2: usize = 2_048;
+
+/// Reads a PROXY header if one is there. No protocol that is served starts with its first byte
+/// (a TLS record and a Postgres packet start with 0x16 and 0x00).
+async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    match first {
+        [b'P'] => {
+            let mut line = Vec::with_capacity(MAX_V1);
+            while !line.ends_with(b"\r\n") {
+                if line.len() == MAX_V1 {
+                    return Err(io::Error::other("a PROXY header of version 1 is too long"));
+                }
+                line.push(stream.read_u8().await?);
+            }
+            version_1(&line)
+        }
+        [b'\r'] => {
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).await?;
+            let (signature, rest) = head.split_at(12);
+            let [version_command, family, high, low] = *rest else {
+                return Err(io::Error::other("a PROXY header is short"));
+            };
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            if signature != V2_SIGNATURE || version_command >> 4 != 2 || length > MAX_V2 {
+                return Err(io::Error::other("a PROXY header of version 2 is malformed"));
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).await?;
+            version_2(version_command & 15, family, &body)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn version_1(line: &[u8]) -> io::Result<Option<SocketAddr>> {
+    let malformed = || io::Error::other("a PROXY header of version 1 is malformed");
+    let line = std::str::from_utf8(line).map_err(|_| malformed())?.trim_end_matches("\r\n");
+    let words: Vec<&str> = line.split(' ').collect();
+    match *words.as_slice() {
+        ["PROXY", "UNKNOWN", ..] => Ok(None),
+        ["PROXY", "TCP4" | "TCP6", source, _, port, _] => {
+            let address: IpAddr = source.parse().map_err(|_| malformed())?;
+            let port = port.parse().map_err(|_| malformed())?;
+            Ok(Some(SocketAddr::new(address.to_canonical(), port)))
+        }
+        _ => Err(malformed()),
+    }
+}
+
+fn version_2(command: u8, family: u8, body: &[u8]) -> io::Result<Option<SocketAddr>> {
+    let malformed = || io::Error::other("a PROXY header of version 2 is malformed");
+    match (command, family) {
+        // LOCAL: the proxy's own health check.
+        (0, _) => Ok(None),
+        (1, 0x11) => {
+            let [a, b, c, d, _, _, _, _, high, low] =
+                *body.first_chunk::<10>().ok_or_else(malformed)?;
+            let address = Ipv4Addr::new(a, b, c, d);
+            Ok(Some(SocketAddr::new(address.into(), u16::from_be_bytes([high, low]))))
+        }
+        (1, 0x21) => {
+            let source = body.first_chunk::<16>().ok_or_else(malformed)?;
+            let port = body.get(32..34).and_then(|p| p.first_chunk::<2>()).ok_or_else(malformed)?;
+            let address = IpAddr::V6(Ipv6Addr::from(*source)).to_canonical();
+            Ok(Some(SocketAddr::new(address, u16::from_be_bytes(*port))))
+        }
+        _ => Err(malformed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    fn network(address: &str, prefix: u8) -> IpNetwork {
+        IpNetwork { address: address.parse().unwrap(), prefix }
+    }
+
+    async fn introduced(sent: &[u8], trusted: &[IpNetwork]) -> io::Result<(SocketAddr, Vec<u8>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        client.write_all(sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut stream, client) = introduce(stream, peer, trusted).await?;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        Ok((client, rest))
+    }
+
+    #[test]
+    fn networks_hold_their_addresses_only() {
+        let ten = network("10.0.0.0", 8);
+        assert!(ten.contains("10.255.1.2".parse().unwrap()));
+        assert!(!ten.contains("11.0.0.1".parse().unwrap()));
+        assert!(!ten.contains("::1".parse().unwrap()));
+        assert!(network("0.0.0.0", 0).contains("203.0.113.9".parse().unwrap()));
+        assert!(network("2001:db8::", 32).contains("2001:db8:1::1".parse().unwrap()));
+        assert!(!network("2001:db8::", 128).contains("2001:db8::1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_trusted_proxy_says_who_the_client_is() {
+        let trusted = [network("127.0.0.0", 8)];
+        let v1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5555 5432\r\nrest";
+        let mut v2 = V2_SIGNATURE.to_vec();
+        v2.extend([0x21, 0x11, 0, 15, 203, 0, 113, 9, 10, 0, 0, 1, 0x15, 0xB3, 0, 80, 3, 0, 0]);
+        v2.extend(b"rest");
+        for sent in [v1.to_vec(), v2] {
+            let (client, rest) = introduced(&sent, &trusted).await.unwrap();
+            assert_eq!(client, "203.0.113.9:5555".parse().unwrap());
+            assert_eq!(rest, b"rest");
+        }
+        let (client, rest) = introduced(b"\0\0\0\x08", &trusted).await.unwrap();
+        assert!(client.ip().is_loopback());
+        assert_eq!(rest, b"\0\0\0\x08");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_is_believed() {
+        let sent = b"PROXY TCP4 203.0.113.9 10.0.0.1 5555 5432\r\n";
+        let (client, rest) = introduced(sent, &[network("10.0.0.0", 8)]).await.unwrap();
+        assert!(client.ip().is_loopback());
+        assert_eq!(rest, sent);
+    }
+
+    #[tokio::test]
+    async fn a_malformed_header_drops_the_connection() {
+        let trusted = [network("127.0.0.0", 8)];
+        let endless = [&b"PROXY "[..], &[b'x'; 200]].concat();
+        for sent in [&b"PROXY TCP4 nonsense\r\n"[..], b"\r\n\r\nwhatever else is here", &endless] {
+            assert!(introduced(sent, &trusted).await.is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(bytes in prop::collection::vec(any::<u8>(), 0..120), family in any::<u8>()) {
+            let _ = version_1(&bytes);
+            let _ = version_2(1, family, &bytes);
+        }
+    }
+}

@@ -1,1 +1,3 @@
-//! To come.
+//! The protocols, one folder each. This is the one place that names them.
+
+pub mod postgres;

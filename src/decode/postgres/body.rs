@@ -11,10 +11,6 @@ impl<'a> Body<'a> {
         Self(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
         self.array().map(|[byte]: [u8; 1]| byte)
     }

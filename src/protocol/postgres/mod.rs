@@ -1,0 +1,308 @@
+//! PostgreSQL: a session from its first byte to its last.
+//!
+//! [`serve`] tells a connection's life. Everything that the server can do in a session passes,
+//! but for replication, the function-call message, and encodings other than UTF-8.
+
+mod cancel;
+mod end;
+mod greeting;
+mod parameters;
+mod refusal;
+mod relay;
+mod replies;
+mod session;
+pub mod stream;
+pub mod upstream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::access;
+use crate::catalog::Catalog;
+use crate::config::{PostgresTarget, Target, TargetKind};
+use crate::gate::{Gate, recorded_identity};
+use crate::identity::{Identity, Verifier};
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::names::{Protocol, SessionId, TargetName};
+use crate::recording::{Opened, RefusedCaller, Store, Told};
+use crate::secret::Secret;
+use crate::shutdown::Shutdown;
+
+use cancel::{CancelKey, Cancels};
+pub use greeting::ALPN;
+use greeting::{Purpose, Turned, ask_password, greet, say_goodbye, startup_message};
+use parameters::Wanted;
+use refusal::Refusal;
+use session::Session;
+use stream::Stream;
+use upstream::{Connector, ProtocolVersion, Upstream, UpstreamError};
+
+/// What every Postgres session needs of the gateway.
+#[derive(Debug)]
+pub struct Context {
+    /// Targets, access and policy as of now.
+    pub catalog: Arc<Catalog>,
+    /// Proves tokens.
+    pub verifier: Arc<Verifier>,
+    /// Where sessions are recorded.
+    pub store: Store,
+    /// TLS towards clients, with [`ALPN`] as its only protocol.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether a token may come without TLS from beyond loopback.
+    pub insecure: bool,
+    /// How many sessions may be open.
+    pub limits: Arc<Limits>,
+    /// How long a running command may go on when its session's time is over.
+    pub expiry_grace: Duration,
+    /// The stop.
+    pub shutdown: Shutdown,
+    sessions: Open,
+}
+
+/// What the open sessions share.
+#[derive(Debug, Default)]
+struct Open {
+    cancels: Arc<Cancels>,
+    /// A connector is kept while its target is the catalog's.
+    connectors: Mutex<HashMap<TargetName, (Arc<Target>, Connector)>>,
+}
+
+impl Context {
+    /// What a gateway's Postgres listener needs.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        verifier: Arc<Verifier>,
+        store: Store,
+        limits: Arc<Limits>,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            catalog,
+            verifier,
+            store,
+            tls: None,
+            insecure: false,
+            limits,
+            expiry_grace: Duration::ZERO,
+            shutdown,
+            sessions: Open::default(),
+        }
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(accepted: Accepted, context: Arc<Context>) {
+    let Accepted { stream, client, handshake } = accepted;
+    let (stream, purpose) =
+        match timeout(HANDSHAKE_DEADLINE, greet(stream, context.tls.as_ref())).await {
+            Ok(greeted) => greeted,
+            Err(_) => (None, Err(Turned::Dropped("no startup message within the deadline"))),
+        };
+    let Some(mut stream) = stream else {
+        if let Err(turned) = purpose {
+            tracing::debug!(%client, reason = %turned, "connection dropped");
+        }
+        return;
+    };
+    let opened = match purpose {
+        Ok(Purpose::Cancel(request)) => return context.sessions.cancels.pass_on(&request).await,
+        Ok(Purpose::Session(packet)) => {
+            let opening = open(&mut stream, &packet, client, &context);
+            match timeout(HANDSHAKE_DEADLINE, opening).await {
+                Ok(opened) => opened,
+                Err(_) => Err(Turned::Dropped("no session within the deadline")),
+            }
+        }
+        Err(turned) => Err(turned),
+    };
+    drop(handshake);
+    match opened {
+        Ok(opened) => Session::new(stream, opened, context).run().await,
+        Err(Turned::Away(refusal)) => say_goodbye(&mut stream, &refusal).await,
+        Err(turned) => tracing::debug!(%client, reason = %turned, "connection dropped"),
+    }
+}
+
+/// A session whose target has let the gateway in.
+struct OpenSession {
+    gate: Arc<Gate>,
+    upstream: Upstream,
+    cancel_key: CancelKey,
+    _slot: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// From a startup message to a target that is ready: identity, access, recording, upstream.
+async fn open(
+    stream: &mut Stream,
+    packet: &[u8],
+    client: std::net::SocketAddr,
+    context: &Arc<Context>,
+) -> Result<OpenSession, Turned> {
+    let startup = startup_message(packet)?;
+    let wanted = Wanted::read(&startup).map_err(Turned::Away)?;
+    if !stream.is_tls() && !client.ip().is_loopback() && !context.insecure {
+        return Err(Turned::Away(Refusal::TlsRequired));
+    }
+    let minor = if startup.minor >= 2 { 2 } else { 0 };
+    let unknown: Vec<&str> = wanted.unknown_options.iter().map(String::as_str).collect();
+    let negotiation = (startup.minor != minor || !unknown.is_empty())
+        .then(|| refusal::negotiate_version(minor, &unknown));
+    let token = ask_password(stream, negotiation.as_slice()).await?;
+
+    let caller = Caller { context, client, wanted: &wanted };
+    let gate = Arc::new(caller.admit(&token).await?);
+    drop(token);
+    let Some(slot) = context.limits.session() else {
+        gate.close("limit", "no room for another session".to_owned());
+        return Err(Turned::Away(Refusal::TooManySessions));
+    };
+    let upstream = match connect(context, &gate, &wanted).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            let target = gate.grant().target().name.clone();
+            tracing::warn!(%target, %error, "target not reached");
+            gate.close("target", error.to_string());
+            return Err(Turned::Away(Refusal::Unreachable(target)));
+        }
+    };
+    let entered = CancelKey::enter(
+        &context.sessions.cancels,
+        minor,
+        upstream.cancel.clone(),
+        Arc::clone(&gate),
+    );
+    match entered {
+        Ok(cancel_key) => Ok(OpenSession { gate, upstream, cancel_key, _slot: slot }),
+        Err(_) => Err(Turned::Dropped("no randomness for a cancel key")),
+    }
+}
+
+/// Who knocks, and for what.
+struct Caller<'a> {
+    context: &'a Arc<Context>,
+    client: std::net::SocketAddr,
+    wanted: &'a Wanted,
+}
+
+impl Caller<'_> {
+    /// Token, target and access, then the recording. Whatever is wrong, the client is told one
+    /// thing; what it was stands in the log and in the gateway's own recording.
+    async fn admit(&self, token: &Secret) -> Result<Gate, Turned> {
+        let identity = match self.context.verifier.verify(token).await {
+            Ok(identity) => Arc::new(identity),
+            Err(refused) => return Err(self.denied(None, &refused.to_string())),
+        };
+        let rules = self.context.catalog.current();
+        let Some(target) = &self.wanted.target else {
+            return Err(self.denied(Some(&identity), "no such target"));
+        };
+        let grant = access::grant(&rules, &identity, target)
+            .map_err(|no_access| self.denied(Some(&identity), &no_access.to_string()))?;
+        let TargetKind::Postgres(postgres) = &grant.target().kind;
+        let Some(database) = self.wanted.database_of(postgres) else {
+            return Err(self.denied(Some(&identity), "the target has no such database"));
+        };
+        let opened = self.opened(&identity, target, database, rules.policy().hash());
+        let catalog = Arc::clone(&self.context.catalog);
+        Gate::open(grant, catalog, &self.context.store, &opened).map_err(|failure| {
+            tracing::error!(%target, %failure, "session refused: it cannot be recorded");
+            Turned::Away(Refusal::NotRecorded)
+        })
+    }
+
+    fn denied(&self, identity: Option<&Identity>, reason: &str) -> Turned {
+        let refused = RefusedCaller {
+            protocol: Protocol::Postgres,
+            client: self.client.to_string(),
+            target: self.wanted.named.clone(),
+            identity: identity.map(recorded_identity),
+            reason: reason.to_owned(),
+        };
+        tracing::warn!(
+            client = %self.client,
+            target = ?refused.target,
+            username = identity.map(Identity::username),
+            reason,
+            "access denied"
+        );
+        self.context.store.refused(&refused);
+        Turned::Away(Refusal::AccessDenied)
+    }
+
+    fn opened(
+        &self,
+        identity: &Identity,
+        target: &TargetName,
+        database: &str,
+        policy: &str,
+    ) -> Opened {
+        let told = |claim: Option<&str>, client: Option<&String>| match (claim, client) {
+            (Some(name), _) => Some(Told { name: name.to_owned(), proved: true }),
+            (None, Some(name)) => Some(Told { name: name.clone(), proved: false }),
+            (None, None) => None,
+        };
+        Opened {
+            session: SessionId::generate(),
+            protocol: Protocol::Postgres,
+            target: target.clone(),
+            database: Some(database.to_owned()),
+            client: self.client.to_string(),
+            identity: recorded_identity(identity),
+            workflow: told(identity.workflow(), self.wanted.workflow.as_ref()),
+            run: told(identity.run(), self.wanted.run.as_ref()),
+            client_parameters: self.wanted.settings.iter().cloned().collect(),
+            policy: policy.to_owned(),
+            gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl Wanted {
+    /// The database of the target that is meant, if it may be named.
+    fn database_of<'a>(&self, target: &'a PostgresTarget) -> Option<&'a str> {
+        match &self.database {
+            None => Some(&target.database),
+            Some(wanted) => std::iter::once(&target.database)
+                .chain(&target.databases)
+                .find(|listed| *listed == wanted)
+                .map(String::as_str),
+        }
+    }
+}
+
+/// Opens the target with its own credential. An open gate is the proof that the caller may, and
+/// that the session is being recorded.
+async fn connect(
+    context: &Context,
+    gate: &Gate,
+    wanted: &Wanted,
+) -> Result<Upstream, UpstreamError> {
+    let target = gate.grant().target();
+    let TargetKind::Postgres(postgres) = &target.kind;
+    let connector = context.sessions.connector(target, postgres)?;
+    let password = postgres.password.read().await.map_err(UpstreamError::from)?;
+    let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
+    connector.connect(database, ProtocolVersion::V3_0, &wanted.settings, &password).await
+}
+
+impl Open {
+    fn connector(
+        &self,
+        target: &Arc<Target>,
+        postgres: &PostgresTarget,
+    ) -> Result<Connector, UpstreamError> {
+        let mut connectors = self.connectors.lock();
+        if let Some((of, connector)) = connectors.get(&target.name)
+            && Arc::ptr_eq(of, target)
+        {
+            return Ok(connector.clone());
+        }
+        let connector = Connector::new(postgres)?;
+        connectors.insert(target.name.clone(), (Arc::clone(target), connector.clone()));
+        Ok(connector)
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything that the gateway itself says to a Postgres client, in one place.
+//!
+//! What a client may be told is this list; no error text of another layer ever reaches it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::decode::postgres::Malformed;
+use crate::names::TargetName;
+
+/// Why a client is turned away or its session ends. Every one of them is FATAL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The token, the target or the access is wrong: one and the same for all of them.
+    AccessDenied,
+    /// The client must speak TLS before a token may be asked for.
+    TlsRequired,
+    /// The client broke the protocol.
+    Malformed(Malformed),
+    /// A startup parameter is not on the list.
+    Parameter(String),
+    /// Replication is not relayed.
+    Replication,
+    /// The client wants another encoding than UTF-8.
+    Encoding,
+    /// All sessions are taken.
+    TooManySessions,
+    /// The target cannot be reached, or did not let the gateway in.
+    Unreachable(TargetName),
+    /// The session cannot be recorded.
+    NotRecorded,
+    /// The proof of identity, or the time that access allows, is over.
+    Expired,
+    /// The rules no longer give the access.
+    AccessLost,
+    /// The gateway stops.
+    Shutdown,
+    /// Policy refused the command.
+    Blocked(String),
+    /// The target broke the protocol or went away.
+    TargetLost(TargetName),
+}
+
+impl Refusal {
+    /// The SQLSTATE. Source: PostgreSQL documentation, appendix A.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::AccessDenied => "28P01",
+            Self::TlsRequired | Self::Expired | Self::AccessLost => "28000",
+            Self::Malformed(_) => "08P01",
+            Self::Parameter(_) | Self::Replication => "0A000",
+            Self::Encoding => "22023",
+            Self::TooManySessions => "53300",
+            Self::Unreachable(_) => "08001",
+            Self::NotRecorded => "58030",
+            Self::Shutdown => "57P01",
+            Self::Blocked(_) => "42501",
+            Self::TargetLost(_) => "08006",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::AccessDenied => "access denied".to_owned(),
+            Self::TlsRequired => "the gateway takes tokens over TLS only".to_owned(),
+            Self::Malformed(what) => what.to_string(),
+            Self::Parameter(name) => format!("startup parameter \"{name}\" is not allowed"),
+            Self::Replication => "replication connections are not relayed".to_owned(),
+            Self::Encoding => "client_encoding must be UTF8".to_owned(),
+            Self::TooManySessions => "the gateway has no room for another session".to_owned(),
+            Self::Unreachable(target) => format!("target \"{target}\" cannot be reached"),
+            Self::NotRecorded => "the session cannot be recorded".to_owned(),
+            Self::Expired => "the session's time is over".to_owned(),
+            Self::AccessLost => "the access to this target was withdrawn".to_owned(),
+            Self::Shutdown => "the gateway is stopping".to_owned(),
+            Self::Blocked(reason) => reason.clone(),
+            Self::TargetLost(target) => format!("the connection to target \"{target}\" was lost"),
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::AccessDenied => Some(
+                "The database is the name of a target, the password a current token for this gateway.",
+            ),
+            Self::TlsRequired => Some("Connect with sslmode=require or stricter."),
+            Self::Expired => Some("Get a new token and connect again."),
+            Self::TooManySessions => Some("Try again later."),
+            _ => None,
+        }
+    }
+
+    /// The `ErrorResponse` that says it.
+    pub(super) fn to_message(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        framed(&mut out, b'E', |body| {
+            let message = self.message();
+            let fields =
+                [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', self.code()), (b'M', message.as_str())];
+            for (field, text) in fields.into_iter().chain(self.hint().map(|hint| (b'H', hint))) {
+                body.put_u8(field);
+                text_with_nul(body, text);
+            }
+            body.put_u8(0);
+        });
+        out.freeze()
+    }
+}
+
+/// `AuthenticationCleartextPassword`.
+pub(super) fn ask_password() -> Bytes {
+    Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03")
+}
+
+/// `NegotiateProtocolVersion`: the newest minor version that is spoken, and the protocol options
+/// that are not.
+pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'v', |body| {
+        body.put_u32(3 << 16 | u32::from(minor));
+        body.put_u32(u32::try_from(unknown_options.len()).unwrap_or(u32::MAX));
+        for option in unknown_options {
+            text_with_nul(body, option);
+        }
+    });
+    out.freeze()
+}
+
+/// Everything from `AuthenticationOk` to the first `ReadyForQuery`.
+pub(super) fn welcome(
+    parameters: &[(String, String)],
+    notices: &[Bytes],
+    process_id: u32,
+    cancel_key: &[u8],
+) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(b"R\0\0\0\x08\0\0\0\0");
+    for (name, value) in parameters {
+        framed(&mut out, b'S', |body| {
+            text_with_nul(body, name);
+            text_with_nul(body, value);
+        });
+    }
+    framed(&mut out, b'K', |body| {
+        body.put_u32(process_id);
+        body.put_slice(cancel_key);
+    });
+    for notice in notices {
+        out.put_slice(notice);
+    }
+    out.put_slice(b"Z\0\0\0\x05I");
+    out.freeze()
+}
+
+fn framed(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
+    let mut body = BytesMut::new();
+    write(&mut body);
+    out.put_u8(tag);
+    // What the gateway says itself is some kilobytes at most.
+    out.put_u32(u32::try_from(body.len() + 4).unwrap_or(u32::MAX));
+    out.put_slice(&body);
+}
+
+fn text_with_nul(body: &mut BytesMut, text: &str) {
+    body.extend(text.bytes().filter(|byte| *byte != 0));
+    body.put_u8(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::postgres::backend;
+
+    #[test]
+    fn a_refusal_is_one_well_formed_error_response() {
+        let refusal = Refusal::Unreachable("orders".parse().unwrap());
+        let report = backend::report(&refusal.to_message()).unwrap();
+        assert_eq!((report.severity.as_str(), report.code.as_str()), ("FATAL", "08001"));
+        assert_eq!(report.message, "target \"orders\" cannot be reached");
+        let hostile = Refusal::Parameter("a\0Mb".to_owned()).to_message();
+        assert!(backend::report(&hostile).unwrap().message.contains("aMb"));
+    }
+}

@@ -1,0 +1,356 @@
+//! The running session: two loops over one queue of expected replies.
+//!
+//! One loop carries the client's messages up, the other the server's down, each reading only when
+//! what it read before is written. So neither side's silence stops the other: a client that
+//! pipelines without reading waits for its own replies, as it would without a gateway.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::Notify;
+
+use crate::decode::postgres::frame::{Piece, Side, Walker};
+use crate::decode::postgres::frontend::{self, Message};
+use crate::decode::postgres::{Malformed, backend, command};
+use crate::gate::{Gate, Permitted, Released};
+use crate::recording::{Outcome, Sequence};
+
+use super::end::End;
+use super::replies::Replies;
+use super::stream::Stream;
+
+/// What an idle direction keeps for reading, in bytes: an idle session costs kilobytes.
+const READ_MIN: usize = 8 << 10;
+/// What a busy direction reads at once, in bytes: enough that a system call carries its weight.
+const READ_MAX: usize = 128 << 10;
+
+/// A session that is relayed.
+#[derive(Debug)]
+pub(super) struct Relay {
+    gate: Arc<Gate>,
+    replies: Mutex<Replies>,
+    /// Told when the queue of replies got shorter.
+    progress: Notify,
+    /// No new command may start.
+    closing: AtomicBool,
+}
+
+impl Relay {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self {
+            gate,
+            replies: Mutex::new(Replies::new()),
+            progress: Notify::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on no new command starts; what runs goes on.
+    pub(super) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Waits until the server owes nothing. Cancel safe.
+    pub(super) async fn idle(&self) {
+        self.until(Replies::is_idle).await;
+    }
+
+    /// Waits until the server owes nothing and no transaction is open. Cancel safe.
+    pub(super) async fn at_rest(&self) {
+        self.until(Replies::is_at_rest).await;
+    }
+
+    async fn until(&self, condition: impl Fn(&Replies) -> bool) {
+        loop {
+            let progress = self.progress.notified();
+            if condition(&self.replies.lock()) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Carries the client's messages up until the client ends or something goes wrong. When the
+    /// client ends, the target is told and this never returns: the target's end ends the session,
+    /// so that what it still runs is recorded to its end.
+    ///
+    /// Cancel safe but for the target's connection: a message may be half written.
+    pub(super) async fn up(
+        &self,
+        client: &mut ReadHalf<Stream>,
+        target: &mut Outgoing,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut incoming = Incoming::new(Side::Frontend, BytesMut::new());
+        loop {
+            self.until(Replies::has_room).await;
+            match incoming.read(client).await.map_err(End::ClientBroken)? {
+                0 => break,
+                _ => {
+                    let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    let leaves = self.forward(bytes, &pieces, target).await?;
+                    if leaves {
+                        break;
+                    }
+                }
+            }
+        }
+        target.shutdown().await.map_err(End::TargetBroken)?;
+        std::future::pending().await
+    }
+
+    /// Decides, records and forwards whole messages and pieces of COPY data. Gives whether the
+    /// client said that it leaves.
+    async fn forward(
+        &self,
+        bytes: Bytes,
+        pieces: &[Piece],
+        target: &mut Outgoing,
+    ) -> Result<bool, End> {
+        let mut messages = Vec::with_capacity(pieces.len());
+        let mut at = 0;
+        for piece in pieces {
+            let range = at..at + piece.length;
+            at = range.end;
+            let message = match (piece.is_whole(), bytes.get(range.clone())) {
+                (true, Some(whole)) => frontend::message(whole).map_err(End::ClientMalformed)?,
+                _ => Message::CopyData,
+            };
+            messages.push((range, message));
+        }
+        let starts = |message: &Message<'_>| {
+            use Message::{Bind, Execute, Parse, Query};
+            matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. })
+        };
+        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m)| starts(m)) {
+            return std::future::pending().await;
+        }
+        let leaves = messages.iter().any(|(_, m)| matches!(m, Message::Terminate));
+        let (permitted, entered) = self.admit(bytes.clone(), &messages).await?;
+        entered.map_err(End::ClientMalformed)?;
+        target.permit(permitted).await.map_err(End::TargetBroken)?;
+        Ok(leaves)
+    }
+
+    /// Records commands one by one, and runs of other messages as one event each.
+    async fn admit(
+        &self,
+        bytes: Bytes,
+        messages: &[(Range<usize>, Message<'_>)],
+    ) -> Result<(Permitted, Result<(), Malformed>), End> {
+        let now = Instant::now();
+        let whole = bytes.clone();
+        let slice = |range: Range<usize>| whole.get(range).unwrap_or_default();
+        let passed = self.gate.admit(bytes, |admission| {
+            let mut replies = self.replies.lock();
+            let mut plain = 0..0;
+            for (range, message) in messages {
+                let Some(decoded) = command::of(message) else {
+                    replies.expect(message, 0, now)?;
+                    plain.end = range.end;
+                    continue;
+                };
+                if !plain.is_empty() {
+                    admission.data(slice(plain.clone()), None);
+                }
+                plain = range.end..range.end;
+                let withheld = decoded.withheld.then(|| slice(range.clone()));
+                let basis = replies.basis(message);
+                let of = admission.command(&decoded.command, basis, withheld);
+                replies.expect(message, of, now)?;
+            }
+            if !plain.is_empty() {
+                admission.data(slice(plain), None);
+            }
+            Ok(())
+        });
+        Ok(passed.await?)
+    }
+
+    /// Carries the server's messages down until the server ends or something goes wrong.
+    /// `buffered` was read behind the server's first `ReadyForQuery`.
+    ///
+    /// Cancel safe: what is recorded but not yet written stays in `client`.
+    pub(super) async fn down(
+        &self,
+        target: &mut ReadHalf<Stream>,
+        client: &mut Outgoing,
+        buffered: BytesMut,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut incoming = Incoming::new(Side::Backend, buffered);
+        loop {
+            let (bytes, pieces) = incoming.take().map_err(End::TargetMalformed)?;
+            if bytes.is_empty() {
+                if incoming.read(target).await.map_err(End::TargetBroken)? == 0 {
+                    return Err(End::Target);
+                }
+                continue;
+            }
+            let released = self.record_answers(bytes, &pieces)?;
+            self.progress.notify_waiters();
+            client.at_boundary = incoming.walker.at_boundary();
+            client.release(released).await.map_err(End::ClientBroken)?;
+        }
+    }
+
+    /// Holds the server's messages against the queue, masks and records them.
+    fn record_answers(&self, bytes: Bytes, pieces: &[Piece]) -> Result<Released, End> {
+        let answers = self.read_answers(&bytes, pieces)?;
+        let masked = self.gate.mask(bytes);
+        let released = self.gate.release(masked, |release, bytes| {
+            for answer in &answers {
+                match answer {
+                    Answer::Data(range, of) => {
+                        release.data(bytes.get(range.clone()).unwrap_or_default(), *of);
+                    }
+                    Answer::Ended(of, outcome) => release.outcome(*of, outcome),
+                }
+            }
+        })?;
+        Ok(released)
+    }
+
+    /// Sorts the messages by the command that they answer.
+    fn read_answers(&self, bytes: &Bytes, pieces: &[Piece]) -> Result<Vec<Answer>, End> {
+        let now = Instant::now();
+        let mut replies = self.replies.lock();
+        let mut answers = Vec::new();
+        let (mut run, mut run_of) = (0..0, None);
+        let mut at = 0;
+        for piece in pieces {
+            let range = at..at + piece.length;
+            at = range.end;
+            let (of, ended) = if matches!(piece.tag, b'D' | b'd') {
+                (if piece.first { replies.front() } else { None }, Vec::new())
+            } else {
+                let message = bytes.get(range.clone()).unwrap_or_default();
+                check(piece.tag, message)?;
+                let answered = replies.answer(message, now).map_err(End::TargetMalformed)?;
+                (answered.of, answered.ended)
+            };
+            if of.is_some() && run_of.is_some() && of != run_of {
+                answers.push(Answer::Data(run.clone(), run_of));
+                run = range.start..range.start;
+            }
+            run.end = range.end;
+            run_of = of.or(run_of);
+            if !ended.is_empty() {
+                answers.push(Answer::Data(run.clone(), run_of));
+                answers.extend(ended.into_iter().map(|(of, outcome)| Answer::Ended(of, outcome)));
+                (run, run_of) = (range.end..range.end, None);
+            }
+        }
+        if !run.is_empty() {
+            answers.push(Answer::Data(run, run_of));
+        }
+        Ok(answers)
+    }
+}
+
+/// What is recorded of the server's messages.
+enum Answer {
+    Data(Range<usize>, Option<Sequence>),
+    Ended(Sequence, Outcome),
+}
+
+/// Refuses messages of unknown kind, and an encoding that the request view could not read.
+fn check(tag: u8, message: &[u8]) -> Result<(), End> {
+    if !backend::is_known(tag) {
+        return Err(End::TargetMalformed(Malformed("a message is of unknown kind")));
+    }
+    if tag == b'S' {
+        let (name, value) = backend::parameter_status(message).map_err(End::TargetMalformed)?;
+        if name == "client_encoding" && value != "UTF8" {
+            return Err(End::Encoding);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that came in and are not taken yet.
+struct Incoming {
+    buffer: BytesMut,
+    walker: Walker,
+    last_read: usize,
+}
+
+impl Incoming {
+    fn new(side: Side, buffer: BytesMut) -> Self {
+        Self { buffer, walker: Walker::new(side), last_read: 0 }
+    }
+
+    /// Reads once; 0 is the end. The room follows what came last, so idle sessions stay small
+    /// and busy ones need few reads. Cancel safe.
+    async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        let wanted = (self.last_read * 2).clamp(READ_MIN, READ_MAX);
+        if self.buffer.is_empty() && self.buffer.capacity() > 2 * wanted {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(wanted);
+        self.last_read = from.read_buf(&mut self.buffer).await?;
+        Ok(self.last_read)
+    }
+
+    /// Everything that is whole or may pass in pieces.
+    fn take(&mut self) -> Result<(Bytes, Vec<Piece>), Malformed> {
+        let mut pieces = Vec::new();
+        let mut end = 0;
+        while let Some(piece) = self.walker.next(self.buffer.get(end..).unwrap_or_default())? {
+            end += piece.length;
+            pieces.push(piece);
+        }
+        Ok((self.buffer.split_to(end).freeze(), pieces))
+    }
+}
+
+/// The writing side of a connection. What is being written stands outside of the futures that
+/// write it, so that a session that ends can still finish it.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    half: WriteHalf<Stream>,
+    pending: Bytes,
+    /// Whether a message may begin where `pending` ends.
+    at_boundary: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(half: WriteHalf<Stream>) -> Self {
+        Self { half, pending: Bytes::new(), at_boundary: true }
+    }
+
+    /// Sends what the gate permitted. Cancel safe with [`Outgoing::finish`].
+    async fn permit(&mut self, permitted: Permitted) -> io::Result<()> {
+        self.pending = permitted.into_bytes();
+        self.finish().await
+    }
+
+    /// Sends what the gate released. Cancel safe with [`Outgoing::finish`].
+    pub(super) async fn release(&mut self, released: Released) -> io::Result<()> {
+        self.pending = released.into_bytes();
+        self.finish().await
+    }
+
+    /// Sends what is left. Cancel safe: calling it again goes on.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.half.write_all_buf(&mut self.pending).await?;
+        self.half.flush().await
+    }
+
+    /// Whether a message of the gateway's own may follow.
+    pub(super) fn at_boundary(&self) -> bool {
+        self.at_boundary && self.pending.is_empty()
+    }
+
+    /// Says that nothing more follows.
+    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+        self.half.shutdown().await
+    }
+}

@@ -1,0 +1,148 @@
+//! A session from the client's welcome to its goodbye.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+
+use crate::gate::Gate;
+use crate::names::TargetName;
+
+use super::end::End;
+use super::refusal::{self, Refusal};
+use super::relay::{Outgoing, Relay};
+use super::stream::Stream;
+use super::upstream::CancelHandle;
+use super::{Context, OpenSession};
+
+/// How long the client may take to read the session's last words.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How long a cancelled command gets to tell the client so.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// A session whose client has not been told yet that it is open.
+pub(super) struct Session {
+    stream: Stream,
+    opened: OpenSession,
+    context: Arc<Context>,
+}
+
+impl Session {
+    pub(super) fn new(stream: Stream, opened: OpenSession, context: Arc<Context>) -> Self {
+        Self { stream, opened, context }
+    }
+
+    /// Runs the session to its end, and says and records how it ended.
+    pub(super) async fn run(self) {
+        let Self { stream, opened, context } = self;
+        let OpenSession { gate, upstream, cancel_key, _slot } = opened;
+        let target = gate.grant().target().name.clone();
+        let session = gate.session();
+        let username = gate.grant().identity().username().to_owned();
+        tracing::info!(%session, %target, username, "session opened");
+
+        let (mut from_client, to_client) = tokio::io::split(stream);
+        let (mut from_target, to_target) = tokio::io::split(upstream.stream);
+        let (mut to_client, mut to_target) = (Outgoing::new(to_client), Outgoing::new(to_target));
+        let relay = Relay::new(Arc::clone(&gate));
+        let welcome = refusal::welcome(
+            &upstream.parameters,
+            &upstream.notices,
+            cancel_key.process_id,
+            cancel_key.key(),
+        );
+        let end = match gate.welcome(welcome) {
+            Err(failure) => End::NotRecorded(failure),
+            Ok(welcome) => {
+                let down = async {
+                    to_client.release(welcome).await.map_err(End::ClientBroken)?;
+                    relay.down(&mut from_target, &mut to_client, upstream.buffered).await
+                };
+                tokio::select! {
+                    Err(end) = relay.up(&mut from_client, &mut to_target) => end,
+                    Err(end) = down => end,
+                    end = watch(&context, &gate, &relay, &upstream.cancel) => end,
+                }
+            }
+        };
+
+        let end = relay.name_end(end);
+        tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
+        let _gone = timeout(GOODBYE, say_goodbye(&gate, &mut to_client, &end, &target)).await;
+        let _gone = timeout(GOODBYE, to_target.shutdown()).await;
+        gate.close(end.how(), end.to_string());
+    }
+}
+
+/// Finishes what was being written, then says why the session ends, where that can be said.
+async fn say_goodbye(gate: &Gate, client: &mut Outgoing, end: &End, target: &TargetName) {
+    if client.finish().await.is_err() {
+        return;
+    }
+    let refusal: Option<Refusal> = end.refusal(target);
+    if let Some(refusal) = refusal.filter(|_| client.at_boundary()) {
+        let words = refusal.to_message();
+        let said = match (gate.announce(words.clone()), end) {
+            (Ok(released), _) => client.release(released).await,
+            // That nothing can be recorded must still be said; it holds nothing of the target.
+            (Err(_), _) => client.last_words(words).await,
+        };
+        if said.is_err() {
+            return;
+        }
+    }
+    let _closed = client.shutdown().await;
+}
+
+/// Waits for whatever ends a session from outside: its time, a reload, the gateway's stop.
+async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHandle) -> End {
+    let mut changes = context.catalog.changes();
+    let end = loop {
+        tokio::select! {
+            () = time_over(gate) => break End::Expired,
+            changed = changes.changed() => match changed {
+                Ok(()) if gate.still_granted().is_ok() => {}
+                Ok(()) => break End::AccessLost,
+                Err(_) => break End::Shutdown,
+            },
+            () = async {
+                context.shutdown.draining().await;
+                relay.at_rest().await;
+            } => return End::Shutdown,
+            () = context.shutdown.cutting() => break End::Shutdown,
+        }
+    };
+    relay.begin_closing();
+    let grace = match end {
+        End::Expired => context.expiry_grace,
+        _ => Duration::ZERO,
+    };
+    if timeout(grace, relay.idle()).await.is_err() {
+        gate.note("cancel", format!("what ran was cancelled: {end}"));
+        if let Err(error) = cancel.cancel().await {
+            tracing::warn!(session = %gate.session(), %error, "running command not cancelled");
+        }
+        let _still_running = timeout(CANCEL_GRACE, relay.idle()).await;
+    }
+    end
+}
+
+/// Waits until the token's or the session's time is over; the wall clock counts for the token.
+async fn time_over(gate: &Gate) {
+    let ends = gate.grant().ends();
+    let opened = gate.opened();
+    loop {
+        let token = ends.token.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let session = ends.session.map(|length| length.saturating_sub(opened.elapsed()));
+        let Some(left) = token.into_iter().chain(session).min() else {
+            return std::future::pending().await;
+        };
+        if left.is_zero() {
+            return;
+        }
+        // Looked at again every minute: the wall clock may be set.
+        tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+    }
+}
+
