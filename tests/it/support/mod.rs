@@ -1,0 +1,4 @@
+//! What the tests start and hold: real servers, real clients, certificates.
+
+pub mod certificates;
+pub mod postgres;
