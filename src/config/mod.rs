@@ -91,8 +91,12 @@ pub struct Issuer {
     pub client_id: Option<String>,
     /// Its secret.
     pub client_secret: Option<SecretRef>,
-    /// Clients that may stand in `azp` when a token has several audiences.
+    /// Clients that may stand in `azp`, beside `client_id`, when a token has several audiences.
+    /// When any is named, every token's `azp` must be one of them.
     pub authorized_parties: Vec<String>,
+    /// Hosts other than the issuer's own that its keys may come from, over TLS
+    /// (`www.googleapis.com` for Google).
+    pub jwks_hosts: Vec<String>,
     /// Where the user's name is.
     pub username_claim: ClaimPath,
     /// Where the groups are.

@@ -1,13 +1,34 @@
 //! Who calls: identities, and the proofs that make them.
 //!
 //! An [`Identity`] has private fields and is made by this module alone, out of a token that
-//! verified.
+//! verified. A token goes one way: [`token::parse`] takes its text apart, its issuer's keys say
+//! whether one of them signed it, and only then do its claims count.
+//!
+//! What is not proved: that who presents a token is who it was made for (tokens that are bound to
+//! a key are refused, bearer tokens are as good as their secrecy), and that its issuer has not
+//! revoked it since. The key of an identity is issuer and subject, so an issuer must not give a
+//! machine client the subject of a user (RFC 9068 section 5); where one might, an access rule
+//! names `azp` beside the user.
+
+mod claims;
+//DEV
+mod discovery;
+mod fetch;
+mod key_cache;
+mod keys;
+pub mod token;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::join_all;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use self::discovery::Discovery;
+use self::fetch::FetchError;
+use self::key_cache::KeyCache;
+use self::token::{refuse, shown};
 use crate::config;
 use crate::secret::Secret;
 
@@ -18,12 +39,11 @@ pub struct Identity {
     subject: String,
     username: String,
     groups: Vec<String>,
-    claims: serde_json::Map<String, serde_json::Value>,
+    claims: Map<String, Value>,
     workflow: Option<String>,
     run: Option<String>,
     #[serde(skip)]
     expires: SystemTime,
-    /// What revocation lists key on: the token's `jti`, or a hash of its signed claims.
     token_id: String,
 }
 
@@ -48,8 +68,8 @@ impl Identity {
         &self.groups
     }
 
-    /// All claims of the token.
-    pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
+    /// All claims of the token, but for an `email` that `email_verified` does not vouch for.
+    pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
 
@@ -63,12 +83,13 @@ impl Identity {
         self.run.as_deref()
     }
 
-    /// When the proof ends.
+    /// When the proof ends: `exp`, with no leeway.
     pub fn expires(&self) -> SystemTime {
         self.expires
     }
 
-    /// What revocation and replay lists key on: `jti`, else a hash of the signed claims.
+    /// What revocation and replay lists key on: 64 hexadecimal digits that hash the issuer and
+    /// `jti`, else the signed claims; never the token's text, which may have a twin.
     pub fn token_id(&self) -> &str {
         &self.token_id
     }
@@ -81,24 +102,62 @@ pub struct Refused(pub String);
 
 /// Verifies tokens against the configured issuers' current keys.
 #[derive(Debug)]
-pub struct Verifier {}
+pub struct Verifier {
+    issuers: Vec<Source>,
+}
+
+/// One issuer: its settings and its keys.
+#[derive(Debug)]
+struct Source {
+    settings: config::Issuer,
+    keys: KeyCache,
+}
 
 impl Verifier {
     /// Fetches every issuer's discovery document and keys. Fails when a document is wrong (another
-    /// issuer, keys elsewhere or without TLS); an issuer that is only out of reach is retried in
-    /// the background and its tokens are refused until it answers.
-    pub async fn start(_issuers: &[config::Issuer]) -> Result<Arc<Self>, DiscoveryError> {
-        todo!()
+    /// issuer, keys elsewhere or without TLS, a certificate that does not hold); an issuer that is
+    /// only out of reach is retried in the background and its tokens are refused until it answers.
+    pub async fn start(issuers: &[config::Issuer]) -> Result<Arc<Self>, DiscoveryError> {
+        let started = join_all(issuers.iter().map(Source::start)).await;
+        Ok(Arc::new(Self { issuers: started.into_iter().collect::<Result<_, _>>()? }))
     }
 
-    /// Proves who holds this token, or says (for the log alone) why not. Cancel safe.
-    pub async fn verify(&self, _token: &Secret) -> Result<Identity, Refused> {
-        todo!()
+    /// Proves who holds this token, or says (for the log alone) why not. May wait some seconds for
+    /// keys that its issuer has only just published, which needs [`Self::run`]. Cancel safe.
+    pub async fn verify(&self, token: &Secret) -> Result<Identity, Refused> {
+        let token = token::parse(token.expose())?;
+        let Some(Value::String(iss)) = token.claims.get("iss") else {
+            return refuse("it names no issuer");
+        };
+        let Some(source) = self.issuers.iter().find(|source| source.settings.url == *iss) else {
+            return refuse(format!("issuer {} is not configured", shown(iss)));
+        };
+        let signed = source.keys.check(token).await?;
+        claims::identify(&source.settings, signed, SystemTime::now())
     }
 
     /// Keeps the keys fresh until cancelled.
-    pub async fn run(self: Arc<Self>, _cancel: tokio_util::sync::CancellationToken) {
-        todo!()
+    pub async fn run(self: Arc<Self>, cancel: tokio_util::sync::CancellationToken) {
+        join_all(self.issuers.iter().map(|source| source.keys.keep_fresh(&cancel))).await;
+    }
+}
+
+impl Source {
+    async fn start(settings: &config::Issuer) -> Result<Self, DiscoveryError> {
+        let failed =
+            |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
+        let discovery = Discovery::new(settings).map_err(failed)?;
+        let keys = KeyCache::new(&settings.name, Box::new(discovery));
+        match keys.refresh().await {
+            Ok(()) => {}
+            Err(FetchError::Wrong(problem)) => return Err(failed(problem)),
+            Err(FetchError::Unreachable(problem)) => tracing::warn!(
+                issuer = %settings.name,
+                %problem,
+                "issuer is out of reach; its tokens are refused until it answers"
+            ),
+        }
+        Ok(Self { settings: settings.clone(), keys })
     }
 }
 

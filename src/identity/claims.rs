@@ -1,0 +1,234 @@
+//! What a signed token must claim before it counts as an [`Identity`]: pure, given the time.
+//!
+//! Each check fails closed. A claim that is there but of another shape than it should be refuses
+//! the token; nothing is guessed, split, trimmed or folded.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+
+use super::keys::Signed;
+use super::token::{Typ, refuse, shown};
+use super::{Identity, Refused};
+use crate::config::{ClaimPath, Issuer, TokenKind};
+
+/// How far an issuer's clock may be ahead of ours, for `iat` and `nbf`. There is none for `exp`:
+/// a session would end the moment it began.
+pub(super) const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The longest subject, user name or label, in bytes: OpenID Connect Core section 2 bounds `sub`.
+const MAX_NAME: usize = 255;
+
+/// The longest group name, in bytes: some directories give whole distinguished names.
+const MAX_GROUP: usize = 1024;
+
+type Claims = Map<String, Value>;
+
+/// Checks the claims of a signed token against its issuer's settings and the time.
+pub(super) fn identify(
+    issuer: &Issuer,
+    token: Signed<'_>,
+    now: SystemTime,
+) -> Result<Identity, Refused> {
+    let token = token.token();
+    let mut claims = token.claims;
+    if claims.get("iss").and_then(Value::as_str) != Some(&issuer.url) {
+        return refuse("iss is another issuer");
+    }
+    let expires = expiry(issuer, &claims, now)?;
+    audience_and_kind(issuer, &claims, token.typ)?;
+    if claims.contains_key("cnf") {
+        return refuse("it is bound to a key (cnf) whose possession cannot be proved here");
+    }
+    let subject = match claims.get("sub") {
+        Some(Value::String(subject)) if is_name(subject, MAX_NAME) => subject.clone(),
+        _ => return refuse(format!("sub is not a text of 1 to {MAX_NAME} bytes")),
+    };
+    if claims.get("email_verified") != Some(&Value::Bool(true)) {
+        // Left in, access rules could match an address that nobody verified.
+        claims.remove("email");
+    }
+    let groups = groups(issuer.groups_claim.as_ref(), &claims)?;
+    let username = display_name(&issuer.username_claim, &claims).unwrap_or(&subject).to_owned();
+    Ok(Identity {
+        issuer: issuer.url.as_str().into(),
+        username,
+        groups,
+        workflow: label(issuer.workflow_claim.as_ref(), &claims, "workflow_claim")?,
+        run: label(issuer.run_claim.as_ref(), &claims, "run_claim")?,
+        expires,
+        token_id: token_id(&issuer.url, &claims, &token.payload),
+        subject,
+        claims,
+    })
+}
+
+/// `exp`, `iat` and `nbf`, all whole seconds (RFC 7519 section 4.1), and the lifetime's cap.
+fn expiry(issuer: &Issuer, claims: &Claims, now: SystemTime) -> Result<SystemTime, Refused> {
+    let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let soon = unix.saturating_add(LEEWAY.as_secs());
+    let seconds = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(seconds) => Ok(Some(seconds)),
+            None => refuse(format!("{name} is not a whole number of seconds")),
+        },
+    };
+    let Some(exp) = seconds("exp")? else { return refuse("it has no exp") };
+    if exp <= unix {
+        return refuse(format!("it expired {} seconds ago", unix - exp));
+    }
+    let issued = seconds("iat")?;
+    if issued.is_some_and(|iat| iat > soon) {
+        return refuse("iat is in the future");
+    }
+    if seconds("nbf")?.is_some_and(|nbf| nbf > soon) {
+        return refuse("nbf is in the future");
+    }
+    // Without iat the rest of its life counts; milliseconds for seconds fail here either way.
+    let cap = issuer.max_lifetime.as_secs();
+    if exp.saturating_sub(issued.unwrap_or(unix).min(exp)) > cap {
+        return refuse(format!("it lives longer than max_lifetime ({cap} seconds)"));
+    }
+    match UNIX_EPOCH.checked_add(Duration::from_secs(exp)) {
+        Some(expires) => Ok(expires),
+        None => refuse("exp is beyond the end of time"),
+    }
+}
+
+/// `aud`, `azp`, and which kind of token this is (OpenID Connect Core section 3.1.3.7).
+fn audience_and_kind(issuer: &Issuer, claims: &Claims, typ: Typ) -> Result<(), Refused> {
+    let Some(audiences) = claims.get("aud").and_then(audiences) else {
+        return refuse("aud is not a text or a list of texts");
+    };
+    if !audiences.iter().any(|audience| issuer.audiences.iter().any(|ours| ours == audience)) {
+        let first = audiences.first().copied().unwrap_or_default();
+        return refuse(format!("none of its audiences is ours; the first is {}", shown(first)));
+    }
+    let kind = kind(issuer.client_id.as_deref(), &audiences, claims, typ)?;
+    if !issuer.accept.contains(&kind) {
+        return match kind {
+            TokenKind::Id => refuse("it is, or may be, an ID token, which is not accepted"),
+            TokenKind::Access => refuse("it is an access token, which is not accepted"),
+        };
+    }
+    let party = claims.get("azp");
+    let must_name_party = audiences.len() > 1
+        || !issuer.authorized_parties.is_empty()
+        || (kind == TokenKind::Id && party.is_some());
+    let ours = |party: &str| {
+        issuer.client_id.as_deref() == Some(party)
+            || issuer.authorized_parties.iter().any(|name| name == party)
+    };
+    if must_name_party && !party.and_then(Value::as_str).is_some_and(ours) {
+        return refuse("azp is neither client_id nor one of authorized_parties");
+    }
+    Ok(())
+}
+
+fn audiences(claim: &Value) -> Option<Vec<&str>> {
+    match claim {
+        Value::String(one) => Some(vec![one]),
+        Value::Array(many) => many.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
+}
+
+/// Tells an access token from an ID token by the surest sign there is. A token for our own client
+/// that nothing marks as an access token counts as an ID token.
+fn kind(
+    client_id: Option<&str>,
+    audiences: &[&str],
+    claims: &Claims,
+    typ: Typ,
+) -> Result<TokenKind, Refused> {
+    if claims.contains_key("events") {
+        return refuse("it is a security event or logout token");
+    }
+    match typ {
+        Typ::Access => return Ok(TokenKind::Access),
+        Typ::Id => return Ok(TokenKind::Id),
+        Typ::Plain => {}
+    }
+    // Keycloak says it in the payload.
+    match claims.get("typ").and_then(Value::as_str) {
+        Some("Bearer") => return Ok(TokenKind::Access),
+        Some("ID") => return Ok(TokenKind::Id),
+        Some(other @ ("Refresh" | "Offline" | "Logout")) => {
+            return refuse(format!("it is a token of type {other}"));
+        }
+        _ => {}
+    }
+    let has = |names: &[&str]| names.iter().any(|name| claims.contains_key(*name));
+    if has(&["nonce", "at_hash", "c_hash", "s_hash"]) {
+        return Ok(TokenKind::Id);
+    }
+    let for_our_client = client_id.is_some_and(|client| audiences.contains(&client));
+    if for_our_client && !has(&["scope", "scp"]) {
+        return Ok(TokenKind::Id);
+    }
+    Ok(TokenKind::Access)
+}
+
+/// The groups: a list of texts, or none where the claim is missing. Anything else refuses the
+/// token: with fewer groups than its holder has, a rule that blocks a group would not match.
+fn groups(path: Option<&ClaimPath>, claims: &Claims) -> Result<Vec<String>, Refused> {
+    let Some(claim) = path.and_then(|path| at(path, claims)) else { return Ok(Vec::new()) };
+    let list = claim.as_array().and_then(|entries| {
+        let names = entries.iter().map(|entry| entry.as_str().filter(|name| is_name(name, MAX_GROUP)));
+        names.map(|name| name.map(str::to_owned)).collect()
+    });
+    list.ok_or_else(|| Refused("the groups claim is not a list of texts".to_owned()))
+}
+
+/// The name for people, when the claim is fit to be one.
+fn display_name<'a>(path: &ClaimPath, claims: &'a Claims) -> Option<&'a str> {
+    at(path, claims)?.as_str().filter(|name| is_name(name, MAX_NAME))
+}
+
+/// A workflow or run; one that is not a plain text refuses the token, because a missing one lets
+/// the client say its own.
+fn label(
+    path: Option<&ClaimPath>,
+    claims: &Claims,
+    setting: &str,
+) -> Result<Option<String>, Refused> {
+    match path.and_then(|path| at(path, claims)) {
+        None => Ok(None),
+        Some(Value::String(text)) if is_name(text, MAX_NAME) => Ok(Some(text.clone())),
+        Some(_) => refuse(format!("{setting} is not a text of 1 to {MAX_NAME} bytes")),
+    }
+}
+
+fn at<'a>(path: &ClaimPath, claims: &'a Claims) -> Option<&'a Value> {
+    match path {
+        ClaimPath::Name(name) => claims.get(name),
+        ClaimPath::Pointer(pointer) => {
+            let mut steps = pointer.strip_prefix('/')?.splitn(2, '/');
+            let first = steps.next()?.replace("~1", "/").replace("~0", "~");
+            let value = claims.get(&first)?;
+            match steps.next() {
+                None => Some(value),
+                Some(rest) => value.pointer(&format!("/{rest}")),
+            }
+        }
+    }
+}
+
+fn is_name(text: &str, longest: usize) -> bool {
+    !text.is_empty() && text.len() <= longest && !text.contains(char::is_control)
+}
+
+/// 64 hexadecimal digits: a hash of issuer and `jti`, or of issuer and payload where there is no
+/// `jti`. Never of the token's text: a second valid signature over the same claims is easily made.
+fn token_id(issuer: &str, claims: &Claims, payload: &[u8]) -> String {
+    let (kind, id) = match claims.get("jti").and_then(Value::as_str) {
+        Some(jti) if !jti.is_empty() => ("jti", jti.as_bytes()),
+        _ => ("claims", payload),
+    };
+    let mut hasher = blake3::Hasher::new_derive_key("portcullis token id v1");
+    for part in [kind.as_bytes(), issuer.as_bytes(), id] {
+        hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes()).update(part);
+    }
+    hasher.finalize().to_hex().to_string()
+}

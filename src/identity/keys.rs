@@ -1,0 +1,180 @@
+//! An issuer's public keys (JWK set, RFC 7517), and the one question they answer: did one of them
+//! sign this token?
+//!
+//! A `kid` is only ever compared with the published ones. A key is used with the algorithms of
+//! its own kind and curve alone, and with exactly one when it names one. Keys of other kinds,
+//! symmetric ones among them, are left out of the set.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+
+use super::Refused;
+use super::token::Unverified;
+
+/// The most signature keys that a set may hold: the largest tenants publish about a dozen.
+const MAX_KEYS: usize = 100;
+
+/// The most keys that one token is tried against, when its `kid` does not name a single one.
+const MAX_TRIED: usize = 8;
+
+/// The signature keys of an issuer.
+#[derive(Debug, Default)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    kid: Option<String>,
+    /// The algorithms it may be used with.
+    algorithms: &'static [Algorithm],
+    public: DecodingKey,
+}
+
+/// A token that a key of its issuer signed. Only [`KeySet::check`] makes one.
+#[derive(Debug)]
+pub(super) struct Signed<'a>(Unverified<'a>);
+
+impl<'a> Signed<'a> {
+    pub(super) fn token(self) -> Unverified<'a> {
+        self.0
+    }
+}
+
+/// What a set of keys says of a token.
+#[derive(Debug)]
+pub(super) enum Checked<'a> {
+    Signed(Signed<'a>),
+    /// The named key did not sign it.
+    Forged(Refused),
+    /// The key that signed it is not in the set; a newer set may have it.
+    NoKey(Unverified<'a>),
+}
+
+impl KeySet {
+    /// Reads a JWK set. Entries that are no signature keys of a kind we use are left out, as RFC
+    /// 7517 section 5 asks; what is not a JWK set, or holds too many keys, is an error.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
+        let set: JwkSet =
+            serde_json::from_slice(json).map_err(|error| format!("not a JWK set: {error}"))?;
+        let keys: Vec<Key> = set.keys.into_iter().filter_map(usable).collect();
+        if keys.len() > MAX_KEYS {
+            return Err(format!("{} signature keys; at most {MAX_KEYS} are read", keys.len()));
+        }
+        Ok(Self { keys })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Looks for the key that signed a token: those with its `kid` (two may share one), or, when
+    /// none has it or the token has none, those without, in any case of the token's algorithm
+    /// and a bounded number of them.
+    pub(super) fn check<'a>(&self, token: Unverified<'a>) -> Checked<'a> {
+        let named = token.kid.is_some() && self.keys.iter().any(|key| key.kid == token.kid);
+        let signed = self
+            .keys
+            .iter()
+            .filter(|key| match &token.kid {
+                Some(_) if named => key.kid == token.kid,
+                Some(_) => key.kid.is_none(),
+                None => true,
+            })
+            .filter(|key| key.algorithms.contains(&token.algorithm))
+            .take(MAX_TRIED)
+            .any(|key| key.signed(&token));
+        if signed {
+            Checked::Signed(Signed(token))
+        } else if named {
+            Checked::Forged(Refused("the key that it names did not sign it".to_owned()))
+        } else {
+            Checked::NoKey(token)
+        }
+    }
+}
+
+impl Key {
+    fn signed(&self, token: &Unverified<'_>) -> bool {
+        let message = token.signed.as_bytes();
+        jsonwebtoken::crypto::verify(token.signature, message, &self.public, token.algorithm)
+            .unwrap_or(false)
+    }
+}
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+fn usable(entry: serde_json::Value) -> Option<Key> {
+    let jwk: Jwk = serde_json::from_value(entry).ok()?;
+    let for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
+        && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    if !for_signatures {
+        return None;
+    }
+    let (family, public) = public_key(&jwk)?;
+    let algorithms = match &jwk.alg {
+        None => family,
+        Some(name) => {
+            let named: Algorithm = name.parse().ok()?;
+            let at = family.iter().position(|algorithm| *algorithm == named)?;
+            family.get(at..=at)?
+        }
+    };
+    Some(Key { kid: jwk.kid, algorithms, public })
+}
+
+fn public_key(jwk: &Jwk) -> Option<(&'static [Algorithm], DecodingKey)> {
+    const RSA: &[Algorithm] = &[
+        Algorithm::RS256,
+        Algorithm::RS384,
+        Algorithm::RS512,
+        Algorithm::PS256,
+        Algorithm::PS384,
+        Algorithm::PS512,
+    ];
+    match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        // Moduli outside 2048 to 8192 bits never verify anything: aws-lc-rs refuses them.
+        ("RSA", _) => {
+            DecodingKey::from_rsa_components(jwk.n.as_deref()?, jwk.e.as_deref()?)
+                .ok()
+                .map(|key| (RSA, key))
+        }
+        ("EC", Some("P-256")) => ec_key(jwk, 32).map(|key| (&[Algorithm::ES256][..], key)),
+        ("EC", Some("P-384")) => ec_key(jwk, 48).map(|key| (&[Algorithm::ES384][..], key)),
+        ("OKP", Some("Ed25519")) => {
+            let x = coordinate(jwk.x.as_deref(), 32)?;
+            DecodingKey::from_ed_components(x).ok().map(|key| (&[Algorithm::EdDSA][..], key))
+        }
+        _ => None,
+    }
+}
+
+fn ec_key(jwk: &Jwk, size: usize) -> Option<DecodingKey> {
+    let (x, y) = (coordinate(jwk.x.as_deref(), size)?, coordinate(jwk.y.as_deref(), size)?);
+    DecodingKey::from_ec_components(x, y).ok()
+}
+
+/// A coordinate, when it has the size that its curve asks for.
+fn coordinate(text: Option<&str>, size: usize) -> Option<&str> {
+    text.filter(|text| URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == size))
+}
