@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::access::{self, Grant, NoAccess};
 use crate::catalog::Catalog;
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
+use crate::names::SessionId;
 use crate::policy::{Command, Decision, Policy, Verdict};
 use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
@@ -60,6 +62,7 @@ pub struct Gate {
     store: Store,
     recording: Recording,
     masks: MaskPlan,
+    opened: Instant,
 }
 
 impl Gate {
@@ -71,12 +74,23 @@ impl Gate {
         opened: &Opened,
     ) -> Result<Self, RecordingFailure> {
         let recording = store.create(opened, grant.target().on_recording_failure)?;
-        Ok(Self { grant, catalog, store: store.clone(), recording, masks: MaskPlan::default() })
+        let (store, masks) = (store.clone(), MaskPlan::default());
+        Ok(Self { grant, catalog, store, recording, masks, opened: Instant::now() })
     }
 
     /// The right that the session stands on.
     pub fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.recording.session()
+    }
+
+    /// When the session opened, by the clock that never goes back.
+    pub fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// Decides and records what `bytes` hold, as `describe` tells it, and lets them pass when
@@ -124,10 +138,9 @@ impl Gate {
         Ok(Released(response.into_bytes()))
     }
 
-    /// Lets the gateway's own words to the client pass, recorded as such.
-    pub fn announce(&self, words: Bytes) -> Result<Released, RecordingFailure> {
-        self.recording.append(|batch| batch.data(Direction::None, None, &words))?;
-        Ok(Released(words))
+    /// Records words of the gateway's own to the client.
+    pub fn announce(&self, words: &[u8]) -> Result<(), RecordingFailure> {
+        self.recording.append(|batch| batch.data(Direction::None, None, words)).map(|_| ())
     }
 
     /// Records something worth knowing; a failure shows with the next command.

@@ -175,7 +175,8 @@ fn kind(
 fn groups(path: Option<&ClaimPath>, claims: &Claims) -> Result<Vec<String>, Refused> {
     let Some(claim) = path.and_then(|path| at(path, claims)) else { return Ok(Vec::new()) };
     let list = claim.as_array().and_then(|entries| {
-        let names = entries.iter().map(|entry| entry.as_str().filter(|name| is_name(name, MAX_GROUP)));
+        let names =
+            entries.iter().map(|entry| entry.as_str().filter(|name| is_name(name, MAX_GROUP)));
         names.map(|name| name.map(str::to_owned)).collect()
     });
     list.ok_or_else(|| Refused("the groups claim is not a list of texts".to_owned()))

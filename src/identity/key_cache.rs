@@ -100,10 +100,7 @@ impl KeyCache {
 
     /// Whether one of the issuer's keys signed this token. May wait for a refresh, which
     /// [`Self::keep_fresh`] must be running for, but never longer than [`WAIT`]. Cancel safe.
-    pub(super) async fn check<'a>(
-        &self,
-        mut token: Unverified<'a>,
-    ) -> Result<Signed<'a>, Refused> {
+    pub(super) async fn check<'a>(&self, mut token: Unverified<'a>) -> Result<Signed<'a>, Refused> {
         let deadline = Instant::now() + WAIT;
         let mut attempts = self.attempts.subscribe();
         let enough = attempts.borrow().started + 1;

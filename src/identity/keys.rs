@@ -154,11 +154,9 @@ fn public_key(jwk: &Jwk) -> Option<(&'static [Algorithm], DecodingKey)> {
     ];
     match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         // Moduli outside 2048 to 8192 bits never verify anything: aws-lc-rs refuses them.
-        ("RSA", _) => {
-            DecodingKey::from_rsa_components(jwk.n.as_deref()?, jwk.e.as_deref()?)
-                .ok()
-                .map(|key| (RSA, key))
-        }
+        ("RSA", _) => DecodingKey::from_rsa_components(jwk.n.as_deref()?, jwk.e.as_deref()?)
+            .ok()
+            .map(|key| (RSA, key)),
         ("EC", Some("P-256")) => ec_key(jwk, 32).map(|key| (&[Algorithm::ES256][..], key)),
         ("EC", Some("P-384")) => ec_key(jwk, 48).map(|key| (&[Algorithm::ES384][..], key)),
         ("OKP", Some("Ed25519")) => {

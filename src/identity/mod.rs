@@ -144,8 +144,7 @@ impl Verifier {
 
 impl Source {
     async fn start(settings: &config::Issuer) -> Result<Self, DiscoveryError> {
-        let failed =
-            |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
+        let failed = |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
         let discovery = Discovery::new(settings).map_err(failed)?;
         let keys = KeyCache::new(&settings.name, Box::new(discovery));
         match keys.refresh().await {

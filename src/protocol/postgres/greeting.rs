@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -15,7 +14,7 @@ use crate::decode::postgres::startup::{self, CancelRequest, FirstPacket, MAX_STA
 use crate::decode::postgres::{Malformed, frontend};
 use crate::secret::Secret;
 
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Refusal, Words};
 use super::stream::Stream;
 
 /// The largest password message. A token of tens of kilobytes is possible where an identity
@@ -181,11 +180,13 @@ pub(super) fn startup_message(packet: &[u8]) -> Result<Startup<'_>, Turned> {
 }
 
 /// Asks for the password and reads it; `before` is sent ahead of the question.
-pub(super) async fn ask_password(stream: &mut Stream, before: &[Bytes]) -> Result<Secret, Turned> {
-    for message in before {
-        stream.write_all(message).await?;
+pub(super) async fn ask_password(
+    stream: &mut Stream,
+    before: Option<Words>,
+) -> Result<Secret, Turned> {
+    for words in before.iter().chain([&refusal::ask_password()]) {
+        stream.write_all(words.as_bytes()).await?;
     }
-    stream.write_all(&refusal::ask_password()).await?;
     stream.flush().await?;
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
@@ -204,7 +205,7 @@ pub(super) async fn ask_password(stream: &mut Stream, before: &[Bytes]) -> Resul
 /// Says why, and closes so that the client can read it.
 pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
     let goodbye = async {
-        stream.write_all(&refusal.to_message()).await?;
+        stream.write_all(refusal.to_words().as_bytes()).await?;
         stream.shutdown().await?;
         let mut rest = [0; 4096];
         let mut thrown = 0;

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::access;
 use crate::catalog::Catalog;
-use crate::config::{PostgresTarget, Target, TargetKind};
+use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::gate::{Gate, recorded_identity};
 use crate::identity::{Identity, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
@@ -151,7 +151,7 @@ async fn open(
     let unknown: Vec<&str> = wanted.unknown_options.iter().map(String::as_str).collect();
     let negotiation = (startup.minor != minor || !unknown.is_empty())
         .then(|| refusal::negotiate_version(minor, &unknown));
-    let token = ask_password(stream, negotiation.as_slice()).await?;
+    let token = ask_password(stream, negotiation).await?;
 
     let caller = Caller { context, client, wanted: &wanted };
     let gate = Arc::new(caller.admit(&token).await?);
@@ -280,13 +280,23 @@ async fn connect(
     context: &Context,
     gate: &Gate,
     wanted: &Wanted,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, NotConnected> {
     let target = gate.grant().target();
     let TargetKind::Postgres(postgres) = &target.kind;
     let connector = context.sessions.connector(target, postgres)?;
-    let password = postgres.password.read().await.map_err(UpstreamError::from)?;
+    let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
-    connector.connect(database, ProtocolVersion::V3_0, &wanted.settings, &password).await
+    let parameters = &wanted.settings;
+    Ok(connector.connect(database, ProtocolVersion::V3_0, parameters, &password).await?)
+}
+
+/// Why a target was not reached; for operators alone.
+#[derive(Debug, thiserror::Error)]
+enum NotConnected {
+    #[error("the credential cannot be read: {0}")]
+    Credential(#[from] SecretError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
 }
 
 impl Open {

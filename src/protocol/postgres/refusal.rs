@@ -7,6 +7,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::decode::postgres::Malformed;
 use crate::names::TargetName;
 
+/// Words of the gateway's own. Made in this file alone, so nothing of a target is in them.
+#[derive(Debug, Clone)]
+pub(super) struct Words(Bytes);
+
+impl Words {
+    /// The messages, as they are sent.
+    pub(super) fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
 /// Why a client is turned away or its session ends. Every one of them is FATAL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -90,7 +101,7 @@ impl Refusal {
     }
 
     /// The `ErrorResponse` that says it.
-    pub(super) fn to_message(&self) -> Bytes {
+    pub(super) fn to_words(&self) -> Words {
         let mut out = BytesMut::new();
         framed(&mut out, b'E', |body| {
             let message = self.message();
@@ -102,18 +113,18 @@ impl Refusal {
             }
             body.put_u8(0);
         });
-        out.freeze()
+        Words(out.freeze())
     }
 }
 
 /// `AuthenticationCleartextPassword`.
-pub(super) fn ask_password() -> Bytes {
-    Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03")
+pub(super) fn ask_password() -> Words {
+    Words(Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03"))
 }
 
 /// `NegotiateProtocolVersion`: the newest minor version that is spoken, and the protocol options
 /// that are not.
-pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Bytes {
+pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Words {
     let mut out = BytesMut::new();
     framed(&mut out, b'v', |body| {
         body.put_u32(3 << 16 | u32::from(minor));
@@ -122,16 +133,17 @@ pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Bytes {
             text_with_nul(body, option);
         }
     });
-    out.freeze()
+    Words(out.freeze())
 }
 
-/// Everything from `AuthenticationOk` to the first `ReadyForQuery`.
+/// Everything from `AuthenticationOk` to the first `ReadyForQuery`: what the target said of
+/// itself when it let the gateway in, and the client's own cancel key.
 pub(super) fn welcome(
     parameters: &[(String, String)],
     notices: &[Bytes],
     process_id: u32,
     cancel_key: &[u8],
-) -> Bytes {
+) -> Words {
     let mut out = BytesMut::new();
     out.put_slice(b"R\0\0\0\x08\0\0\0\0");
     for (name, value) in parameters {
@@ -148,7 +160,7 @@ pub(super) fn welcome(
         out.put_slice(notice);
     }
     out.put_slice(b"Z\0\0\0\x05I");
-    out.freeze()
+    Words(out.freeze())
 }
 
 fn framed(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
@@ -173,10 +185,10 @@ mod tests {
     #[test]
     fn a_refusal_is_one_well_formed_error_response() {
         let refusal = Refusal::Unreachable("orders".parse().unwrap());
-        let report = backend::report(&refusal.to_message()).unwrap();
+        let report = backend::report(refusal.to_words().as_bytes()).unwrap();
         assert_eq!((report.severity.as_str(), report.code.as_str()), ("FATAL", "08001"));
         assert_eq!(report.message, "target \"orders\" cannot be reached");
-        let hostile = Refusal::Parameter("a\0Mb".to_owned()).to_message();
-        assert!(backend::report(&hostile).unwrap().message.contains("aMb"));
+        let hostile = Refusal::Parameter("a\0Mb".to_owned()).to_words();
+        assert!(backend::report(hostile.as_bytes()).unwrap().message.contains("aMb"));
     }
 }

@@ -22,6 +22,7 @@ use crate::gate::{Gate, Permitted, Released};
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
+use super::refusal::Words;
 use super::replies::Replies;
 use super::stream::Stream;
 
@@ -39,6 +40,8 @@ pub(super) struct Relay {
     progress: Notify,
     /// No new command may start.
     closing: AtomicBool,
+    /// The client said that it leaves, or closed its side.
+    client_left: AtomicBool,
 }
 
 impl Relay {
@@ -48,6 +51,7 @@ impl Relay {
             replies: Mutex::new(Replies::new()),
             progress: Notify::new(),
             closing: AtomicBool::new(false),
+            client_left: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +107,7 @@ impl Relay {
                 }
             }
         }
+        self.client_left.store(true, Ordering::Release);
         target.shutdown().await.map_err(End::TargetBroken)?;
         std::future::pending().await
     }
@@ -190,7 +195,8 @@ impl Relay {
             let (bytes, pieces) = incoming.take().map_err(End::TargetMalformed)?;
             if bytes.is_empty() {
                 if incoming.read(target).await.map_err(End::TargetBroken)? == 0 {
-                    return Err(End::Target);
+                    let left = self.client_left.load(Ordering::Acquire);
+                    return Err(if left { End::Client } else { End::Target });
                 }
                 continue;
             }
@@ -333,8 +339,14 @@ impl Outgoing {
     }
 
     /// Sends what the gate released. Cancel safe with [`Outgoing::finish`].
-    pub(super) async fn release(&mut self, released: Released) -> io::Result<()> {
+    async fn release(&mut self, released: Released) -> io::Result<()> {
         self.pending = released.into_bytes();
+        self.finish().await
+    }
+
+    /// Sends words of the gateway's own. Cancel safe with [`Outgoing::finish`].
+    pub(super) async fn say(&mut self, words: &Words) -> io::Result<()> {
+        self.pending = words.as_bytes().clone();
         self.finish().await
     }
 

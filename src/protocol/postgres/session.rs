@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::names::TargetName;
 
 use super::end::End;
-use super::refusal::{self, Refusal};
+use super::refusal;
 use super::relay::{Outgoing, Relay};
 use super::stream::Stream;
 use super::upstream::CancelHandle;
@@ -46,17 +46,16 @@ impl Session {
         let (mut from_target, to_target) = tokio::io::split(upstream.stream);
         let (mut to_client, mut to_target) = (Outgoing::new(to_client), Outgoing::new(to_target));
         let relay = Relay::new(Arc::clone(&gate));
-        let welcome = refusal::welcome(
-            &upstream.parameters,
-            &upstream.notices,
-            cancel_key.process_id,
-            cancel_key.key(),
-        );
-        let end = match gate.welcome(welcome) {
+        let words = |key: &[u8]| {
+            let id = cancel_key.process_id;
+            refusal::welcome(&upstream.parameters, &upstream.notices, id, key)
+        };
+        let end = match gate.announce(words(&[0; 4]).as_bytes()) {
             Err(failure) => End::NotRecorded(failure),
-            Ok(welcome) => {
+            Ok(()) => {
+                let welcome = words(cancel_key.key());
                 let down = async {
-                    to_client.release(welcome).await.map_err(End::ClientBroken)?;
+                    to_client.say(&welcome).await.map_err(End::ClientBroken)?;
                     relay.down(&mut from_target, &mut to_client, upstream.buffered).await
                 };
                 tokio::select! {
@@ -67,7 +66,6 @@ impl Session {
             }
         };
 
-        let end = relay.name_end(end);
         tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
         let _gone = timeout(GOODBYE, say_goodbye(&gate, &mut to_client, &end, &target)).await;
         let _gone = timeout(GOODBYE, to_target.shutdown()).await;
@@ -80,15 +78,13 @@ async fn say_goodbye(gate: &Gate, client: &mut Outgoing, end: &End, target: &Tar
     if client.finish().await.is_err() {
         return;
     }
-    let refusal: Option<Refusal> = end.refusal(target);
-    if let Some(refusal) = refusal.filter(|_| client.at_boundary()) {
-        let words = refusal.to_message();
-        let said = match (gate.announce(words.clone()), end) {
-            (Ok(released), _) => client.release(released).await,
-            // That nothing can be recorded must still be said; it holds nothing of the target.
-            (Err(_), _) => client.last_words(words).await,
-        };
-        if said.is_err() {
+    if let Some(refusal) = end.refusal(target).filter(|_| client.at_boundary()) {
+        let words = refusal.to_words();
+        // That nothing can be recorded must still be said.
+        if let Err(failure) = gate.announce(words.as_bytes()) {
+            tracing::debug!(session = %gate.session(), %failure, "last words not recorded");
+        }
+        if client.say(&words).await.is_err() {
             return;
         }
     }
@@ -145,4 +141,3 @@ async fn time_over(gate: &Gate) {
         tokio::time::sleep(left.min(Duration::from_secs(60))).await;
     }
 }
-
