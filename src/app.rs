@@ -223,7 +223,9 @@ async fn mask_key(config: &Config) -> anyhow::Result<[u8; 32]> {
     }
     let secret = reference.read().await.context("[recording] mask_key")?;
     if secret.expose().len() < 32 {
-        bail!("[recording] mask_key: 32 characters or more are needed; leave it out to have one made");
+        bail!(
+            "[recording] mask_key: 32 characters or more are needed; leave it out to have one made"
+        );
     }
     Ok(blake3::derive_key(PURPOSE, secret.expose().as_bytes()))
 }

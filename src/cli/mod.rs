@@ -1,1 +1,93 @@
-//! To come.
+//! The command line: one file per command.
+//!
+//! A command returns what went wrong; [`run`] alone prints it and picks the exit code: 0 done,
+//! 1 failed, 2 usage or configuration.
+
+mod check;
+mod completions;
+mod gateway;
+mod logging;
+mod output;
+mod reload;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Mistakes;
+
+const FAILED: u8 = 1;
+const USAGE_OR_CONFIGURATION: u8 = 2;
+
+/// A gateway between AI agents and the systems they touch.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    logging: logging::Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Options),
+    Check(check::Options),
+    Reload(reload::Options),
+    Completions(completions::Options),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "/etc/portcullis/portcullis.toml"
+    )]
+    path: PathBuf,
+}
+
+/// Runs the command that the process was started with, and says how it went.
+pub async fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Nothing is left to tell it to when the terminal is gone.
+            let _gone = e.print();
+            return ExitCode::from(if e.use_stderr() { USAGE_OR_CONFIGURATION } else { 0 });
+        }
+    };
+    let done = match logging::start(&cli.logging) {
+        Ok(()) => run_command(cli.command).await,
+        Err(e) => Err(e),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if output::is_gone(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            output::complain(&e);
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+async fn run_command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => serve::run(options).await,
+        Command::Check(options) => check::run(options).await,
+        Command::Reload(options) => reload::run(options).await,
+        Command::Completions(options) => completions::run(&options),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let configuration = error.is::<Mistakes>() || error.is::<logging::BadFilter>();
+    if configuration { USAGE_OR_CONFIGURATION } else { FAILED }
+}

@@ -1,290 +1,90 @@
 //! What operators write, checked and resolved.
+//!
+//! [`load`] goes one way: files become one tree in which every value knows its place
+//! (`document`), and one pass over the tree (`reader`, then a file per section) makes the checked
+//! types of `model` and collects every mistake on the way. There is no unchecked copy of the
+//! configuration that someone could use by accident.
+//!
+//! The whole format is read. What is not built yet (`later`) is checked for its shape and then
+//! refused, so that nobody believes in a rule that nothing enforces.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod access;
+mod digest;
+mod document;
+mod issuer;
+mod later;
+mod mistake;
+mod model;
+mod reader;
+mod secret_ref;
+mod server;
+mod target;
+mod value;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use globset::GlobMatcher;
+use document::Node;
+use mistake::{Findings, Place};
+use reader::Table;
 
-use crate::names::{Protocol, TargetName};
-use crate::secret::Secret;
+pub use mistake::{Mistake, Mistakes, Position};
+pub use model::{
+    AccessRule, ClaimPath, Config, Durability, IpNetwork, Issuer, Listen, OnRecordingFailure,
+    PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls, TokenKind,
+    UpstreamTls, UserKey,
+};
+pub use secret_ref::{SecretError, SecretRef};
 
-/// A whole configuration: every value checked, every name resolved, secrets still by reference.
-#[derive(Debug)]
-pub struct Config {
-    /// The file it was read from; a reload reads it again.
-    pub path: PathBuf,
-    /// 32 hexadecimal digits of a blake3 hash over policy, targets and access.
-    pub policy_hash: String,
-    /// `[server]`
-    pub server: Server,
-    /// `[listen]`
-    pub listen: Listen,
-    /// `[tls]`
-    pub tls: Option<Tls>,
-    /// `[[issuer]]`
-    pub issuers: Vec<Issuer>,
-    /// `[recording]`
-    pub recording: Recording,
-    /// `[[target]]`
-    pub targets: BTreeMap<TargetName, Arc<Target>>,
-    /// `[[access]]`
-    pub access: Vec<AccessRule>,
+/// Reads and checks a configuration file with all that it includes. Reads files and nothing else:
+/// no secret, no network. Blocks on the file system.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    let mut findings = Findings::default();
+    let root = document::read(path, &mut findings);
+    // What the rest means cannot be said of files that were not read in full.
+    let config = if findings.any() { None } else { check(path, &root, &findings) };
+    findings.into_result(config)
 }
 
-/// `[server]`
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Where recordings, ledger and keys stand.
-    pub data_dir: PathBuf,
-    /// How many sessions may be open at once.
-    pub max_sessions: usize,
-    /// How long a stop waits for sessions to end by themselves.
-    pub drain_timeout: Duration,
-    /// How long a running command may go on when its token ends.
-    pub expiry_grace: Duration,
-}
-
-/// `[listen]`
-#[derive(Debug, Clone, Default)]
-pub struct Listen {
-    /// Where Postgres clients connect.
-    pub postgres: Option<SocketAddr>,
-    /// Whether Postgres clients beyond loopback may come without TLS.
-    pub postgres_insecure: bool,
-    /// Peers whose PROXY protocol headers are believed.
-    pub trusted_proxies: Vec<IpNetwork>,
-}
-
-/// A block of addresses in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IpNetwork {
-    /// The block's first address.
-    pub address: std::net::IpAddr,
-    /// How many leading bits count.
-    pub prefix: u8,
-}
-
-/// `[tls]`: PEM files.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// The certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// The leaf's key.
-    pub private_key: PathBuf,
-}
-
-/// `[[issuer]]`
-#[derive(Debug, Clone)]
-pub struct Issuer {
-    /// The name that access rules use.
-    pub name: String,
-    /// The issuer identifier, compared byte for byte with `iss`.
-    pub url: String,
-    /// A token's `aud` must hold one of these.
-    pub audiences: Vec<String>,
-    /// Which kinds of token are taken.
-    pub accept: Vec<TokenKind>,
-    /// Our client at the issuer, for logins.
-    pub client_id: Option<String>,
-    /// Its secret.
-    pub client_secret: Option<SecretRef>,
-    /// Clients that may stand in `azp`, beside `client_id`, when a token has several audiences.
-    /// When any is named, every token's `azp` must be one of them.
-    pub authorized_parties: Vec<String>,
-    /// Hosts other than the issuer's own that its keys may come from, over TLS
-    /// (`www.googleapis.com` for Google).
-    pub jwks_hosts: Vec<String>,
-    /// Where the user's name is.
-    pub username_claim: ClaimPath,
-    /// Where the groups are.
-    pub groups_claim: Option<ClaimPath>,
-    /// Where the workflow's name is.
-    pub workflow_claim: Option<ClaimPath>,
-    /// Where the run's id is.
-    pub run_claim: Option<ClaimPath>,
-    /// Tokens that live longer than this (`exp - iat`) are refused.
-    pub max_lifetime: Duration,
-    /// A CA file to trust for the issuer's TLS, instead of the system's.
-    pub ca: Option<PathBuf>,
-}
-
-/// The kinds of token an issuer makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKind {
-    /// RFC 9068 access tokens and their like.
-    Access,
-    /// OpenID Connect ID tokens.
-    Id,
-}
-
-/// Where a claim is: a top-level name, or a JSON pointer (RFC 6901) when it starts with `/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimPath {
-    /// A top-level claim.
-    Name(String),
-    /// A pointer into the claims.
-    Pointer(String),
-}
-
-/// `[recording]`
-#[derive(Debug, Clone)]
-pub struct Recording {
-    /// When a command counts as recorded.
-    pub durability: Durability,
-    /// How large one recording may grow, in bytes of its events before compression.
-    pub max_session: u64,
-    /// How large the directory of recordings may grow, in bytes on disk.
-    pub max_local: u64,
-    /// The key for hashes of masked and withheld values; made on first start.
-    pub mask_key: SecretRef,
-}
-
-/// When a command counts as recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When the operating system has it: survives the death of the gateway.
-    Process,
-    /// When the disk has it: survives the death of the machine.
-    Disk,
-}
-
-/// `[[target]]`: one named system.
-#[derive(Debug)]
-pub struct Target {
-    /// Its name in the catalog.
-    pub name: TargetName,
-    /// Free words that access rules select by.
-    pub labels: BTreeMap<String, String>,
-    /// What happens when its sessions cannot be recorded.
-    pub on_recording_failure: OnRecordingFailure,
-    /// What it speaks, and where.
-    pub kind: TargetKind,
-}
-
-/// What a target speaks.
-#[derive(Debug)]
-pub enum TargetKind {
-    /// A PostgreSQL server.
-    Postgres(PostgresTarget),
-}
-
-impl Target {
-    /// The protocol that the target speaks.
-    pub fn protocol(&self) -> Protocol {
-        match self.kind {
-            TargetKind::Postgres(_) => Protocol::Postgres,
-        }
+/// The `data_dir` of a configuration, whatever else may be wrong with it: where a command finds
+/// the gateway that was started with an earlier state of the file.
+pub fn data_dir(path: &Path) -> Result<PathBuf, Mistakes> {
+    let mut findings = Findings::default();
+    let root = document::read(path, &mut findings);
+    let server = Table::root(&root, &findings).map(|top| server::server(&top));
+    match server {
+        Some(server) if !findings.any() => Ok(server.data_dir),
+        _ => Err(findings.into_mistakes()),
     }
 }
 
-/// A PostgreSQL target.
-#[derive(Debug)]
-pub struct PostgresTarget {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The database that the bare target name means.
-    pub database: String,
-    /// Others that may be named, as `target/database`.
-    pub databases: Vec<String>,
-    /// How its TLS is used.
-    pub tls: UpstreamTls,
-    /// A CA file to trust instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// The user the gateway logs in as.
-    pub user: String,
-    /// That user's password.
-    pub password: SecretRef,
-}
-
-/// How TLS towards a target is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamTls {
-    /// Never.
-    Disable,
-    /// Always, with any certificate.
-    Require,
-    /// Always; the certificate's chain and name must hold.
-    VerifyFull,
-}
-
-/// `on_recording_failure`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnRecordingFailure {
-    /// The session ends, and no new one opens.
-    Refuse,
-    /// The session goes on, and the gap is an event.
-    Continue,
-}
-
-/// `[[access]]`: who may open sessions on what. All selectors must hold.
-#[derive(Debug, Clone)]
-pub struct AccessRule {
-    /// Groups that are named; `*` names every group.
-    pub groups: Vec<String>,
-    /// Users that are named.
-    pub users: Vec<UserKey>,
-    /// Claims that must have exactly these values.
-    pub claims: BTreeMap<String, serde_json::Value>,
-    /// Which targets.
-    pub targets: TargetSelector,
-    /// The longest that a session lives.
-    pub max_session: Option<Duration>,
-    /// Whether a session may go on after its token ends.
-    pub outlive_token: bool,
-}
-
-/// A user as access rules name one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserKey {
-    /// The issuer's URL, resolved from its name.
-    pub issuer: String,
-    /// The token's `sub`.
-    pub subject: String,
-}
-
-/// Which targets a rule is about.
-#[derive(Debug, Clone)]
-pub enum TargetSelector {
-    /// Names, with `*` for any run of characters.
-    Names(Vec<GlobMatcher>),
-    /// Labels that must all be there.
-    Labels(BTreeMap<String, String>),
-}
-
-/// Where a secret is; what it is, is read when it is needed and wiped after.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretRef {
-    /// An environment variable of the gateway.
-    Env(String),
-    /// A file; one newline at its end is not part of the secret.
-    File(PathBuf),
-    /// A command whose standard output is the secret.
-    Command(Vec<String>),
-}
-
-impl SecretRef {
-    /// Reads the secret, at most 64 KiB of it. A command gets 10 seconds. Cancel safe.
-    pub async fn read(&self) -> Result<Secret, SecretError> {
-        todo!()
+fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
+    let top = Table::root(root, findings)?;
+    let server = server::server(&top);
+    let tls = server::tls(&top);
+    let listen = server::listen(&top, top.has("tls"));
+    let recording = server::recording(&top, &server.data_dir);
+    let issuers = issuer::issuers(&top);
+    let targets = target::targets(&top);
+    let access = access::rules(&top, &issuers, &targets);
+    later::sections(&top);
+    top.finish();
+    let start = Place { file: 0, byte: 0 };
+    if listen.postgres.is_none() {
+        findings.warning(start, "[listen] names no postgres: no caller can connect", None);
     }
+    if access.is_empty() {
+        findings.warning(start, "there is no [[access]]: no caller reaches any target", None);
+    }
+    Some(Config {
+        path: std::path::absolute(path).ok()?,
+        policy_hash: digest::policy(root),
+        server,
+        listen,
+        tls,
+        issuers: issuers.known,
+        recording,
+        targets,
+        access,
+        warnings: Vec::new(),
+    })
 }
-
-/// A secret could not be read. The text names where it should be, never what it is.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct SecretError(pub String);
-
-/// Reads and checks a configuration file with all that it includes.
-pub fn load(_path: &Path) -> Result<Config, Mistakes> {
-    todo!()
-}
-
-/// Everything that is wrong with a configuration, each with file, line, column and a hint.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0:?}")]
-pub struct Mistakes(pub Vec<String>);

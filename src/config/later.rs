@@ -1,0 +1,170 @@
+//! What the format has and later work brings: read for its shape, then refused.
+//!
+//! A section moves from here to a file of its own when it is built.
+
+use super::reader::Table;
+use super::value;
+
+/// More people than would ever be asked about one thing.
+pub(super) const MOST_APPROVALS: usize = 100;
+
+/// The looks that values of later sections have.
+#[derive(Clone, Copy)]
+enum Shape {
+    Text,
+    Texts,
+    Flag,
+    Count,
+    Duration,
+    Secret,
+    Table,
+    Word(&'static [(&'static str, ())]),
+}
+
+use Shape::{Count, Duration, Flag, Secret, Text, Texts, Word};
+
+type Keys = &'static [(&'static str, Shape)];
+
+const VERDICTS: Shape = Word(&[("allow", ()), ("block", ()), ("approve", ())]);
+
+/// `[name]`, of which there is one.
+const TABLES: &[(&str, Keys)] = &[
+    ("ssh", &[("host_key", Text), ("user_ca", Text)]),
+    ("http", &[("base_domain", Text)]),
+    ("web", &[("public_url", Text), ("auditors", Texts), ("admins", Texts)]),
+    ("database", &[("url", Text), ("index_text", Flag)]),
+    ("tickets", &[("max_lifetime", Duration)]),
+    (
+        "policy",
+        &[
+            ("unparsed", Word(&[("block", ()), ("allow", ())])),
+            ("unprovable", Word(&[("mask", ()), ("block", ())])),
+            ("transaction_wait", Duration),
+        ],
+    ),
+];
+
+/// `[[name]]`, of which there may be many.
+const LISTS: &[(&str, Keys)] = &[
+    (
+        "rule",
+        &[
+            ("name", Text),
+            ("targets", Texts),
+            ("groups", Texts),
+            ("unless_groups", Texts),
+            ("actions", Texts),
+            ("objects", Texts),
+            ("text", Text),
+            ("when", Text),
+            ("verdict", VERDICTS),
+            ("reason", Text),
+            ("mode", Word(&[("enforce", ()), ("observe", ())])),
+            ("approvers", Texts),
+            ("approvals", Count),
+            ("timeout", Duration),
+        ],
+    ),
+    (
+        "mask",
+        &[
+            ("name", Text),
+            ("targets", Texts),
+            ("columns", Texts),
+            ("fields", Texts),
+            ("patterns", Texts),
+            ("with", Word(&[("redact", ()), ("partial", ()), ("hash", ()), ("null", ())])),
+            ("unless_groups", Texts),
+        ],
+    ),
+    ("pattern", &[("name", Text), ("regex", Text)]),
+    ("retention", &[("targets", Texts), ("keep", Duration)]),
+    (
+        "notify",
+        &[
+            ("name", Text),
+            ("kind", Word(&[("slack", ()), ("webhook", ())])),
+            ("url", Secret),
+            ("events", Texts),
+        ],
+    ),
+    (
+        "test",
+        &[
+            ("identity", Shape::Table),
+            ("target", Text),
+            ("command", Text),
+            ("expect", VERDICTS),
+            ("rule", Text),
+        ],
+    ),
+];
+
+/// Reads and refuses the sections that nothing acts on yet.
+pub(super) fn sections(top: &Table<'_>) {
+    for (name, keys) in TABLES {
+        if let Some(table) = top.table(name) {
+            refuse(&table);
+            read(table, keys);
+        }
+    }
+    for (name, keys) in LISTS {
+        for (i, table) in top.tables(name).into_iter().enumerate() {
+            // Once is enough for a policy of a hundred rules.
+            if i == 0 {
+                refuse(&table);
+            }
+            read(table, keys);
+        }
+    }
+}
+
+/// The keys of a target with `protocol = "ssh"`.
+pub(super) fn ssh_target(table: &Table<'_>) {
+    table.read("address", value::host_and_port);
+    look(table, &[("host_key", Text), ("record_input", Word(&[("full", ())]))]);
+    table.read("credential", |field| {
+        let credential = field.table()?;
+        look(&credential, &[("user", Text), ("password", Secret), ("private_key", Secret)]);
+        credential.finish();
+        Some(())
+    });
+}
+
+/// The keys of a target with `protocol = "http"`.
+pub(super) fn http_target(table: &Table<'_>) {
+    look(table, &[("url", Text), ("kind", Text)]);
+    table.read("credential", |field| {
+        let credential = field.table()?;
+        look(&credential, &[("header", Text), ("value", Secret), ("prefix", Text)]);
+        credential.finish();
+        Some(())
+    });
+}
+
+fn refuse(table: &Table<'_>) {
+    table.wrong(
+        format!("{} is not yet supported", table.title()),
+        Some("leave it out: nothing would act on it"),
+    );
+}
+
+fn read(table: Table<'_>, keys: Keys) {
+    look(&table, keys);
+    table.finish();
+}
+
+fn look(table: &Table<'_>, keys: Keys) {
+    for (key, shape) in keys {
+        table.read(key, |field| match shape {
+            Text => field.text().map(drop),
+            Texts => field.texts().map(drop),
+            Flag => field.flag().map(drop),
+            Count => field.count(MOST_APPROVALS).map(drop),
+            Duration => value::duration(field).map(drop),
+            Secret => value::secret(field).map(drop),
+            Shape::Table => field.table().map(drop),
+            Word(words) => field.word(words),
+        });
+    }
+}

@@ -1,0 +1,276 @@
+//! The checked, resolved configuration: what the rest of the gateway works with.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobMatcher;
+
+use super::mistake::Mistake;
+use super::secret_ref::SecretRef;
+use crate::names::{Protocol, TargetName};
+
+/// A whole configuration: every value checked, every name resolved, secrets still by reference.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it was read from; a reload reads it again.
+    pub path: PathBuf,
+    /// 32 hexadecimal digits of a blake3 hash over policy, targets and access.
+    pub policy_hash: String,
+    /// `[server]`
+    pub server: Server,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[tls]`
+    pub tls: Option<Tls>,
+    /// `[[issuer]]`
+    pub issuers: Vec<Issuer>,
+    /// `[recording]`
+    pub recording: Recording,
+    /// `[[target]]`
+    pub targets: BTreeMap<TargetName, Arc<Target>>,
+    /// `[[access]]`
+    pub access: Vec<AccessRule>,
+    /// What works but is hardly meant, to be shown to the operator.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Config {
+    /// The sections in which `new` differs from this configuration but which take effect only
+    /// when the gateway starts.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        [
+            ("[server]", self.server != new.server),
+            ("[listen]", self.listen != new.listen),
+            ("[tls]", self.tls != new.tls),
+            ("[[issuer]]", self.issuers != new.issuers),
+            ("[recording]", self.recording != new.recording),
+        ]
+        .into_iter()
+        .filter_map(|(section, changed)| changed.then_some(section))
+        .collect()
+    }
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where recordings, ledger and keys stand.
+    pub data_dir: PathBuf,
+    /// How many sessions may be open at once.
+    pub max_sessions: usize,
+    /// How long a stop waits for sessions to end by themselves.
+    pub drain_timeout: Duration,
+    /// How long a running command may go on when its token ends.
+    pub expiry_grace: Duration,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Where Postgres clients connect.
+    pub postgres: Option<SocketAddr>,
+    /// Whether Postgres clients beyond loopback may come without TLS.
+    pub postgres_insecure: bool,
+    /// Peers whose PROXY protocol headers are believed.
+    pub trusted_proxies: Vec<IpNetwork>,
+}
+
+/// A block of addresses in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpNetwork {
+    /// The block's first address.
+    pub address: IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+}
+
+/// `[tls]`: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's key.
+    pub private_key: PathBuf,
+}
+
+/// `[[issuer]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// The name that access rules use.
+    pub name: String,
+    /// The issuer identifier, compared byte for byte with `iss`.
+    pub url: String,
+    /// A token's `aud` must hold one of these.
+    pub audiences: Vec<String>,
+    /// Which kinds of token are taken.
+    pub accept: Vec<TokenKind>,
+    /// Our client at the issuer, for logins.
+    pub client_id: Option<String>,
+    /// Its secret.
+    pub client_secret: Option<SecretRef>,
+    /// Clients that may stand in `azp` when a token has several audiences.
+    pub authorized_parties: Vec<String>,
+    /// Hosts other than the issuer's own that its keys may come from, over TLS
+    /// (`www.googleapis.com` for Google).
+    pub jwks_hosts: Vec<String>,
+    /// Where the user's name is.
+    pub username_claim: ClaimPath,
+    /// Where the groups are.
+    pub groups_claim: Option<ClaimPath>,
+    /// Where the workflow's name is.
+    pub workflow_claim: Option<ClaimPath>,
+    /// Where the run's id is.
+    pub run_claim: Option<ClaimPath>,
+    /// Tokens that live longer than this (`exp - iat`) are refused.
+    pub max_lifetime: Duration,
+    /// A CA file to trust for the issuer's TLS, instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// The kinds of token an issuer makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// RFC 9068 access tokens and their like.
+    Access,
+    /// OpenID Connect ID tokens.
+    Id,
+}
+
+/// Where a claim is: a top-level name, or a JSON pointer (RFC 6901) when it starts with `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimPath {
+    /// A top-level claim.
+    Name(String),
+    /// A pointer into the claims.
+    Pointer(String),
+}
+
+/// `[recording]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// When a command counts as recorded.
+    pub durability: Durability,
+    /// How large one recording may grow, in bytes of its events before compression.
+    pub max_session: u64,
+    /// How large the directory of recordings may grow, in bytes on disk.
+    pub max_local: u64,
+    /// The key for hashes of masked and withheld values; made on first start.
+    pub mask_key: SecretRef,
+}
+
+/// When a command counts as recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When the operating system has it: survives the death of the gateway.
+    Process,
+    /// When the disk has it: survives the death of the machine.
+    Disk,
+}
+
+/// `[[target]]`: one named system.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name in the catalog.
+    pub name: TargetName,
+    /// Free words that access rules select by.
+    pub labels: BTreeMap<String, String>,
+    /// What happens when its sessions cannot be recorded.
+    pub on_recording_failure: OnRecordingFailure,
+    /// What it speaks, and where.
+    pub kind: TargetKind,
+}
+
+/// What a target speaks.
+#[derive(Debug)]
+pub enum TargetKind {
+    /// A PostgreSQL server.
+    Postgres(PostgresTarget),
+}
+
+impl Target {
+    /// The protocol that the target speaks.
+    pub fn protocol(&self) -> Protocol {
+        match self.kind {
+            TargetKind::Postgres(_) => Protocol::Postgres,
+        }
+    }
+}
+
+/// A PostgreSQL target.
+#[derive(Debug)]
+pub struct PostgresTarget {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The database that the bare target name means.
+    pub database: String,
+    /// Others that may be named, as `target/database`.
+    pub databases: Vec<String>,
+    /// How its TLS is used.
+    pub tls: UpstreamTls,
+    /// A CA file to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The user the gateway logs in as.
+    pub user: String,
+    /// That user's password.
+    pub password: SecretRef,
+}
+
+/// How TLS towards a target is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamTls {
+    /// Never.
+    Disable,
+    /// Always, with any certificate.
+    Require,
+    /// Always; the certificate's chain and name must hold.
+    VerifyFull,
+}
+
+/// `on_recording_failure`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRecordingFailure {
+    /// The session ends, and no new one opens.
+    Refuse,
+    /// The session goes on, and the gap is an event.
+    Continue,
+}
+
+/// `[[access]]`: who may open sessions on what. All selectors must hold.
+#[derive(Debug, Clone)]
+pub struct AccessRule {
+    /// Groups that are named; `*` names every group.
+    pub groups: Vec<String>,
+    /// Users that are named.
+    pub users: Vec<UserKey>,
+    /// Claims that must have exactly these values.
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// Which targets.
+    pub targets: TargetSelector,
+    /// The longest that a session lives.
+    pub max_session: Option<Duration>,
+    /// Whether a session may go on after its token ends.
+    pub outlive_token: bool,
+}
+
+/// A user as access rules name one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserKey {
+    /// The issuer's URL, resolved from its name.
+    pub issuer: String,
+    /// The token's `sub`.
+    pub subject: String,
+}
+
+/// Which targets a rule is about.
+#[derive(Debug, Clone)]
+pub enum TargetSelector {
+    /// Names, with `*` for any run of characters.
+    Names(Vec<GlobMatcher>),
+    /// Labels that must all be there.
+    Labels(BTreeMap<String, String>),
+}

@@ -1,0 +1,329 @@
+//! One pass over the tree: each read says what it wants of a key and gets a checked value, or
+//! leaves a mistake with its place.
+//!
+//! The keys that were asked for are the keys that a table has, so [`Table::finish`] knows the
+//! unknown ones and what they may have meant. Nothing stops at the first mistake: a read gives
+//! `None`, the reader goes on, and [`super::load`] refuses the whole when anything was found.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use super::document::{Entries, Node, Value};
+use super::mistake::{Findings, Place};
+
+/// Longer texts are cut in messages, and get no suggestion.
+const MAX_SHOWN: usize = 64;
+
+/// A table being read.
+pub(super) struct Table<'a> {
+    /// As messages name it: `[[target]]`, `credential in [[target]]`.
+    title: String,
+    place: Place,
+    entries: &'a Entries,
+    findings: &'a Findings,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+/// One value being read; an item of a list goes by the list's key.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a> {
+    key: &'a str,
+    node: &'a Node,
+    findings: &'a Findings,
+}
+
+impl<'a> Table<'a> {
+    /// The whole configuration.
+    pub(super) fn root(node: &'a Node, findings: &'a Findings) -> Option<Self> {
+        let top = Field::new("", node, findings).titled("the configuration".to_owned())?;
+        // It was read with the files.
+        top.asked.borrow_mut().push("include");
+        Some(top)
+    }
+
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(super) fn findings(&self) -> &'a Findings {
+        self.findings
+    }
+
+    /// Reads a key that may be left out.
+    pub(super) fn read<T>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(Field<'a>) -> Option<T>,
+    ) -> Option<T> {
+        parse(self.field(key)?)
+    }
+
+    /// Reads a key over its default.
+    pub(super) fn set<T>(
+        &self,
+        value: &mut T,
+        key: &'static str,
+        parse: impl FnOnce(Field<'a>) -> Option<T>,
+    ) {
+        if let Some(read) = self.read(key, parse) {
+            *value = read;
+        }
+    }
+
+    /// Reads a key that must be there.
+    pub(super) fn require<T>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(Field<'a>) -> Option<T>,
+    ) -> Option<T> {
+        if !self.entries.contains_key(key) {
+            self.wrong(format!("missing key \"{key}\" in {}", self.title), None);
+        }
+        self.read(key, parse)
+    }
+
+    /// Whether the key is there at all.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The table `[key]`.
+    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+        self.read(key, |field| match &field.node.value {
+            Value::List(_) => field.wrong_with("is given once", format!("write [{key}]")),
+            _ => field.titled(format!("[{key}]")),
+        })
+    }
+
+    /// The tables `[[key]]`.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
+        let tables = self.read(key, |field| match &field.node.value {
+            Value::Table(_) => field.wrong_with("is a list of tables", format!("write [[{key}]]")),
+            // Not all or nothing as a list of values: each table is looked at by itself.
+            Value::List(items) => Some(
+                items
+                    .iter()
+                    .filter_map(|node| Field { node, ..field }.titled(format!("[[{key}]]")))
+                    .collect(),
+            ),
+            _ => field.expected("tables"),
+        });
+        tables.unwrap_or_default()
+    }
+
+    /// Every key of a table whose keys are free, with its value.
+    pub(super) fn free(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
+        let findings = self.findings;
+        self.entries.iter().map(move |(key, (_, node))| Field { key, node, findings })
+    }
+
+    /// Says that something is wrong with the table as a whole.
+    pub(super) fn wrong(&self, message: impl Display, hint: Option<&str>) {
+        self.findings.mistake(self.place, message, hint.map(str::to_owned));
+    }
+
+    /// Reads a key of what is not built yet, and refuses it. Its shape is checked all the same.
+    pub(super) fn later<T>(&self, key: &'static str, parse: impl FnOnce(Field<'a>) -> Option<T>) {
+        if self.read(key, parse).is_some() {
+            let message = format!("\"{key}\" in {} is not yet supported", self.title);
+            self.at_key(key, message, Some("leave it out".to_owned()));
+        }
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub(super) fn finish(self) {
+        let asked = self.asked.borrow();
+        for key in self.entries.keys().filter(|key| !asked.contains(&key.as_str())) {
+            let hint = similar(key, asked.iter().copied())
+                .unwrap_or_else(|| format!("it knows {}", asked.join(", ")));
+            self.at_key(key, format!("unknown key {} in {}", quoted(key), self.title), Some(hint));
+        }
+    }
+
+    fn field(&self, key: &'static str) -> Option<Field<'a>> {
+        self.asked.borrow_mut().push(key);
+        let (_, node) = self.entries.get(key)?;
+        Some(Field { key, node, findings: self.findings })
+    }
+
+    fn at_key(&self, key: &str, message: String, hint: Option<String>) {
+        let place = self.entries.get(key).map_or(self.place, |(place, _)| *place);
+        self.findings.mistake(place, message, hint);
+    }
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn new(key: &'a str, node: &'a Node, findings: &'a Findings) -> Self {
+        Self { key, node, findings }
+    }
+
+    pub(super) fn key(&self) -> &'a str {
+        self.key
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.node.place
+    }
+
+    /// Says what is wrong with this value: `key: message`.
+    pub(super) fn wrong<T>(self, message: impl Display) -> Option<T> {
+        self.findings.mistake(self.node.place, format!("{}: {message}", self.key), None);
+        None
+    }
+
+    /// As [`Field::wrong`], with what to do.
+    pub(super) fn wrong_with<T>(self, message: impl Display, hint: impl Into<String>) -> Option<T> {
+        let message = format!("{}: {message}", self.key);
+        self.findings.mistake(self.node.place, message, Some(hint.into()));
+        None
+    }
+
+    /// Says that the value is right but needs what is not built yet.
+    pub(super) fn not_yet<T>(self, what: impl Display) -> Option<T> {
+        self.wrong_with(format!("{what} is not yet supported"), "leave it out")
+    }
+
+    /// Says that the value works but is hardly meant.
+    pub(super) fn warn(self, message: impl Display) {
+        self.findings.warning(self.node.place, format!("{}: {message}", self.key), None);
+    }
+
+    pub(super) fn expected<T>(self, what: &str) -> Option<T> {
+        self.wrong(format!("expected {what}, found {}", self.node.value.kind()))
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Text(text) if text.is_empty() => self.wrong("must not be empty"),
+            Value::Text(text) => Some(text),
+            _ => self.expected("a text"),
+        }
+    }
+
+    pub(super) fn flag(self) -> Option<bool> {
+        match &self.node.value {
+            Value::Flag(flag) => Some(*flag),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    /// A whole number from 1 to `most`.
+    pub(super) fn count(self, most: usize) -> Option<usize> {
+        let Value::Integer(number) = &self.node.value else {
+            return self.expected("a whole number");
+        };
+        match number.and_then(|n| usize::try_from(n).ok()) {
+            Some(n) if (1..=most).contains(&n) => Some(n),
+            _ => self.wrong(format!("must be from 1 to {most}")),
+        }
+    }
+
+    /// A list, of which every item must be right; it may be empty.
+    pub(super) fn list<T>(self, each: impl Fn(Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let Value::List(items) = &self.node.value else {
+            return self.wrong_with(
+                format!("expected a list, found {}", self.node.value.kind()),
+                "put it in brackets: [ … ]",
+            );
+        };
+        // All of them first, so that each mistake is seen.
+        let items: Vec<_> = items.iter().map(|node| each(Field { node, ..self })).collect();
+        items.into_iter().collect()
+    }
+
+    /// A list that names at least one.
+    pub(super) fn some<T>(self, each: impl Fn(Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        match self.list(each) {
+            Some(items) if items.is_empty() => self.wrong("must name at least one"),
+            items => items,
+        }
+    }
+
+    /// A list of texts, at least one.
+    pub(super) fn texts(self) -> Option<Vec<String>> {
+        self.some(|field| field.text().map(str::to_owned))
+    }
+
+    pub(super) fn is_table(self) -> bool {
+        matches!(self.node.value, Value::Table(_))
+    }
+
+    /// A table within a table, known by its key.
+    pub(super) fn table(self) -> Option<Table<'a>> {
+        self.titled(self.key.to_owned())
+    }
+
+    fn titled(self, title: String) -> Option<Table<'a>> {
+        match &self.node.value {
+            Value::Table(entries) => Some(Table {
+                title,
+                place: self.node.place,
+                entries,
+                findings: self.findings,
+                asked: RefCell::default(),
+            }),
+            _ => self.expected("a table"),
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(self, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text()?;
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => Some(*meaning),
+            None => self.not_one_of(text, words.iter().map(|(word, _)| *word)),
+        }
+    }
+
+    /// Says that a text is none of those that it could be.
+    pub(super) fn not_one_of<'w, T>(
+        self,
+        text: &str,
+        words: impl Iterator<Item = &'w str> + Clone,
+    ) -> Option<T> {
+        let hint = similar(text, words.clone())
+            .unwrap_or_else(|| format!("it may be {}", words.collect::<Vec<_>>().join(", ")));
+        self.wrong_with(format!("unknown value {}", quoted(text)), hint)
+    }
+
+    /// A path; a relative one is relative to the folder of the file that names it.
+    pub(super) fn path(self) -> Option<PathBuf> {
+        self.text().map(|text| self.folder().join(text))
+    }
+
+    /// The folder of the file that the value stands in.
+    pub(super) fn folder(self) -> &'a Path {
+        self.findings.sources.get(self.node.place.file).map_or(Path::new(""), |s| &s.folder)
+    }
+
+    /// The node itself, for values that are free in shape.
+    pub(super) fn node(self) -> &'a Node {
+        self.node
+    }
+}
+
+/// A text of the operator's in a message: escaped and not too long.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
+fn similar<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<String> {
+    if text.len() > MAX_SHOWN {
+        return None;
+    }
+    let lower = text.to_lowercase();
+    words
+        .map(|word| (strsim::damerau_levenshtein(&lower, word), word))
+        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
+        .min()
+        .map(|(_, word)| format!("did you mean {}?", quoted(word)))
+}

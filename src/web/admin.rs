@@ -1,0 +1,134 @@
+//! The admin socket: `data_dir/admin.sock`, for commands on the gateway's own machine.
+//!
+//! Who may connect is decided by the file: mode 0600, so the gateway's user (and root) only.
+//! There is no further proof of who calls, and no limit on that user's connections.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Mistake, Mistakes};
+
+/// The socket's name in `data_dir`.
+pub const FILE_NAME: &str = "admin.sock";
+/// Where a reload is asked for.
+pub const RELOAD: &str = "/api/v1/reload";
+
+/// Commands come one at a time, typed by a person.
+const BACKLOG: u32 = 16;
+/// How long a stop waits for requests that are being answered.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A configuration that took effect.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The sections that changed but take effect only at the next start.
+    pub needs_restart: Vec<String>,
+    /// What works but is hardly meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// The answer when a configuration was refused: a problem document (RFC 9457).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// What happened, the same each time.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Everything that is wrong.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// The bound socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+impl AdminSocket {
+    /// Binds the socket, in place of one that a dead gateway left. Fails when a gateway answers
+    /// there, or when something else has the name.
+    pub async fn bind(path: &Path) -> io::Result<Self> {
+        make_way(path).await?;
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        let file = SocketFile(path.to_owned());
+        // Nobody can connect before it listens, so the mode holds from the first connection.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, file })
+    }
+
+    /// Answers until cancelled. `reload` puts the configuration file in force or says why not; it
+    /// may block, and calls may overlap.
+    pub async fn serve<R>(self, reload: R, cancel: CancellationToken) -> io::Result<()>
+    where
+        R: Fn() -> Result<Reloaded, Mistakes> + Send + Sync + 'static,
+    {
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route(RELOAD, post(answer_reload::<R>))
+            .with_state(Arc::new(reload));
+        let stopped = cancel.clone();
+        let Self { listener, file: _file } = self;
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stopped.cancelled().await })
+            .into_future();
+        tokio::select! {
+            done = serving => done,
+            () = async { cancel.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+        }
+    }
+}
+
+/// Removes the file of a gateway that died; what answers or is no socket stays.
+async fn make_way(path: &Path) -> io::Result<()> {
+    let taken =
+        |what| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} {what}", path.display())));
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(found) if !found.file_type().is_socket() => taken("is there and is not a socket"),
+        Ok(_) if UnixStream::connect(path).await.is_ok() => taken("is served by another gateway"),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The next start removes it otherwise.
+        let _left = fs::remove_file(&self.0);
+    }
+}
+
+async fn answer_reload<R>(State(reload): State<Arc<R>>) -> Response
+where
+    R: Fn() -> Result<Reloaded, Mistakes> + Send + Sync + 'static,
+{
+    match tokio::task::spawn_blocking(move || reload()).await {
+        Ok(Ok(reloaded)) => Json(reloaded).into_response(),
+        Ok(Err(Mistakes(mistakes))) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            let title = "the configuration has mistakes; the old one stays in force".to_owned();
+            let refused = Refused { title, status: status.as_u16(), mistakes };
+            let problem = [(header::CONTENT_TYPE, "application/problem+json")];
+            (status, problem, Json(refused)).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
