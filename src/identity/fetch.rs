@@ -164,9 +164,9 @@ fn status_error(uri: &Uri, status: StatusCode) -> FetchError {
 
 fn connection_error(uri: &Uri, error: &(dyn Error + 'static)) -> FetchError {
     let text = format!("{uri}: {}", chain(error));
-    if causes(error).any(|cause| {
-        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
-    }) {
+    if causes(error)
+        .any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+    {
         FetchError::Wrong(format!("{text}; set ca when its certificate is from a CA of your own"))
     } else {
         FetchError::Unreachable(text)

@@ -11,11 +11,13 @@
 //! names `azp` beside the user.
 
 mod claims;
-//DEV
+pub mod dev_issuer;
 mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+#[cfg(test)]
+mod test_key;
 pub mod token;
 
 use std::sync::Arc;
@@ -144,8 +146,7 @@ impl Verifier {
 
 impl Source {
     async fn start(settings: &config::Issuer) -> Result<Self, DiscoveryError> {
-        let failed =
-            |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
+        let failed = |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
         let discovery = Discovery::new(settings).map_err(failed)?;
         let keys = KeyCache::new(&settings.name, Box::new(discovery));
         match keys.refresh().await {
