@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod gateway;
+mod issuer;
 mod logging;
 mod output;
 mod reload;
@@ -38,6 +39,7 @@ enum Command {
     Serve(serve::Options),
     Check(check::Options),
     Reload(reload::Options),
+    Issuer(issuer::Args),
     Completions(completions::Options),
 }
 
@@ -83,6 +85,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Reload(options) => reload::run(options).await,
+        Command::Issuer(args) => issuer::run(args).await,
         Command::Completions(options) => completions::run(&options),
     }
 }

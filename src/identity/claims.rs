@@ -233,3 +233,203 @@ fn token_id(issuer: &str, claims: &Claims, payload: &[u8]) -> String {
     }
     hasher.finalize().to_hex().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::test_key::TestKey;
+    use super::super::token::parse;
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn issuer() -> Issuer {
+        Issuer {
+            name: "corp".to_owned(),
+            url: "https://login.example.com".to_owned(),
+            audiences: vec!["portcullis".to_owned()],
+            accept: vec![TokenKind::Access],
+            client_id: None,
+            client_secret: None,
+            authorized_parties: Vec::new(),
+            jwks_hosts: Vec::new(),
+            username_claim: ClaimPath::Name("email".to_owned()),
+            groups_claim: Some(ClaimPath::Name("groups".to_owned())),
+            workflow_claim: Some(ClaimPath::Name("crew".to_owned())),
+            run_claim: None,
+            max_lifetime: Duration::from_secs(3600),
+            ca: None,
+        }
+    }
+
+    /// The claims of a good token, with some changed; null removes one.
+    fn claims(changes: &Value) -> Value {
+        let mut claims = json!({
+            "iss": "https://login.example.com", "sub": "crew-7", "aud": "portcullis",
+            "iat": NOW - 10, "exp": NOW + 600, "groups": ["dev"],
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => claims.as_object_mut().unwrap().remove(name),
+                value => claims.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+            };
+        }
+        claims
+    }
+
+    fn check(issuer: &Issuer, changes: Value) -> Result<Identity, Refused> {
+        let token = TestKey::new("k").sign(&claims(&changes));
+        let now = UNIX_EPOCH + Duration::from_secs(NOW);
+        identify(issuer, Signed::trusted(parse(&token).unwrap()), now)
+    }
+
+    #[test]
+    fn an_identity_is_what_the_token_says() {
+        let proved = check(&issuer(), json!({ "crew": "refunds", "azp": "crew-prod" })).unwrap();
+        assert_eq!((proved.issuer(), proved.subject()), ("https://login.example.com", "crew-7"));
+        assert_eq!((proved.username(), proved.groups()), ("crew-7", &["dev".to_owned()][..]));
+        assert_eq!((proved.workflow(), proved.run()), (Some("refunds"), None));
+        assert_eq!(proved.expires(), UNIX_EPOCH + Duration::from_secs(NOW + 600));
+        assert_eq!(proved.claims()["azp"], "crew-prod");
+    }
+
+    #[test]
+    fn times_hold_to_the_second_with_leeway_for_the_issuers_clock_alone() {
+        let leeway = LEEWAY.as_secs();
+        for good in [
+            json!({ "exp": NOW + 1 }),
+            json!({ "iat": NOW + leeway, "nbf": NOW + leeway }),
+            json!({ "iat": null, "exp": NOW + 3600 }),
+            json!({ "iat": NOW - 3000, "exp": NOW + 600 }),
+        ] {
+            assert!(check(&issuer(), good.clone()).is_ok(), "{good}");
+        }
+        for bad in [
+            json!({ "exp": NOW }),
+            json!({ "exp": (NOW + 600) * 1000 }),
+            json!({ "exp": (NOW + 600) * 1000, "iat": NOW * 1000 }),
+            json!({ "exp": (NOW + 600) * 1000, "iat": null }),
+            json!({ "exp": u64::MAX }),
+            json!({ "exp": NOW as f64 + 600.5 }),
+            json!({ "iat": NOW + leeway + 1 }),
+            json!({ "nbf": NOW + leeway + 1 }),
+            json!({ "iat": NOW - 3001, "exp": NOW + 600 }),
+            json!({ "iat": null, "exp": NOW + 3601 }),
+            json!({ "iat": "yesterday" }),
+        ] {
+            assert!(check(&issuer(), bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_token_is_told_by_its_surest_sign() {
+        let mut ours = issuer();
+        ours.client_id = Some("portcullis".to_owned());
+        // Who asked for the token does not matter while no parties are named.
+        assert!(check(&ours, json!({ "scope": "db", "azp": "crew" })).is_ok());
+        assert!(check(&ours, json!({ "typ": "Bearer", "nonce": "n" })).is_ok());
+        for id_like in [
+            json!({}),
+            json!({ "scope": "openid", "nonce": "n" }),
+            json!({ "scope": "openid", "at_hash": "h" }),
+            json!({ "typ": "ID" }),
+            json!({ "typ": "Refresh" }),
+            json!({ "events": {}, "scope": "x" }),
+        ] {
+            assert!(check(&ours, id_like.clone()).is_err(), "{id_like}");
+        }
+        ours.accept = vec![TokenKind::Id];
+        assert!(check(&ours, json!({ "nonce": "n" })).is_ok());
+        assert!(check(&ours, json!({ "nonce": "n", "azp": "portcullis" })).is_ok());
+        assert!(check(&ours, json!({ "nonce": "n", "azp": "other" })).is_err());
+        assert!(check(&ours, json!({ "typ": "Bearer" })).is_err());
+    }
+
+    #[test]
+    fn named_parties_bind_every_token() {
+        let mut bound = issuer();
+        bound.authorized_parties = vec!["crew-prod".to_owned()];
+        assert!(check(&bound, json!({ "azp": "crew-prod" })).is_ok());
+        let several = json!({ "azp": "crew-prod", "aud": ["account", "portcullis"] });
+        assert!(check(&bound, several).is_ok());
+        for bad in [json!({}), json!({ "azp": "other" }), json!({ "azp": ["crew-prod"] })] {
+            assert!(check(&bound, bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_is_no_text_refuses_the_token() {
+        for bad in [json!(7), json!(""), json!(["refunds"]), json!("a\nb"), json!("x".repeat(256))]
+        {
+            assert!(check(&issuer(), json!({ "crew": bad })).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_bound_to_a_key_is_refused() {
+        assert!(check(&issuer(), json!({ "cnf": { "jkt": "x" } })).is_err());
+    }
+
+    #[test]
+    fn revocation_keys_on_what_was_signed() {
+        let id = |changes: Value| check(&issuer(), changes).unwrap().token_id().to_owned();
+        assert_eq!(id(json!({})), id(json!({})), "two signatures over the same claims");
+        assert_ne!(id(json!({})), id(json!({ "exp": NOW + 601 })));
+        assert_eq!(id(json!({ "jti": "a" })), id(json!({ "jti": "a", "exp": NOW + 601 })));
+        assert_ne!(id(json!({ "jti": "a" })), id(json!({ "jti": "b" })));
+        let mut other = issuer();
+        other.url = "https://other.example.com".to_owned();
+        let foreign = check(&other, json!({ "jti": "a", "iss": other.url })).unwrap();
+        assert_ne!(id(json!({ "jti": "a" })), foreign.token_id());
+    }
+
+    #[test]
+    fn a_pointer_reaches_into_claims_and_a_name_does_not() {
+        let claims = json!({
+            "realm_access": { "roles": ["a"] }, "realm_access.roles": ["dotted"],
+            "resource_access": { "a.b": { "roles": ["b"] } }, "https://x/groups": ["c"], "": "empty",
+        });
+        let claims = claims.as_object().unwrap();
+        let pointer = |text: &str| at(&ClaimPath::Pointer(text.to_owned()), claims).cloned();
+        let name = |text: &str| at(&ClaimPath::Name(text.to_owned()), claims).cloned();
+        assert_eq!(pointer("/realm_access/roles"), Some(json!(["a"])));
+        assert_eq!(pointer("/resource_access/a.b/roles/0"), Some(json!("b")));
+        assert_eq!(pointer("/https:~1~1x~1groups"), Some(json!(["c"])));
+        assert_eq!(pointer("/"), Some(json!("empty")));
+        assert_eq!(pointer("/realm_access/roles/1"), None);
+        assert_eq!(name("realm_access.roles"), Some(json!(["dotted"])));
+        assert_eq!(name("https://x/groups"), Some(json!(["c"])));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z]{1,4}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_claim_of_any_shape_makes_the_checks_panic(
+            name in prop_oneof![
+                Just("iss"), Just("sub"), Just("aud"), Just("azp"), Just("exp"), Just("iat"),
+                Just("nbf"), Just("jti"), Just("email"), Just("groups"), Just("crew"), Just("typ"),
+            ],
+            value in any_json(),
+        ) {
+            let _proved = check(&issuer(), json!({ name: value }));
+        }
+    }
+}

@@ -164,3 +164,193 @@ impl KeyCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    use super::super::test_key::TestKey;
+    use super::super::token::parse;
+    use super::*;
+
+    /// An issuer whose answers the test sets, and which counts how often it is asked.
+    #[derive(Debug, Clone)]
+    struct Scripted(Arc<Mutex<Script>>);
+
+    #[derive(Debug)]
+    struct Script {
+        keys: Option<Vec<Value>>,
+        takes: Duration,
+        asked: usize,
+    }
+
+    impl Scripted {
+        fn new(keys: &[&TestKey]) -> (Self, Arc<KeyCache>) {
+            let keys = Some(keys.iter().map(|key| key.jwk()).collect());
+            let script = Script { keys, takes: Duration::ZERO, asked: 0 };
+            let source = Self(Arc::new(Mutex::new(script)));
+            let cache = Arc::new(KeyCache::new("test", Box::new(source.clone())));
+            (source, cache)
+        }
+
+        fn publishes(&self, keys: &[&TestKey]) {
+            self.0.lock().keys = Some(keys.iter().map(|key| key.jwk()).collect());
+        }
+
+        fn is_down(&self) {
+            self.0.lock().keys = None;
+        }
+
+        fn asked(&self) -> usize {
+            self.0.lock().asked
+        }
+    }
+
+    impl KeySource for Scripted {
+        fn fetch(&self) -> BoxFuture<'_, Result<KeySet, FetchError>> {
+            Box::pin(async {
+                let (keys, takes) = {
+                    let mut script = self.0.lock();
+                    script.asked += 1;
+                    (script.keys.clone(), script.takes)
+                };
+                sleep(takes).await;
+                match keys {
+                    Some(keys) => KeySet::parse(json!({ "keys": keys }).to_string().as_bytes())
+                        .map_err(FetchError::Wrong),
+                    None => Err(FetchError::Unreachable("down".to_owned())),
+                }
+            })
+        }
+    }
+
+    /// Runs the cache's task beside a test.
+    async fn beside<T>(cache: &KeyCache, test: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            outcome = test => outcome,
+            never = cache.refresh_forever() => match never {},
+        }
+    }
+
+    async fn accepts(cache: &KeyCache, key: &TestKey) -> bool {
+        let token = key.sign(&json!({}));
+        cache.check(parse(&token).unwrap()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_of_a_key_that_was_just_published_is_accepted() {
+        let (old, new) = (TestKey::new("old"), TestKey::new("new"));
+        let (source, cache) = Scripted::new(&[&old]);
+        cache.refresh().await.unwrap();
+        beside(&cache, async {
+            assert!(accepts(&cache, &old).await);
+            source.publishes(&[&old, &new]);
+            assert!(accepts(&cache, &new).await);
+            assert_eq!(source.asked(), 2);
+            // Rotated once more, inside the interval: the token waits for the next refresh.
+            let newer = TestKey::new("newer");
+            source.publishes(&[&newer]);
+            assert!(accepts(&cache, &newer).await);
+            assert!(!accepts(&cache, &old).await);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresh_that_began_before_the_rotation_is_not_enough() {
+        let (old, new) = (TestKey::new("old"), TestKey::new("new"));
+        let (source, cache) = Scripted::new(&[&old]);
+        cache.refresh().await.unwrap();
+        source.0.lock().takes = Duration::from_secs(1);
+        beside(&cache, async {
+            let stranger = TestKey::new("stranger");
+            let late = async {
+                sleep(Duration::from_millis(500)).await;
+                assert_eq!(source.asked(), 2, "the stranger's refresh is under way");
+                source.publishes(&[&new]);
+                accepts(&cache, &new).await
+            };
+            let (stranger, new) = tokio::join!(accepts(&cache, &stranger), late);
+            assert!(!stranger && new);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_kids_cause_one_refresh_an_interval() {
+        let (source, cache) = Scripted::new(&[&TestKey::new("k")]);
+        cache.refresh().await.unwrap();
+        let stranger = TestKey::new("stranger");
+        let began = Instant::now();
+        beside(&cache, async {
+            for _ in 0..20 {
+                let burst = (0..10).map(|_| accepts(&cache, &stranger));
+                assert!(!futures_util::future::join_all(burst).await.contains(&true));
+            }
+        })
+        .await;
+        let intervals = began.elapsed().as_secs() / MIN_INTERVAL.as_secs();
+        assert!(source.asked() as u64 <= intervals + 2, "{} in {intervals}", source.asked());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_key_dies_with_the_next_refresh() {
+        let (kept, removed) = (TestKey::new("kept"), TestKey::new("removed"));
+        let (source, cache) = Scripted::new(&[&kept, &removed]);
+        cache.refresh().await.unwrap();
+        beside(&cache, async {
+            source.publishes(&[&kept]);
+            assert!(accepts(&cache, &removed).await, "nobody has looked yet");
+            sleep(REFRESH + Duration::from_secs(1)).await;
+            assert!(!accepts(&cache, &removed).await);
+            assert!(accepts(&cache, &kept).await);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_outlive_an_outage_for_a_bounded_time() {
+        let key = TestKey::new("k");
+        let (source, cache) = Scripted::new(&[&key]);
+        cache.refresh().await.unwrap();
+        source.is_down();
+        beside(&cache, async {
+            sleep(MAX_STALE - Duration::from_secs(60)).await;
+            assert!(accepts(&cache, &key).await);
+            sleep(Duration::from_secs(120)).await;
+            assert!(!accepts(&cache, &key).await);
+            source.publishes(&[&key]);
+            assert!(accepts(&cache, &key).await, "the first token after the outage asks again");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_was_down_at_the_start_is_found_later() {
+        let key = TestKey::new("k");
+        let (source, cache) = Scripted::new(&[&key]);
+        source.is_down();
+        assert!(cache.refresh().await.is_err());
+        beside(&cache, async {
+            assert!(!accepts(&cache, &key).await);
+            source.publishes(&[&key]);
+            sleep(RETRY * 2).await;
+            let asked = source.asked();
+            assert!(accepts(&cache, &key).await);
+            assert_eq!(source.asked(), asked, "no token had to ask");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_token_waits_longer_than_it_should() {
+        let (source, cache) = Scripted::new(&[]);
+        source.0.lock().takes = Duration::from_secs(3600);
+        let stranger = TestKey::new("stranger");
+        let began = Instant::now();
+        assert!(!beside(&cache, accepts(&cache, &stranger)).await);
+        assert_eq!(began.elapsed(), WAIT);
+    }
+}

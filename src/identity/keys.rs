@@ -41,6 +41,11 @@ impl<'a> Signed<'a> {
     pub(super) fn token(self) -> Unverified<'a> {
         self.0
     }
+
+    #[cfg(test)]
+    pub(super) fn trusted(token: Unverified<'a>) -> Self {
+        Self(token)
+    }
 }
 
 /// What a set of keys says of a token.
@@ -175,4 +180,108 @@ fn ec_key(jwk: &Jwk, size: usize) -> Option<DecodingKey> {
 /// A coordinate, when it has the size that its curve asks for.
 fn coordinate(text: Option<&str>, size: usize) -> Option<&str> {
     text.filter(|text| URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == size))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::test_key::TestKey;
+    use super::super::token::parse;
+    use super::*;
+
+    fn set(keys: &[Value]) -> KeySet {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+    }
+
+    fn outcome(set: &KeySet, token: &str) -> &'static str {
+        match set.check(parse(token).unwrap()) {
+            Checked::Signed(_) => "signed",
+            Checked::Forged(_) => "forged",
+            Checked::NoKey(_) => "no key",
+        }
+    }
+
+    fn without(mut jwk: Value, names: &[&str]) -> Value {
+        for name in names {
+            jwk.as_object_mut().unwrap().remove(*name);
+        }
+        jwk
+    }
+
+    fn with(mut jwk: Value, name: &str, value: impl Into<Value>) -> Value {
+        jwk[name] = value.into();
+        jwk
+    }
+
+    #[test]
+    fn a_kid_chooses_the_key_and_is_only_compared() {
+        let (a, b) = (TestKey::new("a"), TestKey::new("b"));
+        let both = set(&[a.jwk(), b.jwk()]);
+        assert_eq!(outcome(&both, &a.sign(&json!({}))), "signed");
+        assert_eq!(outcome(&both, &b.sign_as(Some("a"), &json!({}))), "forged");
+        for kid in ["../../dev/null", "file:///etc/passwd", "' OR 1=1--", "", "A", "a\u{0}"] {
+            assert_eq!(outcome(&both, &a.sign_as(Some(kid), &json!({}))), "no key", "{kid:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_kid_is_tried_against_a_few_keys() {
+        let key = TestKey::new("k");
+        let token = key.sign_as(None, &json!({}));
+        assert_eq!(outcome(&set(&[TestKey::new("a").jwk(), key.jwk()]), &token), "signed");
+        let mut many: Vec<Value> = (0..MAX_TRIED).map(|_| TestKey::new("x").jwk()).collect();
+        many.push(key.jwk());
+        assert_eq!(outcome(&set(&many), &token), "no key");
+    }
+
+    #[test]
+    fn keys_that_share_a_kid_or_have_none_are_tried_in_turn() {
+        let (a, b) = (TestKey::new("same"), TestKey::new("same"));
+        let both = set(&[a.jwk(), b.jwk()]);
+        assert_eq!(outcome(&both, &a.sign(&json!({}))), "signed");
+        assert_eq!(outcome(&both, &b.sign(&json!({}))), "signed");
+        let nameless = set(&[without(a.jwk(), &["kid"])]);
+        assert_eq!(outcome(&nameless, &a.sign(&json!({}))), "signed");
+        assert_eq!(outcome(&nameless, &TestKey::new("same").sign(&json!({}))), "no key");
+    }
+
+    #[test]
+    fn only_keys_for_signatures_of_known_kinds_are_kept() {
+        let key = TestKey::new("k").jwk();
+        for good in [
+            key.clone(),
+            without(key.clone(), &["use", "alg"]),
+            with(without(key.clone(), &["use"]), "key_ops", json!(["verify"])),
+        ] {
+            assert_eq!(set(&[good]).keys.len(), 1);
+        }
+        for bad in [
+            json!({"kty": "oct", "k": "c2VjcmV0", "kid": "k"}),
+            json!({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "use": "sig"}),
+            with(key.clone(), "use", "enc"),
+            with(key.clone(), "key_ops", json!(["encrypt"])),
+            with(key.clone(), "alg", "ES384"),
+            with(key.clone(), "alg", "HS256"),
+            with(key.clone(), "alg", "none"),
+            with(key.clone(), "crv", "P-384"),
+            with(key.clone(), "crv", "secp256k1"),
+            with(key.clone(), "kid", 7),
+            with(key.clone(), "x", "AA"),
+            with(key, "kty", "RSA"),
+            json!(null),
+            json!("key"),
+        ] {
+            assert!(set(std::slice::from_ref(&bad)).is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_a_set_and_bounded() {
+        for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":7}"#, "\u{feff}{\"keys\":[]}"] {
+            assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let many = vec![TestKey::new("k").jwk(); MAX_KEYS + 1];
+        assert!(KeySet::parse(json!({ "keys": many }).to_string().as_bytes()).is_err());
+    }
 }

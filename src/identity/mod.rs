@@ -11,11 +11,13 @@
 //! names `azp` beside the user.
 
 mod claims;
-//DEV
+pub mod dev_issuer;
 mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+#[cfg(test)]
+mod test_key;
 pub mod token;
 
 use std::sync::Arc;
