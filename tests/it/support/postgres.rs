@@ -277,7 +277,7 @@ pub struct Shared {
 }
 
 /// Waits for a condition; panics when it takes too long.
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let started = Instant::now();
     while !until() {
         assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
