@@ -190,7 +190,8 @@ impl PostgresServer {
 
     /// Stops the server the fast way (SIGINT) and leaves its data for [`PostgresServer::restart`].
     pub fn stop(&self) {
-        if let Some(keeper) = self.running.lock().unwrap().take() {
+        let keeper = self.running.lock().unwrap().take();
+        if let Some(keeper) = keeper {
             keeper.end(b"keep\n");
         }
     }
