@@ -12,7 +12,8 @@
 //! A server does not run as root: for root, it runs as the system's user `postgres`.
 //!
 //! A small shell stands between a test process and its server and waits on a pipe, so that the
-//! server stops and its directory goes however the test process ends, `kill -9` included.
+//! server stops and its directory goes however the test process ends, `kill -9` included. (Before
+//! the server runs, while `initdb` does, a killed test leaves the directory.)
 
 use std::fs;
 use std::io::Write as _;

@@ -1,5 +1,6 @@
 //! Servers that lie, stall and flood, and somebody in the middle.
 
+use std::cell::Cell;
 use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
@@ -320,35 +321,51 @@ async fn one_message_a_second_does_not_outlast_the_deadline() {
     assert!(matches!(error, UpstreamError::Timeout { .. }), "{error}");
 }
 
+/// Lets a client in with a long key, or hears its cancel request.
+async fn serve_or_cancel(mut stream: impl AsyncRead + AsyncWrite + Unpin, cancelled: &Cell<bool>) {
+    let key: Vec<u8> = (0..=255).chain([1, 2, 3, 4]).collect();
+    let first = read_startup(&mut stream).await;
+    if first.starts_with(&[0x04, 0xd2, 0x16, 0x2e]) {
+        assert_eq!(first[4..], key);
+        cancelled.set(true);
+        return;
+    }
+    send(&mut stream, OK).await;
+    write(&mut stream, b'K', &key).await;
+    send(&mut stream, READY).await;
+}
+
 #[tokio::test]
-async fn a_cancel_request_carries_the_whole_key_and_waits_for_the_end() {
+async fn a_cancel_request_carries_the_whole_key_the_way_the_connection_went() {
+    let issued = self_signed(&["anything"], &rcgen::PKCS_ECDSA_P256_SHA256);
+    for tls in [UpstreamTls::Disable, UpstreamTls::Require] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap().port(), "svc", tls, None);
+        let cancelled = Cell::new(false);
+        let script = async |tcp: TcpStream| match tls {
+            UpstreamTls::Disable => serve_or_cancel(tcp, &cancelled).await,
+            _ => serve_or_cancel(accept_tls(tcp, &issued).await.unwrap(), &cancelled).await,
+        };
+        let upstream = beside(&listener, script, connect(&target)).await.unwrap();
+        assert_eq!(upstream.version, ProtocolVersion::V3_2);
+        beside(&listener, script, upstream.cancel.cancel()).await.unwrap();
+        assert!(cancelled.get());
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_request_waits_for_the_servers_end_within_bounds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = target(listener.local_addr().unwrap().port(), "svc", UpstreamTls::Disable, None);
-    let key: Vec<u8> = (0..=255).chain([1, 2, 3, 4]).collect();
-    let cancelled = std::cell::Cell::new(false);
-    let script = async |mut tcp: TcpStream| {
-        let first = read_startup(&mut tcp).await;
-        if first.starts_with(&[0x04, 0xd2, 0x16, 0x2e]) {
-            assert_eq!(first[4..], key);
-            cancelled.set(true);
-            return;
-        }
-        send(&mut tcp, OK).await;
-        write(&mut tcp, b'K', &key).await;
-        send(&mut tcp, READY).await;
-    };
+    let script = async |tcp| serve_or_cancel(tcp, &Cell::new(false)).await;
     let upstream = beside(&listener, script, connect(&target)).await.unwrap();
-    assert_eq!(upstream.version, ProtocolVersion::V3_2);
-    beside(&listener, script, upstream.cancel.cancel()).await.unwrap();
-    assert!(cancelled.get());
-
     let silent = async |tcp: TcpStream| {
         let _held = tcp;
         time::pause();
         pending::<()>().await;
     };
     let error = beside(&listener, silent, upstream.cancel.cancel()).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::Timeout { .. }), "{error}");
+    assert!(matches!(error, UpstreamError::Timeout { doing: "cancelling" }), "{error}");
 }
 
 #[tokio::test]
