@@ -13,3 +13,4 @@
 mod architecture;
 mod config;
 mod support;
+mod upstream;

@@ -2,8 +2,9 @@
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SignatureAlgorithm,
 };
+use rustls::pki_types::CertificateDer;
 
 /// A root that lives as long as its test.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -21,6 +22,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     pub fn pem(&self) -> String {
@@ -45,9 +50,9 @@ impl Authority {
     }
 }
 
-/// A certificate that vouches for itself.
-pub fn self_signed(names: &[&str]) -> Issued {
-    let key = KeyPair::generate().unwrap();
+/// A certificate that vouches for itself, with a key and signature of this kind.
+pub fn self_signed(names: &[&str], algorithm: &'static SignatureAlgorithm) -> Issued {
+    let key = KeyPair::generate_for(algorithm).unwrap();
     Issued { certificate: params(names).self_signed(&key).unwrap(), key }
 }
 

@@ -12,7 +12,8 @@
 //! A server does not run as root: for root, it runs as the system's user `postgres`.
 //!
 //! A small shell stands between a test process and its server and waits on a pipe, so that the
-//! server stops and its directory goes however the test process ends, `kill -9` included.
+//! server stops and its directory goes however the test process ends, `kill -9` included. (Before
+//! the server runs, while `initdb` does, a killed test leaves the directory.)
 
 use std::fs;
 use std::io::Write as _;
@@ -190,7 +191,8 @@ impl PostgresServer {
 
     /// Stops the server the fast way (SIGINT) and leaves its data for [`PostgresServer::restart`].
     pub fn stop(&self) {
-        if let Some(keeper) = self.running.lock().unwrap().take() {
+        let keeper = self.running.lock().unwrap().take();
+        if let Some(keeper) = keeper {
             keeper.end(b"keep\n");
         }
     }
@@ -277,7 +279,7 @@ pub struct Shared {
 }
 
 /// Waits for a condition; panics when it takes too long.
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let started = Instant::now();
     while !until() {
         assert!(started.elapsed() < PATIENCE, "waited too long for {what}");

@@ -31,7 +31,7 @@ pub enum UpstreamError {
         source: io::Error,
     },
     /// The target took too long.
-    #[error("no end of {doing} in time; check the server's load and what is between")]
+    #[error("{doing} took too long; check the server's load and the network between")]
     Timeout {
         /// The step.
         doing: &'static str,

@@ -176,7 +176,8 @@ fn hint(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
-            C::UnknownIssuer => {
+            // The second is an authority of the same name with another key.
+            C::UnknownIssuer | C::BadSignature => {
                 "set the target's `ca` to the PEM file of the authority that signed it"
             }
             C::NotValidForName | C::NotValidForNameContext { .. } => {
