@@ -11,7 +11,7 @@ use crate::identity::dev_issuer::{self, BUILT_IN, Settings};
 
 /// Run the development issuer: an OpenID provider for trying things out, never for production.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Options {
     /// Users, clients and lifetimes; without it there is a small built-in set.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -30,21 +30,21 @@ pub struct Args {
 }
 
 /// Serves until SIGINT or SIGTERM. Prints the issuer's URL to standard output once it does.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    if !args.listen.ip().is_loopback() && !args.allow_remote {
+pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    if !options.listen.ip().is_loopback() && !options.allow_remote {
         anyhow::bail!(
             "{} is not loopback: whoever reaches the development issuer can be anybody; \
              --allow-remote if that is meant",
-            args.listen
+            options.listen
         );
     }
-    let settings = settings(&args)?;
-    if args.listen.ip().is_unspecified() && settings.url.is_none() {
-        anyhow::bail!("{} is no address to reach: give --url as clients see it", args.listen);
+    let settings = settings(&options)?;
+    if options.listen.ip().is_unspecified() && settings.url.is_none() {
+        anyhow::bail!("{} is no address to reach: give --url as clients see it", options.listen);
     }
-    let listener = TcpListener::bind(args.listen)
+    let listener = TcpListener::bind(options.listen)
         .await
-        .with_context(|| format!("cannot listen on {}", args.listen))?;
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let issuer = dev_issuer::start(listener, settings).context("cannot use the signing key")?;
     eprintln!(
@@ -61,8 +61,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(args: &Args) -> anyhow::Result<Settings> {
-    let (text, name) = match &args.config {
+fn settings(options: &Options) -> anyhow::Result<Settings> {
+    let (text, name) = match &options.config {
         None => (BUILT_IN.to_owned(), "the built-in settings".to_owned()),
         Some(path) => {
             let name = path.display().to_string();
@@ -70,11 +70,11 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         }
     };
     let mut settings = Settings::parse(&text).with_context(|| name.clone())?;
-    if args.url.is_some() {
-        settings.url.clone_from(&args.url);
+    if options.url.is_some() {
+        settings.url.clone_from(&options.url);
     }
-    if args.key_file.is_some() {
-        settings.key_file.clone_from(&args.key_file);
+    if options.key_file.is_some() {
+        settings.key_file.clone_from(&options.key_file);
     }
     settings.checked().with_context(|| name)
 }

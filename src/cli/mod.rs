@@ -39,7 +39,7 @@ enum Command {
     Serve(serve::Options),
     Check(check::Options),
     Reload(reload::Options),
-    Issuer(issuer::Args),
+    Issuer(issuer::Options),
     Completions(completions::Options),
 }
 
@@ -85,7 +85,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Reload(options) => reload::run(options).await,
-        Command::Issuer(args) => issuer::run(args).await,
+        Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }
 }

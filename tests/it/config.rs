@@ -287,7 +287,10 @@ proptest! {
             match edit {
                 0 => text.insert_str(from, &insert),
                 1 => text.replace_range(from..to, &insert),
-                2 => text.insert_str(to, &text[from..to].to_owned()),
+                2 => {
+                    let piece = text[from..to].to_owned();
+                    text.insert_str(to, &piece);
+                }
                 _ => text.truncate(to.max(1)),
             }
         }

@@ -140,11 +140,8 @@ pub fn data_row(message: &[u8]) -> Result<Vec<Option<&[u8]>>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::postgres::frame::message as frame;
     use proptest::prelude::*;
-
-    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-        [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
-    }
 
     #[test]
     fn command_tags_tell_their_rows() {

@@ -117,17 +117,17 @@ pub fn body(message: &[u8]) -> &[u8] {
     message.get(HEADER..).unwrap_or_default()
 }
 
+/// A whole message, for tests of those who read them.
+#[cfg(test)]
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn message(tag: u8, body: usize) -> Vec<u8> {
-        let mut bytes = vec![tag];
-        bytes.extend((body as u32 + 4).to_be_bytes());
-        bytes.resize(body + HEADER, 7);
-        bytes
-    }
 
     /// Feeds `bytes` in chunks; gives the pieces joined to (tag, total length) per message.
     fn walk(side: Side, bytes: &[u8], chunks: &[usize]) -> Result<Vec<(u8, usize)>, Malformed> {
@@ -162,7 +162,7 @@ mod tests {
             let mut bytes = Vec::new();
             let mut expected = Vec::new();
             for (tag, size) in sizes.into_iter().chain([(b'd', big)]) {
-                bytes.extend(message(tag, size));
+                bytes.extend(message(tag, &vec![7; size]));
                 expected.push((tag, size + HEADER));
             }
             for side in [Side::Frontend, Side::Backend] {
@@ -187,7 +187,7 @@ mod tests {
             assert!(Walker::new(Side::Frontend).next(&bytes).is_err(), "{length}");
         }
         let mut large = vec![b'Q'];
-        large.extend((MAX_WHOLE as u32).to_be_bytes());
+        large.extend(u32::try_from(MAX_WHOLE).unwrap().to_be_bytes());
         assert!(Walker::new(Side::Frontend).next(&large).is_err());
         large[0] = b'd';
         assert!(Walker::new(Side::Frontend).next(&large).unwrap().is_some());

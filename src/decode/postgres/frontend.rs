@@ -184,11 +184,8 @@ fn named<'a>(body: &mut Body<'a>) -> Result<Named<'a>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::postgres::frame::message as frame;
     use proptest::prelude::*;
-
-    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-        [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
-    }
 
     #[test]
     fn one_query_message_never_holds_two_queries() {

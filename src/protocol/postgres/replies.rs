@@ -348,11 +348,8 @@ fn is_bind(expected: &Expected) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::postgres::frame::message as frame;
     use crate::decode::postgres::frontend::Bind;
-
-    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-        [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
-    }
 
     fn bind<'a>(portal: &'a str, statement: &'a str) -> Message<'a> {
         let (parameters, result_formats) = (Vec::new(), Vec::new());
@@ -363,8 +360,8 @@ mod tests {
 
     /// Forwards messages; the nth is recorded as sequence n.
     fn forward(replies: &mut Replies, messages: &[Message<'_>]) {
-        for (of, message) in messages.iter().enumerate() {
-            replies.expect(message, of as u64, Instant::now()).unwrap();
+        for (of, message) in (0..).zip(messages) {
+            replies.expect(message, of, Instant::now()).unwrap();
         }
     }
 
