@@ -33,8 +33,11 @@ pub enum Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The session opened; payload [`Opened`]. Always the first event.
+    /// The session opened; payload [`Opened`]. Always the first event of a session's recording.
     Opened,
+    /// A gateway began to note whom it refused; payload [`GatewayOpened`]. Always the first event
+    /// of such a recording, which belongs to no session.
+    Gateway,
     /// A command was decided; payload [`RecordedCommand`].
     Command,
     /// Bytes passed; payload those bytes.
@@ -51,8 +54,36 @@ pub enum Kind {
     Closed,
 }
 
+impl Direction {
+    /// The word that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Kind {
+    /// The word that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Gateway => "gateway",
+            Self::Command => "command",
+            Self::Data => "data",
+            Self::Outcome => "outcome",
+            Self::Refused => "refused",
+            Self::Note => "note",
+            Self::Gap => "gap",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// One stored event.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Its place.
     pub sequence: Sequence,
@@ -97,6 +128,17 @@ pub struct Opened {
     pub client_parameters: BTreeMap<String, String>,
     /// The hash of the policy in force.
     pub policy: String,
+    /// The gateway's version.
+    pub gateway_version: String,
+}
+
+/// Payload of [`Kind::Gateway`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayOpened {
+    /// The recording's own id.
+    pub session: SessionId,
+    /// The gateway's id, as its ledger has it.
+    pub gateway: String,
     /// The gateway's version.
     pub gateway_version: String,
 }
@@ -185,7 +227,8 @@ pub struct Note {
     pub text: String,
 }
 
-/// Payload of [`Kind::Gap`].
+/// Payload of [`Kind::Gap`]. The event stands at the first missing sequence, and the next event
+/// follows after the last missing one, so no number is ever given twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Events that were not stored.
@@ -205,4 +248,11 @@ pub struct Closed {
     /// The same, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
+}
+
+impl Closed {
+    /// The end of a session whose gateway did not live to close it.
+    pub(super) fn interrupted() -> Self {
+        Self { how: Cow::Borrowed("interrupted"), text: String::new() }
+    }
 }

@@ -1,18 +1,44 @@
 //! The session store: one appender and one reader; everybody else sees [`Event`]s.
+//!
+//! An event is in the session's journal, handed to the operating system, before
+//! [`Recording::append`] returns; soon after it is in a compressed block of the recording, whose
+//! headers chain by hash over the stored bytes. The gateway's ledger says which recordings were
+//! opened and how each was sealed. `docs/recording-format.md` has every byte.
+//!
+//! Limits: seals are not signed yet, so whoever can write recording and ledger can rewrite both;
+//! and with `durability = "process"` the death of the machine may take what it had not written
+//! to the disk by itself.
 
+mod appender;
+mod block;
+mod blocks;
+mod clock;
+mod commit;
+mod encode;
 mod event;
+mod journal;
+mod layout;
+mod ledger;
+mod pending;
+mod reader;
+mod refused;
+mod repair;
+mod store;
+mod tail;
+mod verify;
 
-use std::path::Path;
-
-use serde::Serialize;
-
-use crate::config;
-use crate::names::SessionId;
-
+pub use appender::{Batch, Recording};
+pub use block::{Seal, Sealed, Start};
+pub use blocks::{Damage, ReadError};
+pub use clock::rfc3339;
 pub use event::{
-    Closed, CommandError, Direction, Event, Gap, Kind, Note, Opened, Outcome, RecordedCommand,
-    RecordedIdentity, RefusedCaller, Sequence, Told,
+    Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome,
+    RecordedCommand, RecordedIdentity, RefusedCaller, Sequence, Told,
 };
+pub use layout::recording_path;
+pub use reader::{End, Reader};
+pub use store::Store;
+pub use verify::{Report, State, Wrong, verify};
 
 /// Why something could not be recorded. For operators; clients are told only that it could not.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,105 +55,4 @@ pub enum RecordingFailure {
     /// The recording was closed before.
     #[error("the recording is closed")]
     Closed,
-}
-
-/// The recordings of one gateway. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Store {}
-
-impl Store {
-    /// Takes the lock on `data_dir`, opens the ledger, and seals what a crash left.
-    pub fn open(
-        _data_dir: &Path,
-        _settings: &config::Recording,
-        _mask_key: &[u8; 32],
-    ) -> anyhow::Result<Self> {
-        todo!()
-    }
-
-    /// Starts a recording: the ledger has `opened` and the recording its first event when this returns.
-    pub fn create(
-        &self,
-        _opened: &Opened,
-        _on_failure: config::OnRecordingFailure,
-    ) -> Result<Recording, RecordingFailure> {
-        todo!()
-    }
-
-    /// Notes a caller who got no session, in the gateway's own recording; bounded in rate.
-    pub fn refused(&self, _caller: &RefusedCaller) {
-        todo!()
-    }
-
-    /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
-    pub fn keyed_hash(&self, _bytes: &[u8]) -> String {
-        todo!()
-    }
-
-    /// Frames what waits in journals every 100 ms and retries what could not be sealed, until
-    /// cancelled; then frames all that is left.
-    pub async fn run(self, _cancel: tokio_util::sync::CancellationToken) {
-        todo!()
-    }
-}
-
-/// One open recording. Clones share it; dropping the last without [`Recording::close`] seals it
-/// as interrupted.
-#[derive(Clone, Debug)]
-pub struct Recording {}
-
-impl Recording {
-    /// The session that it records.
-    pub fn session(&self) -> SessionId {
-        todo!()
-    }
-
-    /// Appends events as one unit: all of them are with the operating system when this returns,
-    /// or none is stored and the sequence is as before. Never waits for anything but the write.
-    pub fn append<T>(
-        &self,
-        _write: impl FnOnce(&mut Batch<'_>) -> T,
-    ) -> Result<T, RecordingFailure> {
-        todo!()
-    }
-
-    /// With `durability = "disk"`, waits until all that was appended before is on the disk; one
-    /// fsync may serve many sessions. Returns at once with `"process"`. Cancel safe.
-    pub async fn committed(&self) -> Result<(), RecordingFailure> {
-        todo!()
-    }
-
-    /// Writes the last event and the seal, and closes the files.
-    pub fn close(&self, _closed: &Closed) -> Result<(), RecordingFailure> {
-        todo!()
-    }
-}
-
-/// Events being appended as one unit.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    _of: std::marker::PhantomData<&'a mut ()>,
-}
-
-impl Batch<'_> {
-    /// Adds bytes that passed.
-    pub fn data(
-        &mut self,
-        _direction: Direction,
-        _of: Option<Sequence>,
-        _payload: &[u8],
-    ) -> Sequence {
-        todo!()
-    }
-
-    /// Adds an event whose payload is JSON.
-    pub fn json<T: Serialize>(
-        &mut self,
-        _kind: Kind,
-        _direction: Direction,
-        _of: Option<Sequence>,
-        _payload: &T,
-    ) -> Sequence {
-        todo!()
-    }
 }

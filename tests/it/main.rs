@@ -12,5 +12,6 @@
 
 mod architecture;
 mod config;
+mod recording;
 mod support;
 mod upstream;

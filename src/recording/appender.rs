@@ -1,0 +1,491 @@
+//! Writing one recording: events go to the journal before anything is forwarded, and from memory
+//! into compressed blocks soon after.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::RecordingFailure;
+use super::block::{BlockWriter, Place, Sealed, Start};
+use super::clock::{self, Stamp};
+use super::event::{Closed, Direction, Gap, Kind, Sequence};
+use super::journal;
+use super::layout::Part;
+use super::ledger::Entry;
+use super::pending::{BLOCK_TARGET, Mark, Pending};
+use super::repair::{Ending, Standing};
+use super::store::Shared;
+use super::tail::{Tail, Unsynced};
+use crate::config::{Durability, OnRecordingFailure};
+use crate::names::SessionId;
+
+/// A batch of this size becomes a block at once and never stands in the journal: bulk data is
+/// written once.
+const DIRECT: usize = 64 << 10;
+/// With `durability = "disk"` the journal may only be emptied after the blocks are on the disk;
+/// when it gets this long, the writer waits for that.
+const JOURNAL_BOUND: u64 = 4 << 20;
+/// How often a session that goes on unrecorded tries to write again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long events may stand in the journal only.
+pub(super) const FRAME_AFTER: Duration = Duration::from_millis(100);
+
+/// One open recording. Clones share it; dropping the last without [`Recording::close`] seals it
+/// as interrupted.
+#[derive(Clone, Debug)]
+pub struct Recording(Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    session: SessionId,
+    started: Instant,
+    on_failure: OnRecordingFailure,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// None once the recording ended.
+    files: Option<Files>,
+    pending: Pending,
+    /// Bytes of events so far, before compression.
+    raw: u64,
+    /// When the oldest pending event came.
+    pending_since: Option<Instant>,
+    /// Whether the framer knows of this recording.
+    queued: bool,
+    outage: Option<Outage>,
+}
+
+#[derive(Debug)]
+struct Files {
+    blocks: BlockWriter,
+    journal: Tail,
+    /// Whether everything in the journal is in blocks too.
+    journal_framed: bool,
+    /// Whether the directory entries and the ledger's line are still to be made durable.
+    entries_unsynced: bool,
+    /// Set when the disk refused: what was written may be lost whatever it says later.
+    unreliable: Option<String>,
+}
+
+/// Events that could not be stored while the session went on.
+#[derive(Debug)]
+struct Outage {
+    gap: Gap,
+    retry_at: Instant,
+}
+
+/// What a group commit makes durable for one recording.
+#[derive(Debug)]
+pub(super) struct ToSync {
+    pub(super) files: Vec<Unsynced>,
+    pub(super) entries: bool,
+}
+
+/// Events being appended as one unit.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    pending: &'a mut Pending,
+    stamp: Stamp,
+    failure: Option<String>,
+}
+
+impl Batch<'_> {
+    /// Adds bytes that passed, in pieces of at most 64 KiB, each an event of its own; says the
+    /// first one's sequence. No bytes are no event.
+    pub fn data(&mut self, direction: Direction, of: Option<Sequence>, payload: &[u8]) -> Sequence {
+        self.pending.data(self.stamp, direction, of, payload)
+    }
+
+    /// Adds an event whose payload is JSON of at most 128 MiB; a longer one, or one that cannot be
+    /// serialized, fails the whole batch.
+    pub fn json<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        direction: Direction,
+        of: Option<Sequence>,
+        payload: &T,
+    ) -> Sequence {
+        self.pending.json(self.stamp, kind, direction, of, payload).unwrap_or_else(|error| {
+            self.failure = Some(error);
+            self.pending.next_sequence()
+        })
+    }
+}
+
+impl Recording {
+    /// Makes the files, the first event, and the ledger's line; or nothing.
+    pub(super) fn create(
+        shared: &Arc<Shared>,
+        session: SessionId,
+        on_failure: OnRecordingFailure,
+        first: impl FnOnce(&mut Batch<'_>),
+    ) -> Result<Self, RecordingFailure> {
+        if shared.usage.bytes() >= shared.max_local {
+            return Err(RecordingFailure::StoreFull);
+        }
+        let created = Self::create_files(shared, session).and_then(|files| {
+            let state = State {
+                files: Some(files),
+                pending: Pending::default(),
+                raw: 0,
+                pending_since: None,
+                queued: false,
+                outage: None,
+            };
+            let inner = Arc::new(Inner {
+                shared: Arc::clone(shared),
+                session,
+                started: Instant::now(),
+                on_failure,
+                state: Mutex::new(state),
+            });
+            let begun = inner
+                .append(OnRecordingFailure::Refuse, first)
+                .map_err(io::Error::other)
+                .and_then(|()| shared.note(Entry::Opened { session }));
+            if begun.is_err() {
+                inner.abandon();
+            }
+            begun.map(|()| inner)
+        });
+        created.map(Self).map_err(|error| {
+            shared.remove_half_made(session);
+            RecordingFailure::Io(error.to_string())
+        })
+    }
+
+    fn create_files(shared: &Shared, session: SessionId) -> io::Result<Files> {
+        // The journal first and removed last: where one stands, a recording is not sealed.
+        let file = shared.dir.create(&session, Part::Journal)?;
+        let mut journal = Tail::new(file, 0, Arc::clone(&shared.usage));
+        journal.append(&mut [IoSlice::new(&journal::header(&session))])?;
+        let file = shared.dir.create(&session, Part::Recording)?;
+        let tail = Tail::new(file, 0, Arc::clone(&shared.usage));
+        let mut blocks = BlockWriter::new(tail, Place::default());
+        let wall_us = clock::wall_us(std::time::SystemTime::now());
+        let start = Start {
+            format: 1,
+            session,
+            gateway: shared.gateway.clone(),
+            started: clock::rfc3339(wall_us),
+            cipher: None,
+            recipients: Vec::new(),
+            dictionary: None,
+        };
+        blocks.start(&start, wall_us)?;
+        Ok(Files {
+            blocks,
+            journal,
+            journal_framed: false,
+            entries_unsynced: true,
+            unreliable: None,
+        })
+    }
+
+    /// The session that it records.
+    pub fn session(&self) -> SessionId {
+        self.0.session
+    }
+
+    /// Bytes of events so far, before compression.
+    pub fn raw_bytes(&self) -> u64 {
+        self.0.state.lock().raw
+    }
+
+    /// Appends events as one unit: all of them are with the operating system when this returns,
+    /// or none is stored and the sequence is as before. Never waits for anything but the write.
+    ///
+    /// # Errors
+    /// With `on_recording_failure = "continue"` only [`RecordingFailure::TooLarge`] and
+    /// [`RecordingFailure::Closed`]: what cannot be written is counted, and a gap event tells of
+    /// it when writing works again. The sequences given out meanwhile stay used up, so `of`
+    /// never names another event.
+    pub fn append<T>(
+        &self,
+        write: impl FnOnce(&mut Batch<'_>) -> T,
+    ) -> Result<T, RecordingFailure> {
+        self.0.append(self.0.on_failure, write)
+    }
+
+    /// With `durability = "disk"`, waits until all that was appended before is on the disk; one
+    /// fsync may serve many sessions. Returns at once with `"process"`. Cancel safe.
+    ///
+    /// # Errors
+    /// When the disk refused; the recording takes no more events then.
+    pub async fn committed(&self) -> Result<(), RecordingFailure> {
+        let Some(commits) = &self.0.shared.commits else { return Ok(()) };
+        let result = match self.0.to_sync()? {
+            None => Ok(()),
+            Some(_) => commits.wait_for(&self.0).await,
+        };
+        match (self.0.on_failure, result) {
+            (OnRecordingFailure::Continue, Err(_)) => Ok(()),
+            (_, result) => result,
+        }
+    }
+
+    /// Writes the last event and the seal, and closes the files.
+    ///
+    /// # Errors
+    /// When the seal could not be written now; the store goes on trying.
+    pub fn close(&self, closed: &Closed) -> Result<(), RecordingFailure> {
+        self.0.end(closed, false)
+    }
+}
+
+impl Inner {
+    fn append<T>(
+        self: &Arc<Self>,
+        on_failure: OnRecordingFailure,
+        write: impl FnOnce(&mut Batch<'_>) -> T,
+    ) -> Result<T, RecordingFailure> {
+        let mut state = self.state.lock();
+        if state.files.is_none() {
+            return Err(RecordingFailure::Closed);
+        }
+        let stamp = Stamp::since(self.started);
+        let mark = state.pending.mark();
+        let result = state.put_gap(stamp);
+        let after_gap = state.pending.mark();
+        let mut batch = Batch { pending: &mut state.pending, stamp, failure: None };
+        let value = write(&mut batch);
+        let result = result
+            .and(batch.failure.map_or(Ok(()), |error| Err(RecordingFailure::Io(error))))
+            .and_then(|()| state.store(&self.shared, &mark));
+        match result {
+            Ok(()) => {
+                if let Some(outage) = state.outage.take() {
+                    let Gap { events, bytes, reason } = outage.gap;
+                    tracing::warn!(session = %self.session, events, bytes, reason, "recorded again after a gap");
+                }
+                self.queue(&mut state);
+                Ok(value)
+            }
+            Err(failure) => {
+                let go_on = on_failure == OnRecordingFailure::Continue
+                    && !matches!(failure, RecordingFailure::TooLarge);
+                if go_on {
+                    self.miss(&mut state, &after_gap, &failure);
+                }
+                state.pending.roll_back(&mark);
+                if go_on { Ok(value) } else { Err(failure) }
+            }
+        }
+    }
+
+    /// Counts the events after `mark` as missing.
+    fn miss(&self, state: &mut State, mark: &Mark, failure: &RecordingFailure) {
+        let events = state.pending.next_sequence() - mark.next_sequence();
+        let bytes = state.pending.since(mark).len() as u64;
+        let now = Instant::now();
+        let outage = state.outage.get_or_insert_with(|| {
+            tracing::warn!(session = %self.session, %failure, "the session goes on unrecorded");
+            let reason = failure.to_string();
+            Outage { gap: Gap { events: 0, bytes: 0, reason }, retry_at: now }
+        });
+        outage.gap.events += events;
+        outage.gap.bytes += bytes;
+        if outage.retry_at <= now {
+            outage.retry_at = now + RETRY;
+        }
+    }
+
+    /// Tells the framer of this recording, when it holds anything that the framer should see to.
+    fn queue(self: &Arc<Self>, state: &mut State) {
+        if !state.queued && state.pending.holds_memory() {
+            state.queued = true;
+            self.shared.unframed.lock().push(Arc::downgrade(self));
+        }
+    }
+
+    /// Frames what has been pending long enough, or with `all` whatever is. Says whether the
+    /// framer has to come again.
+    pub(super) fn frame_due(&self, now: Instant, all: bool) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        let due = state.pending_since.is_none_or(|since| all || now >= since + FRAME_AFTER);
+        if due {
+            state.frame(&self.shared)?;
+            state.pending.release();
+        }
+        state.queued = state.pending.holds_memory();
+        Ok(state.queued)
+    }
+
+    /// What is not yet on the disk, or why that will never be known.
+    pub(super) fn to_sync(&self) -> Result<Option<ToSync>, RecordingFailure> {
+        let state = self.state.lock();
+        let Some(files) = &state.files else { return Ok(None) };
+        if let Some(error) = &files.unreliable {
+            return Err(RecordingFailure::Io(error.clone()));
+        }
+        let unsynced: Vec<_> =
+            [&files.blocks.tail, &files.journal].into_iter().filter_map(Tail::unsynced).collect();
+        let to_sync = ToSync { files: unsynced, entries: files.entries_unsynced };
+        Ok((to_sync.entries || !to_sync.files.is_empty()).then_some(to_sync))
+    }
+
+    /// Notes what the disk said, and empties the journal when the blocks behind it are safe.
+    pub(super) fn synced(&self, then: &ToSync, result: &io::Result<()>) {
+        let mut state = self.state.lock();
+        let Some(files) = &mut state.files else { return };
+        match result {
+            Ok(()) => {
+                for unsynced in &then.files {
+                    for tail in [&mut files.blocks.tail, &mut files.journal] {
+                        tail.synced(unsynced);
+                    }
+                }
+                files.entries_unsynced &= !then.entries;
+                if files.journal_framed && files.blocks.tail.unsynced().is_none() {
+                    files.empty_journal();
+                }
+            }
+            Err(error) => files.unreliable = Some(error.to_string()),
+        }
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Lets go of files that will be removed: there is nothing to seal.
+    fn abandon(&self) {
+        if let Some(mut files) = self.state.lock().files.take() {
+            files.blocks.tail.forget();
+            files.journal.forget();
+        }
+    }
+
+    fn end(&self, closed: &Closed, interrupted: bool) -> Result<(), RecordingFailure> {
+        let mut state = self.state.lock();
+        if state.files.is_none() {
+            return Err(RecordingFailure::Closed);
+        }
+        let stamp = Stamp::since(self.started);
+        let sealed = state.seal(&self.shared, stamp, closed, interrupted);
+        let gap = state.outage.take().map(|outage| outage.gap);
+        let Some(mut files) = state.files.take() else { return Err(RecordingFailure::Closed) };
+        state.pending = Pending::default();
+        drop(state);
+        files.journal.forget();
+        let finished = match sealed {
+            Ok(sealed) => self.shared.finish(self.session, &mut files.blocks.tail, sealed),
+            Err(error) => Err(error),
+        };
+        finished.map_err(|error| {
+            let ending = Ending { closed: closed.clone(), interrupted, gap, stamp };
+            self.shared.seal_later(self.session, Standing::Opened, ending, &error);
+            RecordingFailure::Io(error.to_string())
+        })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.state.get_mut().files.is_some() {
+            // A failure is logged and tried again by the store.
+            let _later = self.end(&Closed::interrupted(), true);
+        }
+    }
+}
+
+impl State {
+    /// Puts the event that tells of an outage in front of what follows it.
+    fn put_gap(&mut self, stamp: Stamp) -> Result<(), RecordingFailure> {
+        let Some(outage) = &self.outage else { return Ok(()) };
+        self.pending.gap(stamp, &outage.gap).map_err(RecordingFailure::Io)?;
+        if Instant::now() < outage.retry_at {
+            return Err(RecordingFailure::Io(outage.gap.reason.clone()));
+        }
+        Ok(())
+    }
+
+    /// Hands the events after `mark` to the operating system.
+    fn store(&mut self, shared: &Shared, mark: &Mark) -> Result<(), RecordingFailure> {
+        let length = self.pending.since(mark).len();
+        if length == 0 {
+            return Ok(());
+        }
+        let raw = self.raw.saturating_add(length as u64);
+        if raw > shared.max_session {
+            return Err(RecordingFailure::TooLarge);
+        }
+        if shared.usage.bytes().saturating_add(length as u64) > shared.max_local {
+            return Err(RecordingFailure::StoreFull);
+        }
+        let Some(files) = &mut self.files else { return Err(RecordingFailure::Closed) };
+        if let Some(error) = &files.unreliable {
+            return Err(RecordingFailure::Io(error.clone()));
+        }
+        let written = if length >= DIRECT || self.pending.len() >= BLOCK_TARGET {
+            self.frame(shared)
+        } else {
+            files.journal_framed = false;
+            journal::append(&mut files.journal, self.pending.since(mark))
+        };
+        written.map_err(|error| RecordingFailure::Io(error.to_string()))?;
+        self.raw = raw;
+        if !self.pending.is_empty() {
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Writes everything pending as blocks and empties the journal, which nothing needs then.
+    fn frame(&mut self, shared: &Shared) -> io::Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        shared.with_packer(|packer| files.blocks.blocks(packer, &self.pending))?;
+        self.pending.clear();
+        self.pending_since = None;
+        files.journal_framed = true;
+        match shared.durability {
+            Durability::Process => files.empty_journal(),
+            Durability::Disk if files.journal.len() > JOURNAL_BOUND => {
+                // A failure keeps the journal, which is all that is needed.
+                if files.blocks.tail.sync().is_ok() {
+                    files.empty_journal();
+                }
+            }
+            Durability::Disk => {}
+        }
+        Ok(())
+    }
+
+    /// Writes everything pending, the last event and the seal: all of it, or nothing.
+    fn seal(
+        &mut self,
+        shared: &Shared,
+        stamp: Stamp,
+        closed: &Closed,
+        interrupted: bool,
+    ) -> io::Result<Sealed> {
+        if let Some(outage) = &self.outage {
+            self.pending.gap(stamp, &outage.gap).map_err(io::Error::other)?;
+        }
+        self.pending
+            .json(stamp, Kind::Closed, Direction::None, None, closed)
+            .map_err(io::Error::other)?;
+        let files = self.files.as_mut().ok_or_else(|| io::Error::other("it is closed"))?;
+        if let Some(error) = &files.unreliable {
+            return Err(io::Error::other(error.clone()));
+        }
+        shared.with_packer(|packer| {
+            files.blocks.seal(packer, &self.pending, &closed.how, interrupted, stamp.wall_us)
+        })
+    }
+}
+
+impl Files {
+    fn empty_journal(&mut self) {
+        self.journal.roll_back(journal::HEADER_LEN as u64);
+    }
+}

@@ -1,0 +1,204 @@
+//! One event as bytes: a line of JSON, the payload, a newline.
+//!
+//! The line is written by hand, without allocation, in one canonical form; the reader takes
+//! nothing but that form.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::clock::Stamp;
+use super::event::{Direction, Event, Kind, Sequence};
+
+/// The longest payload of one event. A command may carry 64 MiB of text, which JSON escapes to
+/// about that much unless it is made of control characters.
+pub(super) const MAX_PAYLOAD: usize = 128 << 20;
+/// The longest line: every field at its largest takes about 190 bytes.
+pub(super) const MAX_LINE: usize = 256;
+
+/// What an event's line says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) sequence: Sequence,
+    pub(super) stamp: Stamp,
+    pub(super) direction: Direction,
+    pub(super) kind: Kind,
+    pub(super) of: Option<Sequence>,
+}
+
+/// Appends an event with these payload bytes.
+pub(super) fn put(out: &mut Vec<u8>, head: &Head, payload: &[u8]) {
+    put_line(out, head, payload.len());
+    out.extend_from_slice(payload);
+    out.push(b'\n');
+}
+
+/// Appends an event whose payload is JSON; on an error the buffer is as before.
+pub(super) fn put_json<T: Serialize>(
+    out: &mut Vec<u8>,
+    head: &Head,
+    payload: &T,
+) -> Result<(), String> {
+    let start = out.len();
+    // The line holds the payload's length, so the payload is made first and the line turned round
+    // in front of it: cheaper than a second buffer.
+    if let Err(error) = serde_json::to_writer(&mut *out, payload) {
+        out.truncate(start);
+        return Err(error.to_string());
+    }
+    let length = out.len() - start;
+    if length > MAX_PAYLOAD {
+        out.truncate(start);
+        return Err(format!("an event of {length} bytes is over {MAX_PAYLOAD}"));
+    }
+    put_line(out, head, length);
+    let line = out.len() - start - length;
+    if let Some(event) = out.get_mut(start..) {
+        event.rotate_right(line);
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+fn put_line(out: &mut Vec<u8>, head: &Head, length: usize) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"{\"seq\":");
+    out.extend_from_slice(digits.format(head.sequence).as_bytes());
+    out.extend_from_slice(b",\"mono\":");
+    out.extend_from_slice(digits.format(head.stamp.monotonic_us).as_bytes());
+    out.extend_from_slice(b",\"wall\":");
+    out.extend_from_slice(digits.format(head.stamp.wall_us).as_bytes());
+    out.extend_from_slice(b",\"dir\":\"");
+    out.extend_from_slice(head.direction.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"kind\":\"");
+    out.extend_from_slice(head.kind.as_str().as_bytes());
+    if let Some(of) = head.of {
+        out.extend_from_slice(b"\",\"of\":");
+        out.extend_from_slice(digits.format(of).as_bytes());
+        out.extend_from_slice(b",\"len\":");
+    } else {
+        out.extend_from_slice(b"\",\"len\":");
+    }
+    out.extend_from_slice(digits.format(length).as_bytes());
+    out.extend_from_slice(b"}\n");
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    seq: Sequence,
+    mono: u64,
+    wall: i64,
+    dir: Direction,
+    kind: Kind,
+    of: Option<Sequence>,
+    len: usize,
+}
+
+/// Takes the event that starts at `at` and moves `at` behind it. The payload shares `bytes`.
+pub(super) fn take(bytes: &Bytes, at: &mut usize) -> Result<Event, &'static str> {
+    let rest = bytes.get(*at..).unwrap_or_default();
+    let window = rest.get(..MAX_LINE).unwrap_or(rest);
+    let end = window.iter().position(|b| *b == b'\n').ok_or("an event's line has no end")?;
+    let text = window.get(..end).unwrap_or_default();
+    let line: Line =
+        serde_json::from_slice(text).map_err(|_| "an event's line is not what is written")?;
+    let head = Head {
+        sequence: line.seq,
+        stamp: Stamp { monotonic_us: line.mono, wall_us: line.wall },
+        direction: line.dir,
+        kind: line.kind,
+        of: line.of,
+    };
+    // JSON has many spellings of one line; only the written one counts.
+    let mut canonical = Vec::with_capacity(MAX_LINE);
+    put_line(&mut canonical, &head, line.len);
+    if canonical.get(..end) != Some(text) {
+        return Err("an event's line is not what is written");
+    }
+    if line.len > MAX_PAYLOAD {
+        return Err("an event's payload is over the bound");
+    }
+    let start = *at + end + 1;
+    let stop = start + line.len;
+    if bytes.get(stop) != Some(&b'\n') {
+        return Err("an event's payload has another length than its line says");
+    }
+    *at = stop + 1;
+    Ok(Event {
+        sequence: head.sequence,
+        monotonic_us: head.stamp.monotonic_us,
+        wall_us: head.stamp.wall_us,
+        direction: head.direction,
+        kind: head.kind,
+        of: head.of,
+        payload: bytes.slice(start..stop),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::event::Note;
+
+    fn head(of: Option<Sequence>) -> Head {
+        Head {
+            sequence: 12,
+            stamp: Stamp { monotonic_us: 123, wall_us: -5 },
+            direction: Direction::Up,
+            kind: Kind::Data,
+            of,
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_line_its_payload_and_a_newline() {
+        let mut out = Vec::new();
+        put(&mut out, &head(Some(7)), b"SELECT\n");
+        assert_eq!(
+            out,
+            b"{\"seq\":12,\"mono\":123,\"wall\":-5,\"dir\":\"up\",\"kind\":\"data\",\"of\":7,\"len\":7}\nSELECT\n\n"
+        );
+        let note = Note { what: "x".into(), text: "y".to_owned() };
+        put_json(&mut out, &Head { kind: Kind::Note, ..head(None) }, &note).unwrap();
+        let bytes = Bytes::from(out);
+        let mut at = 0;
+        assert_eq!(take(&bytes, &mut at).unwrap().payload, "SELECT\n");
+        let event = take(&bytes, &mut at).unwrap();
+        assert_eq!((event.kind, event.of), (Kind::Note, None));
+        assert_eq!(serde_json::from_slice::<Note>(&event.payload).unwrap(), note);
+        assert_eq!(at, bytes.len());
+    }
+
+    #[test]
+    fn the_longest_line_is_within_the_bound() {
+        let mut out = Vec::new();
+        let head = Head {
+            sequence: u64::MAX,
+            stamp: Stamp { monotonic_us: u64::MAX, wall_us: i64::MIN },
+            direction: Direction::None,
+            kind: Kind::Outcome,
+            of: Some(u64::MAX),
+        };
+        put_line(&mut out, &head, usize::MAX);
+        assert!(out.len() < MAX_LINE);
+    }
+
+    #[test]
+    fn another_spelling_of_a_line_is_refused() {
+        let good =
+            "{\"seq\":1,\"mono\":2,\"wall\":3,\"dir\":\"up\",\"kind\":\"data\",\"len\":0}\n\n";
+        assert!(take(&Bytes::from_static(good.as_bytes()), &mut 0).is_ok());
+        for (from, to) in [
+            ("\"seq\":1", "\"seq\": 1"),
+            ("\"seq\":1,\"mono\":2", "\"mono\":2,\"seq\":1"),
+            ("\"len\":0", "\"len\":0,\"more\":1"),
+            ("\"len\":0", "\"of\":null,\"len\":0"),
+            ("\"len\":0", "\"len\":1"),
+            ("\"len\":0", "\"len\":18446744073709551615"),
+            ("up", "sideways"),
+        ] {
+            let bad = Bytes::from(good.replace(from, to));
+            assert!(take(&bad, &mut 0).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Where the files of a store stand, and how they are opened: relative to directories that are
+//! held open, never through a symbolic link, readable for the gateway's user alone.
+//!
+//! ```text
+//! data_dir/lock                             held by the one gateway that writes here
+//! data_dir/ledger
+//! data_dir/recordings/<day>/<session>.rec
+//! data_dir/recordings/<day>/<session>.journal
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::clock;
+use crate::names::SessionId;
+
+const RECORDINGS: &str = "recordings";
+const LEDGER: &str = "ledger";
+const LOCK: &str = "lock";
+
+/// A recording's file in `data_dir`, whether it is there or not.
+pub fn recording_path(data_dir: &Path, session: &SessionId) -> PathBuf {
+    data_dir.join(RECORDINGS).join(day_of(session)).join(Part::Recording.name(session))
+}
+
+/// The ledger of the store that a recording's file stands in, if it stands in one.
+pub(super) fn ledger_beside(recording: &Path) -> Option<PathBuf> {
+    let recording = recording.canonicalize().ok()?;
+    let recordings = recording.parent()?.parent()?;
+    let ledger = recordings.parent()?.join(LEDGER);
+    (recordings.file_name()? == RECORDINGS && ledger.is_file()).then_some(ledger)
+}
+
+/// The files of one recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The blocks.
+    Recording,
+    /// What is in no block yet.
+    Journal,
+}
+
+impl Part {
+    fn name(self, session: &SessionId) -> String {
+        match self {
+            Self::Recording => format!("{session}.rec"),
+            Self::Journal => format!("{session}.journal"),
+        }
+    }
+}
+
+/// A `data_dir` that this process holds the lock of.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    recordings: OwnedFd,
+    root: OwnedFd,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// What stands in the directory of recordings.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    /// Sessions with a journal: they were not sealed.
+    pub(super) journals: Vec<SessionId>,
+    /// Bytes of all files.
+    pub(super) bytes: u64,
+}
+
+impl DataDir {
+    /// Makes what is missing and takes the lock.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        if !path.is_dir() {
+            std::fs::create_dir_all(path).with_context(|| format!("cannot make {shown}"))?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(path, mode)?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty())
+            .with_context(|| format!("cannot open data_dir {shown}"))?;
+        let lock = lock(&root).with_context(|| format!("cannot use data_dir {shown}"))?;
+        let recordings = make_directory(&root, RECORDINGS).with_context(|| {
+            format!("cannot use {shown}/{RECORDINGS}: it must be a directory of its own")
+        })?;
+        Ok(Self { recordings, root, _lock: lock })
+    }
+
+    /// Opens the ledger, new or not.
+    pub(super) fn ledger(&self) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::APPEND | OFlags::RDWR;
+        open_file(&self.root, LEDGER, flags)
+    }
+
+    /// Makes one file of a recording, which must not exist.
+    pub(super) fn create(&self, session: &SessionId, part: Part) -> io::Result<File> {
+        let day = make_directory(&self.recordings, &day_of(session))?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::RDWR;
+        open_file(&day, &part.name(session), flags)
+    }
+
+    /// Opens one file of a recording, to read it and to add to it.
+    pub(super) fn open_part(&self, session: &SessionId, part: Part) -> io::Result<File> {
+        let day = open_directory(&self.recordings, &day_of(session))?;
+        open_file(&day, &part.name(session), OFlags::APPEND | OFlags::RDWR)
+    }
+
+    /// Removes one file of a recording; it is no error when there is none.
+    pub(super) fn remove(&self, session: &SessionId, part: Part) -> io::Result<()> {
+        let removed = open_directory(&self.recordings, &day_of(session))
+            .and_then(|day| Ok(unlinkat(day, part.name(session), AtFlags::empty())?));
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Waits until the disk has the directory entries of a session's files.
+    pub(super) fn sync_entries(&self, session: &SessionId) -> io::Result<()> {
+        rustix::fs::fsync(open_directory(&self.recordings, &day_of(session))?)?;
+        rustix::fs::fsync(&self.recordings)?;
+        Ok(rustix::fs::fsync(&self.root)?)
+    }
+
+    /// Waits until the disk has everything that was written to its filesystem.
+    #[cfg(target_os = "linux")]
+    pub(super) fn sync_filesystem(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.recordings)?)
+    }
+
+    /// Walks over all recordings. What is not ours is not looked at.
+    pub(super) fn inventory(&self) -> io::Result<Inventory> {
+        let mut inventory = Inventory::default();
+        for day in entries(&self.recordings)? {
+            let Ok(directory) = open_directory(&self.recordings, &day) else { continue };
+            for name in entries(&directory)? {
+                let stat = rustix::fs::statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+                let Ok(stat) = stat else { continue };
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    continue;
+                }
+                inventory.bytes += u64::try_from(stat.st_size).unwrap_or(0);
+                let journal = name.strip_suffix(".journal").and_then(|id| id.parse().ok());
+                inventory.journals.extend(journal.filter(|id| day_of(id) == day));
+            }
+        }
+        inventory.journals.sort_unstable();
+        Ok(inventory)
+    }
+}
+
+fn day_of(session: &SessionId) -> String {
+    clock::day(session.created())
+}
+
+fn lock(root: &OwnedFd) -> anyhow::Result<File> {
+    let mut file = open_file(root, LOCK, OFlags::CREATE | OFlags::RDWR)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Who holds it is a hint only; it may be writing its number just now.
+            let _length = (&file).take(20).read_to_string(&mut pid);
+            let holder = pid.trim().parse::<u32>().map_or_else(
+                |_| "another gateway".to_owned(),
+                |pid| format!("another gateway (process {pid})"),
+            );
+            anyhow::bail!(
+                "{holder} is writing there; stop it, or give this one a data_dir of its own"
+            );
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // On a full disk the number is missing and the lock holds all the same.
+    let _hint = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn make_directory(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match open_directory(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match mkdirat(parent, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => open_directory(parent, name),
+                Err(error) => Err(error.into()),
+            }
+        }
+        opened => opened,
+    }
+}
+
+fn open_directory(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(parent, name, flags, Mode::empty())?)
+}
+
+fn open_file(parent: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
+    // Without O_NONBLOCK a FIFO planted under the name would hold the gateway for ever.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other(format!("{name} is not a regular file")))
+    }
+}
+
+fn entries(directory: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        if let Ok(name) = entry?.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_is_refused_and_told_who_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path()).unwrap();
+        let refused = format!("{:#}", DataDir::open(folder.path()).unwrap_err());
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        assert!(DataDir::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn symbolic_links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let session = SessionId::generate();
+        let day = folder.path().join(RECORDINGS).join(day_of(&session));
+        std::os::unix::fs::symlink(elsewhere.path(), &day).unwrap();
+        assert!(data.create(&session, Part::Recording).is_err());
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        drop(data);
+        std::fs::remove_file(&day).unwrap();
+        std::fs::remove_dir(folder.path().join(RECORDINGS)).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(RECORDINGS)).unwrap();
+        assert!(DataDir::open(folder.path()).is_err());
+    }
+
+    #[test]
+    fn files_are_for_the_gateway_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&folder.path().join("data")).unwrap();
+        let session = SessionId::generate();
+        let file = data.create(&session, Part::Recording).unwrap();
+        let path = recording_path(&folder.path().join("data"), &session);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        for above in path.ancestors().skip(1).take(3) {
+            assert_eq!(above.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert!(data.create(&session, Part::Recording).is_err(), "made twice");
+    }
+}

@@ -1,0 +1,231 @@
+//! Events that are encoded but not yet in a block, and where they will be cut into blocks.
+
+use serde::Serialize;
+
+use super::clock::Stamp;
+use super::encode::{self, Head};
+use super::event::{Direction, Gap, Kind, Sequence};
+
+/// A block ends with the event that takes it to this size.
+pub(super) const BLOCK_TARGET: usize = 256 << 10;
+/// Bytes that passed are stored in pieces of at most this, each an event of its own.
+pub(super) const DATA_PIECE: usize = 64 << 10;
+
+/// The events of one block to be: all of them, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) bytes: usize,
+    pub(super) events: u64,
+    pub(super) first_sequence: Sequence,
+    pub(super) next_sequence: Sequence,
+    pub(super) first_wall_us: i64,
+    pub(super) last_wall_us: i64,
+}
+
+/// Encoded events, in order, and the sequence of the next one.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    bytes: Vec<u8>,
+    /// Spans that reached their size; empty but for a moment.
+    full: Vec<Span>,
+    current: Option<Span>,
+    next: Sequence,
+}
+
+/// A state of [`Pending`] to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    len: usize,
+    full: usize,
+    current: Option<Span>,
+    next: Sequence,
+}
+
+impl Mark {
+    pub(super) fn next_sequence(&self) -> Sequence {
+        self.next
+    }
+}
+
+impl Pending {
+    /// Nothing pending; the next event gets this sequence.
+    pub(super) fn starting_at(next: Sequence) -> Self {
+        Self { next, ..Self::default() }
+    }
+
+    pub(super) fn next_sequence(&self) -> Sequence {
+        self.next
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            len: self.bytes.len(),
+            full: self.full.len(),
+            current: self.current,
+            next: self.next,
+        }
+    }
+
+    pub(super) fn roll_back(&mut self, mark: &Mark) {
+        self.bytes.truncate(mark.len);
+        self.full.truncate(mark.full);
+        self.current = mark.current;
+        self.next = mark.next;
+    }
+
+    /// The encoded events after a mark.
+    pub(super) fn since(&self, mark: &Mark) -> &[u8] {
+        self.bytes.get(mark.len..).unwrap_or_default()
+    }
+
+    /// The blocks that the pending events make.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (Span, &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.full.iter().copied().chain(self.current).map(move |span| {
+            let (block, after) = rest.split_at_checked(span.bytes).unwrap_or((rest, &[]));
+            rest = after;
+            (span, block)
+        })
+    }
+
+    /// Forgets the events, which are in blocks now, and keeps the memory for more.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.full.clear();
+        self.current = None;
+    }
+
+    /// Gives the memory back: an idle session holds none.
+    pub(super) fn release(&mut self) {
+        if self.bytes.is_empty() {
+            *self = Self::starting_at(self.next);
+        }
+    }
+
+    pub(super) fn holds_memory(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
+    /// Adds bytes that passed, in pieces, and says the first piece's sequence.
+    pub(super) fn data(
+        &mut self,
+        stamp: Stamp,
+        direction: Direction,
+        of: Option<Sequence>,
+        payload: &[u8],
+    ) -> Sequence {
+        let first = self.next;
+        for piece in payload.chunks(DATA_PIECE) {
+            let head = Head { sequence: self.next, stamp, direction, kind: Kind::Data, of };
+            let start = self.bytes.len();
+            encode::put(&mut self.bytes, &head, piece);
+            self.count(start, stamp, 1);
+        }
+        first
+    }
+
+    /// Adds an event with a JSON payload.
+    pub(super) fn json<T: Serialize>(
+        &mut self,
+        stamp: Stamp,
+        kind: Kind,
+        direction: Direction,
+        of: Option<Sequence>,
+        payload: &T,
+    ) -> Result<Sequence, String> {
+        let sequence = self.next;
+        let start = self.bytes.len();
+        encode::put_json(&mut self.bytes, &Head { sequence, stamp, direction, kind, of }, payload)?;
+        self.count(start, stamp, 1);
+        Ok(sequence)
+    }
+
+    /// Adds a gap, which uses up as many sequences as events are missing.
+    pub(super) fn gap(&mut self, stamp: Stamp, gap: &Gap) -> Result<(), String> {
+        let head = Head {
+            sequence: self.next,
+            stamp,
+            direction: Direction::None,
+            kind: Kind::Gap,
+            of: None,
+        };
+        let start = self.bytes.len();
+        encode::put_json(&mut self.bytes, &head, gap)?;
+        self.count(start, stamp, gap.events.max(1));
+        Ok(())
+    }
+
+    /// Adds an event as it was encoded before.
+    pub(super) fn encoded(&mut self, event: &[u8], wall_us: i64, next: Sequence) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(event);
+        let sequences = next.saturating_sub(self.next);
+        self.count(start, Stamp { monotonic_us: 0, wall_us }, sequences);
+    }
+
+    fn count(&mut self, start: usize, stamp: Stamp, sequences: u64) {
+        let first_sequence = self.next;
+        self.next = self.next.saturating_add(sequences);
+        let span = self.current.get_or_insert(Span {
+            bytes: 0,
+            events: 0,
+            first_sequence,
+            next_sequence: first_sequence,
+            first_wall_us: stamp.wall_us,
+            last_wall_us: stamp.wall_us,
+        });
+        span.bytes += self.bytes.len() - start;
+        span.events += 1;
+        span.next_sequence = self.next;
+        span.last_wall_us = stamp.wall_us;
+        if span.bytes >= BLOCK_TARGET {
+            self.full.extend(self.current.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp { monotonic_us: 1, wall_us: 2 };
+
+    #[test]
+    fn a_block_ends_with_the_event_that_fills_it() {
+        let mut pending = Pending::default();
+        let first = pending.data(STAMP, Direction::Down, None, &vec![b'x'; 5 * DATA_PIECE]);
+        assert_eq!((first, pending.next_sequence()), (0, 5));
+        let blocks: Vec<_> = pending.blocks().map(|(span, bytes)| (span, bytes.len())).collect();
+        assert_eq!(blocks.len(), 2);
+        assert!(blocks.iter().all(|(span, len)| span.bytes == *len));
+        assert_eq!((blocks[0].0.events, blocks[1].0.first_sequence), (4, 4));
+        assert_eq!(blocks.iter().map(|(_, len)| len).sum::<usize>(), pending.len());
+    }
+
+    #[test]
+    fn rolling_back_leaves_nothing_of_a_batch() {
+        let mut pending = Pending::default();
+        pending.data(STAMP, Direction::Up, None, b"one");
+        let mark = pending.mark();
+        let before: Vec<_> = pending.blocks().map(|(s, b)| (s, b.to_vec())).collect();
+        pending.data(STAMP, Direction::Up, None, &vec![0; 10 * DATA_PIECE]);
+        pending.roll_back(&mark);
+        let after: Vec<_> = pending.blocks().map(|(s, b)| (s, b.to_vec())).collect();
+        assert_eq!((before, pending.next_sequence()), (after, 1));
+    }
+
+    #[test]
+    fn an_empty_payload_is_no_event() {
+        let mut pending = Pending::default();
+        pending.data(STAMP, Direction::Up, None, b"");
+        assert!(pending.is_empty());
+    }
+}

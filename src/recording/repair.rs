@@ -1,0 +1,338 @@
+//! Sealing what its session could not seal: after a crash, or when the disk was full.
+//!
+//! Everything here may be cut short anywhere and done again. Bytes that are no whole block at the
+//! end of a `.rec` are cut, as a write that was under way leaves them; anything else that is not
+//! what was written is left as it is and reported.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::block::{BlockWriter, Sealed};
+use super::blocks::{Blocks, BlocksEnd, Damage, ReadError};
+use super::clock::{self, Stamp};
+use super::encode;
+use super::event::{Closed, Direction, Event, Gap, Kind, Note};
+use super::journal;
+use super::layout::Part;
+use super::ledger::{Entry, Known};
+use super::pending::Pending;
+use super::reader::{follow, journal_bytes};
+use super::store::Shared;
+use super::tail::Tail;
+use crate::names::SessionId;
+
+/// How a session ended that could not be sealed then.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    pub(super) closed: Closed,
+    pub(super) interrupted: bool,
+    /// Events that it could not store.
+    pub(super) gap: Option<Gap>,
+    pub(super) stamp: Stamp,
+}
+
+impl Ending {
+    /// Of a session whose gateway died.
+    pub(super) fn interrupted() -> Self {
+        let wall_us = clock::wall_us(SystemTime::now());
+        Self {
+            closed: Closed::interrupted(),
+            interrupted: true,
+            gap: None,
+            stamp: Stamp { monotonic_us: 0, wall_us },
+        }
+    }
+}
+
+/// Why a recording could not be sealed now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RepairError {
+    /// Something that may pass: a full disk, too many open files.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is not what was written, and was left as it is.
+    #[error("it is damaged and was left as it is: {0}")]
+    Damaged(String),
+}
+
+impl From<ReadError> for RepairError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Io(error),
+            ReadError::Damage(damage) => damage.into(),
+        }
+    }
+}
+
+impl From<Damage> for RepairError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage.to_string())
+    }
+}
+
+/// What the ledger says of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing: the gateway died while it made the files, before anything was forwarded.
+    Unknown,
+    /// That it was opened.
+    Opened,
+    /// That it was sealed.
+    Sealed,
+    /// That it was found damaged before.
+    Damaged,
+}
+
+/// Seals everything that the last gateway left: whatever has a journal, and whatever the ledger
+/// has as opened only. What cannot be sealed now is kept for the store to try again.
+pub(super) fn at_start(shared: &Arc<Shared>, known: &Known, journals: &[SessionId]) {
+    let left: BTreeSet<_> = journals.iter().chain(&known.open).copied().collect();
+    let mut sealed = 0;
+    for session in left {
+        let standing = known.standing(&session);
+        match seal(shared, session, standing, &Ending::interrupted()) {
+            Ok(()) => sealed += 1,
+            Err(RepairError::Io(error)) => {
+                shared.seal_later(session, standing, Ending::interrupted(), &error);
+            }
+            Err(RepairError::Damaged(what)) => {
+                tracing::error!(%session, what, "a recording is damaged and was left as it is");
+            }
+        }
+    }
+    if sealed > 0 {
+        tracing::info!(recordings = sealed, "sealed what the last gateway left open");
+    }
+}
+
+/// Seals one recording from its files, and says so in the ledger. A damage is noted there too,
+/// once.
+pub(super) fn seal(
+    shared: &Arc<Shared>,
+    session: SessionId,
+    standing: Standing,
+    ending: &Ending,
+) -> Result<(), RepairError> {
+    let result = Repair { shared, session, standing }.seal(ending);
+    if let Err(RepairError::Damaged(what)) = &result
+        && standing == Standing::Opened
+    {
+        shared.note(Entry::Damaged { session, what: what.clone() })?;
+    }
+    result
+}
+
+struct Repair<'a> {
+    shared: &'a Arc<Shared>,
+    session: SessionId,
+    standing: Standing,
+}
+
+impl Repair<'_> {
+    fn seal(&self, ending: &Ending) -> Result<(), RepairError> {
+        let journal = match self.open(Part::Journal)? {
+            Some(file) => journal::parse(&self.session, &journal_bytes(file)?),
+            None => journal::Contents::default(),
+        };
+        let begun = self.standing != Standing::Unknown || !journal.events.is_empty();
+        let Some(file) = self.open(Part::Recording)? else {
+            if begun {
+                return Err(RepairError::Damaged("its .rec is not there".to_owned()));
+            }
+            return Ok(self.shared.dir.remove(&self.session, Part::Journal)?);
+        };
+        let mut found = match Found::read(file, &self.session) {
+            // Its creation was cut short.
+            Ok(found) if !begun && found.last.is_none() && found.seal.is_none() => {
+                self.shared.remove_half_made(self.session);
+                return Ok(());
+            }
+            Err(RepairError::Damaged(_)) if !begun && self.is_torn_start()? => {
+                self.shared.remove_half_made(self.session);
+                return Ok(());
+            }
+            found => found?,
+        };
+        if let Some(sealed) = found.seal.take() {
+            return self.finish(&found, sealed);
+        }
+        if self.standing == Standing::Sealed {
+            let what = "the ledger has it as sealed, and its seal is not there";
+            return Err(RepairError::Damaged(what.to_owned()));
+        }
+        let sealed = self.write(&mut found, &journal, ending)?;
+        self.finish(&found, sealed)
+    }
+
+    /// Adds the events that stand in the journal only, the last event, and the seal.
+    fn write(
+        &self,
+        found: &mut Found,
+        journal: &journal::Contents,
+        ending: &Ending,
+    ) -> Result<Sealed, RepairError> {
+        let mut pending = Pending::starting_at(found.blocks.place().next_sequence);
+        let mut last = found.last.take();
+        for journal::Journaled { event, encoded } in &journal.events {
+            let due = pending.next_sequence();
+            if event.sequence < due {
+                continue;
+            }
+            let stamp = Stamp { monotonic_us: event.monotonic_us, wall_us: event.wall_us };
+            if event.sequence > due {
+                let reason = "blocks were lost with the machine".to_owned();
+                put_gap(&mut pending, stamp, event.sequence - due, 0, reason)?;
+            }
+            let next = follow(event, event.sequence)
+                .map_err(|what| RepairError::Damaged(format!("the journal: {what}")))?;
+            pending.encoded(encoded, event.wall_us, next);
+            last = Some(event.clone());
+        }
+        let Some(last) = last else {
+            return Err(RepairError::Damaged("it has no events".to_owned()));
+        };
+        let (how, interrupted) = match closing(&last)? {
+            Some(closed) => (closed.how.into_owned(), false),
+            None => {
+                let stamp = Stamp {
+                    monotonic_us: ending.stamp.monotonic_us.max(last.monotonic_us),
+                    ..ending.stamp
+                };
+                put_ending(&mut pending, stamp, ending, found.torn, journal.torn)?;
+                (ending.closed.how.clone().into_owned(), ending.interrupted)
+            }
+        };
+        let wall_us = clock::wall_us(SystemTime::now());
+        let sealed = self.shared.with_packer(|packer| {
+            found.writer(self.shared)?.seal(packer, &pending, &how, interrupted, wall_us)
+        })?;
+        Ok(sealed)
+    }
+
+    fn finish(&self, found: &Found, sealed: Sealed) -> Result<(), RepairError> {
+        let session = self.session;
+        if self.shared.commits.is_some() {
+            found.file.sync_data()?;
+        }
+        if self.standing == Standing::Unknown {
+            self.shared.note(Entry::Opened { session })?;
+        }
+        if self.standing != Standing::Sealed {
+            self.shared.note(Entry::Sealed { session, sealed })?;
+        }
+        if self.shared.commits.is_some() {
+            self.shared.sync_ledger()?;
+        }
+        Ok(self.shared.dir.remove(&session, Part::Journal)?)
+    }
+
+    fn open(&self, part: Part) -> io::Result<Option<std::fs::File>> {
+        match self.shared.dir.open_part(&self.session, part) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the `.rec` ends within its first block.
+    fn is_torn_start(&self) -> io::Result<bool> {
+        let Some(file) = self.open(Part::Recording)? else { return Ok(true) };
+        Blocks::is_torn_start(&file)
+    }
+}
+
+/// A `.rec` as it was found, every stored byte held against the chain.
+struct Found {
+    file: std::fs::File,
+    blocks: Blocks,
+    seal: Option<Sealed>,
+    /// The last event that is in a block.
+    last: Option<Event>,
+    torn: u64,
+}
+
+impl Found {
+    fn read(file: std::fs::File, session: &SessionId) -> Result<Self, RepairError> {
+        let (start, mut blocks) = Blocks::open(file.try_clone()?)?;
+        if start.session != *session {
+            return Err(RepairError::Damaged("it is another session's".to_owned()));
+        }
+        let mut last = None;
+        while let Some(block) = blocks.next()? {
+            blocks.stored(&block)?;
+            last = Some(block);
+        }
+        let last = match last {
+            None => None,
+            Some(block) => {
+                let events = blocks.events(&block)?;
+                let (mut at, mut last) = (0, None);
+                while at < events.len() {
+                    last = Some(encode::take(&events, &mut at).map_err(|e| block.damage(e))?);
+                }
+                last
+            }
+        };
+        let (seal, torn) = match blocks.end() {
+            Some(BlocksEnd::Sealed(seal)) => (Some(blocks.sealed(seal)), 0),
+            Some(BlocksEnd::Open { torn }) => (None, *torn),
+            None => (None, 0),
+        };
+        Ok(Self { file, blocks, seal, last, torn })
+    }
+
+    /// The end of the whole blocks, to add to.
+    fn writer(&self, shared: &Shared) -> io::Result<BlockWriter> {
+        let whole = self.blocks.offset();
+        let usage = Arc::clone(&shared.usage);
+        let mut tail = Tail::new(self.file.try_clone()?, whole + self.torn, usage);
+        tail.roll_back(whole);
+        Ok(BlockWriter::new(tail, self.blocks.place()))
+    }
+}
+
+fn closing(event: &Event) -> Result<Option<Closed>, RepairError> {
+    if event.kind != Kind::Closed {
+        return Ok(None);
+    }
+    let closed = serde_json::from_slice(&event.payload)
+        .map_err(|_| RepairError::Damaged("its last event cannot be read".to_owned()))?;
+    Ok(Some(closed))
+}
+
+fn put_gap(
+    pending: &mut Pending,
+    stamp: Stamp,
+    events: u64,
+    bytes: u64,
+    reason: String,
+) -> io::Result<()> {
+    pending.gap(stamp, &Gap { events, bytes, reason }).map_err(io::Error::other)
+}
+
+fn put_ending(
+    pending: &mut Pending,
+    stamp: Stamp,
+    ending: &Ending,
+    torn: u64,
+    torn_journal: u64,
+) -> io::Result<()> {
+    if let Some(Gap { events, bytes, reason }) = &ending.gap {
+        put_gap(pending, stamp, *events, *bytes, reason.clone())?;
+    }
+    if torn + torn_journal > 0 {
+        let note = Note {
+            what: "torn".into(),
+            text: format!(
+                "{torn} bytes at the end of the recording and {torn_journal} of its journal were                  not whole and were left out; nothing in them was forwarded"
+            ),
+        };
+        pending.json(stamp, Kind::Note, Direction::None, None, &note).map_err(io::Error::other)?;
+    }
+    pending
+        .json(stamp, Kind::Closed, Direction::None, None, &ending.closed)
+        .map(drop)
+        .map_err(io::Error::other)
+}

@@ -1,0 +1,365 @@
+//! The recordings of one gateway: making them, framing what waits, sealing what could not be
+//! sealed at once.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Weak;
+use std::sync::{Arc, atomic::AtomicU8, atomic::Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
+use zeroize::Zeroizing;
+
+use super::RecordingFailure;
+use super::appender::{Inner, Recording};
+use super::block::{Packer, Sealed};
+use super::commit::{Commits, Finish};
+use super::event::{Direction, Kind, Opened, RefusedCaller};
+use super::layout::{DataDir, Part};
+use super::ledger::{Entry, Ledger};
+use super::refused::Refusals;
+use super::repair::{self, Ending, RepairError, Standing};
+use super::tail::{Tail, Usage};
+use crate::config::{self, Durability, OnRecordingFailure};
+use crate::names::SessionId;
+
+/// How often the framer looks; with the 100 ms that events may wait, none waits over 150 ms.
+const FRAME_TICK: Duration = Duration::from_millis(50);
+/// How often a recording that could not be sealed is tried again.
+const SEAL_RETRY: Duration = Duration::from_secs(1);
+/// How often the files are counted anew near the bound, as others may remove some.
+const RECOUNT: Duration = Duration::from_secs(60);
+/// Compressors kept for the next block; more only serve a moment's crowd.
+const PACKERS: usize = 4;
+/// Per cent of `max_local` at which operators are told.
+const FILLING: [u8; 2] = [80, 95];
+
+/// The recordings of one gateway. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    // Beside `shared`, which their recording refers to.
+    refusals: Arc<Mutex<Refusals>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) dir: DataDir,
+    pub(super) gateway: String,
+    pub(super) durability: Durability,
+    pub(super) max_session: u64,
+    pub(super) max_local: u64,
+    pub(super) usage: Arc<Usage>,
+    /// Recordings that the framer should look at.
+    pub(super) unframed: Mutex<Vec<Weak<Inner>>>,
+    pub(super) commits: Option<Arc<Commits>>,
+    ledger: Mutex<Ledger>,
+    packers: Mutex<Vec<Packer>>,
+    unsealed: Mutex<Vec<Unsealed>>,
+    mask_key: Zeroizing<[u8; 32]>,
+    told: AtomicU8,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// A recording that ended but could not be sealed.
+struct Unsealed {
+    session: SessionId,
+    standing: Standing,
+    ending: Ending,
+}
+
+impl Store {
+    /// Takes the lock on `data_dir`, opens the ledger, and seals what a crash left.
+    ///
+    /// # Errors
+    /// When another gateway holds the lock, the directory cannot be used, or the ledger was
+    /// changed. A recording that cannot be repaired is logged and left, and no error.
+    pub fn open(
+        data_dir: &Path,
+        settings: &config::Recording,
+        mask_key: &[u8; 32],
+    ) -> anyhow::Result<Self> {
+        let dir = DataDir::open(data_dir)?;
+        let shown = data_dir.display();
+        let inventory = dir.inventory().with_context(|| format!("cannot list {shown}"))?;
+        let file = dir.ledger().with_context(|| format!("cannot open {shown}/ledger"))?;
+        let (ledger, known) = Ledger::open(file, &inventory.journals).with_context(|| {
+            format!(
+                "cannot use {shown}/ledger; restore it, or move it aside to begin another \
+                 (recordings stay readable, but are then proved by no ledger)"
+            )
+        })?;
+        let usage = Arc::new(Usage::default());
+        usage.set(inventory.bytes);
+        let commits = match settings.durability {
+            Durability::Process => None,
+            Durability::Disk => Some(Commits::start()?),
+        };
+        let shared = Arc::new(Shared {
+            gateway: ledger.gateway().to_owned(),
+            dir,
+            durability: settings.durability,
+            max_session: settings.max_session,
+            max_local: settings.max_local,
+            usage,
+            unframed: Mutex::default(),
+            commits,
+            ledger: Mutex::new(ledger),
+            packers: Mutex::default(),
+            unsealed: Mutex::default(),
+            mask_key: Zeroizing::new(*mask_key),
+            told: AtomicU8::new(0),
+        });
+        repair::at_start(&shared, &known, &inventory.journals);
+        shared.tell_how_full();
+        Ok(Self { shared, refusals: Arc::default() })
+    }
+
+    /// Starts a recording: the ledger has `opened` and the recording its first event when this
+    /// returns; [`Recording::committed`] covers both.
+    ///
+    /// # Errors
+    /// When that cannot be written, whatever the target says of recording failures: of a session
+    /// without a beginning nothing could be said later. Nothing is left behind then.
+    pub fn create(
+        &self,
+        opened: &Opened,
+        on_failure: OnRecordingFailure,
+    ) -> Result<Recording, RecordingFailure> {
+        Recording::create(&self.shared, opened.session, on_failure, |batch| {
+            batch.json(Kind::Opened, Direction::None, None, opened);
+        })
+    }
+
+    /// Notes a caller who got no session, in the gateway's own recording; bounded in rate.
+    pub fn refused(&self, caller: &RefusedCaller) {
+        self.refusals.lock().note(&self.shared, caller);
+    }
+
+    /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
+    pub fn keyed_hash(&self, bytes: &[u8]) -> String {
+        blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()
+    }
+
+    /// Frames what waits in journals every 100 ms and retries what could not be sealed, until
+    /// cancelled; then frames all that is left, and ends the gateway's own recording.
+    pub async fn run(self, cancel: tokio_util::sync::CancellationToken) {
+        let mut tick = tokio::time::interval(FRAME_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds = Rounds::default();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                _ = tick.tick() => {}
+            }
+            let store = self.clone();
+            let round = tokio::task::spawn_blocking(move || {
+                rounds.round(&store);
+                rounds
+            });
+            match round.await {
+                Ok(after) => rounds = after,
+                // The runtime is going down.
+                Err(_) => return,
+            }
+        }
+        // It fails only when the runtime is going down; then the next start repairs.
+        let _last = tokio::task::spawn_blocking(move || rounds.last(&self)).await;
+    }
+}
+
+/// What the framer remembers from one round to the next.
+#[derive(Default)]
+struct Rounds {
+    framing_failed: bool,
+    sealing: Option<Instant>,
+    counted: Option<Instant>,
+}
+
+impl Rounds {
+    fn round(&mut self, store: &Store) {
+        let shared = &store.shared;
+        let now = Instant::now();
+        self.frame(shared, now, false);
+        if due(&mut self.sealing, now, SEAL_RETRY) {
+            store.refusals.lock().look(shared);
+            seal_unsealed(shared);
+            shared.tell_how_full();
+        }
+        if shared.per_cent_full() >= u64::from(FILLING[0])
+            && due(&mut self.counted, now, RECOUNT)
+            && let Ok(inventory) = shared.dir.inventory()
+        {
+            shared.usage.set(inventory.bytes);
+        }
+    }
+
+    fn last(&mut self, store: &Store) {
+        let shared = &store.shared;
+        store.refusals.lock().end();
+        self.frame(shared, Instant::now(), true);
+        seal_unsealed(shared);
+        if let Some(commits) = &shared.commits {
+            commits.drain();
+        }
+    }
+
+    fn frame(&mut self, shared: &Shared, now: Instant, all: bool) {
+        let waiting = std::mem::take(&mut *shared.unframed.lock());
+        let mut failure = None;
+        let mut again = Vec::new();
+        for weak in waiting {
+            let Some(recording) = weak.upgrade() else { continue };
+            match recording.frame_due(now, all) {
+                Ok(false) => {}
+                Ok(true) => again.push(weak),
+                Err(error) => {
+                    failure = Some(error);
+                    again.push(weak);
+                }
+            }
+        }
+        shared.unframed.lock().append(&mut again);
+        match &failure {
+            Some(error) if !self.framing_failed => {
+                tracing::error!(%error, "cannot write blocks; events stay in the journals");
+            }
+            None if self.framing_failed => tracing::info!("blocks are written again"),
+            _ => {}
+        }
+        self.framing_failed = failure.is_some();
+    }
+}
+
+fn due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
+    let due = last.is_none_or(|last| now >= last + every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+fn seal_unsealed(shared: &Arc<Shared>) {
+    let waiting = std::mem::take(&mut *shared.unsealed.lock());
+    for one in waiting {
+        let session = one.session;
+        match repair::seal(shared, session, one.standing, &one.ending) {
+            Ok(()) => tracing::info!(%session, "the recording is sealed now"),
+            Err(RepairError::Io(_)) => shared.unsealed.lock().push(one),
+            Err(RepairError::Damaged(what)) => {
+                tracing::error!(%session, what, "a recording is damaged and was left as it is");
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn with_packer<T>(
+        &self,
+        work: impl FnOnce(&mut Packer) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let kept = self.packers.lock().pop();
+        let mut packer = kept.map_or_else(Packer::new, Ok)?;
+        let result = work(&mut packer);
+        let mut packers = self.packers.lock();
+        if packers.len() < PACKERS {
+            packers.push(packer);
+        }
+        result
+    }
+
+    /// Adds a line to the ledger.
+    pub(super) fn note(&self, entry: Entry) -> io::Result<()> {
+        self.ledger.lock().add(entry)
+    }
+
+    /// Makes the ledger durable up to now.
+    pub(super) fn sync_ledger(&self) -> io::Result<()> {
+        let unsynced = self.ledger.lock().tail().unsynced();
+        if let Some(unsynced) = unsynced {
+            unsynced.file.sync_data()?;
+            self.ledger.lock().tail().synced(&unsynced);
+        }
+        Ok(())
+    }
+
+    /// Takes away what a failed creation left. On a full disk removing works.
+    pub(super) fn remove_half_made(&self, session: SessionId) {
+        for part in [Part::Recording, Part::Journal] {
+            if let Err(error) = self.dir.remove(&session, part) {
+                tracing::warn!(%session, %error, "cannot remove a recording that did not start");
+            }
+        }
+    }
+
+    /// Writes a seal into the ledger and removes the journal; with `durability = "disk"` on the
+    /// thread that waits for the disk, and when the recording is there.
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        session: SessionId,
+        tail: &mut Tail,
+        sealed: Sealed,
+    ) -> io::Result<()> {
+        match &self.commits {
+            Some(commits) => {
+                let file = tail.unsynced().map(|unsynced| unsynced.file);
+                commits.finish(Finish { shared: Arc::clone(self), session, file, sealed });
+                Ok(())
+            }
+            None => {
+                self.note(Entry::Sealed { session, sealed })?;
+                self.dir.remove(&session, Part::Journal)
+            }
+        }
+    }
+
+    /// Keeps a recording that could not be sealed, to try again.
+    pub(super) fn seal_later(
+        &self,
+        session: SessionId,
+        standing: Standing,
+        ending: Ending,
+        error: &io::Error,
+    ) {
+        tracing::error!(%session, %error, "cannot seal a recording; trying again");
+        self.unsealed.lock().push(Unsealed { session, standing, ending });
+    }
+
+    fn per_cent_full(&self) -> u64 {
+        self.usage.bytes().saturating_mul(100).checked_div(self.max_local).unwrap_or(100)
+    }
+
+    fn tell_how_full(&self) {
+        let full = self.per_cent_full();
+        let reached =
+            FILLING.into_iter().rfind(|bound| full >= u64::from(*bound)).unwrap_or_default();
+        if self.told.swap(reached, Ordering::Relaxed) < reached {
+            tracing::warn!(
+                per_cent = full,
+                max_local = self.max_local,
+                "the recordings near max_local; new sessions are refused there"
+            );
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(commits) = &self.commits {
+            commits.stop();
+        }
+    }
+}
