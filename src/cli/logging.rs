@@ -42,8 +42,8 @@ pub(super) fn start(options: &Options) -> anyhow::Result<()> {
         .with_writer(io::stderr)
         .with_ansi(terminal);
     match options.log_format {
-        Some(Format::Json) => lines.json().flatten_event(true).init(),
-        None if !terminal => lines.json().flatten_event(true).init(),
+        Some(Format::Json) => lines.json().flatten_event(true).with_target(false).init(),
+        None if !terminal => lines.json().flatten_event(true).with_target(false).init(),
         Some(Format::Text) | None => lines.init(),
     }
     Ok(())
