@@ -26,7 +26,7 @@ const USAGE_OR_CONFIGURATION: u8 = 2;
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage or configuration.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, propagate_version = true)]
+#[command(name = "portcullis", version)]
 struct Cli {
     #[command(flatten)]
     logging: logging::Options,

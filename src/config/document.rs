@@ -29,9 +29,10 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What TOML knows. What cannot be a number of ours stays text.
+/// What TOML knows. No key takes fractions or times, so these stay as written.
 pub(super) enum Value {
     Text(String),
+    /// `None` beyond 64 bits.
     Integer(Option<i64>),
     Flag(bool),
     Float(String),
@@ -190,14 +191,14 @@ fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     if !pattern.contains('*') {
         return Ok(vec![PathBuf::from(pattern)]);
     }
-    let (within, last) = pattern.rsplit_once('/').unwrap_or((".", pattern));
+    let (within, last) = pattern.split_at(pattern.rfind('/').map_or(0, |slash| slash + 1));
     if within.contains('*') {
         return Err("only the last part of a path may hold *".to_owned());
     }
     let glob = value::star_glob(last).map_err(|e| e.to_string())?;
     let listed = fs::read_dir(folder.join(within))
         .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-        .map_err(|e| format!("cannot list {within}: {e}"))?;
+        .map_err(|e| format!("cannot list \"{within}\": {e}"))?;
     let mut names: Vec<_> = listed
         .iter()
         .map(fs::DirEntry::file_name)

@@ -76,7 +76,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         findings.warning(start, "there is no [[access]]: no caller reaches any target", None);
     }
     Some(Config {
-        path: std::path::absolute(path).ok()?,
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         policy_hash: digest::policy(root),
         server,
         listen,

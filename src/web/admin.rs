@@ -132,3 +132,82 @@ where
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(path: &Path, request: &str) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn only_the_owner_may_connect_and_the_file_goes_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let socket = AdminSocket::bind(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let cancel = CancellationToken::new();
+        let serving = socket.serve(|| Ok(Reloaded::default()), cancel.clone());
+        let asking = async {
+            let answer = ask(&path, "GET /healthz").await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+            assert!(ask(&path, "GET /api/v1/reload").await.starts_with("HTTP/1.1 405"));
+            assert!(ask(&path, "POST /api/v1/other").await.starts_with("HTTP/1.1 404"));
+            // A connection that says nothing does not hold the stop up.
+            let silent = UnixStream::connect(&path).await.unwrap();
+            cancel.cancel();
+            silent
+        };
+        let (served, _silent) = tokio::join!(serving, asking);
+        served.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_dead_gateway_is_replaced_and_of_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let live = AdminSocket::bind(&path).await.unwrap();
+        let error = AdminSocket::bind(&path).await.unwrap_err().to_string();
+        assert!(error.ends_with("is served by another gateway"), "{error}");
+        assert!(path.exists());
+        drop(live);
+        fs::write(&path, "precious").unwrap();
+        let error = AdminSocket::bind(&path).await.unwrap_err().to_string();
+        assert!(error.ends_with("is there and is not a socket"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_refused_reload_lists_the_mistakes_with_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let socket = AdminSocket::bind(&path).await.unwrap();
+        let cancel = CancellationToken::new();
+        let wrong = Mistake {
+            file: "a.toml".to_owned(),
+            position: Some(crate::config::Position { line: 3, column: 7 }),
+            message: "no".to_owned(),
+            hint: None,
+        };
+        let refuse = move || Err(Mistakes(vec![wrong.clone()]));
+        let asking = async {
+            let answer = ask(&path, "POST /api/v1/reload").await;
+            assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+            assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+            assert!(answer.contains(r#""file":"a.toml","line":3,"column":7,"#), "{answer}");
+            cancel.cancel();
+        };
+        let (served, ()) = tokio::join!(socket.serve(refuse, cancel.clone()), asking);
+        served.unwrap();
+    }
+}

@@ -6,7 +6,9 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis::config::{self, ClaimPath, Config, Mistakes, SecretRef, TargetKind, TokenKind};
+use portcullis::config::{
+    self, ClaimPath, Config, Mistakes, SecretRef, TargetKind, TargetSelector, TokenKind,
+};
 use proptest::prelude::*;
 
 /// The least that is right.
@@ -148,6 +150,78 @@ fn every_key_stands_in_the_reference() {
         })
         .collect();
     assert!(missing.is_empty(), "docs/configuration.md does not mention {missing:?}");
+}
+
+#[test]
+fn durations_and_sizes_are_a_whole_number_and_a_unit() {
+    let grace = |text: &str| {
+        let loaded = load(&format!("{ISSUER}[server]\nexpiry_grace = \"{text}\""));
+        loaded.ok().map(|config| config.server.expiry_grace.as_millis())
+    };
+    for (text, milliseconds) in [
+        ("0s", 0),
+        ("500ms", 500),
+        ("10 m", 600_000),
+        ("1_2h", 43_200_000),
+        ("3660d", 316_224_000_000),
+    ] {
+        assert_eq!(grace(text), Some(milliseconds), "{text}");
+    }
+    for text in [
+        "5",
+        "s",
+        "-5s",
+        "+5s",
+        "5.5s",
+        "_5s",
+        "5_s",
+        "1h30m",
+        "5S",
+        "3661d",
+        "99999999999999999999s",
+        "18446744073709551615d",
+    ] {
+        assert_eq!(grace(text), None, "{text}");
+    }
+    let most = |text: &str| {
+        let loaded = load(&format!("{ISSUER}[recording]\nmax_local = \"{text}\""));
+        loaded.ok().map(|config| config.recording.max_local)
+    };
+    for (text, bytes) in
+        [("1B", 1), ("64 MiB", 64 << 20), ("50GiB", 50 << 30), ("8_000 TiB", 8_000 << 40)]
+    {
+        assert_eq!(most(text), Some(bytes), "{text}");
+    }
+    for text in [
+        "0 B",
+        "5",
+        "5 MB",
+        "5 mib",
+        "8388608 TiB",
+        "18446744073709551615 TiB",
+        "18446744073709551615 B",
+    ] {
+        assert_eq!(most(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_star_is_any_run_of_characters() {
+    let matches = |glob: &str, name: &str| {
+        let access = format!("{ISSUER}[[access]]\ngroups = [\"*\"]\ntargets = [\"{glob}\"]");
+        let TargetSelector::Names(globs) = load(&access).unwrap().access.remove(0).targets else {
+            panic!()
+        };
+        globs[0].is_match(name)
+    };
+    for (glob, name) in
+        [("*", "a"), ("**", "ab"), ("web-*", "web-"), ("a*c", "abbc"), ("*-*", "a-b")]
+    {
+        assert!(matches(glob, name), "{glob} {name}");
+    }
+    for (glob, name) in [("a", "ab"), ("web-*", "xweb-1"), ("a*c", "acb"), ("*-", "a")] {
+        assert!(!matches(glob, name), "{glob} {name}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 )]
 
 mod architecture;
+mod commands;
 mod config;
 mod recording;
 mod support;

@@ -1,0 +1,119 @@
+//! The commands about the configuration, as typed.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use portcullis::config::{self, Mistakes};
+use portcullis::web::admin::{AdminSocket, FILE_NAME, Reloaded};
+use tokio_util::sync::CancellationToken;
+
+const RIGHT: &str = "[server]\ndata_dir = \".\"\n[[issuer]]\nname = \"dev\"\nurl = \"http://127.0.0.1:9100\"\naudiences = [\"portcullis\"]\n";
+
+fn portcullis(arguments: &[&str], config: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .env("PORTCULLIS_CONFIG", config)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn check_tells_right_from_wrong_by_exit_code_and_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, RIGHT).unwrap();
+    let done = portcullis(&["check"], &path);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("portcullis.toml is right: issuers 1, targets 0"));
+    assert!(text(&done.stdout).contains("warning: "));
+
+    fs::write(&path, RIGHT.replace("audiences", "audience")).unwrap();
+    let done = portcullis(&["check"], Path::new("/no/such"));
+    assert_eq!(done.status.code(), Some(2));
+    let done = portcullis(&["check", "--config", path.to_str().unwrap()], Path::new("/no/such"));
+    assert_eq!(done.status.code(), Some(2));
+    assert_eq!(text(&done.stdout), "");
+    let place =
+        format!("{}:6:1: unknown key \"audience\" in [[issuer]]\n  did you mean", path.display());
+    assert!(text(&done.stderr).contains(&place), "{}", text(&done.stderr));
+
+    let done = portcullis(&["check", "--json"], &path);
+    assert_eq!(done.status.code(), Some(2));
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(found[1]["severity"], "mistake");
+    assert_eq!((&found[1]["line"], &found[1]["column"]), (&6.into(), &1.into()));
+    assert_eq!(found[1]["hint"], "did you mean \"audiences\"?");
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    let nowhere = Path::new("/no/such");
+    assert_eq!(portcullis(&["chekc"], nowhere).status.code(), Some(2));
+    assert_eq!(portcullis(&["check", "--log", "a=b=c"], nowhere).status.code(), Some(2));
+    for command in ["serve", "check", "reload", "completions"] {
+        let help = portcullis(&[command, "--help"], nowhere);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(text(&help.stdout).contains("Example:\n  portcullis "), "{}", text(&help.stdout));
+    }
+    let script = portcullis(&["completions", "bash"], nowhere);
+    assert!(text(&script.stdout).contains("_portcullis()"));
+}
+
+#[test]
+fn reload_says_when_no_gateway_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, RIGHT).unwrap();
+    let done = portcullis(&["reload"], &path);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("no gateway runs here"), "{}", text(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_has_the_gateway_decide_about_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, RIGHT).unwrap();
+    let before = config::load(&path).unwrap();
+    let file = path.clone();
+    let reload = move || -> Result<Reloaded, Mistakes> {
+        let new = config::load(&file)?;
+        let needs_restart = before.needs_restart(&new).into_iter().map(str::to_owned).collect();
+        Ok(Reloaded { needs_restart, warnings: new.warnings })
+    };
+    let socket = AdminSocket::bind(&dir.path().join(FILE_NAME)).await.unwrap();
+    let cancel = CancellationToken::new();
+    let asked = cancel.clone();
+    let asking = tokio::task::spawn_blocking(move || {
+        let _stop = asked.drop_guard();
+        fs::write(&path, format!("{RIGHT}[recording]\ndurability = \"disk\"")).unwrap();
+        let done = portcullis(&["reload"], &path);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        let said = text(&done.stdout);
+        assert!(
+            said.starts_with("the configuration is in force, but [recording] changed and need"),
+            "{said}"
+        );
+        assert!(said.contains("\nwarning: "), "{said}");
+
+        fs::write(&path, format!("{RIGHT}[recording]\ndurability = \"disc\"")).unwrap();
+        let done = portcullis(&["reload"], &path);
+        assert_eq!(done.status.code(), Some(1));
+        let said = text(&done.stderr);
+        assert!(said.contains("the old one stays in force"), "{said}");
+        assert!(
+            said.contains(
+                "portcullis.toml:8:14: durability: unknown value \"disc\"\n  did you mean \"disk\"?"
+            ),
+            "{said}"
+        );
+    });
+    let (served, asked) = tokio::join!(socket.serve(reload, cancel), asking);
+    served.unwrap();
+    asked.unwrap();
+}
