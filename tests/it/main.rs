@@ -11,7 +11,9 @@
 )]
 
 mod architecture;
+mod clients;
 mod config;
 mod recording;
+mod rust_client;
 mod support;
 mod upstream;
