@@ -22,7 +22,7 @@ async fn tokio_postgres_says_the_same_through_the_gateway() {
 async fn program(config: &Config) -> String {
     let mut said = String::new();
     let (client, notices) = connect(config).await;
-    client.batch_execute("drop table if exists r; create table r (i int, t text)").await.unwrap();
+    client.batch_execute("create table r (i int, t text)").await.unwrap();
 
     // Many requests before the first answer.
     let doubled = |n: i32| {
@@ -39,6 +39,7 @@ async fn program(config: &Config) -> String {
 
     client.batch_execute("listen rust; notify rust, 'one'; notify rust, 'two'").await.unwrap();
     client.batch_execute("do $$ begin raise notice 'a notice'; end $$").await.unwrap();
+    client.batch_execute("drop table r").await.unwrap();
     drop(client);
     for line in notices.await.unwrap() {
         writeln!(said, "{line}").unwrap();
