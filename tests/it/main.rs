@@ -13,6 +13,8 @@
 mod architecture;
 mod clients;
 mod config;
+mod disk_full;
+mod kills;
 mod recording;
 mod rust_client;
 mod support;

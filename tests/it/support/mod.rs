@@ -6,3 +6,4 @@ pub mod daemon;
 pub mod gateway;
 pub mod issuer;
 pub mod postgres;
+pub mod random;
