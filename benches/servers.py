@@ -136,14 +136,18 @@ log_disconnections = 0
         """The gateway with its default recording, and a development issuer to get tokens from."""
         program = RELEASE / "portcullis"
         issuer_file = self.write("issuer.toml", """
+audiences = ["portcullis"]
+token_seconds = 14400
 [[client]]
 id = "agent"
 secret = "agent-secret"
+grants = ["client_credentials"]
 groups = ["agents"]
-token_lifetime = "4h"
 """)
-        issuer = self._listening(program, "issuer", "--config", issuer_file,
-                                 "--listen", "127.0.0.1:0")
+        process = self.launch(program, "issuer", "--config", issuer_file,
+                              "--listen", "127.0.0.1:0", stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+        issuer = process.stdout.readline().strip()
         self.write("target-password", PASSWORD)
         configuration = self.write("portcullis.toml", f"""
 [server]
@@ -155,11 +159,8 @@ certificate = "{self.certificate}"
 private_key = "{self.key}"
 [[issuer]]
 name = "dev"
-url = "http://{issuer}"
+url = "{issuer}"
 audiences = ["portcullis"]
-username_claim = "sub"
-groups_claim = "groups"
-max_lifetime = "12h"
 [[target]]
 name = "{TARGET}"
 protocol = "postgres"
@@ -171,16 +172,12 @@ credential = {{ user = "bench", password = {{ file = "{self.directory}/target-pa
 groups = ["agents"]
 targets = ["*"]
 """)
-        address = self._listening(program, "serve", "--config", configuration)
-        return environment(address.rsplit(":", 1)[1], password=token(issuer))
-
-    def _listening(self, *command) -> str:
-        """Starts one of our daemons and returns the address that it says it listens on."""
-        log = open(self.directory / f"{command[1]}.log", "w+b")
-        process = self.launch(*command, "--log-format", "json", stderr=log)
+        log = self.directory / "portcullis.log"
+        process = self.launch(program, "serve", "--config", configuration, "--log-format", "json",
+                              stderr=open(log, "wb"))
 
         def address():
-            said = (self.directory / f"{command[1]}.log").read_text()
+            said = log.read_text()
             if process.poll() is not None:
                 raise SystemExit(said)
             for line in said.splitlines():
@@ -188,13 +185,14 @@ targets = ["*"]
                     event = json.loads(line)
                     return event.get("fields", event)["address"]
 
-        return wait_for(address)
+        port = wait_for(address).rsplit(":", 1)[1]
+        return environment(port, password=token(issuer))
 
 
 def token(issuer: str) -> str:
     form = {"grant_type": "client_credentials", "audience": "portcullis"}
     request = urllib.request.Request(
-        f"http://{issuer}/token", data=urllib.parse.urlencode(form).encode()
+        f"{issuer}/token", data=urllib.parse.urlencode(form).encode()
     )
     login = base64.b64encode(b"agent:agent-secret").decode()
     request.add_header("Authorization", f"Basic {login}")

@@ -27,7 +27,7 @@ impl Site {
         let Shared { authority, .. } = PostgresServer::shared();
         let folder = TempDir::new().unwrap();
         let database = Database::fresh();
-        let gateway = Gateway::start(Setup {
+        let gateway = Gateway::start(&Setup {
             tls: Some(authority.issue(&["localhost", "127.0.0.1"])),
             ..Setup::for_targets([database.target("orders")])
         });

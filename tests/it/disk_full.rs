@@ -57,7 +57,7 @@ impl Drop for SmallDisk {
 fn on_a_full_disk_sessions_end_nothing_runs_unrecorded_and_service_resumes_with_space() {
     let Some(disk) = SmallDisk::mount() else { return };
     let database = Database::fresh();
-    let gateway = Gateway::start(Setup {
+    let gateway = Gateway::start(&Setup {
         data_dir: Some(disk.path().join("data")),
         ..Setup::for_targets([database.target("orders")])
     });
@@ -105,7 +105,7 @@ fn on_a_full_disk_sessions_end_nothing_runs_unrecorded_and_service_resumes_with_
 fn a_result_that_fills_the_disk_ends_its_session_alone() {
     let Some(disk) = SmallDisk::mount() else { return };
     let database = Database::fresh();
-    let gateway = Gateway::start(Setup {
+    let gateway = Gateway::start(&Setup {
         data_dir: Some(disk.path().join("data")),
         ..Setup::for_targets([database.target("orders")])
     });

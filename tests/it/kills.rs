@@ -38,7 +38,7 @@ fn killed_under_load(recording: &str) {
     let server = PostgresServer::start(&Options { log_statements: true, ..Options::default() });
     let database = Database::on(&server);
     database.client().psql().args(["-c", "create table load (n int8)"]).status().unwrap();
-    let mut gateway = Gateway::start(Setup {
+    let mut gateway = Gateway::start(&Setup {
         recording: recording.to_owned(),
         ..Setup::for_targets([database.target("orders")])
     });

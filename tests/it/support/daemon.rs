@@ -23,7 +23,7 @@ pub struct Daemon {
     log: Arc<Log>,
 }
 
-/// What the daemon wrote to standard error.
+/// What the daemon wrote to its outputs.
 #[derive(Default)]
 struct Log {
     text: Mutex<(String, Ended)>,
@@ -33,27 +33,27 @@ struct Log {
 type Ended = bool;
 
 impl Daemon {
-    /// Starts `portcullis` with these arguments and a log in JSON.
-    pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// Starts `portcullis` with these arguments.
+    pub fn start(arguments: &[&str]) -> Self {
         // The kernel kills the daemon when the thread that started it ends; so that thread is the
         // one that reads the log until the daemon's own end.
+        let (reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", PORTCULLIS])
             .args(arguments)
-            .args(["--log-format", "json"])
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer);
         let log = Arc::new(Log::default());
         let (started, child) = mpsc::sync_channel(1);
         let written = Arc::clone(&log);
         thread::spawn(move || {
-            let mut child = command.spawn().expect("setpriv of util-linux");
-            let stderr = BufReader::new(child.stderr.take().unwrap());
+            let child = command.spawn().expect("setpriv of util-linux");
+            // It holds the writing end.
+            drop(command);
             started.send(child).unwrap();
-            for line in stderr.lines().map_while(Result::ok) {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 let mut text = written.text.lock().unwrap();
                 text.0.push_str(&line);
                 text.0.push('\n');
@@ -67,8 +67,7 @@ impl Daemon {
         Self { child: Mutex::new(child), pid, log }
     }
 
-    /// The address that it says it listens on; waits for it, and panics with the log when the
-    /// daemon ends before.
+    /// The address that it logs (in JSON) that it listens on; waits for it.
     pub fn address(&self) -> SocketAddr {
         let text = self.wait_for_log("\"listening\"");
         let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
@@ -77,12 +76,12 @@ impl Daemon {
         fields["address"].as_str().unwrap().parse().unwrap()
     }
 
-    /// All that it has logged.
+    /// All that it has written.
     pub fn log(&self) -> String {
         self.log.text.lock().unwrap().0.clone()
     }
 
-    /// Waits until the log holds a text, and returns the log.
+    /// Waits until the log holds a text, and returns the log; panics when the daemon ends before.
     pub fn wait_for_log(&self, wanted: &str) -> String {
         let text = self.log.text.lock().unwrap();
         let waiting = |text: &mut (String, Ended)| !text.0.contains(wanted) && !text.1;

@@ -2,7 +2,7 @@
 //!
 //! ```ignore
 //! let database = Database::fresh();
-//! let gateway = Gateway::start(Setup::for_targets([database.target("orders")]));
+//! let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
 //! psql(&gateway.client("orders"), "select 1");
 //! assert!(gateway.stop().success());
 //! gateway.verify_all();
@@ -33,6 +33,8 @@ pub struct Setup {
     pub recording: String,
     /// Lines of the one `[[access]]`.
     pub access: String,
+    /// How long its issuer's tokens live; an hour when left out.
+    pub token_seconds: Option<u64>,
     /// Where its data stand, when not in the gateway's own folder.
     pub data_dir: Option<PathBuf>,
 }
@@ -71,11 +73,11 @@ pub struct Gateway {
 
 impl Gateway {
     /// Writes the configuration and starts it; returns when it listens.
-    pub fn start(setup: Setup) -> Self {
-        let issuer = Issuer::start();
+    pub fn start(setup: &Setup) -> Self {
+        let issuer = Issuer::start(setup.token_seconds.unwrap_or(3600));
         let folder = TempDir::with_prefix("portcullis-gateway-").unwrap();
         let data_dir = setup.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
-        write_configuration(folder.path(), &data_dir, &issuer, &setup);
+        write_configuration(folder.path(), &data_dir, &issuer, setup);
         let daemon = serve(folder.path());
         Self { address: daemon.address(), daemon, issuer, folder, data_dir }
     }
@@ -101,14 +103,9 @@ impl Gateway {
         &self.issuer
     }
 
-    /// A token that opens every target.
-    pub fn token(&self) -> String {
-        self.issuer.token("agent")
-    }
-
-    /// How a client reaches a target without TLS.
+    /// How a client that may do so reaches a target, without TLS.
     pub fn client(&self, target: &str) -> Client {
-        Client::new(self.address.port(), target, "agent", &self.token())
+        Client::new(self.address.port(), target, "agent", &self.issuer.token("agent"))
     }
 
     /// Stops it and waits for its end.
@@ -116,19 +113,27 @@ impl Gateway {
         self.daemon.stop()
     }
 
-    /// Its data directory.
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
-    /// All recordings, oldest first.
+    /// All recordings, oldest first: their names sort by time.
     pub fn recordings(&self) -> Vec<PathBuf> {
-        files(&self.data_dir, "rec")
+        self.stored_by_ending("rec")
     }
 
     /// Journals that are not yet part of a recording.
     pub fn journals(&self) -> Vec<PathBuf> {
-        files(&self.data_dir, "journal")
+        self.stored_by_ending("journal")
+    }
+
+    /// Every file in its data directory.
+    pub fn stored_files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.data_dir, &mut found);
+        found.sort();
+        found
+    }
+
+    fn stored_by_ending(&self, ending: &str) -> Vec<PathBuf> {
+        let ends = |path: &PathBuf| path.extension().is_some_and(|other| other == ending);
+        self.stored_files().into_iter().filter(ends).collect()
     }
 
     /// What a recording holds, as `zstd -dc` writes it.
@@ -169,7 +174,8 @@ pub fn told(output: &Output) -> String {
 
 fn serve(folder: &Path) -> Daemon {
     let configuration = folder.join("portcullis.toml");
-    Daemon::start(&["serve", "--config", configuration.to_str().unwrap()], &[])
+    let configuration = configuration.to_str().unwrap();
+    Daemon::start(&["serve", "--config", configuration, "--log-format", "json"])
 }
 
 fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &Setup) {
@@ -204,17 +210,13 @@ fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &
     fs::write(folder.join("portcullis.toml"), text).unwrap();
 }
 
-/// Files under a folder by the ending of their names; names of recordings sort by time.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.extension().is_some_and(|e| e == ending) {
+            files(&path, found);
+        } else {
             found.push(path);
         }
     }
-    found.sort();
-    found
 }

@@ -1,5 +1,6 @@
 //! The development issuer, as a process of its own.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
@@ -9,22 +10,20 @@ use tempfile::TempDir;
 
 use super::daemon::{Daemon, PATIENCE};
 
-/// Its clients: the one that tests use, one whose tokens are short, one without access.
-const CONFIGURATION: &str = r#"
+/// Its clients: one that the gateway of a test lets in, one that it does not.
+const CLIENTS: &str = r#"
+audiences = ["portcullis", "elsewhere"]
+
 [[client]]
 id = "agent"
 secret = "agent-secret"
+grants = ["client_credentials"]
 groups = ["agents"]
-
-[[client]]
-id = "hasty"
-secret = "hasty-secret"
-groups = ["agents"]
-token_lifetime = "3s"
 
 [[client]]
 id = "stranger"
 secret = "stranger-secret"
+grants = ["client_credentials"]
 groups = ["strangers"]
 "#;
 
@@ -36,14 +35,16 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Starts one on a free port.
-    pub fn start() -> Self {
+    /// Starts one on a free port, whose tokens live for so many seconds.
+    pub fn start(token_seconds: u64) -> Self {
         let folder = TempDir::with_prefix("portcullis-issuer-").unwrap();
         let file = folder.path().join("issuer.toml");
-        std::fs::write(&file, CONFIGURATION).unwrap();
+        fs::write(&file, format!("token_seconds = {token_seconds}\n{CLIENTS}")).unwrap();
         let file = file.to_str().unwrap();
-        let daemon = Daemon::start(&["issuer", "--config", file, "--listen", "127.0.0.1:0"], &[]);
-        Self { address: daemon.address(), daemon, _folder: folder }
+        let daemon = Daemon::start(&["issuer", "--config", file, "--listen", "127.0.0.1:0"]);
+        let log = daemon.wait_for_log("\nhttp://");
+        let url = log.lines().find_map(|line| line.strip_prefix("http://")).unwrap();
+        Self { address: url.parse().unwrap(), daemon, _folder: folder }
     }
 
     /// Its URL, as `iss` in its tokens.
@@ -53,8 +54,13 @@ impl Issuer {
 
     /// A token for one of its clients.
     pub fn token(&self, client: &str) -> String {
+        self.token_for(client, "portcullis")
+    }
+
+    /// A token for one of its clients and an audience.
+    pub fn token_for(&self, client: &str, audience: &str) -> String {
         let login = STANDARD.encode(format!("{client}:{client}-secret"));
-        let body = "grant_type=client_credentials&audience=portcullis";
+        let body = format!("grant_type=client_credentials&audience={audience}");
         let request = format!(
             "POST /token HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Basic {login}\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",

@@ -7,3 +7,4 @@ pub mod gateway;
 pub mod issuer;
 pub mod postgres;
 pub mod random;
+pub mod wire;

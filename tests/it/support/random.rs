@@ -9,10 +9,21 @@ impl Random {
     /// Seeded by `PORTCULLIS_SEED`, or by the clock; the seed is printed, for failures to show.
     pub fn seeded() -> Self {
         let given = std::env::var("PORTCULLIS_SEED").ok().and_then(|text| text.parse().ok());
-        let clock = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+        let clock =
+            || u64::from(SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()) | 1 << 40;
         let seed = given.unwrap_or_else(clock);
         println!("PORTCULLIS_SEED={seed}");
         Self(seed)
+    }
+
+    /// One of many, for work that is done in any order.
+    pub fn numbered(seed: u64, number: usize) -> Self {
+        let mut random = Self((seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        // Neighbours look alike at first.
+        for _ in 0..8 {
+            random.next();
+        }
+        random
     }
 
     /// The next number.
@@ -23,9 +34,14 @@ impl Random {
         self.0
     }
 
+    /// Any byte.
+    pub fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[3]
+    }
+
     /// A number below a bound above 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).unwrap()
     }
 }
 
