@@ -11,8 +11,15 @@
 )]
 
 mod architecture;
+mod clients;
 mod commands;
 mod config;
+mod disk_full;
+mod gateway;
+mod hostile;
+mod kills;
+mod memory;
 mod recording;
+mod rust_client;
 mod support;
 mod upstream;

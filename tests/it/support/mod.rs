@@ -1,4 +1,10 @@
-//! What the tests start and hold: real servers, real clients, certificates.
+//! What the tests start and hold: the real binary, real servers, real clients, certificates.
 
 pub mod certificates;
+pub mod client;
+pub mod daemon;
+pub mod gateway;
+pub mod issuer;
 pub mod postgres;
+pub mod random;
+pub mod wire;

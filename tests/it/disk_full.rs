@@ -1,0 +1,130 @@
+//! What happens when the disk of the recordings is full. Needs root, to mount a small filesystem;
+//! says so and does nothing otherwise.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::client::{Database, transcript};
+use crate::support::daemon::wait_until;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::postgres::PostgresServer;
+
+/// A filesystem of a few megabytes in memory.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m", "portcullis-test"]).arg(folder.path());
+        let (mounted, said) = transcript(mount);
+        if !mounted {
+            eprintln!("LEFT OUT: a full disk needs a small one, and mount says: {said}");
+            return None;
+        }
+        Some(Self { folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fills what is left, and returns the file that takes it.
+    fn fill(&self) -> PathBuf {
+        let path = self.path().join("ballast");
+        let mut file = File::create(&path).unwrap();
+        for size in [1 << 16, 1 << 10, 1] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status().unwrap();
+        assert!(unmounted.success());
+    }
+}
+
+#[test]
+fn on_a_full_disk_sessions_end_nothing_runs_unrecorded_and_service_resumes_with_space() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        data_dir: Some(disk.path().join("data")),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    let client = gateway.client("orders");
+    let server = &PostgresServer::shared().server;
+    let run = |statements: &[&str]| {
+        let mut psql = client.psql();
+        psql.args(statements.iter().flat_map(|statement| ["-c", statement]));
+        transcript(psql)
+    };
+    assert_eq!(run(&["select 'before'"]), (true, "before\n".to_owned()));
+
+    // A session that is open while the disk runs full.
+    let mut psql = client.psql();
+    let mut open = psql
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = open.stdin.take().unwrap();
+    writeln!(stdin, "select 'disk_full_open';").unwrap();
+    server.wait_for_log("disk_full_open");
+    let ballast = disk.fill();
+    writeln!(stdin, "select 'disk_full_' || repeat('forbidden', 1);").unwrap();
+    drop(stdin);
+    let output = open.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{complaint}");
+    assert!(complaint.contains("record"), "the client is told why: {complaint}");
+
+    // No new one opens, and the gateway lives on.
+    let (succeeded, said) = run(&["select 'disk_full_' || repeat('forbidden', 2)"]);
+    assert!(!succeeded && said.contains("record"), "{said}");
+    assert!(gateway.daemon().is_alive());
+    assert!(!server.log_text().contains("forbidden"), "a statement ran unrecorded");
+
+    fs::remove_file(ballast).unwrap();
+    wait_until("service to resume", || run(&["select 'after'"]) == (true, "after\n".to_owned()));
+    assert!(gateway.stop().success());
+    gateway.verify_all();
+}
+
+#[test]
+fn a_result_that_fills_the_disk_ends_its_session_alone() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        data_dir: Some(disk.path().join("data")),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    let mut psql = gateway.client("orders").psql();
+    // Hashes hardly compress.
+    let filling = "select md5(g::text) || md5((-g)::text) from generate_series(1, 10000000) g";
+    psql.args(["-c", &format!("copy ({filling}) to stdout")]).stdout(std::process::Stdio::null());
+    let output = psql.stderr(std::process::Stdio::piped()).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it did not fill the disk");
+    assert!(complaint.contains("record"), "the client is told why: {complaint}");
+    assert!(gateway.daemon().is_alive());
+
+    // Its recording stands and takes the space; once it is away, service resumes.
+    for recording in gateway.recordings() {
+        fs::remove_file(recording).unwrap();
+    }
+    let mut psql = gateway.client("orders").psql();
+    psql.args(["-c", "select 'after'"]);
+    assert_eq!(transcript(psql), (true, "after\n".to_owned()));
+    assert!(gateway.stop().success());
+}

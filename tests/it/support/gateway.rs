@@ -1,0 +1,222 @@
+//! A gateway of its own for each test that wants one.
+//!
+//! ```ignore
+//! let database = Database::fresh();
+//! let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+//! psql(&gateway.client("orders"), "select 1");
+//! assert!(gateway.stop().success());
+//! gateway.verify_all();
+//! ```
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::certificates::Issued;
+use super::client::Client;
+use super::daemon::{Daemon, PORTCULLIS};
+use super::issuer::Issuer;
+
+/// How a gateway is set up.
+#[derive(Default)]
+pub struct Setup {
+    /// What it stands before.
+    pub targets: Vec<Target>,
+    /// What it shows to clients that ask for TLS.
+    pub tls: Option<Issued>,
+    /// Lines of `[server]`.
+    pub server: String,
+    /// Lines of `[recording]`.
+    pub recording: String,
+    /// Lines of the one `[[access]]`.
+    pub access: String,
+    /// How long its issuer's tokens live; an hour when left out.
+    pub token_seconds: Option<u64>,
+    /// Where its data stand, when not in the gateway's own folder.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Setup {
+    /// Nothing special.
+    pub fn for_targets(targets: impl IntoIterator<Item = Target>) -> Self {
+        Self { targets: targets.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// One PostgreSQL target.
+pub struct Target {
+    /// Its name in the catalog.
+    pub name: String,
+    /// The server's port on 127.0.0.1.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// Whom the gateway logs in as.
+    pub user: String,
+    /// The user's password.
+    pub password: String,
+    /// More lines of its `[[target]]`; `tls = "disable"` when empty.
+    pub lines: String,
+}
+
+/// A running gateway with an issuer of its own. Both end when this is dropped.
+pub struct Gateway {
+    daemon: Daemon,
+    address: SocketAddr,
+    issuer: Issuer,
+    folder: TempDir,
+    data_dir: PathBuf,
+}
+
+impl Gateway {
+    /// Writes the configuration and starts it; returns when it listens.
+    pub fn start(setup: &Setup) -> Self {
+        let issuer = Issuer::start(setup.token_seconds.unwrap_or(3600));
+        let folder = TempDir::with_prefix("portcullis-gateway-").unwrap();
+        let data_dir = setup.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
+        write_configuration(folder.path(), &data_dir, &issuer, setup);
+        let daemon = serve(folder.path());
+        Self { address: daemon.address(), daemon, issuer, folder, data_dir }
+    }
+
+    /// Starts it again with the same configuration, on another port.
+    pub fn restart(&mut self) {
+        self.daemon = serve(self.folder.path());
+        self.address = self.daemon.address();
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process and its log.
+    pub fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// The issuer that it trusts.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// How a client that may do so reaches a target, without TLS.
+    pub fn client(&self, target: &str) -> Client {
+        Client::new(self.address.port(), target, "agent", &self.issuer.token("agent"))
+    }
+
+    /// Stops it and waits for its end.
+    pub fn stop(&self) -> ExitStatus {
+        self.daemon.stop()
+    }
+
+    /// All recordings, oldest first: their names sort by time.
+    pub fn recordings(&self) -> Vec<PathBuf> {
+        self.stored_by_ending("rec")
+    }
+
+    /// Journals that are not yet part of a recording.
+    pub fn journals(&self) -> Vec<PathBuf> {
+        self.stored_by_ending("journal")
+    }
+
+    /// Every file in its data directory.
+    pub fn stored_files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files(&self.data_dir, &mut found);
+        found.sort();
+        found
+    }
+
+    fn stored_by_ending(&self, ending: &str) -> Vec<PathBuf> {
+        let ends = |path: &PathBuf| path.extension().is_some_and(|other| other == ending);
+        self.stored_files().into_iter().filter(ends).collect()
+    }
+
+    /// What a recording holds, as `zstd -dc` writes it.
+    pub fn contents(&self, recording: &Path) -> Vec<u8> {
+        let output = Command::new("zstd").arg("-dcq").arg(recording).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {complaint}", recording.display());
+        output.stdout
+    }
+
+    /// What all recordings hold.
+    pub fn all_contents(&self) -> Vec<u8> {
+        self.recordings().iter().flat_map(|path| self.contents(path)).collect()
+    }
+
+    /// Verifies every recording; for a gateway that has stopped.
+    pub fn verify_all(&self) {
+        let recordings = self.recordings();
+        assert!(!recordings.is_empty(), "there is no recording");
+        for recording in recordings {
+            let path = recording.to_str().unwrap();
+            let output = portcullis(&["recording", "verify", path]);
+            assert!(output.status.success(), "{path}: {}", told(&output));
+        }
+        assert_eq!(self.journals(), [] as [PathBuf; 0], "journals are left");
+    }
+}
+
+/// Runs one of the binary's commands to its end.
+pub fn portcullis(arguments: &[&str]) -> Output {
+    Command::new(PORTCULLIS).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// All that a command wrote.
+pub fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+fn serve(folder: &Path) -> Daemon {
+    let configuration = folder.join("portcullis.toml");
+    let configuration = configuration.to_str().unwrap();
+    Daemon::start(&["serve", "--config", configuration, "--log-format", "json"])
+}
+
+fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &Setup) {
+    let mut text = format!(
+        "[server]\ndata_dir = {data_dir:?}\n{}\n\
+         [listen]\npostgres = \"127.0.0.1:0\"\n\
+         [[issuer]]\nname = \"dev\"\nurl = {:?}\naudiences = [\"portcullis\"]\n\
+         [recording]\n{}\n\
+         [[access]]\ngroups = [\"agents\"]\ntargets = [\"*\"]\n{}\n",
+        setup.server,
+        issuer.url(),
+        setup.recording,
+        setup.access,
+    );
+    if let Some(issued) = &setup.tls {
+        let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+        fs::write(&certificate, issued.certificate.pem()).unwrap();
+        fs::write(&key, issued.key.serialize_pem()).unwrap();
+        text += &format!("[tls]\ncertificate = {certificate:?}\nprivate_key = {key:?}\n");
+    }
+    for target in &setup.targets {
+        let secret = folder.join(format!("{}.password", target.name));
+        fs::write(&secret, &target.password).unwrap();
+        let lines = if target.lines.is_empty() { "tls = \"disable\"" } else { &target.lines };
+        text += &format!(
+            "[[target]]\nname = {:?}\nprotocol = \"postgres\"\naddress = \"127.0.0.1:{}\"\n\
+             database = {:?}\ncredential = {{ user = {:?}, password = {{ file = {secret:?} }} }}\n\
+             {lines}\n",
+            target.name, target.port, target.database, target.user,
+        );
+    }
+    fs::write(folder.join("portcullis.toml"), text).unwrap();
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
