@@ -90,3 +90,61 @@ impl KeySource for Discovery {
         self.keys().boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::ClaimPath;
+
+    fn discovery(url: &str, jwks_hosts: &[&str]) -> Result<Discovery, String> {
+        Discovery::new(&config::Issuer {
+            name: "corp".to_owned(),
+            url: url.to_owned(),
+            audiences: Vec::new(),
+            accept: Vec::new(),
+            client_id: None,
+            client_secret: None,
+            authorized_parties: Vec::new(),
+            jwks_hosts: jwks_hosts.iter().map(|&host| host.to_owned()).collect(),
+            username_claim: ClaimPath::Name("sub".to_owned()),
+            groups_claim: None,
+            workflow_claim: None,
+            run_claim: None,
+            max_lifetime: Duration::from_secs(3600),
+            ca: None,
+        })
+    }
+
+    #[test]
+    fn keys_come_from_the_issuers_host_or_one_that_is_named() {
+        let accepts = |issuer: &str, named: &[&str], jwks_uri: &str| {
+            let document = Document { issuer: issuer.to_owned(), jwks_uri: jwks_uri.to_owned() };
+            discovery(issuer, named).unwrap().jwks_uri(&document).is_ok()
+        };
+        let google = "https://accounts.google.com";
+        assert!(accepts(google, &[], "https://accounts.google.com/keys"));
+        assert!(accepts(google, &[], "https://ACCOUNTS.google.com:8443/keys"));
+        assert!(accepts(google, &["www.googleapis.com"], "https://www.googleapis.com/certs"));
+        assert!(!accepts(google, &[], "https://www.googleapis.com/certs"));
+        assert!(!accepts(google, &[], "http://accounts.google.com/keys"));
+        assert!(!accepts(google, &[], "http://127.0.0.1/keys"));
+        assert!(!accepts(google, &["127.0.0.1"], "http://127.0.0.1/keys"));
+        assert!(accepts("http://127.0.0.1:9100", &[], "http://127.0.0.1:9101/keys"));
+        assert!(!accepts("http://127.0.0.1:9100", &[], "http://localhost:9100/keys"));
+    }
+
+    #[test]
+    fn the_document_is_looked_for_below_the_issuers_path() {
+        for (url, document) in [
+            ("https://x.example", "https://x.example/.well-known/openid-configuration"),
+            ("https://x.example/", "https://x.example/.well-known/openid-configuration"),
+            ("https://x.example/a/b", "https://x.example/a/b/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(discovery(url, &[]).unwrap().document, document);
+        }
+        assert!(discovery("https://x.example/?a=b", &[]).is_err());
+        assert!(discovery("https://x.example/#a", &[]).is_err());
+    }
+}

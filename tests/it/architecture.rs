@@ -141,7 +141,7 @@ fn one_protocol_does_not_use_another() {
 #[test]
 fn the_reader_of_use_lines_sees_groups_and_bare_paths() {
     let seen = used_paths(
-        "use crate::{gate::Gate, web as w};\nuse std::io;\nfn f() { crate::app::run(); }\n// use crate::no\n",
+        "use crate::{gate::Gate, web as w};\npub use std::io;\nfn f() { crate::app::run(\"of use } here\"); }\n// use crate::no\n",
     );
     assert_eq!(seen, ["crate::gate::Gate", "crate::web", "std::io", "crate::app::run"]);
 }
@@ -171,8 +171,7 @@ fn used_paths(text: &str) -> Vec<String> {
         text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
     let mut paths = Vec::new();
     for (at, _) in code.match_indices("use ") {
-        let starts = code[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')');
-        if !starts {
+        if !begins_item(&code[..at]) {
             continue;
         }
         if let Some(end) = code[at..].find(';') {
@@ -181,7 +180,9 @@ fn used_paths(text: &str) -> Vec<String> {
     }
     for (at, _) in code.match_indices("crate::") {
         let before = &code[..at];
-        let in_use = before.rfind("use ").is_some_and(|u| !before[u..].contains(';'));
+        let in_use = before
+            .rfind("use ")
+            .is_some_and(|u| begins_item(&before[..u]) && !before[u..].contains(';'));
         if in_use || before.ends_with("$") {
             continue;
         }
@@ -192,6 +193,12 @@ fn used_paths(text: &str) -> Vec<String> {
         paths.push(path.trim_end_matches(':').to_owned());
     }
     paths
+}
+
+/// Whether an item may begin behind `before`: at the start of a line, or behind a visibility.
+fn begins_item(before: &str) -> bool {
+    let line = before.rsplit('\n').next().unwrap().trim();
+    line.is_empty() || line.starts_with("pub")
 }
 
 fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {

@@ -17,6 +17,7 @@ mod config;
 mod disk_full;
 mod gateway;
 mod hostile;
+mod identity;
 mod kills;
 mod memory;
 mod recording;
