@@ -5,10 +5,11 @@
 //! every protocol take nothing else. The gate knows no protocol.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::access::{self, Grant, NoAccess};
 use crate::catalog::Catalog;
@@ -41,17 +42,6 @@ impl Released {
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
-}
-
-/// Why something did not pass.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum NotPassed {
-    /// Policy refused a command; the decision stands in the recording.
-    #[error("refused by policy")]
-    Refused(Decision),
-    /// It could not be recorded, so it did not pass.
-    #[error(transparent)]
-    NotRecorded(#[from] RecordingFailure),
 }
 
 /// One session's gate: who, where, under which rules, recorded where.
@@ -93,34 +83,31 @@ impl Gate {
         self.opened
     }
 
-    /// Decides and records what `bytes` hold, as `describe` tells it, and lets them pass when
-    /// every command in them may. With `durability = "disk"` this waits for the disk.
+    /// Decides and records what `bytes` hold, as `describe` tells it piece by piece, and lets
+    /// pass what may. With `durability = "disk"` this waits for the disk.
     ///
     /// Cancel safe: what was recorded stays recorded, and nothing passed.
     pub async fn admit<T>(
         &self,
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
-    ) -> Result<(Permitted, T), NotPassed> {
+    ) -> Result<(Permitted, T), RecordingFailure> {
         let rules = self.catalog.current();
-        let (described, refused, decided) = self.recording.append(|batch| {
+        let (described, passed, decided) = self.recording.append(|batch| {
             let mut admission = Admission {
                 gate: self,
                 policy: rules.policy(),
                 batch,
-                refused: None,
+                passing: Passing::of(bytes),
                 decided: false,
             };
             let described = describe(&mut admission);
-            (described, admission.refused, admission.decided)
+            (described, admission.passing.finish(), admission.decided)
         })?;
-        if let Some(decision) = refused {
-            return Err(NotPassed::Refused(decision));
-        }
         if decided {
             self.recording.committed().await?;
         }
-        Ok((Permitted(bytes), described))
+        Ok((Permitted(passed), described))
     }
 
     /// Masks a response.
@@ -169,43 +156,109 @@ impl Gate {
     }
 }
 
-/// Tells the recording, under one append, what some upstream-bound bytes hold.
+/// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
+/// not pass.
 #[derive(Debug)]
 pub struct Admission<'g, 'b> {
     gate: &'g Gate,
     policy: &'g Policy,
     batch: &'g mut Batch<'b>,
-    refused: Option<Decision>,
+    passing: Passing,
     decided: bool,
 }
 
+/// What became of a command.
+#[derive(Debug)]
+pub enum Ruling {
+    /// Its exact bytes pass.
+    Passes,
+    /// They do not; [`Admission::instead`] may put others in their place.
+    Refused(Decision),
+}
+
 impl Admission<'_, '_> {
-    /// Decides and records a command. `withheld` are its exact bytes, when the command's view
-    /// does not hold them all: their keyed hash is recorded.
+    /// Decides and records the command in `range` of the bytes, and lets them pass if they may.
+    /// `withheld` says that the command's view does not hold them all: their keyed hash is
+    /// recorded. Gives the place of the command's event.
     pub fn command(
         &mut self,
+        range: Range<usize>,
         command: &Command,
         of: Option<Sequence>,
-        withheld: Option<&[u8]>,
-    ) -> Sequence {
+        withheld: bool,
+    ) -> (Sequence, Ruling) {
         let grant = &self.gate.grant;
         let decision = self.policy.decide(grant.identity(), &grant.target().name, command);
+        let exact = self.passing.source.get(range.clone()).unwrap_or_default();
         let recorded = RecordedCommand {
             command: Cow::Borrowed(command),
             decision: Cow::Borrowed(&decision),
-            exact: withheld.map(|bytes| self.gate.store.keyed_hash(bytes)),
+            exact: withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
         let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
         self.decided = true;
-        if decision.verdict() != Verdict::Allow && self.refused.is_none() {
-            self.refused = Some(decision);
+        if decision.verdict() == Verdict::Allow {
+            self.passing.pass(range);
+            (sequence, Ruling::Passes)
+        } else {
+            (sequence, Ruling::Refused(decision))
         }
-        sequence
     }
 
-    /// Records bytes that belong to commands decided before.
-    pub fn data(&mut self, bytes: &[u8], of: Option<Sequence>) {
+    /// Records and passes bytes that belong to commands decided before.
+    pub fn data(&mut self, range: Range<usize>, of: Option<Sequence>) {
+        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
         self.batch.data(Direction::Up, of, bytes);
+        self.passing.pass(range);
+    }
+
+    /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
+    /// that the target does nothing but say no.
+    pub fn instead(&mut self, harmless: &[u8]) {
+        self.passing.push(harmless);
+    }
+
+    /// Records something worth knowing.
+    pub fn note(&mut self, what: &'static str, text: String) {
+        let note = Note { what: Cow::Borrowed(what), text };
+        self.batch.json(Kind::Note, Direction::None, None, &note);
+    }
+}
+
+/// The bytes that will pass: a piece of the source while that is enough, a copy when not.
+#[derive(Debug)]
+struct Passing {
+    source: Bytes,
+    piece: Range<usize>,
+    copy: Option<BytesMut>,
+}
+
+impl Passing {
+    fn of(source: Bytes) -> Self {
+        Self { source, piece: 0..0, copy: None }
+    }
+
+    fn pass(&mut self, range: Range<usize>) {
+        if self.copy.is_none() && (self.piece.is_empty() || self.piece.end == range.start) {
+            let start = if self.piece.is_empty() { range.start } else { self.piece.start };
+            self.piece = start..range.end;
+        } else {
+            let source = self.source.clone();
+            self.push(source.get(range).unwrap_or_default());
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let piece = self.source.get(self.piece.clone()).unwrap_or_default();
+        self.copy.get_or_insert_with(|| BytesMut::from(piece)).extend_from_slice(bytes);
+    }
+
+    fn finish(self) -> Bytes {
+        match self.copy {
+            Some(copy) => copy.freeze(),
+            None if self.piece.len() == self.source.len() => self.source,
+            None => self.source.slice(self.piece),
+        }
     }
 }
 
@@ -234,5 +287,31 @@ pub fn recorded_identity(identity: &Identity) -> RecordedIdentity {
         subject: identity.subject().to_owned(),
         username: identity.username().to_owned(),
         groups: identity.groups().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_piece_by_piece() {
+        let source = Bytes::from_static(b"aabbcc");
+        let mut whole = Passing::of(source.clone());
+        whole.pass(0..2);
+        whole.pass(2..6);
+        assert_eq!(whole.finish().as_ptr(), source.as_ptr(), "nothing is copied");
+
+        let mut refused = Passing::of(source.clone());
+        refused.pass(0..2);
+        refused.push(b"XX");
+        refused.pass(4..6);
+        assert_eq!(refused.finish(), "aaXXcc");
+
+        let mut gap = Passing::of(source.clone());
+        gap.pass(0..2);
+        gap.pass(4..6);
+        assert_eq!(gap.finish(), "aacc");
+        assert_eq!(Passing::of(source).finish(), "", "what is not told does not pass");
     }
 }

@@ -38,6 +38,8 @@ pub enum Message<'a> {
     Sync,
     /// Send what is ready.
     Flush,
+    /// The obsolete way to call a function (libpq's fast path). Its body is not read.
+    FunctionCall,
     /// Data of a COPY.
     CopyData,
     /// The end of a COPY's data.
@@ -118,7 +120,7 @@ pub fn message(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
             Message::CopyFail
         }
         b'X' => Message::Terminate,
-        b'F' => return Err(Malformed("the function call message is not supported")),
+        b'F' => return Ok(Message::FunctionCall),
         b'p' => return Err(Malformed("a password message came after authentication")),
         _ => return Err(Malformed("a message is of unknown kind")),
     };
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn unknown_and_unsupported_messages_are_refused() {
         for tag in 0..=255u8 {
-            let known = b"QPBDECSHdcfX".contains(&tag);
+            let known = b"QPBDECSHFdcfX".contains(&tag);
             let sample: &[u8] = match tag {
                 b'Q' | b'f' => b"\0",
                 b'P' => b"\0\0\0\0",

@@ -3,9 +3,7 @@
 use std::io;
 
 use crate::decode::postgres::Malformed;
-use crate::gate::NotPassed;
 use crate::names::TargetName;
-use crate::policy::Decision;
 use crate::recording::RecordingFailure;
 
 use super::refusal::Refusal;
@@ -34,9 +32,6 @@ pub(super) enum End {
     /// The client changed `client_encoding` away from UTF-8.
     #[error("client_encoding was changed")]
     Encoding,
-    /// Policy refused a command.
-    #[error("a command was refused")]
-    Blocked(Decision),
     /// The session could not be recorded.
     #[error("not recorded: {0}")]
     NotRecorded(#[from] RecordingFailure),
@@ -51,15 +46,6 @@ pub(super) enum End {
     Shutdown,
 }
 
-impl From<NotPassed> for End {
-    fn from(not_passed: NotPassed) -> Self {
-        match not_passed {
-            NotPassed::Refused(decision) => Self::Blocked(decision),
-            NotPassed::NotRecorded(failure) => Self::NotRecorded(failure),
-        }
-    }
-}
-
 impl End {
     /// The word for it in the recording's last event.
     pub(super) fn how(&self) -> &'static str {
@@ -67,7 +53,6 @@ impl End {
             Self::Client | Self::ClientBroken(_) => "client",
             Self::Target | Self::TargetBroken(_) => "target",
             Self::ClientMalformed(_) | Self::TargetMalformed(_) | Self::Encoding => "protocol",
-            Self::Blocked(_) => "blocked",
             Self::NotRecorded(_) => "recording",
             Self::Expired => "expired",
             Self::AccessLost => "access",
@@ -84,10 +69,6 @@ impl End {
                 Some(Refusal::TargetLost(target.clone()))
             }
             Self::Encoding => Some(Refusal::Encoding),
-            Self::Blocked(decision) => {
-                let reason = decision.reason().unwrap_or("the command was refused by policy");
-                Some(Refusal::Blocked(reason.to_owned()))
-            }
             Self::NotRecorded(_) => Some(Refusal::NotRecorded),
             Self::Expired => Some(Refusal::Expired),
             Self::AccessLost => Some(Refusal::AccessLost),

@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::postgres::Malformed;
-use crate::names::TargetName;
+use crate::names::{SessionId, TargetName};
 
 /// Words of the gateway's own. Made in this file alone, so nothing of a target is in them.
 #[derive(Debug, Clone)]
@@ -45,8 +45,6 @@ pub(super) enum Refusal {
     AccessLost,
     /// The gateway stops.
     Shutdown,
-    /// Policy refused the command.
-    Blocked(String),
     /// The target broke the protocol or went away.
     TargetLost(TargetName),
 }
@@ -64,7 +62,6 @@ impl Refusal {
             Self::Unreachable(_) => "08001",
             Self::NotRecorded => "58030",
             Self::Shutdown => "57P01",
-            Self::Blocked(_) => "42501",
             Self::TargetLost(_) => "08006",
         }
     }
@@ -83,7 +80,6 @@ impl Refusal {
             Self::Expired => "the session's time is over".to_owned(),
             Self::AccessLost => "the access to this target was withdrawn".to_owned(),
             Self::Shutdown => "the gateway is stopping".to_owned(),
-            Self::Blocked(reason) => reason.clone(),
             Self::TargetLost(target) => format!("the connection to target \"{target}\" was lost"),
         }
     }
@@ -102,19 +98,78 @@ impl Refusal {
 
     /// The `ErrorResponse` that says it.
     pub(super) fn to_words(&self) -> Words {
-        let mut out = BytesMut::new();
-        framed(&mut out, b'E', |body| {
-            let message = self.message();
-            let fields =
-                [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', self.code()), (b'M', message.as_str())];
-            for (field, text) in fields.into_iter().chain(self.hint().map(|hint| (b'H', hint))) {
-                body.put_u8(field);
-                text_with_nul(body, text);
-            }
-            body.put_u8(0);
-        });
-        Words(out.freeze())
+        error_response("FATAL", self.code(), &self.message(), self.hint())
     }
+}
+
+/// Why a command was refused in a session that goes on. It is an ERROR like any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// Policy refused it; the rule's reason, if it has one.
+    Policy {
+        /// The rule's reason.
+        reason: Option<String>,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
+    /// The function call message is not relayed.
+    FunctionCall,
+}
+
+impl Objection {
+    /// The `ErrorResponse` that says it.
+    pub(super) fn to_words(&self) -> Words {
+        match self {
+            Self::Policy { reason, session } => {
+                let reason = reason.as_deref().unwrap_or("the command is refused by policy");
+                error_response("ERROR", "42501", reason, Some(&format!("Session {session}.")))
+            }
+            Self::FunctionCall => error_response(
+                "ERROR",
+                "0A000",
+                "the function call message is not relayed",
+                Some("Call the function in a statement: SELECT lo_open(…), for example."),
+            ),
+        }
+    }
+}
+
+/// A text that is no SQL in any setting: the server says so and does nothing else, and its own
+/// state goes on as after any failed statement.
+const NO_SQL: &[u8] = b"portcullis refused a command\0";
+
+/// The SQLSTATE of the server's answer to it: `syntax_error`.
+pub(super) const NO_SQL_CODE: &str = "42601";
+
+/// A Query message that fails, to stand where one was refused.
+pub(super) fn failing_query() -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'Q', |body| body.put_slice(NO_SQL));
+    out.freeze()
+}
+
+/// A Parse message that fails, to stand where one was refused.
+pub(super) fn failing_parse() -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'P', |body| {
+        body.put_u8(0);
+        body.put_slice(NO_SQL);
+        body.put_u16(0);
+    });
+    out.freeze()
+}
+
+fn error_response(severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'E', |body| {
+        let fields = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
+        for (field, text) in fields.into_iter().chain(hint.map(|hint| (b'H', hint))) {
+            body.put_u8(field);
+            text_with_nul(body, text);
+        }
+        body.put_u8(0);
+    });
+    Words(out.freeze())
 }
 
 /// `AuthenticationCleartextPassword`.

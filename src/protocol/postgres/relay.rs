@@ -15,15 +15,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
+use crate::decode::postgres::command::{self, Decoded};
 use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
-use crate::decode::postgres::{Malformed, backend, command};
-use crate::gate::{Gate, Permitted, Released};
+use crate::decode::postgres::{Malformed, backend};
+use crate::gate::{Admission, Gate, Permitted, Released, Ruling};
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
-use super::refusal::Words;
-use super::replies::Replies;
+use super::refusal::{self, Objection, Words};
+use super::replies::{Answered, Replies};
 use super::stream::Stream;
 
 /// What an idle direction keeps for reading, in bytes: an idle session costs kilobytes.
@@ -132,52 +133,23 @@ impl Relay {
             messages.push((range, message));
         }
         let starts = |message: &Message<'_>| {
-            use Message::{Bind, Execute, Parse, Query};
-            matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. })
+            use Message::{Bind, Execute, FunctionCall, Parse, Query};
+            matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
         };
         if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m)| starts(m)) {
             return std::future::pending().await;
         }
         let leaves = messages.iter().any(|(_, m)| matches!(m, Message::Terminate));
-        let (permitted, entered) = self.admit(bytes.clone(), &messages).await?;
+        let now = Instant::now();
+        let admitted = self.gate.admit(bytes.clone(), |admission| {
+            let mut replies = self.replies.lock();
+            Entering { admission, replies: &mut replies, gate: &self.gate, now, plain: 0..0 }
+                .enter(&messages)
+        });
+        let (permitted, entered) = admitted.await?;
         entered.map_err(End::ClientMalformed)?;
         target.permit(permitted).await.map_err(End::TargetBroken)?;
         Ok(leaves)
-    }
-
-    /// Records commands one by one, and runs of other messages as one event each.
-    async fn admit(
-        &self,
-        bytes: Bytes,
-        messages: &[(Range<usize>, Message<'_>)],
-    ) -> Result<(Permitted, Result<(), Malformed>), End> {
-        let now = Instant::now();
-        let whole = bytes.clone();
-        let slice = |range: Range<usize>| whole.get(range).unwrap_or_default();
-        let passed = self.gate.admit(bytes, |admission| {
-            let mut replies = self.replies.lock();
-            let mut plain = 0..0;
-            for (range, message) in messages {
-                let Some(decoded) = command::of(message) else {
-                    replies.expect(message, 0, now)?;
-                    plain.end = range.end;
-                    continue;
-                };
-                if !plain.is_empty() {
-                    admission.data(slice(plain.clone()), None);
-                }
-                plain = range.end..range.end;
-                let withheld = decoded.withheld.then(|| slice(range.clone()));
-                let basis = replies.basis(message);
-                let of = admission.command(&decoded.command, basis, withheld);
-                replies.expect(message, of, now)?;
-            }
-            if !plain.is_empty() {
-                admission.data(slice(plain), None);
-            }
-            Ok(())
-        });
-        Ok(passed.await?)
     }
 
     /// Carries the server's messages down until the server ends or something goes wrong.
@@ -209,11 +181,29 @@ impl Relay {
 
     /// Holds the server's messages against the queue, masks and records them.
     fn record_answers(&self, bytes: Bytes, pieces: &[Piece]) -> Result<Released, End> {
-        let answers = self.read_answers(&bytes, pieces)?;
+        let mut answers = Answers::default();
+        let mut at = 0;
+        {
+            let (now, mut replies) = (Instant::now(), self.replies.lock());
+            for piece in pieces {
+                let range = at..at + piece.length;
+                at = range.end;
+                if matches!(piece.tag, b'D' | b'd') {
+                    let of = if piece.first { replies.front() } else { None };
+                    answers.add(range, Answered { of, ..Answered::default() });
+                } else {
+                    let message = bytes.get(range.clone()).unwrap_or_default();
+                    check(piece.tag, message)?;
+                    let answered = replies.answer(message, now).map_err(End::TargetMalformed)?;
+                    answers.add(range, answered);
+                }
+            }
+        }
+        let (bytes, events) = answers.finish(bytes);
         let masked = self.gate.mask(bytes);
         let released = self.gate.release(masked, |release, bytes| {
-            for answer in &answers {
-                match answer {
+            for event in &events {
+                match event {
                     Answer::Data(range, of) => {
                         release.data(bytes.get(range.clone()).unwrap_or_default(), *of);
                     }
@@ -223,41 +213,72 @@ impl Relay {
         })?;
         Ok(released)
     }
+}
 
-    /// Sorts the messages by the command that they answer.
-    fn read_answers(&self, bytes: &Bytes, pieces: &[Piece]) -> Result<Vec<Answer>, End> {
-        let now = Instant::now();
-        let mut replies = self.replies.lock();
-        let mut answers = Vec::new();
-        let (mut run, mut run_of) = (0..0, None);
-        let mut at = 0;
-        for piece in pieces {
-            let range = at..at + piece.length;
-            at = range.end;
-            let (of, ended) = if matches!(piece.tag, b'D' | b'd') {
-                (if piece.first { replies.front() } else { None }, Vec::new())
-            } else {
-                let message = bytes.get(range.clone()).unwrap_or_default();
-                check(piece.tag, message)?;
-                let answered = replies.answer(message, now).map_err(End::TargetMalformed)?;
-                (answered.of, answered.ended)
-            };
-            if of.is_some() && run_of.is_some() && of != run_of {
-                answers.push(Answer::Data(run.clone(), run_of));
-                run = range.start..range.start;
-            }
-            run.end = range.end;
-            run_of = of.or(run_of);
-            if !ended.is_empty() {
-                answers.push(Answer::Data(run.clone(), run_of));
-                answers.extend(ended.into_iter().map(|(of, outcome)| Answer::Ended(of, outcome)));
-                (run, run_of) = (range.end..range.end, None);
+/// Enters the client's messages into recording and queue, under one append.
+struct Entering<'e, 'g, 'b> {
+    admission: &'e mut Admission<'g, 'b>,
+    replies: &'e mut Replies,
+    gate: &'e Gate,
+    now: Instant,
+    /// A run of messages that are no commands: recorded as one event.
+    plain: Range<usize>,
+}
+
+impl Entering<'_, '_, '_> {
+    fn enter(&mut self, messages: &[(Range<usize>, Message<'_>)]) -> Result<(), Malformed> {
+        for (range, message) in messages {
+            match (command::of(message), message) {
+                (Some(decoded), _) => {
+                    self.end_run(range.end);
+                    self.command(range.clone(), message, &decoded)?;
+                }
+                (None, Message::FunctionCall) => {
+                    self.end_run(range.end);
+                    self.admission.note("refused", "the function call message".to_owned());
+                    self.admission.instead(&refusal::failing_query());
+                    let words = Objection::FunctionCall.to_words();
+                    self.replies.expect(message, 0, self.now, Some(words))?;
+                }
+                (None, _) => {
+                    self.replies.expect(message, 0, self.now, None)?;
+                    self.plain.end = range.end;
+                }
             }
         }
+        self.end_run(0);
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        range: Range<usize>,
+        message: &Message<'_>,
+        decoded: &Decoded,
+    ) -> Result<(), Malformed> {
+        let basis = self.replies.basis(message);
+        let (of, ruling) = self.admission.command(range, &decoded.command, basis, decoded.withheld);
+        let refused = match ruling {
+            Ruling::Passes => None,
+            Ruling::Refused(decision) => {
+                self.admission.instead(&match message {
+                    Message::Query { .. } => refusal::failing_query(),
+                    // Also for Bind and Execute: whatever fails makes the server skip to the Sync.
+                    _ => refusal::failing_parse(),
+                });
+                let reason = decision.reason().map(str::to_owned);
+                Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
+            }
+        };
+        self.replies.expect(message, of, self.now, refused)
+    }
+
+    /// Records the run so far; the next one begins at `next`.
+    fn end_run(&mut self, next: usize) {
+        let run = std::mem::replace(&mut self.plain, next..next);
         if !run.is_empty() {
-            answers.push(Answer::Data(run, run_of));
+            self.admission.data(run, None);
         }
-        Ok(answers)
     }
 }
 
@@ -265,6 +286,63 @@ impl Relay {
 enum Answer {
     Data(Range<usize>, Option<Sequence>),
     Ended(Sequence, Outcome),
+}
+
+/// The server's messages sorted by the command that they answer.
+#[derive(Default)]
+struct Answers {
+    events: Vec<Answer>,
+    run: Range<usize>,
+    of: Option<Sequence>,
+    /// What the client is told instead of a message.
+    instead: Vec<(Range<usize>, Words)>,
+}
+
+impl Answers {
+    fn add(&mut self, range: Range<usize>, answered: Answered) {
+        let Answered { of, ended, instead } = answered;
+        if of.is_some() && self.of.is_some() && of != self.of {
+            self.end_run(range.start);
+        }
+        self.run.end = range.end;
+        self.of = of.or(self.of);
+        self.instead.extend(instead.map(|words| (range.clone(), words)));
+        if !ended.is_empty() {
+            self.end_run(range.end);
+            self.events.extend(ended.into_iter().map(|(of, outcome)| Answer::Ended(of, outcome)));
+        }
+    }
+
+    fn end_run(&mut self, next: usize) {
+        let run = std::mem::replace(&mut self.run, next..next);
+        let of = self.of.take();
+        if !run.is_empty() {
+            self.events.push(Answer::Data(run, of));
+        }
+    }
+
+    /// The bytes for the client, and the events that tell of them.
+    fn finish(mut self, bytes: Bytes) -> (Bytes, Vec<Answer>) {
+        self.end_run(0);
+        if self.instead.is_empty() {
+            return (bytes, self.events);
+        }
+        let mut told = BytesMut::with_capacity(bytes.len());
+        let mut instead = self.instead.into_iter().peekable();
+        for event in &mut self.events {
+            let Answer::Data(run, _) = event else { continue };
+            let start = told.len();
+            let mut at = run.start;
+            while let Some((range, words)) = instead.next_if(|(range, _)| range.start < run.end) {
+                told.extend_from_slice(bytes.get(at..range.start).unwrap_or_default());
+                told.extend_from_slice(words.as_bytes());
+                at = range.end;
+            }
+            told.extend_from_slice(bytes.get(at..run.end).unwrap_or_default());
+            *run = start..told.len();
+        }
+        (told.freeze(), self.events)
+    }
 }
 
 /// Refuses messages of unknown kind, and an encoding that the request view could not read.

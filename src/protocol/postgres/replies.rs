@@ -17,6 +17,8 @@ use crate::decode::postgres::backend::{self, TransactionStatus};
 use crate::decode::postgres::frontend::{Message, Named};
 use crate::recording::{CommandError, Outcome, Sequence};
 
+use super::refusal::{NO_SQL_CODE, Words};
+
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
 /// at the latest after 1,638 of the shortest replies, so waiting at this bound always ends.
 const MAX_OUTSTANDING: usize = 16_384;
@@ -30,14 +32,16 @@ const MAX_NAMES: usize = 65_536;
 enum Expected {
     /// Results and `ReadyForQuery`, for a Query message.
     Query(Running),
-    /// `ParseComplete`.
-    Parse { of: Sequence, name: Box<str> },
+    /// `ParseComplete`, or the answer to what stands for a refused Parse.
+    Parse { of: Sequence, name: Box<str>, refused: Option<Words> },
     /// `BindComplete`.
     Bind { of: Sequence, portal: Box<str> },
     /// `RowDescription` or `NoData`, maybe behind `ParameterDescription`.
     Describe,
     /// Rows, and one of the messages that end an Execute.
     Execute(Running),
+    /// An error and `ReadyForQuery`, for what stands for a function call message.
+    FunctionCall { refused: Option<Words> },
     /// `CloseComplete`.
     Close(Name),
     /// `ReadyForQuery`.
@@ -51,6 +55,8 @@ struct Running {
     of: Sequence,
     since: Instant,
     outcome: Outcome,
+    /// What the client is told instead of the server's error, where the command was refused.
+    refused: Option<Words>,
 }
 
 #[derive(Debug)]
@@ -60,12 +66,14 @@ enum Name {
 }
 
 /// What an answer of the server meant.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Answered {
     /// The command that it belongs to.
     pub(super) of: Option<Sequence>,
     /// Commands that it ended.
     pub(super) ended: Vec<(Sequence, Outcome)>,
+    /// What the client is told instead.
+    pub(super) instead: Option<Words>,
 }
 
 /// All that a session knows of its server.
@@ -114,7 +122,7 @@ impl Replies {
         match message {
             Message::Bind(bind) => {
                 let pending = self.expected.iter().rev().find_map(|expected| match expected {
-                    Expected::Parse { of, name } if **name == *bind.statement => Some(*of),
+                    Expected::Parse { of, name, .. } if **name == *bind.statement => Some(*of),
                     _ => None,
                 });
                 pending.or_else(|| self.statements.get(bind.statement).copied())
@@ -131,23 +139,28 @@ impl Replies {
     }
 
     /// Enters a message that is about to be forwarded; `of` is its recorded command's sequence,
-    /// 0 for messages that are no commands.
+    /// 0 for messages that are no commands. `refused` is what the client will be told when
+    /// something that fails is forwarded in the message's place.
     pub(super) fn expect(
         &mut self,
         message: &Message<'_>,
         of: Sequence,
         since: Instant,
+        refused: Option<Words>,
     ) -> Result<(), Malformed> {
         if self.statements.len().max(self.portals.len()) > MAX_NAMES {
             return Err(Malformed("too many prepared statements or portals"));
         }
-        let running = || Running { of, since, outcome: Outcome::default() };
+        let running = |refused| Running { of, since, outcome: Outcome::default(), refused };
         let expected = match message {
-            Message::Query { .. } => Expected::Query(running()),
-            Message::Parse { statement, .. } => Expected::Parse { of, name: (*statement).into() },
+            Message::Query { .. } => Expected::Query(running(refused)),
+            Message::FunctionCall => Expected::FunctionCall { refused },
+            Message::Parse { statement, .. } => {
+                Expected::Parse { of, name: (*statement).into(), refused }
+            }
             Message::Bind(bind) => Expected::Bind { of, portal: bind.portal.into() },
             Message::Describe(_) => Expected::Describe,
-            Message::Execute { .. } => Expected::Execute(running()),
+            Message::Execute { .. } => Expected::Execute(running(refused)),
             Message::Close(Named::Statement(name)) => {
                 Expected::Close(Name::Statement((*name).into()))
             }
@@ -175,10 +188,11 @@ impl Replies {
     /// Holds one whole message of the server (never `DataRow` or `CopyData`) against the queue.
     pub(super) fn answer(&mut self, message: &[u8], now: Instant) -> Result<Answered, Malformed> {
         let mut ended = Vec::new();
+        let mut instead = None;
         let of = self.front();
         match message.first().copied().unwrap_or(0) {
             b'1' => {
-                if let Some(Expected::Parse { of, name }) = self.pop_if(is_parse) {
+                if let Some(Expected::Parse { of, name, .. }) = self.pop_if(is_parse) {
                     self.statements.insert(name, of);
                 }
             }
@@ -203,17 +217,33 @@ impl Replies {
             b'I' => self.complete("EMPTY", now, &mut ended),
             b's' => self.complete("SUSPENDED", now, &mut ended),
             b'G' => self.copy_in_began(),
-            b'E' => self.failed(backend::report(message)?, now, &mut ended),
+            b'E' => {
+                let report = backend::report(message)?;
+                instead = self.refusal().filter(|_| report.code == NO_SQL_CODE);
+                self.failed(report, now, &mut ended);
+            }
             b'Z' => self.ready(backend::ready_for_query(message)?, now, &mut ended),
             _ => {}
         }
-        Ok(Answered { of, ended })
+        Ok(Answered { of, ended, instead })
     }
 
     /// The command whose results are next, if it is one that gives results.
     pub(super) fn front(&self) -> Option<Sequence> {
         match self.expected.iter().find(|e| !matches!(e, Expected::CopyEnd)) {
             Some(Expected::Query(running) | Expected::Execute(running)) => Some(running.of),
+            _ => None,
+        }
+    }
+
+    /// What the client is told instead of an error that comes now.
+    fn refusal(&mut self) -> Option<Words> {
+        self.pop_if(|_| false);
+        match self.expected.front_mut() {
+            Some(Expected::Query(running) | Expected::Execute(running)) => running.refused.take(),
+            Some(Expected::Parse { refused, .. } | Expected::FunctionCall { refused }) => {
+                refused.take()
+            }
             _ => None,
         }
     }
@@ -262,7 +292,7 @@ impl Replies {
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => running.outcome.error = Some(error),
             // An error at the Sync itself: the commit failed. ReadyForQuery still follows.
-            Some(Expected::Sync) | None => {}
+            Some(Expected::Sync | Expected::FunctionCall { .. }) | None => {}
             Some(_) => self.skip_to_sync(error, now, ended),
         }
     }
@@ -285,9 +315,12 @@ impl Replies {
                 }
                 Expected::Query(running) | Expected::Execute(running) => running,
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
-                    Running { of, since: now, outcome: Outcome::default() }
+                    Running { of, since: now, outcome: Outcome::default(), refused: None }
                 }
-                Expected::Describe | Expected::Close(_) | Expected::CopyEnd => {
+                Expected::Describe
+                | Expected::Close(_)
+                | Expected::FunctionCall { .. }
+                | Expected::CopyEnd => {
                     error = None;
                     continue;
                 }
@@ -314,7 +347,7 @@ impl Replies {
         while let Some(expected) = self.expected.pop_front() {
             match expected {
                 Expected::Query(running) => return ended.push(running.end(now)),
-                Expected::Sync => return,
+                Expected::Sync | Expected::FunctionCall { .. } => return,
                 _ => {}
             }
         }
@@ -350,6 +383,7 @@ mod tests {
     use super::*;
     use crate::decode::postgres::frame::message as frame;
     use crate::decode::postgres::frontend::Bind;
+    use crate::protocol::postgres::refusal::Objection;
 
     fn bind<'a>(portal: &'a str, statement: &'a str) -> Message<'a> {
         let (parameters, result_formats) = (Vec::new(), Vec::new());
@@ -361,7 +395,7 @@ mod tests {
     /// Forwards messages; the nth is recorded as sequence n.
     fn forward(replies: &mut Replies, messages: &[Message<'_>]) {
         for (of, message) in (0..).zip(messages) {
-            replies.expect(message, of, Instant::now()).unwrap();
+            replies.expect(message, of, Instant::now(), None).unwrap();
         }
     }
 
@@ -433,7 +467,7 @@ mod tests {
         forward(&mut replies, &[parse("a"), Message::Sync]);
         answer(&mut replies, b'1', b"");
         answer(&mut replies, b'Z', b"I");
-        replies.expect(&parse("a"), 7, Instant::now()).unwrap();
+        replies.expect(&parse("a"), 7, Instant::now(), None).unwrap();
         assert_eq!(replies.basis(&bind("", "a")), Some(7), "the pending one is next");
         answer(&mut replies, b'E', ERROR);
         assert_eq!(replies.basis(&bind("", "a")), Some(0));
@@ -470,6 +504,21 @@ mod tests {
         assert!(!replies.is_idle());
         answer(&mut replies, b'Z', b"I");
         assert!(replies.is_idle());
+    }
+
+    #[test]
+    fn a_refused_command_answers_with_the_refusal_and_only_for_its_own_error() {
+        let refusal = || Some(Objection::FunctionCall.to_words());
+        let mut replies = Replies::new();
+        replies.expect(&Message::FunctionCall, 0, Instant::now(), refusal()).unwrap();
+        let cancelled = frame(b'E', b"C57014\0Mcancelled\0\0");
+        assert!(replies.answer(&cancelled, Instant::now()).unwrap().instead.is_none());
+
+        let mut replies = Replies::new();
+        replies.expect(&parse("a"), 0, Instant::now(), refusal()).unwrap();
+        let syntax = frame(b'E', b"C42601\0Mno\0\0");
+        assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_some());
+        assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_none());
     }
 
     #[test]
