@@ -1,0 +1,97 @@
+//! `portcullis recording`: what can be done with a recording's file.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use crate::recording::{self, Report, State};
+
+/// Prove what recordings are worth.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Verify(Verify),
+}
+
+/// Prove that a recording is what was written.
+///
+/// Holds every byte against the chain of hashes, and the seal against the ledger of the directory
+/// that the recording stands in. Fails for a recording that is not sealed.
+#[derive(Debug, Args)]
+struct Verify {
+    /// The recording's file, SESSION.rec.
+    path: PathBuf,
+    /// Another ledger to hold it against.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Accept a recording that is not sealed yet.
+    #[arg(long)]
+    allow_open: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let Command::Verify(options) = &options.command;
+    let path = options.path.display();
+    let report = recording::verify(&options.path, options.ledger.as_deref())
+        .with_context(|| format!("cannot verify {path}"))?;
+    let mut out = io::stdout().lock();
+    if options.json {
+        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        tell(&mut out, &report)?;
+    }
+    match (&report.wrong, report.state) {
+        (Some(wrong), _) => {
+            bail!("{path} is not what was written: {}", wrong.to_string().escape_debug())
+        }
+        (None, State::Open) if !options.allow_open => {
+            bail!("{path} is open, not sealed (--allow-open accepts that)")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let Report { blocks, events, file_bytes, raw_bytes, missing_events, .. } = report;
+    let amount = format!(
+        "{events} events in {blocks} blocks, {file_bytes} bytes ({raw_bytes} before compression)"
+    );
+    match report.state {
+        State::Whole => {
+            let how = report.how.as_deref().unwrap_or_default().escape_debug();
+            writeln!(out, "whole: {amount}; ended by: {how}")?;
+            writeln!(out, "proved: this recording is what was written, from first event to seal")?;
+            if report.ledger {
+                writeln!(out, "proved: the ledger has the same seal")?;
+            } else {
+                writeln!(out, "not proved: that the ledger knows it; there was none")?;
+            }
+            writeln!(out, "not proved: who wrote it (seals are not signed yet)")?;
+            writeln!(out, "not proved: that no other recording is missing")?;
+        }
+        State::Open => {
+            writeln!(out, "open, not sealed: {amount}")?;
+            writeln!(out, "proved: what is in blocks is what was written")?;
+            writeln!(out, "not proved: that nothing was cut from its end")?;
+        }
+        State::Wrong => writeln!(out, "wrong; before that: {amount}")?,
+    }
+    if report.interrupted {
+        writeln!(out, "note: its gateway died; it was sealed as it was found")?;
+    }
+    if *missing_events > 0 {
+        writeln!(out, "note: {missing_events} events are missing where the recording says so")?;
+    }
+    Ok(())
+}

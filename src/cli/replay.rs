@@ -1,0 +1,150 @@
+//! `portcullis replay`: shows a recording in the terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::recording::{Event, Kind, Reader, rfc3339};
+use crate::replay::{self, Pace, ReplayError};
+
+/// Show a recording in the terminal: commands, decisions, rows.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The recording's file, SESSION.rec.
+    path: PathBuf,
+    /// Keep the recorded timing, N times as fast.
+    #[arg(long, value_name = "N", value_parser = speed)]
+    speed: Option<f64>,
+    /// Wait for Enter or space before each command; q ends.
+    #[arg(long)]
+    step: bool,
+    /// Rows shown of each result.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    rows: usize,
+    /// No colours, on a terminal too; the environment variable `NO_COLOR` says the same.
+    #[arg(long)]
+    no_color: bool,
+    /// Print every event as a line of JSON instead; bytes are base64.
+    #[arg(long, conflicts_with_all = ["speed", "step"])]
+    json: bool,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let shown = options.path.display();
+    let reader = Reader::open(&options.path).with_context(|| format!("cannot replay {shown}"))?;
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    if options.step && !(terminal && io::stdin().is_terminal()) {
+        bail!("--step needs a terminal; leave it out, or use --speed");
+    }
+    let mut out = io::BufWriter::new(stdout.lock());
+    let played = if options.json {
+        json(reader, &mut out)
+    } else {
+        let no_colour =
+            options.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let size = terminal.then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+        let look = replay::Options {
+            colour: terminal && !no_colour,
+            rows: options.rows,
+            width: size.map(|size| size.ws_col).filter(|width| *width > 0),
+        };
+        let mut pace = Keyboard { speed: options.speed, step: options.step };
+        replay::play(reader, &mut out, &look, &mut pace)
+    };
+    // What came before a damage is shown before the damage is told.
+    let flushed = out.flush();
+    match played {
+        Err(ReplayError::Io(error)) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| format!("cannot replay {shown} to its end")),
+        Ok(()) => Ok(flushed?),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed >= 0.0 => Ok(speed),
+        _ => Err("a number from 0; 2 is twice as fast, 0 does not wait".to_owned()),
+    }
+}
+
+fn json(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
+    for event in reader {
+        serde_json::to_writer(&mut *out, &shape(&event?)).map_err(io::Error::from)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn shape(event: &Event) -> serde_json::Value {
+    let base64 = || STANDARD.encode(&event.payload).into();
+    let (name, payload) = match event.kind {
+        Kind::Data => ("data", base64()),
+        _ => match serde_json::from_slice(&event.payload) {
+            Ok(json) => ("payload", json),
+            Err(_) => ("data", base64()),
+        },
+    };
+    let mut shape = serde_json::json!({
+        "sequence": event.sequence,
+        "at": rfc3339(event.wall_us),
+        "monotonic_us": event.monotonic_us,
+        "direction": event.direction,
+        "kind": event.kind,
+        "of": event.of,
+    });
+    if let Some(object) = shape.as_object_mut() {
+        object.insert(name.to_owned(), payload);
+    }
+    shape
+}
+
+/// The person at the terminal.
+struct Keyboard {
+    speed: Option<f64>,
+    step: bool,
+}
+
+impl Pace for Keyboard {
+    fn passed(&mut self, recorded: Duration) -> io::Result<()> {
+        if let Some(speed) = self.speed.filter(|speed| *speed > 0.0) {
+            let wait = Duration::try_from_secs_f64(recorded.as_secs_f64() / speed);
+            std::thread::sleep(wait.unwrap_or(Duration::MAX));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> io::Result<bool> {
+        if !self.step {
+            return Ok(true);
+        }
+        loop {
+            match key()? {
+                None | Some(b'q' | b'Q' | 3 | 4) => return Ok(false),
+                Some(b' ' | b'\r' | b'\n') => return Ok(true),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// One key, without its echo. The terminal's signals are off for that moment, so that none
+/// leaves it without echo; Ctrl-C comes as 3.
+fn key() -> io::Result<Option<u8>> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut raw = before.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+    tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+    let mut byte = [0];
+    let read = rustix::io::read(&stdin, &mut byte);
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    let [byte] = byte;
+    Ok((read? == 1).then_some(byte))
+}
