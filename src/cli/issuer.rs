@@ -29,19 +29,14 @@ pub(super) struct Options {
     allow_remote: bool,
 }
 
+/// What was asked for, on the command line or in the settings, cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct BadOptions(String);
+
 /// Serves until SIGINT or SIGTERM. Prints the issuer's URL to standard output once it does.
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    if !options.listen.ip().is_loopback() && !options.allow_remote {
-        anyhow::bail!(
-            "{} is not loopback: whoever reaches the development issuer can be anybody; \
-             --allow-remote if that is meant",
-            options.listen
-        );
-    }
     let settings = settings(&options)?;
-    if options.listen.ip().is_unspecified() && settings.url.is_none() {
-        anyhow::bail!("{} is no address to reach: give --url as clients see it", options.listen);
-    }
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -61,20 +56,33 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(options: &Options) -> anyhow::Result<Settings> {
+fn settings(options: &Options) -> Result<Settings, BadOptions> {
     let (text, name) = match &options.config {
         None => (BUILT_IN.to_owned(), "the built-in settings".to_owned()),
         Some(path) => {
             let name = path.display().to_string();
-            (std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?, name)
+            let read = std::fs::read_to_string(path);
+            (read.map_err(|error| BadOptions(format!("cannot read {name}: {error}")))?, name)
         }
     };
-    let mut settings = Settings::parse(&text).with_context(|| name.clone())?;
+    let bad = |error| BadOptions(format!("{name}: {error}"));
+    let mut settings = Settings::parse(&text).map_err(bad)?;
     if options.url.is_some() {
         settings.url.clone_from(&options.url);
     }
     if options.key_file.is_some() {
         settings.key_file.clone_from(&options.key_file);
     }
-    settings.checked().with_context(|| name)
+    let (listen, ip) = (options.listen, options.listen.ip());
+    if !ip.is_loopback() && !options.allow_remote {
+        return Err(BadOptions(format!(
+            "{listen} is not loopback: whoever reaches the development issuer can be anybody; \
+             --allow-remote if that is meant"
+        )));
+    }
+    if ip.is_unspecified() && settings.url.is_none() {
+        let problem = format!("{listen} is no address to reach: give --url as clients see it");
+        return Err(BadOptions(problem));
+    }
+    settings.checked().map_err(bad)
 }

@@ -91,6 +91,8 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let configuration = error.is::<Mistakes>() || error.is::<logging::BadFilter>();
+    let configuration = error.is::<Mistakes>()
+        || error.is::<logging::BadFilter>()
+        || error.is::<issuer::BadOptions>();
     if configuration { USAGE_OR_CONFIGURATION } else { FAILED }
 }
