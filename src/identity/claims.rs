@@ -14,7 +14,7 @@ use crate::config::{ClaimPath, Issuer, TokenKind};
 
 /// How far an issuer's clock may be ahead of ours, for `iat` and `nbf`. There is none for `exp`:
 /// a session would end the moment it began.
-pub(super) const LEEWAY: Duration = Duration::from_secs(30);
+const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The longest subject, user name or label, in bytes: OpenID Connect Core section 2 bounds `sub`.
 const MAX_NAME: usize = 255;

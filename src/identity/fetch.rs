@@ -21,7 +21,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How long one document may take, from the name lookup to the last byte.
-pub(super) const FETCH_TIME: Duration = Duration::from_secs(5);
+const FETCH_TIME: Duration = Duration::from_secs(5);
 
 /// The largest document that is read: the biggest providers' key sets are tens of kilobytes.
 const MAX_BODY: usize = 1024 * 1024;

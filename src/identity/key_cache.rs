@@ -22,13 +22,13 @@ use super::keys::{Checked, KeySet, Signed};
 use super::token::{Unverified, refuse, shown};
 
 /// How often keys are fetched unasked: the longest that a removed key goes on working.
-pub(super) const REFRESH: Duration = Duration::from_secs(5 * 60);
+const REFRESH: Duration = Duration::from_secs(5 * 60);
 
 /// How soon a failed fetch is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// How close two refreshes may begin, whatever tokens arrive.
-pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(5);
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a token waits for keys that its issuer may just have published: one interval and an
 /// ordinary fetch.
@@ -37,7 +37,7 @@ const WAIT: Duration = Duration::from_secs(8);
 /// How long keys serve when their issuer cannot be reached. An issuer that is down makes no new
 /// tokens, and those already out mostly live for an hour; but who can cut us off from the issuer
 /// must not keep a withdrawn key alive for long.
-pub(super) const MAX_STALE: Duration = Duration::from_secs(4 * 60 * 60);
+const MAX_STALE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Where keys come from.
 pub(super) trait KeySource: Debug + Send + Sync {
