@@ -9,7 +9,9 @@ mod gateway;
 mod issuer;
 mod logging;
 mod output;
+mod recording;
 mod reload;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
@@ -39,6 +41,8 @@ enum Command {
     Serve(serve::Options),
     Check(check::Options),
     Reload(reload::Options),
+    Replay(replay::Options),
+    Recording(recording::Options),
     Issuer(issuer::Options),
     Completions(completions::Options),
 }
@@ -85,6 +89,8 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Reload(options) => reload::run(options).await,
+        Command::Replay(options) => replay::run(&options),
+        Command::Recording(options) => recording::run(&options),
         Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }
