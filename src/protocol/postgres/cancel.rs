@@ -1,7 +1,8 @@
 //! Cancel requests: which session a key belongs to, and the way to that session's server.
 //!
-//! The client's key is the gateway's own, so the target's never leaves the gateway. A cancel
-//! request is not answered, whatever becomes of it. Clients older than libpq 17 send it without
+//! The client is told the server's own process id, which it may compare with `pg_backend_pid()`
+//! or with the sender of a notification, but a key of the gateway's: the target's never leaves
+//! the gateway. A cancel request is not answered, whatever becomes of it. Clients older than libpq 17 send it without
 //! TLS, so it is taken without; the key can do nothing but cancel.
 
 use std::collections::HashMap;
@@ -22,10 +23,11 @@ const KEY_3_0: usize = 4;
 /// The key's length for clients of protocol 3.2.
 const KEY_3_2: usize = 32;
 
-/// The open sessions by the process id that their clients were told.
+/// The open sessions by the process id that their clients were told. Two targets may have
+/// processes of the same id; the key tells them apart.
 #[derive(Debug, Default)]
 pub(super) struct Cancels {
-    sessions: Mutex<HashMap<u32, Arc<Cancellable>>>,
+    sessions: Mutex<HashMap<u32, Vec<Arc<Cancellable>>>>,
 }
 
 #[derive(Debug)]
@@ -62,17 +64,8 @@ impl CancelKey {
         let mut key = Zeroizing::new(vec![0; if minor >= 2 { KEY_3_2 } else { KEY_3_0 }]);
         rand::fill(&mut key).map_err(|_| NoRandomness)?;
         let session = Arc::new(Cancellable { key, upstream, gate, busy: AtomicBool::new(false) });
-        let mut sessions = cancels.sessions.lock();
-        let process_id = loop {
-            let mut bytes = [0; 4];
-            rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
-            // Clients keep it in a signed integer, and 0 looks like none.
-            let id = u32::from_be_bytes(bytes) >> 1;
-            if id != 0 && !sessions.contains_key(&id) {
-                break id;
-            }
-        };
-        sessions.insert(process_id, Arc::clone(&session));
+        let process_id = session.upstream.process_id().unwrap_or(0);
+        cancels.sessions.lock().entry(process_id).or_default().push(Arc::clone(&session));
         Ok(Self { cancels: Arc::clone(cancels), process_id, session })
     }
 
@@ -84,19 +77,30 @@ impl CancelKey {
 
 impl Drop for CancelKey {
     fn drop(&mut self) {
-        self.cancels.sessions.lock().remove(&self.process_id);
+        let mut sessions = self.cancels.sessions.lock();
+        if let Some(same_id) = sessions.get_mut(&self.process_id) {
+            same_id.retain(|session| !Arc::ptr_eq(session, &self.session));
+            if same_id.is_empty() {
+                sessions.remove(&self.process_id);
+            }
+        }
     }
 }
 
 impl Cancels {
     /// Passes a cancel request on to the server of the session it names, if the key is right.
     pub(super) async fn pass_on(&self, request: &CancelRequest) {
-        let session = self.sessions.lock().get(&request.process_id).cloned();
-        let Some(session) = session else { return };
-        if constant_time::verify_slices_are_equal(&session.key, &request.key).is_err() {
-            tracing::warn!(process_id = request.process_id, "cancel request with a wrong key");
-            return;
-        }
+        let same_id = self.sessions.lock().get(&request.process_id).cloned().unwrap_or_default();
+        let right = |session: &&Arc<Cancellable>| {
+            constant_time::verify_slices_are_equal(&session.key, &request.key).is_ok()
+        };
+        let Some(session) = same_id.iter().find(right) else {
+            let process_id = request.process_id;
+            return tracing::warn!(
+                process_id,
+                "cancel request for no session, or with a wrong key"
+            );
+        };
         if session.busy.swap(true, Ordering::AcqRel) {
             return;
         }

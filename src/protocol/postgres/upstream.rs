@@ -174,6 +174,12 @@ struct CancelTarget {
 }
 
 impl CancelHandle {
+    /// The process that serves the connection, when the server named one.
+    pub fn process_id(&self) -> Option<u32> {
+        let key = self.0.key.as_ref()?;
+        key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+
     /// Asks the server to cancel, over a connection of its own with the same TLS, in 10 seconds
     /// at most. Whether anything was cancelled shows only on the connection it ran on. Dropped
     /// halfway, the server may or may not have heard it.
