@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +13,7 @@ use crate::decode::postgres::startup::{self, CancelRequest, FirstPacket, MAX_STA
 use crate::decode::postgres::{Malformed, frontend};
 use crate::secret::Secret;
 
+use super::GOODBYE;
 use super::refusal::{self, Refusal, Words};
 use super::stream::Stream;
 
@@ -28,10 +28,8 @@ pub const ALPN: &[u8] = b"postgresql";
 /// The first byte of a TLS handshake record: the client speaks TLS without asking first.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// How long a client that is turned away may take to read why.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// How much of what it still sends is thrown away meanwhile, so that no reset overtakes the
-/// answer; in bytes.
+/// How much of what a client that is turned away still sends is thrown away, so that no reset
+/// overtakes the answer; in bytes.
 const GOODBYE_BYTES: usize = 1 << 20;
 
 /// Why no session came of a connection.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::access;
@@ -40,6 +41,9 @@ use refusal::Refusal;
 use session::Session;
 use stream::Stream;
 use upstream::{Connector, ProtocolVersion, Upstream, UpstreamError};
+
+/// How long a client may take to read the gateway's last words.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What every Postgres session needs of the gateway.
 #[derive(Debug)]
@@ -109,7 +113,12 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
         return;
     };
     let opened = match purpose {
-        Ok(Purpose::Cancel(request)) => return context.sessions.cancels.pass_on(&request).await,
+        Ok(Purpose::Cancel(request)) => {
+            context.sessions.cancels.pass_on(&request).await;
+            // The client waits for the end, and takes one without TLS' own for a failure.
+            let _closed = timeout(GOODBYE, stream.shutdown()).await;
+            return;
+        }
         Ok(Purpose::Session(packet)) => {
             let opening = open(&mut stream, &packet, client, &context);
             match timeout(HANDSHAKE_DEADLINE, opening).await {

@@ -13,10 +13,7 @@ use super::refusal;
 use super::relay::{Outgoing, Relay};
 use super::stream::Stream;
 use super::upstream::CancelHandle;
-use super::{Context, OpenSession};
-
-/// How long the client may take to read the session's last words.
-const GOODBYE: Duration = Duration::from_secs(2);
+use super::{Context, GOODBYE, OpenSession};
 
 /// How long a cancelled command gets to tell the client so.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
