@@ -220,9 +220,10 @@ impl Recording {
     /// When the disk refused; the recording takes no more events then.
     pub async fn committed(&self) -> Result<(), RecordingFailure> {
         let Some(commits) = &self.0.shared.commits else { return Ok(()) };
-        let result = match self.0.to_sync()? {
-            None => Ok(()),
-            Some(_) => commits.wait_for(&self.0).await,
+        let result = match self.0.to_sync() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => commits.wait_for(&self.0).await,
+            Err(failure) => Err(failure),
         };
         match (self.0.on_failure, result) {
             (OnRecordingFailure::Continue, Err(_)) => Ok(()),
@@ -235,7 +236,7 @@ impl Recording {
     /// # Errors
     /// When the seal could not be written now; the store goes on trying.
     pub fn close(&self, closed: &Closed) -> Result<(), RecordingFailure> {
-        self.0.end(closed, false)
+        self.0.end(closed)
     }
 }
 
@@ -362,13 +363,13 @@ impl Inner {
         }
     }
 
-    fn end(&self, closed: &Closed, interrupted: bool) -> Result<(), RecordingFailure> {
+    fn end(&self, closed: &Closed) -> Result<(), RecordingFailure> {
         let mut state = self.state.lock();
         if state.files.is_none() {
             return Err(RecordingFailure::Closed);
         }
         let stamp = Stamp::since(self.started);
-        let sealed = state.seal(&self.shared, stamp, closed, interrupted);
+        let sealed = state.seal(&self.shared, stamp, closed);
         let gap = state.outage.take().map(|outage| outage.gap);
         let Some(mut files) = state.files.take() else { return Err(RecordingFailure::Closed) };
         state.pending = Pending::default();
@@ -379,7 +380,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         finished.map_err(|error| {
-            let ending = Ending { closed: closed.clone(), interrupted, gap, stamp };
+            let ending = Ending { closed: closed.clone(), gap, stamp };
             self.shared.seal_later(self.session, Standing::Opened, ending, &error);
             RecordingFailure::Io(error.to_string())
         })
@@ -390,7 +391,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if self.state.get_mut().files.is_some() {
             // A failure is logged and tried again by the store.
-            let _later = self.end(&Closed::interrupted(), true);
+            let _later = self.end(&Closed::interrupted());
         }
     }
 }
@@ -450,9 +451,9 @@ impl State {
         match shared.durability {
             Durability::Process => files.empty_journal(),
             Durability::Disk if files.journal.len() > JOURNAL_BOUND => {
-                // A failure keeps the journal, which is all that is needed.
-                if files.blocks.tail.sync().is_ok() {
-                    files.empty_journal();
+                match files.blocks.tail.sync() {
+                    Ok(()) => files.empty_journal(),
+                    Err(error) => files.unreliable = Some(error.to_string()),
                 }
             }
             Durability::Disk => {}
@@ -461,13 +462,7 @@ impl State {
     }
 
     /// Writes everything pending, the last event and the seal: all of it, or nothing.
-    fn seal(
-        &mut self,
-        shared: &Shared,
-        stamp: Stamp,
-        closed: &Closed,
-        interrupted: bool,
-    ) -> io::Result<Sealed> {
+    fn seal(&mut self, shared: &Shared, stamp: Stamp, closed: &Closed) -> io::Result<Sealed> {
         if let Some(outage) = &self.outage {
             self.pending.gap(stamp, &outage.gap).map_err(io::Error::other)?;
         }
@@ -479,7 +474,7 @@ impl State {
             return Err(io::Error::other(error.clone()));
         }
         shared.with_packer(|packer| {
-            files.blocks.seal(packer, &self.pending, &closed.how, interrupted, stamp.wall_us)
+            files.blocks.seal(packer, &self.pending, &closed.how, stamp.wall_us)
         })
     }
 }

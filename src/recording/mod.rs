@@ -25,6 +25,8 @@ mod refused;
 mod repair;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use appender::{Batch, Recording};
