@@ -113,7 +113,7 @@ impl Batch<'_> {
     ) -> Sequence {
         self.pending.json(self.stamp, kind, direction, of, payload).unwrap_or_else(|error| {
             self.failure = Some(error);
-            self.pending.next_sequence()
+            self.pending.skip()
         })
     }
 }
@@ -129,7 +129,8 @@ impl Recording {
         if shared.usage.bytes() >= shared.max_local {
             return Err(RecordingFailure::StoreFull);
         }
-        let created = Self::create_files(shared, session).and_then(|files| {
+        let created = Self::create_files(shared, session).map_err(RecordingFailure::from);
+        let created = created.and_then(|files| {
             let state = State {
                 files: Some(files),
                 pending: Pending::default(),
@@ -147,17 +148,13 @@ impl Recording {
             });
             let begun = inner
                 .append(OnRecordingFailure::Refuse, first)
-                .map_err(io::Error::other)
-                .and_then(|()| shared.note(Entry::Opened { session }));
+                .and_then(|()| Ok(shared.note(Entry::Opened { session })?));
             if begun.is_err() {
                 inner.abandon();
             }
             begun.map(|()| inner)
         });
-        created.map(Self).map_err(|error| {
-            shared.remove_half_made(session);
-            RecordingFailure::Io(error.to_string())
-        })
+        created.map(Self).inspect_err(|_| shared.remove_half_made(session))
     }
 
     fn create_files(shared: &Shared, session: SessionId) -> io::Result<Files> {
@@ -382,7 +379,7 @@ impl Inner {
         finished.map_err(|error| {
             let ending = Ending { closed: closed.clone(), gap, stamp };
             self.shared.seal_later(self.session, Standing::Opened, ending, &error);
-            RecordingFailure::Io(error.to_string())
+            error.into()
         })
     }
 }
@@ -424,13 +421,12 @@ impl State {
         if let Some(error) = &files.unreliable {
             return Err(RecordingFailure::Io(error.clone()));
         }
-        let written = if length >= DIRECT || self.pending.len() >= BLOCK_TARGET {
-            self.frame(shared)
+        if length >= DIRECT || self.pending.len() >= BLOCK_TARGET {
+            self.frame(shared)?;
         } else {
             files.journal_framed = false;
-            journal::append(&mut files.journal, self.pending.since(mark))
-        };
-        written.map_err(|error| RecordingFailure::Io(error.to_string()))?;
+            journal::append(&mut files.journal, self.pending.since(mark))?;
+        }
         self.raw = raw;
         if !self.pending.is_empty() {
             self.pending_since.get_or_insert_with(Instant::now);

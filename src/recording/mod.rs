@@ -58,3 +58,9 @@ pub enum RecordingFailure {
     #[error("the recording is closed")]
     Closed,
 }
+
+impl From<std::io::Error> for RecordingFailure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}

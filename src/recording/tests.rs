@@ -76,7 +76,8 @@ fn what_a_header_says_holds_or_the_block_is_refused() {
     assert_eq!(events[0].payload, "hi");
     assert_eq!(verify(&forge(&good, |_| {}).path, None).unwrap().state, State::Wrong);
 
-    let changes: [(&str, fn(&mut Header)); 11] = [
+    type Change = (&'static str, fn(&mut Header));
+    let changes: [Change; 11] = [
         ("another number", |h| h.index = 2),
         ("another chain", |h| h.chain = [0; 32]),
         ("another first sequence", |h| h.first_sequence = 1),
