@@ -113,7 +113,7 @@ impl Batch<'_> {
     ) -> Sequence {
         self.pending.json(self.stamp, kind, direction, of, payload).unwrap_or_else(|error| {
             self.failure = Some(error);
-            self.pending.next_sequence()
+            self.pending.skip()
         })
     }
 }
@@ -129,7 +129,8 @@ impl Recording {
         if shared.usage.bytes() >= shared.max_local {
             return Err(RecordingFailure::StoreFull);
         }
-        let created = Self::create_files(shared, session).and_then(|files| {
+        let created = Self::create_files(shared, session).map_err(RecordingFailure::from);
+        let created = created.and_then(|files| {
             let state = State {
                 files: Some(files),
                 pending: Pending::default(),
@@ -147,17 +148,13 @@ impl Recording {
             });
             let begun = inner
                 .append(OnRecordingFailure::Refuse, first)
-                .map_err(io::Error::other)
-                .and_then(|()| shared.note(Entry::Opened { session }));
+                .and_then(|()| Ok(shared.note(Entry::Opened { session })?));
             if begun.is_err() {
                 inner.abandon();
             }
             begun.map(|()| inner)
         });
-        created.map(Self).map_err(|error| {
-            shared.remove_half_made(session);
-            RecordingFailure::Io(error.to_string())
-        })
+        created.map(Self).inspect_err(|_| shared.remove_half_made(session))
     }
 
     fn create_files(shared: &Shared, session: SessionId) -> io::Result<Files> {
@@ -220,9 +217,10 @@ impl Recording {
     /// When the disk refused; the recording takes no more events then.
     pub async fn committed(&self) -> Result<(), RecordingFailure> {
         let Some(commits) = &self.0.shared.commits else { return Ok(()) };
-        let result = match self.0.to_sync()? {
-            None => Ok(()),
-            Some(_) => commits.wait_for(&self.0).await,
+        let result = match self.0.to_sync() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => commits.wait_for(&self.0).await,
+            Err(failure) => Err(failure),
         };
         match (self.0.on_failure, result) {
             (OnRecordingFailure::Continue, Err(_)) => Ok(()),
@@ -235,7 +233,7 @@ impl Recording {
     /// # Errors
     /// When the seal could not be written now; the store goes on trying.
     pub fn close(&self, closed: &Closed) -> Result<(), RecordingFailure> {
-        self.0.end(closed, false)
+        self.0.end(closed)
     }
 }
 
@@ -362,13 +360,13 @@ impl Inner {
         }
     }
 
-    fn end(&self, closed: &Closed, interrupted: bool) -> Result<(), RecordingFailure> {
+    fn end(&self, closed: &Closed) -> Result<(), RecordingFailure> {
         let mut state = self.state.lock();
         if state.files.is_none() {
             return Err(RecordingFailure::Closed);
         }
         let stamp = Stamp::since(self.started);
-        let sealed = state.seal(&self.shared, stamp, closed, interrupted);
+        let sealed = state.seal(&self.shared, stamp, closed);
         let gap = state.outage.take().map(|outage| outage.gap);
         let Some(mut files) = state.files.take() else { return Err(RecordingFailure::Closed) };
         state.pending = Pending::default();
@@ -379,9 +377,9 @@ impl Inner {
             Err(error) => Err(error),
         };
         finished.map_err(|error| {
-            let ending = Ending { closed: closed.clone(), interrupted, gap, stamp };
+            let ending = Ending { closed: closed.clone(), gap, stamp };
             self.shared.seal_later(self.session, Standing::Opened, ending, &error);
-            RecordingFailure::Io(error.to_string())
+            error.into()
         })
     }
 }
@@ -390,7 +388,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if self.state.get_mut().files.is_some() {
             // A failure is logged and tried again by the store.
-            let _later = self.end(&Closed::interrupted(), true);
+            let _later = self.end(&Closed::interrupted());
         }
     }
 }
@@ -423,13 +421,12 @@ impl State {
         if let Some(error) = &files.unreliable {
             return Err(RecordingFailure::Io(error.clone()));
         }
-        let written = if length >= DIRECT || self.pending.len() >= BLOCK_TARGET {
-            self.frame(shared)
+        if length >= DIRECT || self.pending.len() >= BLOCK_TARGET {
+            self.frame(shared)?;
         } else {
             files.journal_framed = false;
-            journal::append(&mut files.journal, self.pending.since(mark))
-        };
-        written.map_err(|error| RecordingFailure::Io(error.to_string()))?;
+            journal::append(&mut files.journal, self.pending.since(mark))?;
+        }
         self.raw = raw;
         if !self.pending.is_empty() {
             self.pending_since.get_or_insert_with(Instant::now);
@@ -450,9 +447,9 @@ impl State {
         match shared.durability {
             Durability::Process => files.empty_journal(),
             Durability::Disk if files.journal.len() > JOURNAL_BOUND => {
-                // A failure keeps the journal, which is all that is needed.
-                if files.blocks.tail.sync().is_ok() {
-                    files.empty_journal();
+                match files.blocks.tail.sync() {
+                    Ok(()) => files.empty_journal(),
+                    Err(error) => files.unreliable = Some(error.to_string()),
                 }
             }
             Durability::Disk => {}
@@ -461,13 +458,7 @@ impl State {
     }
 
     /// Writes everything pending, the last event and the seal: all of it, or nothing.
-    fn seal(
-        &mut self,
-        shared: &Shared,
-        stamp: Stamp,
-        closed: &Closed,
-        interrupted: bool,
-    ) -> io::Result<Sealed> {
+    fn seal(&mut self, shared: &Shared, stamp: Stamp, closed: &Closed) -> io::Result<Sealed> {
         if let Some(outage) = &self.outage {
             self.pending.gap(stamp, &outage.gap).map_err(io::Error::other)?;
         }
@@ -479,7 +470,7 @@ impl State {
             return Err(io::Error::other(error.clone()));
         }
         shared.with_packer(|packer| {
-            files.blocks.seal(packer, &self.pending, &closed.how, interrupted, stamp.wall_us)
+            files.blocks.seal(packer, &self.pending, &closed.how, stamp.wall_us)
         })
     }
 }

@@ -8,7 +8,7 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::{self, CParameter};
 
 use super::encode::MAX_PAYLOAD;
-use super::event::Sequence;
+use super::event::{INTERRUPTED, Sequence};
 use super::pending::{BLOCK_TARGET, Pending, Span};
 use super::tail::Tail;
 
@@ -304,7 +304,6 @@ impl BlockWriter {
         packer: &mut Packer,
         pending: &Pending,
         how: &str,
-        interrupted: bool,
         wall_us: i64,
     ) -> io::Result<Sealed> {
         let len = self.tail.len();
@@ -316,7 +315,7 @@ impl BlockWriter {
             events: place.events,
             raw: place.raw,
             how: how.to_owned(),
-            interrupted,
+            interrupted: how == INTERRUPTED,
             sealed_at: super::clock::rfc3339(wall_us),
             signature: None,
             key: None,
@@ -331,7 +330,7 @@ impl BlockWriter {
             events: seal.events,
             size: self.tail.len(),
             how: seal.how,
-            interrupted,
+            interrupted: seal.interrupted,
         })
     }
 

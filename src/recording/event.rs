@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::policy::{Command, Decision};
 
+/// [`Closed::how`] of a session whose gateway did not live to close it.
+pub(super) const INTERRUPTED: &str = "interrupted";
+
 /// The place of an event in its session, from 0 without gaps.
 pub type Sequence = u64;
 
@@ -253,6 +256,6 @@ pub struct Closed {
 impl Closed {
     /// The end of a session whose gateway did not live to close it.
     pub(super) fn interrupted() -> Self {
-        Self { how: Cow::Borrowed("interrupted"), text: String::new() }
+        Self { how: Cow::Borrowed(INTERRUPTED), text: String::new() }
     }
 }

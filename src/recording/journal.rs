@@ -13,8 +13,8 @@ use crate::names::SessionId;
 pub(super) const HEADER_LEN: usize = 32;
 /// Bytes before a record's events: length and checksum.
 const RECORD_HEAD: usize = 12;
-/// More than any journal grows to; what is longer was not written by a gateway.
-pub(super) const MAX_JOURNAL: u64 = 64 << 20;
+/// Some times what any journal grows to; what is longer was not written by a gateway.
+pub(super) const MAX_JOURNAL: u64 = 16 << 20;
 
 const MAGIC: [u8; 4] = *b"PCJ1";
 /// Format version 1, cipher 0 (none).

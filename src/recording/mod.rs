@@ -25,6 +25,8 @@ mod refused;
 mod repair;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use appender::{Batch, Recording};
@@ -55,4 +57,10 @@ pub enum RecordingFailure {
     /// The recording was closed before.
     #[error("the recording is closed")]
     Closed,
+}
+
+impl From<std::io::Error> for RecordingFailure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
 }

@@ -171,6 +171,13 @@ impl Pending {
         self.count(start, Stamp { monotonic_us: 0, wall_us }, sequences);
     }
 
+    /// Uses up a sequence for an event that could not be encoded; the batch is rolled back.
+    pub(super) fn skip(&mut self) -> Sequence {
+        let sequence = self.next;
+        self.next = self.next.saturating_add(1);
+        sequence
+    }
+
     fn count(&mut self, start: usize, stamp: Stamp, sequences: u64) {
         let first_sequence = self.next;
         self.next = self.next.saturating_add(sequences);

@@ -27,7 +27,6 @@ use crate::names::SessionId;
 #[derive(Debug, Clone)]
 pub(super) struct Ending {
     pub(super) closed: Closed,
-    pub(super) interrupted: bool,
     /// Events that it could not store.
     pub(super) gap: Option<Gap>,
     pub(super) stamp: Stamp,
@@ -37,12 +36,7 @@ impl Ending {
     /// Of a session whose gateway died.
     pub(super) fn interrupted() -> Self {
         let wall_us = clock::wall_us(SystemTime::now());
-        Self {
-            closed: Closed::interrupted(),
-            interrupted: true,
-            gap: None,
-            stamp: Stamp { monotonic_us: 0, wall_us },
-        }
+        Self { closed: Closed::interrupted(), gap: None, stamp: Stamp { monotonic_us: 0, wall_us } }
     }
 }
 
@@ -193,20 +187,20 @@ impl Repair<'_> {
         let Some(last) = last else {
             return Err(RepairError::Damaged("it has no events".to_owned()));
         };
-        let (how, interrupted) = match closing(&last)? {
-            Some(closed) => (closed.how.into_owned(), false),
+        let how = match closing(&last)? {
+            Some(closed) => closed.how,
             None => {
                 let stamp = Stamp {
                     monotonic_us: ending.stamp.monotonic_us.max(last.monotonic_us),
                     ..ending.stamp
                 };
                 put_ending(&mut pending, stamp, ending, found.torn, journal.torn)?;
-                (ending.closed.how.clone().into_owned(), ending.interrupted)
+                ending.closed.how.clone()
             }
         };
         let wall_us = clock::wall_us(SystemTime::now());
         let sealed = self.shared.with_packer(|packer| {
-            found.writer(self.shared)?.seal(packer, &pending, &how, interrupted, wall_us)
+            found.writer(self.shared)?.seal(packer, &pending, &how, wall_us)
         })?;
         Ok(sealed)
     }

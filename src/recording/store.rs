@@ -28,8 +28,10 @@ use crate::names::SessionId;
 
 /// How often the framer looks; with the 100 ms that events may wait, none waits over 150 ms.
 const FRAME_TICK: Duration = Duration::from_millis(50);
-/// How often a recording that could not be sealed is tried again.
-const SEAL_RETRY: Duration = Duration::from_secs(1);
+/// How often what failed is looked at again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to seal one recording, whose file each try reads whole.
+const SEAL_PAUSE: Duration = Duration::from_secs(30);
 /// How often the files are counted anew near the bound, as others may remove some.
 const RECOUNT: Duration = Duration::from_secs(60);
 /// Compressors kept for the next block; more only serve a moment's crowd.
@@ -79,6 +81,9 @@ struct Unsealed {
     session: SessionId,
     standing: Standing,
     ending: Ending,
+    /// When to try again, and how long to wait after that.
+    next: Instant,
+    pause: Duration,
 }
 
 impl Store {
@@ -165,6 +170,9 @@ impl Store {
                 () = cancel.cancelled() => break,
                 _ = tick.tick() => {}
             }
+            if self.shared.unframed.lock().is_empty() && !rounds.looks(Instant::now()) {
+                continue;
+            }
             let store = self.clone();
             let round = tokio::task::spawn_blocking(move || {
                 rounds.round(&store);
@@ -184,25 +192,35 @@ impl Store {
 /// What the framer remembers from one round to the next.
 #[derive(Default)]
 struct Rounds {
-    framing_failed: bool,
-    sealing: Option<Instant>,
+    /// When blocks could not be written, if they could not.
+    framing_failed: Option<Instant>,
+    looked: Option<Instant>,
     counted: Option<Instant>,
 }
 
 impl Rounds {
+    /// Whether it is time to look at more than the framing.
+    fn looks(&self, now: Instant) -> bool {
+        self.looked.is_none_or(|looked| now >= looked + RETRY)
+    }
+
     fn round(&mut self, store: &Store) {
         let shared = &store.shared;
         let now = Instant::now();
-        self.frame(shared, now, false);
-        if due(&mut self.sealing, now, SEAL_RETRY) {
+        if self.framing_failed.is_none_or(|failed| now >= failed + RETRY) {
+            self.frame(shared, now, false);
+        }
+        if self.looks(now) {
+            self.looked = Some(now);
             store.refusals.lock().look(shared);
-            seal_unsealed(shared);
+            seal_unsealed(shared, |unsealed| unsealed.next <= now);
             shared.tell_how_full();
         }
         if shared.per_cent_full() >= u64::from(FILLING[0])
-            && due(&mut self.counted, now, RECOUNT)
+            && self.counted.is_none_or(|counted| now >= counted + RECOUNT)
             && let Ok(inventory) = shared.dir.inventory()
         {
+            self.counted = Some(now);
             shared.usage.set(inventory.bytes);
         }
     }
@@ -211,7 +229,7 @@ impl Rounds {
         let shared = &store.shared;
         store.refusals.lock().end();
         self.frame(shared, Instant::now(), true);
-        seal_unsealed(shared);
+        seal_unsealed(shared, |_| true);
         if let Some(commits) = &shared.commits {
             commits.drain();
         }
@@ -233,32 +251,28 @@ impl Rounds {
             }
         }
         shared.unframed.lock().append(&mut again);
-        match &failure {
-            Some(error) if !self.framing_failed => {
+        match (&failure, self.framing_failed) {
+            (Some(error), None) => {
                 tracing::error!(%error, "cannot write blocks; events stay in the journals");
             }
-            None if self.framing_failed => tracing::info!("blocks are written again"),
+            (None, Some(_)) => tracing::info!("blocks are written again"),
             _ => {}
         }
-        self.framing_failed = failure.is_some();
+        self.framing_failed = failure.map(|_| now);
     }
 }
 
-fn due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
-    let due = last.is_none_or(|last| now >= last + every);
-    if due {
-        *last = Some(now);
-    }
-    due
-}
-
-fn seal_unsealed(shared: &Arc<Shared>) {
-    let waiting = std::mem::take(&mut *shared.unsealed.lock());
-    for one in waiting {
+fn seal_unsealed(shared: &Arc<Shared>, due: impl Fn(&Unsealed) -> bool) {
+    let waiting: Vec<_> = shared.unsealed.lock().extract_if(.., |one| due(one)).collect();
+    for mut one in waiting {
         let session = one.session;
         match repair::seal(shared, session, one.standing, &one.ending) {
             Ok(()) => tracing::info!(%session, "the recording is sealed now"),
-            Err(RepairError::Io(_)) => shared.unsealed.lock().push(one),
+            Err(RepairError::Io(_)) => {
+                one.next = Instant::now() + one.pause;
+                one.pause = (one.pause * 2).min(SEAL_PAUSE);
+                shared.unsealed.lock().push(one);
+            }
             Err(RepairError::Damaged(what)) => {
                 tracing::error!(%session, what, "a recording is damaged and was left as it is");
             }
@@ -335,7 +349,8 @@ impl Shared {
         error: &io::Error,
     ) {
         tracing::error!(%session, %error, "cannot seal a recording; trying again");
-        self.unsealed.lock().push(Unsealed { session, standing, ending });
+        let (next, pause) = (Instant::now() + RETRY, RETRY);
+        self.unsealed.lock().push(Unsealed { session, standing, ending, next, pause });
     }
 
     fn per_cent_full(&self) -> u64 {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::block::Sealed;
 use super::blocks::ReadError;
-use super::event::{Closed, Event, Gap, GatewayOpened, Kind, Opened};
+use super::event::{Closed, Event, Gap, GatewayOpened, INTERRUPTED, Kind, Opened};
 use super::layout::ledger_beside;
 use super::ledger::{self, Entry};
 use super::reader::{End, Reader};
@@ -140,7 +140,7 @@ fn check(path: &Path, ledger: Option<&Path>, report: &mut Report) -> Result<(), 
     let sealed = match reader.end() {
         Some(End::Sealed(seal)) => {
             let closed = story.closed.ok_or_else(|| wrong("the last event is not `closed`"))?;
-            let interrupted = closed.how == "interrupted";
+            let interrupted = closed.how == INTERRUPTED;
             if seal.how != closed.how || seal.interrupted != interrupted {
                 return Err(wrong("the seal tells of another end than the last event"));
             }

@@ -3,6 +3,7 @@
 //! Everything in a recording is what a client or a target sent, so nothing of it reaches the
 //! terminal but through [`text`], which shows what would act on a terminal or mislead a reader.
 
+mod grid;
 mod postgres;
 mod terminal;
 mod text;

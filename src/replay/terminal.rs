@@ -6,12 +6,11 @@ use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::de::DeserializeOwned;
 
+use super::grid::{COLUMNS_SHOWN, Grid, VALUE_SHOWN};
 use super::postgres::{Column, Fields, Message, Messages};
 use super::text::{Lines, printable, printable_bytes, shortened};
-use super::values;
 use crate::policy::{Command, Verdict};
 use crate::recording::{
     Closed, Direction, End, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome, ReadError,
@@ -20,11 +19,8 @@ use crate::recording::{
 
 /// Commands whose columns are remembered for rows that come without; the oldest go first.
 const REMEMBERED: usize = 4_096;
-/// What is shown of one value, and of one command's text.
-const VALUE_SHOWN: usize = 80;
+/// What is shown of one command's text.
 const TEXT_SHOWN: usize = 20_000;
-/// Columns of a table; more do not fit any terminal.
-const COLUMNS_SHOWN: usize = 40;
 
 /// How a recording is shown.
 #[derive(Debug, Clone)]
@@ -80,6 +76,7 @@ pub fn play(
         commands: BTreeMap::new(),
         prepared: None,
         result: Grid::default(),
+        copied: 0,
     };
     let mut before = None;
     for event in reader.by_ref() {
@@ -111,6 +108,8 @@ struct Player<'a> {
     /// The last statement or portal that was made.
     prepared: Option<Sequence>,
     result: Grid,
+    /// Bytes of COPY data since something was shown of them.
+    copied: u64,
 }
 
 /// What later events need of a command.
@@ -121,15 +120,6 @@ struct Known {
     columns: Option<Rc<[Column]>>,
     /// The result formats that a bind asked for.
     formats: Option<Vec<bool>>,
-}
-
-/// The rows of one result, as far as they are shown.
-#[derive(Default)]
-struct Grid {
-    columns: Option<Rc<[Column]>>,
-    rows: Vec<Vec<String>>,
-    count: u64,
-    copied: u64,
 }
 
 impl Player<'_> {
@@ -318,17 +308,17 @@ impl Player<'_> {
                 {
                     known.columns = Some(Rc::clone(&columns));
                 }
-                self.result.columns = Some(columns);
+                self.result.describe(Some(columns), 0);
             }
             Message::DataRow(row) => self.row(of, &row),
-            Message::CopyData(bytes) => self.result.copied += bytes,
+            Message::CopyData(bytes) => self.copied += bytes,
             Message::CommandComplete(_) | Message::EmptyQuery | Message::PortalSuspended => {
                 self.flush_rows()?;
-                self.result.columns = None;
+                self.result.forget_columns();
             }
             Message::Error(fields) => {
                 self.flush_rows()?;
-                self.result.columns = None;
+                self.result.forget_columns();
                 self.fields(&fields, true)?;
             }
             Message::Notice(fields) => {
@@ -341,69 +331,25 @@ impl Player<'_> {
     }
 
     fn row(&mut self, of: Option<Sequence>, row: &[Option<Vec<u8>>]) {
-        self.result.count += 1;
-        if self.result.rows.len() >= self.options.rows {
-            return;
-        }
-        if self.result.rows.is_empty() {
+        if self.result.is_empty() {
             let described = of.and_then(|of| self.origin(of, |known| known.columns.clone()));
-            self.result.columns = described
-                .or(self.result.columns.take())
-                .filter(|columns| columns.len() >= row.len());
+            self.result.describe(described, row.len());
         }
         let formats = of.and_then(|of| self.origin(of, |known| known.formats.clone()));
-        let columns = self.result.columns.as_deref().unwrap_or_default();
-        let shown = row.iter().take(COLUMNS_SHOWN).enumerate().map(|(n, value)| match value {
-            None => "NULL".to_owned(),
-            Some(value) => {
-                let column = columns.get(n);
-                let binary = match formats.as_deref() {
-                    Some([all]) => *all,
-                    Some(each) if !each.is_empty() => each.get(n).copied().unwrap_or(false),
-                    _ => column.is_some_and(|column| column.binary),
-                };
-                // Of a prepared statement's columns the format is only known with the bind.
-                let binary = binary || (formats.is_none() && !looks_like_text(value));
-                let value = match column {
-                    _ if !binary => values::from_text(value),
-                    column => values::from_binary(column.map_or(0, |c| c.type_oid), value),
-                };
-                shortened(&value, VALUE_SHOWN)
-            }
-        });
-        self.result.rows.push(shown.collect());
+        self.result.add(row, formats.as_deref(), self.options.rows);
     }
 
     /// Prints the rows that came, if any did.
     fn flush_rows(&mut self) -> io::Result<()> {
-        let columns = self.result.columns.clone();
-        let Grid { rows, count, copied, .. } =
-            std::mem::replace(&mut self.result, Grid { columns, ..Grid::default() });
+        let copied = std::mem::take(&mut self.copied);
         if copied > 0 {
             writeln!(self.out, "  {}", self.dim(&format!("{copied} bytes copied out")))?;
         }
-        if count == 0 {
-            return Ok(());
-        }
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED);
-        match self.options.width {
-            Some(width) => {
-                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width)
+        if let Some((table, more)) = self.result.take(self.options.width) {
+            writeln!(self.out, "{table}")?;
+            if more > 0 {
+                writeln!(self.out, "  {}", self.dim(&format!("… {more} more rows")))?;
             }
-            None => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
-        if let Some(columns) = &self.result.columns {
-            let names = columns.iter().take(COLUMNS_SHOWN).map(|column| {
-                Cell::new(shortened(&printable_bytes(&column.name, Lines::Escape), VALUE_SHOWN))
-            });
-            table.set_header(names);
-        }
-        let shown = rows.len() as u64;
-        table.add_rows(rows);
-        writeln!(self.out, "{table}")?;
-        if count > shown {
-            writeln!(self.out, "  {}", self.dim(&format!("… {} more rows", count - shown)))?;
         }
         Ok(())
     }
@@ -509,11 +455,6 @@ fn details(command: &Command) -> Option<String> {
 fn formats(command: &Command) -> Option<Vec<bool>> {
     let formats = command.attributes.get("result_formats")?.as_array()?;
     Some(formats.iter().map(|format| format.as_u64() == Some(1)).collect())
-}
-
-fn looks_like_text(value: &[u8]) -> bool {
-    std::str::from_utf8(value)
-        .is_ok_and(|text| !text.chars().any(|c| c.is_control() && !c.is_whitespace()))
 }
 
 fn duration(us: u64) -> String {

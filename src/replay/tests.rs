@@ -59,7 +59,7 @@ impl Session {
         of: Option<Sequence>,
         form: &str,
         text: &str,
-        attributes: serde_json::Value,
+        attributes: &serde_json::Value,
     ) -> Sequence {
         let command = json!({
             "command": { "form": form, "text": text, "attributes": attributes },
@@ -113,15 +113,15 @@ impl Pace for Steps {
 fn in_order(shown: &str, parts: &[&str]) {
     let mut rest = shown;
     for part in parts {
-        let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is not next in:\n{shown}"));
-        rest = &rest[at + part.len()..];
+        let split = rest.split_once(part);
+        rest = split.unwrap_or_else(|| panic!("{part:?} is not next in:\n{shown}")).1;
     }
 }
 
 #[test]
 fn a_query_is_shown_with_its_rows_and_its_end() {
     let session = Session::open("crew-7");
-    let query = session.command(None, "query", "select id, note\nfrom notes", json!({}));
+    let query = session.command(None, "query", "select id, note\nfrom notes", &json!({}));
     let answer = [
         row_description(&[("id", 23, 0), ("note", 25, 0)]),
         data_row(&[Some(b"1"), Some(b"first")]),
@@ -161,15 +161,19 @@ fn a_query_is_shown_with_its_rows_and_its_end() {
 #[test]
 fn a_prepared_statement_shows_text_parameters_and_binary_rows() {
     let session = Session::open("crew-7");
-    let parse =
-        session.command(None, "parse", "select n from t where id = $1", json!({"statement": "s1"}));
+    let parse = session.command(
+        None,
+        "parse",
+        "select n from t where id = $1",
+        &json!({"statement": "s1"}),
+    );
     session.down(Some(parse), &message(b'1', b""));
     session.down(None, &row_description(&[("n", 20, 0)]));
     for n in [7u64, 300] {
         let parameters =
             json!({"statement": "s1", "portal": "", "parameters": ["x", null, {"hex": "0a"}]});
-        let bind = session.command(Some(parse), "bind", "", parameters);
-        let execute = session.command(Some(bind), "execute", "", json!({"portal": ""}));
+        let bind = session.command(Some(parse), "bind", "", &parameters);
+        let execute = session.command(Some(bind), "execute", "", &json!({"portal": ""}));
         session.down(Some(execute), &data_row(&[Some(&n.to_be_bytes())]));
         session.down(Some(execute), &message(b'C', b"SELECT 1\0"));
     }
@@ -194,7 +198,8 @@ fn a_prepared_statement_shows_text_parameters_and_binary_rows() {
 fn nothing_recorded_acts_on_the_terminal() {
     let evil = "\x1b]0;owned\x07\x1b[2J\u{202e}\r\u{9b}31m\u{7f}";
     let session = Session::open(evil);
-    let query = session.command(None, evil, evil, json!({"statement": evil, "parameters": [evil]}));
+    let query =
+        session.command(None, evil, evil, &json!({"statement": evil, "parameters": [evil]}));
     let name = evil.replace('\0', "");
     let error = format!("S{evil}\0C{evil}\0M{evil}\0D{evil}\0H{evil}\0\0");
     let answer = [
@@ -219,8 +224,8 @@ fn nothing_recorded_acts_on_the_terminal() {
 #[test]
 fn stepping_stops_before_the_command_that_was_not_asked_for() {
     let session = Session::open("crew-7");
-    session.command(None, "query", "select 1", json!({}));
-    session.command(None, "query", "select 2", json!({}));
+    session.command(None, "query", "select 1", &json!({}));
+    session.command(None, "query", "select 2", &json!({}));
     let shown = session.shown(50, &mut Steps(1));
     assert!(shown.contains("select 1") && !shown.contains("select 2"), "{shown}");
 }
@@ -228,10 +233,10 @@ fn stepping_stops_before_the_command_that_was_not_asked_for() {
 #[test]
 fn a_damaged_recording_is_shown_up_to_the_damage() {
     let session = Session::open("crew-7");
-    session.command(None, "query", "select 'before'", json!({}));
+    session.command(None, "query", "select 'before'", &json!({}));
     let path = session.path.clone();
     session.down(None, &message(b'Z', &vec![b'x'; 100_000]));
-    session.command(None, "query", "select 'behind'", json!({}));
+    session.command(None, "query", "select 'behind'", &json!({}));
     session.recording.close(&Closed { how: "client".into(), text: String::new() }).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let zstd = 0xFD2F_B528u32.to_le_bytes();

@@ -271,6 +271,39 @@ fn a_crash_loop_seals_once_and_the_same() {
 }
 
 #[test]
+fn a_kill_at_any_byte_of_a_repair_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let store = store(&data);
+    let recording = open(&store);
+    recording.append(|b| b.data(Direction::Up, None, b"SELECT 1")).unwrap();
+    let (left, repaired) = (folder.path().join("left"), folder.path().join("repaired"));
+    killed(&data, &left);
+    let path = path_of(&left, &recording);
+    let journal = path.with_extension("journal");
+    // A record that was not whole, for the note about it.
+    let torn = [&fs::read(&journal).unwrap()[..], &[9; 20]].concat();
+    fs::write(&journal, torn).unwrap();
+    let before = fs::read(&path).unwrap();
+    killed(&left, &repaired);
+    drop(self::store(&repaired));
+    let after = fs::read(path_of(&repaired, &recording)).unwrap();
+    for cut in before.len()..=after.len() {
+        let data = folder.path().join(format!("cut-{cut}"));
+        killed(&left, &data);
+        let path = path_of(&data, &recording);
+        fs::write(&path, &after[..cut]).unwrap();
+        drop(self::store(&data));
+        let report = verify(&path, None).unwrap();
+        assert_eq!(report.state, State::Whole, "cut {cut}: {:?}", report.wrong);
+        assert!(report.interrupted && report.ledger);
+        let (events, _) = read(&path);
+        let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [Kind::Opened, Kind::Data, Kind::Note, Kind::Closed], "cut {cut}");
+    }
+}
+
+#[test]
 fn a_damaged_recording_is_left_as_it_is_and_the_others_are_sealed() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
