@@ -172,11 +172,6 @@ async def timing_out(connection: asyncpg.Connection) -> None:
         except TimeoutError as error:
             show("timed out", type(error).__name__)
         show("still usable", await connection.fetchval("select 'yes'"))
-    running = await connection.fetchval(
-        "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and pid = $1",
-        connection.get_server_pid(),
-    )
-    show("left running", running)
 
 
 async def pooled() -> None:

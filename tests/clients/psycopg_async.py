@@ -78,12 +78,12 @@ async def notifications(connection: psycopg.AsyncConnection) -> None:
 
 async def cancelling(connection: psycopg.AsyncConnection) -> None:
     section("a cancelled task cancels its query")
-    task = asyncio.create_task(connection.execute("select pg_sleep(60)"))
+    # What the server calls its process; the client's own number for it may be another.
+    (pid,) = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    task = asyncio.create_task(connection.execute("select pg_sleep(30)"))
+    running = "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
     async with await psycopg.AsyncConnection.connect(autocommit=True) as watcher:
-        running = "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
-        while not await (
-            await watcher.execute(running, (connection.info.backend_pid,))
-        ).fetchone():
+        while not task.done() and not await (await watcher.execute(running, (pid,))).fetchone():
             pass
     task.cancel()
     try:

@@ -204,11 +204,12 @@ def notifications(connection: psycopg.Connection) -> None:
     section("notifications")
     with psycopg.connect(autocommit=True) as other:
         connection.execute("listen psycopg_sync")
+        (pid,) = other.execute("select pg_backend_pid()").fetchone()
         for n in range(3):
             other.execute("select pg_notify('psycopg_sync', %s)", (f"payload {n} " + "z" * 1000 * n,))
         for notify in connection.notifies(timeout=30, stop_after=3):
             told = (notify.channel, digest([notify.payload.encode()]))
-            show("heard", (told, notify.pid == other.info.backend_pid))
+            show("heard", (told, notify.pid == pid))
     connection.execute("unlisten *")
 
 
@@ -229,11 +230,13 @@ def large_objects(connection: psycopg.Connection) -> None:
 
 def cancelling(connection: psycopg.Connection) -> None:
     section("cancelling")
+    # What the server calls its process; the client's own number for it may be another.
+    (pid,) = connection.execute("select pg_backend_pid()").fetchone()
     for cancel in (connection.cancel, connection.cancel_safe):
-        asked = threading.Thread(target=cancel_once_running, args=(connection, cancel))
+        asked = threading.Thread(target=cancel_once_running, args=(pid, cancel))
         asked.start()
         try:
-            connection.execute("select pg_sleep(60)")
+            connection.execute("select pg_sleep(30)")
             show("cancelled", "no")
         except psycopg.errors.QueryCanceled as error:
             show_error("cancelled", error)
@@ -241,13 +244,12 @@ def cancelling(connection: psycopg.Connection) -> None:
         show("still usable", connection.execute("select 'yes'").fetchone())
 
 
-def cancel_once_running(connection: psycopg.Connection, cancel) -> None:
+def cancel_once_running(pid: int, cancel) -> None:
+    running = "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
     with psycopg.connect(autocommit=True) as watcher:
-        while not watcher.execute(
-            "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'",
-            (connection.info.backend_pid,),
-        ).fetchone():
-            pass
+        for _ in range(100_000):
+            if watcher.execute(running, (pid,)).fetchone():
+                break
     cancel()
 
 
