@@ -5,9 +5,13 @@
 
 mod command;
 mod decision;
+mod glob;
+mod object;
 
 pub use command::{Attributes, Command, Effect};
 pub use decision::{Decision, Verdict};
+pub use glob::Glob;
+pub use object::{NotAnObject, Object, Pattern};
 
 use crate::identity::Identity;
 use crate::names::TargetName;
