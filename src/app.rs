@@ -79,7 +79,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        policy = config.policy_hash,
+        policy = config.policy.hash(),
         data_dir = %data_dir.display(),
         "gateway ready"
     );
@@ -126,8 +126,8 @@ impl Reloader {
         self.catalog.replace(Arc::clone(&config));
         warn(&config);
         tracing::info!(
-            before = before.policy_hash,
-            policy = config.policy_hash,
+            before = before.policy.hash(),
+            policy = config.policy.hash(),
             ?needs_restart,
             "configuration reloaded"
         );

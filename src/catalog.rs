@@ -12,14 +12,12 @@ use crate::policy::Policy;
 #[derive(Debug)]
 pub struct Rules {
     config: Arc<Config>,
-    policy: Policy,
 }
 
 impl Rules {
     /// The rules of a checked configuration.
     pub fn new(config: Arc<Config>) -> Self {
-        let policy = Policy::new(config.policy_hash.clone());
-        Self { config, policy }
+        Self { config }
     }
 
     /// The target of that name.
@@ -34,7 +32,7 @@ impl Rules {
 
     /// The policy.
     pub fn policy(&self) -> &Policy {
-        &self.policy
+        &self.config.policy
     }
 }
 

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::access::{self, Grant, NoAccess};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Rules};
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::names::SessionId;
-use crate::policy::{Command, Decision, Policy, Verdict};
+use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
-    Recording, RecordingFailure, Sequence, Store,
+    Recording, RecordingFailure, Sequence, Store, Told,
 };
 
 /// The exact bytes that were decided and recorded; what may go upstream.
@@ -52,7 +53,25 @@ pub struct Gate {
     store: Store,
     recording: Recording,
     masks: MaskPlan,
+    facts: SessionFacts,
+    in_force: Mutex<InForce>,
     opened: Instant,
+}
+
+/// The rules that were last in force, narrowed to the session.
+#[derive(Debug)]
+struct InForce {
+    of: Arc<Rules>,
+    policy: Arc<SessionPolicy>,
+}
+
+impl InForce {
+    fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts) -> Self {
+        // A target that a reload took away ends the session; until then it stays what it was.
+        let target = of.target(&grant.target().name).unwrap_or_else(|| grant.target()).facts();
+        let policy = Arc::new(of.policy().for_session(grant.identity(), &target, facts));
+        Self { of, policy }
+    }
 }
 
 impl Gate {
@@ -65,7 +84,17 @@ impl Gate {
     ) -> Result<Self, RecordingFailure> {
         let recording = store.create(opened, grant.target().on_recording_failure)?;
         let (store, masks) = (store.clone(), MaskPlan::default());
-        Ok(Self { grant, catalog, store, recording, masks, opened: Instant::now() })
+        let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
+        let facts = SessionFacts {
+            id: Some(opened.session),
+            client: Some(opened.client.clone()),
+            database: opened.database.clone(),
+            workflow: name(&opened.workflow),
+            run: name(&opened.run),
+        };
+        let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let opened = Instant::now();
+        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened })
     }
 
     /// The right that the session stands on.
@@ -92,11 +121,11 @@ impl Gate {
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
     ) -> Result<(Permitted, T), RecordingFailure> {
-        let rules = self.catalog.current();
+        let policy = self.policy();
         let (described, passed, decided) = self.recording.append(|batch| {
             let mut admission = Admission {
                 gate: self,
-                policy: rules.policy(),
+                policy: &policy,
                 batch,
                 passing: Passing::of(bytes),
                 decided: false,
@@ -108,6 +137,16 @@ impl Gate {
             self.recording.committed().await?;
         }
         Ok((Permitted(passed), described))
+    }
+
+    /// The rules in force now for this session: a reload counts from the next command on.
+    fn policy(&self) -> Arc<SessionPolicy> {
+        let current = self.catalog.current();
+        let mut in_force = self.in_force.lock();
+        if !Arc::ptr_eq(&in_force.of, &current) {
+            *in_force = InForce::new(current, &self.grant, &self.facts);
+        }
+        Arc::clone(&in_force.policy)
     }
 
     /// Masks a response.
@@ -161,7 +200,7 @@ impl Gate {
 #[derive(Debug)]
 pub struct Admission<'g, 'b> {
     gate: &'g Gate,
-    policy: &'g Policy,
+    policy: &'g SessionPolicy,
     batch: &'g mut Batch<'b>,
     passing: Passing,
     decided: bool,
@@ -187,8 +226,7 @@ impl Admission<'_, '_> {
         of: Option<Sequence>,
         withheld: bool,
     ) -> (Sequence, Ruling) {
-        let grant = &self.gate.grant;
-        let decision = self.policy.decide(grant.identity(), &grant.target().name, command);
+        let decision = self.policy.decide(command);
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
         let recorded = RecordedCommand {
             command: Cow::Borrowed(command),

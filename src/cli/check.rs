@@ -67,7 +67,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
             config.issuers.len(),
             config.targets.len(),
             config.access.len(),
-            config.policy_hash,
+            config.policy.hash(),
         ))?;
     }
     Ok(())

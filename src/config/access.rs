@@ -80,7 +80,7 @@ fn user_key(field: Field<'_>, issuers: &Issuers) -> Option<UserKey> {
     Some(UserKey { issuer: issuer?, subject: subject? })
 }
 
-fn claims(field: Field<'_>) -> Option<BTreeMap<String, Json>> {
+pub(super) fn claims(field: Field<'_>) -> Option<BTreeMap<String, Json>> {
     let claims: Vec<_> = field
         .table()?
         .free()
@@ -121,7 +121,7 @@ fn target_glob(field: Field<'_>, targets: &Targets) -> Option<GlobMatcher> {
     Some(glob)
 }
 
-fn labels(field: Field<'_>, targets: &Targets) -> Option<BTreeMap<String, String>> {
+pub(super) fn labels(field: Field<'_>, targets: &Targets) -> Option<BTreeMap<String, String>> {
     let labels = value::labels(field)?;
     if labels.is_empty() {
         return field.wrong("must name at least one");

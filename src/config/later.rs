@@ -14,18 +14,14 @@ enum Shape {
     Text,
     Texts,
     Flag,
-    Count,
     Duration,
     Secret,
-    Table,
     Word(&'static [(&'static str, ())]),
 }
 
-use Shape::{Count, Duration, Flag, Secret, Text, Texts, Word};
+use Shape::{Duration, Flag, Secret, Text, Texts, Word};
 
 type Keys = &'static [(&'static str, Shape)];
-
-const VERDICTS: Shape = Word(&[("allow", ()), ("block", ()), ("approve", ())]);
 
 /// `[name]`, of which there is one.
 const TABLES: &[(&str, Keys)] = &[
@@ -34,37 +30,10 @@ const TABLES: &[(&str, Keys)] = &[
     ("web", &[("public_url", Text), ("auditors", Texts), ("admins", Texts)]),
     ("database", &[("url", Text), ("index_text", Flag)]),
     ("tickets", &[("max_lifetime", Duration)]),
-    (
-        "policy",
-        &[
-            ("unparsed", Word(&[("block", ()), ("allow", ())])),
-            ("unprovable", Word(&[("mask", ()), ("block", ())])),
-            ("transaction_wait", Duration),
-        ],
-    ),
 ];
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
-    (
-        "rule",
-        &[
-            ("name", Text),
-            ("targets", Texts),
-            ("groups", Texts),
-            ("unless_groups", Texts),
-            ("actions", Texts),
-            ("objects", Texts),
-            ("text", Text),
-            ("when", Text),
-            ("verdict", VERDICTS),
-            ("reason", Text),
-            ("mode", Word(&[("enforce", ()), ("observe", ())])),
-            ("approvers", Texts),
-            ("approvals", Count),
-            ("timeout", Duration),
-        ],
-    ),
     (
         "mask",
         &[
@@ -88,16 +57,6 @@ const LISTS: &[(&str, Keys)] = &[
             ("events", Texts),
         ],
     ),
-    (
-        "test",
-        &[
-            ("identity", Shape::Table),
-            ("target", Text),
-            ("command", Text),
-            ("expect", VERDICTS),
-            ("rule", Text),
-        ],
-    ),
 ];
 
 /// Reads and refuses the sections that nothing acts on yet.
@@ -110,7 +69,7 @@ pub(super) fn sections(top: &Table<'_>) {
     }
     for (name, keys) in LISTS {
         for (i, table) in top.tables(name).into_iter().enumerate() {
-            // Once is enough for a policy of a hundred rules.
+            // Once is enough, however many there are.
             if i == 0 {
                 refuse(&table);
             }
@@ -160,10 +119,8 @@ fn look(table: &Table<'_>, keys: Keys) {
             Text => field.text().map(drop),
             Texts => field.texts().map(drop),
             Flag => field.flag().map(drop),
-            Count => field.count(MOST_APPROVALS).map(drop),
             Duration => value::duration(field).map(drop),
             Secret => value::secret(field).map(drop),
-            Shape::Table => field.table().map(drop),
             Word(words) => field.word(words),
         });
     }

@@ -15,6 +15,7 @@ mod issuer;
 mod later;
 mod mistake;
 mod model;
+mod policy;
 mod reader;
 mod secret_ref;
 mod server;
@@ -22,6 +23,7 @@ mod target;
 mod value;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use document::Node;
 use mistake::{Findings, Place};
@@ -29,9 +31,9 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Durability, IpNetwork, Issuer, Listen, OnRecordingFailure,
-    PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls, TokenKind,
-    UpstreamTls, UserKey,
+    AccessRule, ClaimPath, Config, Durability, IpNetwork, Issuer, Listen, NamedTest,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
+    TokenKind, UpstreamTls, UserKey,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -66,6 +68,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
+    let policy = policy::policy(&top, &targets, digest::policy(root));
+    let tests = policy::tests(&top, &targets);
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
@@ -77,7 +81,6 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     }
     Some(Config {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-        policy_hash: digest::policy(root),
         server,
         listen,
         tls,
@@ -85,6 +88,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         recording,
         targets,
         access,
+        policy: Arc::new(policy),
+        tests,
         warnings: Vec::new(),
     })
 }

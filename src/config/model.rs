@@ -11,14 +11,13 @@ use globset::GlobMatcher;
 use super::mistake::Mistake;
 use super::secret_ref::SecretRef;
 use crate::names::{Protocol, TargetName};
+use crate::policy::{Policy, PolicyTest, TargetFacts, Verdict};
 
 /// A whole configuration: every value checked, every name resolved, secrets still by reference.
 #[derive(Debug)]
 pub struct Config {
     /// The file it was read from; a reload reads it again.
     pub path: PathBuf,
-    /// 32 hexadecimal digits of a blake3 hash over policy, targets and access.
-    pub policy_hash: String,
     /// `[server]`
     pub server: Server,
     /// `[listen]`
@@ -33,6 +32,10 @@ pub struct Config {
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// `[[access]]`
     pub access: Vec<AccessRule>,
+    /// `[policy]` and `[[rule]]`, compiled; known by the hash.
+    pub policy: Arc<Policy>,
+    /// `[[test]]`
+    pub tests: Vec<NamedTest>,
     /// What works but is hardly meant, to be shown to the operator.
     pub warnings: Vec<Mistake>,
 }
@@ -179,6 +182,8 @@ pub struct Target {
     pub labels: BTreeMap<String, String>,
     /// What happens when its sessions cannot be recorded.
     pub on_recording_failure: OnRecordingFailure,
+    /// What happens to effects that no rule matches: they are allowed or blocked.
+    pub default: Verdict,
     /// What it speaks, and where.
     pub kind: TargetKind,
 }
@@ -195,6 +200,16 @@ impl Target {
     pub fn protocol(&self) -> Protocol {
         match self.kind {
             TargetKind::Postgres(_) => Protocol::Postgres,
+        }
+    }
+
+    /// What policy knows of it.
+    pub fn facts(&self) -> TargetFacts {
+        TargetFacts {
+            name: self.name.clone(),
+            protocol: self.protocol(),
+            labels: self.labels.clone(),
+            default: self.default,
         }
     }
 }
@@ -264,6 +279,15 @@ pub struct UserKey {
     pub issuer: String,
     /// The token's `sub`.
     pub subject: String,
+}
+
+/// `[[test]]`: a policy test, and where it stands.
+#[derive(Debug)]
+pub struct NamedTest {
+    /// `file:line:column`.
+    pub place: String,
+    /// The test.
+    pub test: PolicyTest,
 }
 
 /// Which targets a rule is about.

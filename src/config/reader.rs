@@ -46,6 +46,10 @@ impl<'a> Table<'a> {
         &self.title
     }
 
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
     pub(super) fn findings(&self) -> &'a Findings {
         self.findings
     }
@@ -191,6 +195,12 @@ impl<'a> Field<'a> {
     /// Says that the value works but is hardly meant.
     pub(super) fn warn(self, message: impl Display) {
         self.findings.warning(self.node.place, format!("{}: {message}", self.key), None);
+    }
+
+    /// As [`Field::warn`], with what to do.
+    pub(super) fn warn_with(self, message: impl Display, hint: &str) {
+        let message = format!("{}: {message}", self.key);
+        self.findings.warning(self.node.place, message, Some(hint.to_owned()));
     }
 
     pub(super) fn expected<T>(self, what: &str) -> Option<T> {

@@ -10,6 +10,7 @@ use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
 use super::value;
 use crate::names::{Protocol, TargetName};
+use crate::policy::Verdict;
 
 const PROTOCOLS: &[(&str, Protocol)] =
     &[("postgres", Protocol::Postgres), ("ssh", Protocol::Ssh), ("http", Protocol::Http)];
@@ -50,10 +51,9 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
             ])
         })
         .unwrap_or(OnRecordingFailure::Refuse);
-    table.read("default", |field| match field.word(&[("allow", true), ("block", false)])? {
-        true => Some(()),
-        false => field.not_yet("\"block\""),
-    });
+    let default = table
+        .read("default", |f| f.word(&[("allow", Verdict::Allow), ("block", Verdict::Block)]))
+        .unwrap_or(Verdict::Allow);
     // Which other keys there are depends on it.
     let kind = match table.require("protocol", |field| {
         let protocol = field.word(PROTOCOLS)?;
@@ -73,7 +73,7 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
         }
     };
     table.finish();
-    Some(Target { name: name?, labels, on_recording_failure, kind: kind? })
+    Some(Target { name: name?, labels, on_recording_failure, default, kind: kind? })
 }
 
 fn postgres(table: &Table<'_>) -> Option<PostgresTarget> {

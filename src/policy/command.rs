@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::object::Object;
+
 /// Named facts about a command or an effect that rules may look at.
 pub type Attributes = BTreeMap<Cow<'static, str>, serde_json::Value>;
 
@@ -33,7 +35,7 @@ pub struct Effect {
     pub action: Cow<'static, str>,
     /// For example `table:public.orders`; a rule's `objects` name these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub object: Option<Object>,
     /// Facts about the effect, for example `has_where`.
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
@@ -43,5 +45,10 @@ impl Effect {
     /// An effect of which only the action is known.
     pub fn of(action: &'static str) -> Self {
         Self { action: Cow::Borrowed(action), object: None, attributes: Attributes::new() }
+    }
+
+    /// An effect on an object.
+    pub fn on(action: &'static str, object: Object) -> Self {
+        Self { object: Some(object), ..Self::of(action) }
     }
 }

@@ -1,5 +1,9 @@
 //! What policy says to a command.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What happens to a command; the later, the stricter.
@@ -14,22 +18,46 @@ pub enum Verdict {
     Block,
 }
 
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Approve => "approve",
+            Self::Block => "block",
+        })
+    }
+}
+
 /// The verdict on a command with the rules that gave it.
 ///
-/// Only [`super::Policy::decide`] makes one for a live command; readers of recordings
-/// deserialize what was decided then.
+/// Only [`super::SessionPolicy::decide`] makes one for a live command; readers of recordings
+/// deserialize what was decided then. It does not depend on the order of the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    rules: Vec<String>,
+    pub(super) rules: Vec<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub(super) reason: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) approvals: Vec<Arc<Approval>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) observed: Vec<Observed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) exempted: Vec<Arc<str>>,
 }
 
 impl Decision {
-    pub(super) fn allowed_by_default() -> Self {
-        Self { verdict: Verdict::Allow, rules: Vec::new(), reason: None }
+    /// Nothing is against it, and no rule was needed.
+    pub(super) fn allowed() -> Self {
+        Self {
+            verdict: Verdict::Allow,
+            rules: Vec::new(),
+            reason: None,
+            approvals: Vec::new(),
+            observed: Vec::new(),
+            exempted: Vec::new(),
+        }
     }
 
     /// What happens to the command.
@@ -38,12 +66,62 @@ impl Decision {
     }
 
     /// The names of the rules that gave the verdict; empty when the target's default did.
-    pub fn rules(&self) -> &[String] {
+    pub fn rules(&self) -> &[Arc<str>] {
         &self.rules
     }
 
-    /// The strictest rule's reason, for the client.
+    /// The reason of the rules that gave the verdict, for the client.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
+
+    /// What a command with the verdict approve waits for: every one of these.
+    pub fn approvals(&self) -> &[Arc<Approval>] {
+        &self.approvals
+    }
+
+    /// The rules in observe mode that matched, with what they would have said.
+    pub fn observed(&self) -> &[Observed] {
+        &self.observed
+    }
+
+    /// The rules that would have been stricter, had they not spared one of the caller's groups.
+    pub fn exempted(&self) -> &[Arc<str>] {
+        &self.exempted
+    }
+
+    /// Whether something stricter was in the rules and did not act: an exemption, or a rule in
+    /// observe mode. (An approval overrides too; the approval itself tells of it.)
+    pub fn is_overridden(&self) -> bool {
+        !self.exempted.is_empty() || self.observed.iter().any(|seen| seen.verdict > self.verdict)
+    }
+}
+
+/// Who must approve a command before it runs, because of one rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The rule that asks for it.
+    pub rule: Arc<str>,
+    /// The groups whose members may.
+    pub approvers: Vec<String>,
+    /// How many of them must.
+    pub approvals: u32,
+    /// How long their answer is waited for.
+    pub timeout_seconds: u64,
+}
+
+impl Approval {
+    /// How long their answer is waited for.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+}
+
+/// A rule in observe mode that matched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// What it would have said.
+    pub verdict: Verdict,
 }

@@ -280,7 +280,7 @@ fn the_policy_hash_sees_policy_and_nothing_else() {
     let targets = "[[target]]\nname = \"a\"\nprotocol = \"postgres\"\naddress = \"a:1\"\ndatabase = \"a\"\ncredential = { user = \"a\", password = { env = \"A\" } }\n";
     let other = targets.replace("\"a\"", "\"b\"");
     let access = "[[access]]\ngroups = [\"g\"]\ntargets = [\"*\"]\n";
-    let hash = |text: &str| load(text).unwrap().policy_hash;
+    let hash = |text: &str| load(text).unwrap().policy.hash().to_owned();
     let base = hash(&format!("{ISSUER}{targets}{other}{access}"));
     assert!(base.len() == 32 && base.chars().all(|c| c.is_ascii_hexdigit()), "{base}");
     let same = [
@@ -297,7 +297,7 @@ fn the_policy_hash_sees_policy_and_nothing_else() {
     fs::write(dir.path().join("more.toml"), format!("{other}{access}")).unwrap();
     let split = dir.path().join("portcullis.toml");
     fs::write(&split, format!("include = [\"more.toml\"]\n{ISSUER}{targets}")).unwrap();
-    assert_eq!(config::load(&split).unwrap().policy_hash, base);
+    assert_eq!(config::load(&split).unwrap().policy.hash(), base);
     for (from, to) in [
         ("\"g\"", "\"h\""),
         ("\"A\"", "\"B\""),

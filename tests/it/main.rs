@@ -11,6 +11,7 @@
 )]
 
 mod architecture;
+<<<<<<< HEAD
 mod clients;
 mod commands;
 mod config;
@@ -22,5 +23,8 @@ mod kills;
 mod memory;
 mod recording;
 mod rust_client;
+=======
+mod policy;
+>>>>>>> 831e217 (Rules decide effects: selectors, conditions, observe mode, exemptions, explanations, advice, tests)
 mod support;
 mod upstream;

@@ -1,0 +1,170 @@
+//! `[policy]`, `[[rule]]`, `[[test]]`: what commands may do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::access;
+use super::model::{NamedTest, Target};
+use super::reader::{Field, Table};
+use super::value;
+use crate::names::TargetName;
+use crate::policy::{
+    Caller, Mode, Policy, PolicySettings, PolicyTest, Rule, RuleMistake, TargetSelector, Unparsed,
+    Unprovable, Verdict, Vocabulary, advise,
+};
+
+/// More people than would ever be asked about one thing.
+const MOST_APPROVALS: usize = 100;
+/// A command is held against every rule: this many still take less than a tenth of a millisecond.
+const MAX_RULES: usize = 10_000;
+
+const VERDICTS: &[(&str, Verdict)] =
+    &[("allow", Verdict::Allow), ("block", Verdict::Block), ("approve", Verdict::Approve)];
+
+type Targets = BTreeMap<TargetName, Arc<Target>>;
+
+/// A rule as it is written, and where.
+struct Written<'a> {
+    rule: Rule,
+    table: Table<'a>,
+}
+
+/// Compiles the rules. The policy has none when anything is wrong; then the findings say so.
+pub(super) fn policy(top: &Table<'_>, targets: &Targets, hash: String) -> Policy {
+    let settings = settings(top);
+    let tables = top.tables("rule");
+    if tables.len() > MAX_RULES {
+        top.wrong(format!("there are more than {MAX_RULES} rules"), None);
+        return Policy::new(hash);
+    }
+    let written: Vec<_> = tables.into_iter().filter_map(|table| rule(table, targets)).collect();
+    let rules: Vec<Rule> = written.iter().map(|written| written.rule.clone()).collect();
+    let at = |index: usize, field: &'static str, tell: &dyn Fn(Field<'_>)| {
+        if let Some(Written { table, .. }) = written.get(index) {
+            let field = if table.has(field) { field } else { "name" };
+            table.read(field, |field| {
+                tell(field);
+                Some(())
+            });
+        }
+    };
+    let compiled = Policy::compile(hash.clone(), settings, &rules);
+    match &compiled {
+        Ok(_) => {
+            let facts: Vec<_> = targets.values().map(|target| target.facts()).collect();
+            for advice in advise(&rules, &facts, &Vocabulary::default()) {
+                at(advice.index, advice.field, &|field| {
+                    field.warn_with(format!("{}: {}", advice.rule, advice.problem), advice.hint);
+                });
+            }
+        }
+        Err(mistakes) => {
+            for RuleMistake { index, field, problem, hint, .. } in mistakes {
+                at(*index, field, &|field| {
+                    field.wrong_with::<()>(problem, *hint);
+                });
+            }
+        }
+    }
+    for Written { table, .. } in written {
+        table.finish();
+    }
+    compiled.unwrap_or_else(|_| Policy::new(hash))
+}
+
+fn settings(top: &Table<'_>) -> PolicySettings {
+    let mut settings = PolicySettings::default();
+    if let Some(table) = top.table("policy") {
+        let unparsed = [("block", Unparsed::Block), ("allow", Unparsed::Allow)];
+        table.set(&mut settings.unparsed, "unparsed", |field| field.word(&unparsed));
+        let unprovable = [("mask", Unprovable::Mask), ("block", Unprovable::Block)];
+        table.set(&mut settings.unprovable, "unprovable", |field| field.word(&unprovable));
+        table.set(&mut settings.transaction_wait, "transaction_wait", value::duration);
+        table.finish();
+    }
+    settings
+}
+
+fn rule<'a>(table: Table<'a>, targets: &Targets) -> Option<Written<'a>> {
+    let owned = |field: Field<'_>| field.text().map(str::to_owned);
+    let name = table.require("name", owned);
+    let names = table.read("targets", |f| f.some(target_glob));
+    let labels = table.read("labels", |field| access::labels(field, targets));
+    if table.has("targets") && table.has("labels") {
+        let hint = "give targets = [\"orders\", \"web-*\"] or labels = { env = \"prod\" }";
+        table.wrong("[[rule]] takes targets or labels, not both", Some(hint));
+    }
+    let groups = table.read("groups", Field::texts);
+    let unless_groups = table.read("unless_groups", Field::texts);
+    let actions = table.read("actions", Field::texts);
+    let objects = table.read("objects", Field::texts);
+    let text = table.read("text", owned);
+    let when = table.read("when", owned);
+    let verdict = table.require("verdict", |field| field.word(VERDICTS));
+    let approvers = table.read("approvers", Field::texts);
+    let approvals = table.read("approvals", |f| f.count(MOST_APPROVALS));
+    let timeout = table.read("timeout", value::span);
+    let reason = table.read("reason", owned);
+    let modes = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+    let mode = table.read("mode", |field| field.word(&modes));
+    let rule = Rule {
+        name: name?,
+        targets: names.map(TargetSelector::Names).or(labels.map(TargetSelector::Labels)),
+        groups,
+        unless_groups: unless_groups.unwrap_or_default(),
+        actions,
+        objects,
+        text,
+        when,
+        verdict: verdict?,
+        approvers: approvers.unwrap_or_default(),
+        approvals: approvals.and_then(|count| u32::try_from(count).ok()),
+        timeout,
+        reason,
+        mode: mode.unwrap_or_default(),
+    };
+    Some(Written { rule, table })
+}
+
+/// A glob over names; [`advise`] tells of one that meets no target.
+fn target_glob(field: Field<'_>) -> Option<String> {
+    value::target_glob(field).map(|glob| glob.glob().glob().to_owned())
+}
+
+pub(super) fn tests(top: &Table<'_>, targets: &Targets) -> Vec<NamedTest> {
+    top.tables("test").into_iter().filter_map(|table| test(table, targets)).collect()
+}
+
+fn test(table: Table<'_>, targets: &Targets) -> Option<NamedTest> {
+    let caller = table.require("identity", caller);
+    let target = table.require("target", |field| {
+        let name = field.text()?;
+        match targets.keys().any(|known| known.as_str() == name) {
+            true => Some(name.to_owned()),
+            false => field.not_one_of(name, targets.keys().map(TargetName::as_str)),
+        }
+    });
+    let command = table.require("command", |field| field.text().map(str::to_owned));
+    let expect = table.require("expect", |field| field.word(VERDICTS));
+    let rule = table.read("rule", |field| field.text().map(str::to_owned));
+    let place = table.findings().named(table.place());
+    table.finish();
+    let test =
+        PolicyTest { caller: caller?, target: target?, command: command?, expect: expect?, rule };
+    Some(NamedTest { place, test })
+}
+
+/// `{ user = "crew-7", groups = ["support-agents"], claims = { … } }`
+fn caller(field: Field<'_>) -> Option<Caller> {
+    let table = field.table()?;
+    let username = table.read("user", |field| field.text().map(str::to_owned));
+    let groups = table.read("groups", |field| field.list(|f| f.text().map(str::to_owned)));
+    let claims = table.read("claims", access::claims);
+    table.finish();
+    Some(Caller {
+        username: username.unwrap_or_default(),
+        groups: groups.unwrap_or_default(),
+        claims: claims.unwrap_or_default().into_iter().collect(),
+        ..Caller::default()
+    })
+}

@@ -1,0 +1,84 @@
+//! What policy knows beside the command: who calls, what is called, in which session.
+//!
+//! These are plain descriptions. A session's are made from its proved identity; policy tests and
+//! `policy explain` make up their own.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::decision::Verdict;
+use crate::identity::Identity;
+use crate::names::{Protocol, SessionId, TargetName};
+
+/// Who calls, as conditions see it under `identity`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Caller {
+    /// The issuer's URL.
+    pub issuer: String,
+    /// The token's `sub`.
+    pub subject: String,
+    /// The name shown to people.
+    pub username: String,
+    /// The groups, compared byte for byte.
+    pub groups: Vec<String>,
+    /// All claims.
+    pub claims: Map<String, Value>,
+    /// The workflow that a claim names.
+    pub workflow: Option<String>,
+    /// The run that a claim names.
+    pub run: Option<String>,
+}
+
+impl From<&Identity> for Caller {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            issuer: identity.issuer().to_owned(),
+            subject: identity.subject().to_owned(),
+            username: identity.username().to_owned(),
+            groups: identity.groups().to_vec(),
+            claims: identity.claims().clone(),
+            workflow: identity.workflow().map(str::to_owned),
+            run: identity.run().map(str::to_owned),
+        }
+    }
+}
+
+/// What is called, as conditions see it under `target`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TargetFacts {
+    /// Its name in the catalog.
+    pub name: TargetName,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Free words that rules select by.
+    pub labels: BTreeMap<String, String>,
+    /// What happens to effects that no rule matches.
+    #[serde(skip)]
+    pub default: Verdict,
+}
+
+/// The session, as conditions see it under `session`; what is not known is null.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SessionFacts {
+    /// The session's id.
+    pub id: Option<SessionId>,
+    /// The client's address.
+    pub client: Option<String>,
+    /// The database that a Postgres session opened.
+    pub database: Option<String>,
+    /// The workflow: the claim's, else what the client says.
+    pub workflow: Option<String>,
+    /// The run: the claim's, else what the client says.
+    pub run: Option<String>,
+}
+
+/// The fields as conditions look them up.
+pub(super) fn fields(facts: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(facts) {
+        Ok(Value::Object(map)) => map,
+        // A struct of texts, lists and maps is always an object.
+        Ok(_) | Err(_) => Map::new(),
+    }
+}

@@ -1,0 +1,381 @@
+//! What an effect acts on, and the patterns that rules name objects by.
+//!
+//! An object is a kind and a name: `path:/v1/refunds`, `program:/bin/rm`, `role:admin`. The name
+//! of most kinds is one text. The kinds of [`PARTS`] have names of several parts, outermost first:
+//! `table:public.orders`, `column:public.orders.email`. A part may be unknown, because the
+//! statement did not say it and only the server's settings would: `table:orders` names a table of
+//! that name in some schema, `table:public.*` some table of that schema.
+//!
+//! So there are two questions. Could the object be one that the pattern means? Block, approve and
+//! mask rules ask that. Is it one for certain? Allow rules ask that. Where nothing is unknown both
+//! have the same answer.
+//!
+//! A decoder writes names as the system itself would resolve them (PostgreSQL folds unquoted
+//! identifiers to lower case and cuts them at 63 bytes); patterns are exact bytes with `*`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::glob::Glob;
+
+/// The kinds whose names have parts, and how many. Relations of every sort (tables, views,
+/// sequences, indexes) are `table`: a statement does not say which it means.
+const PARTS: &[(&str, usize)] = &[("table", 2), ("column", 3), ("function", 2), ("type", 2)];
+
+/// How many parts the name of an object of this kind has.
+fn parts_of(kind: &str) -> usize {
+    PARTS.iter().find(|(name, _)| *name == kind).map_or(1, |(_, parts)| *parts)
+}
+
+/// What an effect acts on. Its text form ([`fmt::Display`], [`FromStr`], serde) is what recordings
+/// and people see.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Object {
+    kind: Cow<'static, str>,
+    /// As many as the kind has, outermost first; `None` is a part that is not known.
+    parts: Vec<Option<String>>,
+}
+
+impl Object {
+    /// An object whose name is one text: `path`, `program`, `role`, ….
+    pub fn new(kind: &'static str, name: impl Into<String>) -> Self {
+        Self::with_parts(kind, [Some(name.into())])
+    }
+
+    /// An object whose name has parts, outermost first, `None` for one that is not known. Outer
+    /// parts that are left out are not known; parts beyond what the kind has are joined into its
+    /// outermost.
+    pub fn with_parts(
+        kind: impl Into<Cow<'static, str>>,
+        parts: impl IntoIterator<Item = Option<String>>,
+    ) -> Self {
+        let kind = kind.into();
+        let count = parts_of(&kind);
+        let mut given: Vec<Option<String>> = parts.into_iter().collect();
+        if let Some(extra) = given.len().checked_sub(count).filter(|extra| *extra > 0) {
+            let outer: Option<Vec<String>> = given.drain(..=extra).collect();
+            given.insert(0, outer.map(|parts| parts.join(".")));
+        }
+        let unknown = count - given.len();
+        given.splice(0..0, std::iter::repeat_n(None, unknown));
+        Self { kind, parts: given }
+    }
+
+    /// For example `table`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The parts of the name, outermost first, as many as the kind has.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
+        self.parts.iter().map(Option::as_deref)
+    }
+
+    /// Whether the object could be one that the pattern means.
+    pub fn could_match(&self, pattern: &Pattern) -> bool {
+        self.fits(pattern, |_| true)
+    }
+
+    /// Whether the object is one that the pattern means, whatever its unknown parts are.
+    pub fn certainly_matches(&self, pattern: &Pattern) -> bool {
+        self.fits(pattern, Glob::matches_all)
+    }
+
+    fn fits(&self, pattern: &Pattern, unknown_fits: impl Fn(&Glob) -> bool) -> bool {
+        let Some((kind, wanted)) = &pattern.named else { return true };
+        **kind == *self.kind
+            && self.parts.iter().zip(wanted).all(|(part, glob)| match part {
+                Some(name) => glob.matches(name),
+                None => unknown_fits(glob),
+            })
+    }
+}
+
+impl fmt::Display for Object {
+    /// Unknown outer parts are left out, other unknown parts are `*`. In a name of parts, one that
+    /// could be taken for something else stands in double quotes, doubled within.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind)?;
+        if let [Some(name)] = self.parts.as_slice() {
+            return f.write_str(name);
+        }
+        let last = self.parts.len().saturating_sub(1);
+        let first = self.parts.iter().position(Option::is_some).unwrap_or(last);
+        for (at, part) in self.parts.iter().enumerate().skip(first) {
+            if at > first {
+                f.write_str(".")?;
+            }
+            match part {
+                None => f.write_str("*")?,
+                Some(name) if name.is_empty() || name.contains(['.', '"', '*']) => {
+                    write!(f, "\"{}\"", name.replace('"', "\"\""))?;
+                }
+                Some(name) => f.write_str(name)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text is not an object or a pattern of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnObject {
+    /// There is no `kind:` in front.
+    #[error("an object is written kind:name, for example table:public.orders")]
+    NoKind,
+    /// A part's quote does not end, or something follows it.
+    #[error("a quoted part ends with a double quote, followed by a dot or nothing")]
+    BadQuote,
+    /// There are more parts than the kind has.
+    #[error("the name has more parts than its kind (a table has two: schema and name)")]
+    TooManyParts,
+}
+
+impl FromStr for Object {
+    type Err = NotAnObject;
+
+    fn from_str(text: &str) -> Result<Self, NotAnObject> {
+        let (kind, name) = text.split_once(':').ok_or(NotAnObject::NoKind)?;
+        let kind = known_kind(kind);
+        if parts_of(&kind) == 1 {
+            return Ok(Self { kind, parts: vec![Some(name.to_owned())] });
+        }
+        let parts = split(name)?;
+        if parts.len() > parts_of(&kind) {
+            return Err(NotAnObject::TooManyParts);
+        }
+        let known = |part: Part| (part.quoted || part.text != "*").then_some(part.text);
+        Ok(Self::with_parts(kind, parts.into_iter().map(known)))
+    }
+}
+
+/// Saves the allocation for the kinds that come most often.
+fn known_kind(kind: &str) -> Cow<'static, str> {
+    PARTS
+        .iter()
+        .find(|(name, _)| *name == kind)
+        .map_or_else(|| Cow::Owned(kind.to_owned()), |(name, _)| Cow::Borrowed(*name))
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Names objects: `table:public.*`, `column:*.ssn`, `path:/v1/*`, or `*` for every object.
+///
+/// In a name of parts every part is a pattern of its own, and outer parts that are left out are
+/// `*`: `table:secrets` names that table in every schema. A part in double quotes is taken as it
+/// stands, but `*` keeps its meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: Box<str>,
+    /// The kind, and a glob for each part; `None` names every object.
+    named: Option<(Box<str>, Vec<Glob>)>,
+}
+
+impl Pattern {
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The kind of object that it names; `None` when it names every object.
+    pub fn kind(&self) -> Option<&str> {
+        self.named.as_ref().map(|(kind, _)| &**kind)
+    }
+
+    /// Whether every object that `other` names is named by this one too. A yes is certain.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (&self.named, &other.named) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((kind, wide)), Some((other_kind, narrow))) => {
+                kind == other_kind && wide.iter().zip(narrow).all(|(w, n)| w.covers(n))
+            }
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = NotAnObject;
+
+    fn from_str(text: &str) -> Result<Self, NotAnObject> {
+        if text == "*" {
+            return Ok(Self { text: text.into(), named: None });
+        }
+        let (kind, name) = text.split_once(':').ok_or(NotAnObject::NoKind)?;
+        let count = parts_of(kind);
+        let given = match count {
+            1 => vec![Glob::new(name)],
+            _ => split(name)?.into_iter().map(|part| Glob::new(&part.text)).collect(),
+        };
+        let left_out = count.checked_sub(given.len()).ok_or(NotAnObject::TooManyParts)?;
+        let globs = std::iter::repeat_n(Glob::new("*"), left_out).chain(given).collect();
+        Ok(Self { text: text.into(), named: Some((kind.into(), globs)) })
+    }
+}
+
+/// One part of a name as it was written.
+struct Part {
+    text: String,
+    quoted: bool,
+}
+
+/// Takes a name apart at its dots; dots between double quotes do not count.
+fn split(name: &str) -> Result<Vec<Part>, NotAnObject> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    loop {
+        let Some(inner) = rest.strip_prefix('"') else {
+            let (text, after) = rest.split_once('.').map_or((rest, None), |(a, b)| (a, Some(b)));
+            parts.push(Part { text: text.to_owned(), quoted: false });
+            match after {
+                Some(after) => rest = after,
+                None => return Ok(parts),
+            }
+            continue;
+        };
+        let (text, after) = unquote(inner)?;
+        parts.push(Part { text, quoted: true });
+        match after.strip_prefix('.') {
+            Some(after) => rest = after,
+            None if after.is_empty() => return Ok(parts),
+            None => return Err(NotAnObject::BadQuote),
+        }
+    }
+}
+
+/// The text up to the quote that ends it, and what follows.
+fn unquote(inner: &str) -> Result<(String, &str), NotAnObject> {
+    let mut text = String::new();
+    let mut rest = inner;
+    loop {
+        let (before, after) = rest.split_once('"').ok_or(NotAnObject::BadQuote)?;
+        text.push_str(before);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                text.push('"');
+                rest = after;
+            }
+            None => return Ok((text, after)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn object(text: &str) -> Object {
+        text.parse().unwrap()
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_without_its_schema_could_be_the_protected_one_but_is_not_for_certain() {
+        let rule = pattern("table:public.orders");
+        for (name, could, certainly) in [
+            ("table:public.orders", true, true),
+            ("table:orders", true, false),
+            ("table:public.*", true, false),
+            ("table:*", true, false),
+            ("table:private.orders", false, false),
+            ("table:public.other", false, false),
+            ("column:public.orders.id", false, false),
+        ] {
+            assert_eq!(object(name).could_match(&rule), could, "{name}");
+            assert_eq!(object(name).certainly_matches(&rule), certainly, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_without_outer_parts_names_the_object_wherever_it_is() {
+        assert!(object("table:public.secrets").certainly_matches(&pattern("table:secrets")));
+        assert!(object("table:secrets").certainly_matches(&pattern("table:secrets")));
+        assert!(object("column:public.people.ssn").certainly_matches(&pattern("column:*.ssn")));
+        assert!(object("column:ssn").certainly_matches(&pattern("column:ssn")));
+        assert!(!object("column:ssn").certainly_matches(&pattern("column:people.ssn")));
+        assert!(object("role:admin").certainly_matches(&pattern("*")));
+    }
+
+    #[test]
+    fn a_star_does_not_cross_from_one_part_into_the_next() {
+        let inside = Object::with_parts("table", [Some("public".into()), Some("a.b".into())]);
+        assert_eq!(inside.to_string(), "table:public.\"a.b\"");
+        assert!(inside.certainly_matches(&pattern("table:public.*")));
+        assert!(inside.certainly_matches(&pattern("table:public.\"a.b\"")));
+        assert!(!inside.could_match(&pattern("table:b")));
+        assert!(!object("table:public.ab").could_match(&pattern("table:pub*ab.*")));
+    }
+
+    #[test]
+    fn other_names_are_one_text_whatever_it_holds() {
+        for text in ["path:/v1/a.b\"c*", "forward:10.0.0.5:80", "program:", "file:/etc/.x"] {
+            assert_eq!(object(text).to_string(), text);
+        }
+        assert!(object("path:/v1/a.b/c").certainly_matches(&pattern("path:/v1/*")));
+        assert!(object("forward:10.0.0.5:80").certainly_matches(&pattern("forward:10.*:80")));
+        assert!(!object("path:/v2").could_match(&pattern("path:/v1/*")));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        assert_eq!("orders".parse::<Pattern>(), Err(NotAnObject::NoKind));
+        assert_eq!("table:a.b.c".parse::<Pattern>(), Err(NotAnObject::TooManyParts));
+        assert_eq!("table:a.b.c".parse::<Object>(), Err(NotAnObject::TooManyParts));
+        for text in ["table:\"a", "table:\"a\"b", "table:a.\""] {
+            assert_eq!(text.parse::<Object>(), Err(NotAnObject::BadQuote), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_beyond_what_the_kind_has_are_kept_in_the_outermost() {
+        let parts = ["db", "public", "orders"].map(|part| Some(part.to_owned()));
+        assert_eq!(Object::with_parts("table", parts).to_string(), "table:\"db.public\".orders");
+    }
+
+    fn any_object() -> impl Strategy<Value = Object> {
+        let part = proptest::option::of("[a.\"*:é]{0,4}");
+        let kind = prop_oneof![Just("table"), Just("column"), Just("path"), Just("role")];
+        (kind, proptest::collection::vec(part, 1..4)).prop_map(|(kind, mut parts)| {
+            parts.truncate(parts_of(kind));
+            match parts_of(kind) {
+                1 => Object::new(kind, parts.swap_remove(0).unwrap_or_default()),
+                _ => Object::with_parts(kind, parts),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_form_is_the_object(object in any_object()) {
+            prop_assert_eq!(object.to_string().parse::<Object>(), Ok(object));
+        }
+
+        #[test]
+        fn what_matches_for_certain_could_match(object in any_object(), text in "(table|path):[a.*]{1,5}") {
+            if let Ok(pattern) = text.parse::<Pattern>()
+                && object.certainly_matches(&pattern)
+            {
+                prop_assert!(object.could_match(&pattern));
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The rules that concern one caller on one target, and what they say to its commands.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::command::{Command, Effect};
+use super::condition::Facts;
+use super::decision::{Decision, Observed, Verdict};
+use super::facts::{Caller, SessionFacts, TargetFacts, fields};
+use super::rule::Compiled;
+use super::{Policy, Unparsed};
+
+/// What ends the action of an effect that the decoder could not understand: `sql.unparsed`.
+const UNPARSED: &str = ".unparsed";
+const UNPARSED_REASON: &str =
+    "It could not be understood, and rules apply here that it might concern.";
+
+/// A policy narrowed to one caller on one target: made when a session opens and when the policy
+/// is reloaded, so that a command is held against few rules.
+#[derive(Debug)]
+pub struct SessionPolicy {
+    rules: Vec<Applicable>,
+    default: Verdict,
+    unparsed: Unparsed,
+    masked: bool,
+    identity: Map<String, Value>,
+    target: Map<String, Value>,
+    session: Map<String, Value>,
+}
+
+/// A rule whose targets and groups hold.
+#[derive(Debug)]
+struct Applicable {
+    rule: Arc<Compiled>,
+    /// The rule spares one of the caller's groups.
+    spared: bool,
+}
+
+impl SessionPolicy {
+    pub(super) fn new(
+        policy: &Policy,
+        caller: &Caller,
+        target: &TargetFacts,
+        session: &SessionFacts,
+    ) -> Self {
+        let concern =
+            |rule: &&Arc<Compiled>| rule.names_target(target) && rule.names_groups(&caller.groups);
+        let applicable = |rule: &Arc<Compiled>| Applicable {
+            rule: Arc::clone(rule),
+            spared: rule.spares_groups(&caller.groups),
+        };
+        // Of the rules that spare the caller only those matter that would have acted against it.
+        let matters = |found: &Applicable| {
+            !found.spared || (found.rule.enforced() && found.rule.verdict != Verdict::Allow)
+        };
+        let rules: Vec<Applicable> =
+            policy.rules.iter().filter(concern).map(applicable).filter(matters).collect();
+        let conditions = rules.iter().any(|found| found.rule.when.is_some());
+        let looked_at = |facts: Map<String, Value>| if conditions { facts } else { Map::new() };
+        Self {
+            rules,
+            default: target.default,
+            unparsed: policy.settings.unparsed,
+            masked: false,
+            identity: looked_at(fields(caller)),
+            target: looked_at(fields(target)),
+            session: looked_at(fields(session)),
+        }
+    }
+
+    /// Says whether masks apply in the session: they are rules that a command which cannot be
+    /// understood might concern.
+    #[must_use]
+    pub fn masked(self, masked: bool) -> Self {
+        Self { masked, ..self }
+    }
+
+    /// Decides one command: each effect takes the strictest verdict among the rules that match it,
+    /// else the target's default, and the command takes its strictest effect. A command without
+    /// effects is allowed: it only prepares or continues what was decided.
+    pub fn decide(&self, command: &Command) -> Decision {
+        let mut found = Found::default();
+        let mut texts = Texts::default();
+        for effect in &command.effects {
+            self.decide_effect(command, effect, &mut texts, &mut found);
+        }
+        self.decision(found)
+    }
+
+    fn decide_effect(
+        &self,
+        command: &Command,
+        effect: &Effect,
+        texts: &mut Texts,
+        found: &mut Found,
+    ) {
+        let facts = self.facts(command, effect);
+        let mut verdict: Option<Verdict> = None;
+        let mut spelled = false;
+        let matched = found.rules.len();
+        for (at, applicable) in self.rules.iter().enumerate() {
+            let rule = &*applicable.rule;
+            let matches = rule.names_action(&effect.action)
+                && rule.names_object(effect)
+                && texts.hold(at, rule, command)
+                && rule.condition_holds(&facts);
+            if !matches {
+                continue;
+            }
+            if !rule.enforced() {
+                found.observed.push(at);
+            } else if applicable.spared {
+                found.spared.push(at);
+            } else {
+                if verdict < Some(rule.verdict) {
+                    found.rules.truncate(matched);
+                    verdict = Some(rule.verdict);
+                }
+                if verdict == Some(rule.verdict) {
+                    found.rules.push(at);
+                }
+                spelled |= rule.spells_action(&effect.action);
+            }
+        }
+        let mut verdict = verdict.unwrap_or(self.default);
+        let unparsed = effect.action.ends_with(UNPARSED) && !spelled;
+        if unparsed && self.unparsed == Unparsed::Block && verdict < Verdict::Block {
+            found.rules.truncate(matched);
+            found.rules.extend(self.concerned(command, effect, texts));
+            if self.masked || found.rules.len() > matched {
+                verdict = Verdict::Block;
+                found.unparsed = true;
+            }
+        }
+        found.take(verdict, matched);
+    }
+
+    /// The rules that a command which was not understood might concern: all that is known of it is
+    /// its text and its protocol.
+    fn concerned<'s>(
+        &'s self,
+        command: &'s Command,
+        effect: &'s Effect,
+        texts: &'s mut Texts,
+    ) -> impl Iterator<Item = usize> + 's {
+        self.rules.iter().enumerate().filter_map(move |(at, applicable)| {
+            let rule = &*applicable.rule;
+            let concerned = rule.enforced()
+                && !applicable.spared
+                && rule.verdict != Verdict::Allow
+                && rule.names_protocol_of(&effect.action)
+                && texts.hold(at, rule, command);
+            concerned.then_some(at)
+        })
+    }
+
+    pub(super) fn facts<'a>(&'a self, command: &'a Command, effect: &'a Effect) -> Facts<'a> {
+        Facts {
+            identity: &self.identity,
+            target: &self.target,
+            session: &self.session,
+            command,
+            effect,
+            object: OnceCell::new(),
+        }
+    }
+
+    fn decision(&self, found: Found) -> Decision {
+        let mut decision = Decision::allowed();
+        decision.verdict = found.verdict;
+        let by = self.named(found.rules);
+        decision.reason = match found.unparsed {
+            true => Some(UNPARSED_REASON.into()),
+            false => by.iter().find_map(|rule| rule.reason.clone()),
+        };
+        if found.verdict == Verdict::Approve {
+            decision.approvals = by.iter().filter_map(|rule| rule.approval.clone()).collect();
+        }
+        decision.rules = by.iter().map(|rule| Arc::clone(&rule.name)).collect();
+        decision.observed = self
+            .named(found.observed)
+            .iter()
+            .map(|rule| Observed { rule: Arc::clone(&rule.name), verdict: rule.verdict })
+            .collect();
+        let mut exempted = self.named(found.spared);
+        exempted.retain(|rule| rule.verdict > found.verdict);
+        decision.exempted = exempted.iter().map(|rule| Arc::clone(&rule.name)).collect();
+        decision
+    }
+
+    /// The rules at these places, each once, in the order of the policy.
+    fn named(&self, mut places: Vec<usize>) -> Vec<&Compiled> {
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().filter_map(|at| self.rules.get(at)).map(|a| &*a.rule).collect()
+    }
+}
+
+/// What was found so far; rules by their places.
+#[derive(Debug)]
+struct Found {
+    verdict: Verdict,
+    /// Those that gave the verdict.
+    rules: Vec<usize>,
+    observed: Vec<usize>,
+    spared: Vec<usize>,
+    /// The verdict came from an effect that was not understood.
+    unparsed: bool,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            verdict: Verdict::Allow,
+            rules: Vec::new(),
+            observed: Vec::new(),
+            spared: Vec::new(),
+            unparsed: false,
+        }
+    }
+}
+
+impl Found {
+    /// Takes in an effect's verdict, whose rules stand from `matched` on.
+    fn take(&mut self, verdict: Verdict, matched: usize) {
+        if verdict > self.verdict {
+            self.rules.drain(..matched);
+            self.verdict = verdict;
+        } else if verdict < self.verdict {
+            self.rules.truncate(matched);
+        }
+    }
+}
+
+/// Which rules' regular expressions hold for the command: each is tried once a command, not once
+/// an effect.
+#[derive(Debug, Default)]
+struct Texts(Vec<Option<bool>>);
+
+impl Texts {
+    fn hold(&mut self, at: usize, rule: &Compiled, command: &Command) -> bool {
+        if rule.text.is_none() {
+            return true;
+        }
+        if self.0.len() <= at {
+            self.0.resize(at + 1, None);
+        }
+        let Some(known) = self.0.get_mut(at) else { return rule.names_text(command) };
+        *known.get_or_insert_with(|| rule.names_text(command))
+    }
+}
