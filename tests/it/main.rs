@@ -14,6 +14,7 @@ mod architecture;
 mod clients;
 mod commands;
 mod config;
+mod database;
 mod disk_full;
 mod gateway;
 mod hostile;
