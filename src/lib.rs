@@ -36,6 +36,7 @@ pub mod app;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod database;
 pub mod decode;
 pub mod gate;
 pub mod identity;

@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("mask", &[]),
     ("config", &["mask", "policy"]),
     ("recording", &["policy::Command", "policy::Decision", "config"]),
+    ("database", &["policy", "recording"]),
     ("identity", &["config"]),
     ("catalog", &["config", "policy"]),
     ("access", &["config", "catalog", "identity"]),

@@ -15,6 +15,7 @@ mod architecture;
 mod clients;
 mod commands;
 mod config;
+mod database;
 mod disk_full;
 mod gateway;
 mod hostile;

@@ -1,0 +1,3 @@
+//! All SQL.
+mod private_server;
+pub use private_server::{PrivateServer, PrivateServerError};
