@@ -11,7 +11,6 @@
 )]
 
 mod architecture;
-<<<<<<< HEAD
 mod clients;
 mod commands;
 mod config;
@@ -22,10 +21,8 @@ mod hostile;
 mod identity;
 mod kills;
 mod memory;
+mod policy;
 mod recording;
 mod rust_client;
-=======
-mod policy;
->>>>>>> 831e217 (Rules decide effects: selectors, conditions, observe mode, exemptions, explanations, advice, tests)
 mod support;
 mod upstream;
