@@ -20,9 +20,10 @@ use super::repair::{Ending, Standing};
 use super::store::Shared;
 use crate::names::SessionId;
 
-/// From so many files on, one sync of the filesystem is cheaper than one of each.
+/// From so many files on, one sync of the filesystem is cheaper than one of each. It also waits
+/// for what others wrote there; below this, that cost more than it saved.
 #[cfg(target_os = "linux")]
-const SYNC_FILESYSTEM_FROM: usize = 4;
+const SYNC_FILESYSTEM_FROM: usize = 8;
 
 type Answer = oneshot::Sender<Result<(), RecordingFailure>>;
 

@@ -26,7 +26,7 @@ mod repair;
 mod store;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 pub use appender::{Batch, Recording};

@@ -1,6 +1,6 @@
 //! What an attacker can write who knows the format: every hash is right, and the rest is not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -9,8 +9,21 @@ use super::block::{BlockKind, BlockWriter, HEADER_LEN, Header, Place, Start};
 use super::clock;
 use super::event::{Direction, Kind};
 use super::tail::Tail;
-use super::{Event, ReadError, Reader, State, verify};
+use super::{Event, Opened, ReadError, Reader, Recording, State, Store, verify};
+use crate::config;
 use crate::names::SessionId;
+
+/// A recording of its own in `data_dir`, for tests of those who read it.
+pub(crate) fn recorded(data_dir: &Path, opened: &Opened) -> Recording {
+    let settings = config::Recording {
+        durability: config::Durability::Process,
+        max_session: 1 << 30,
+        max_local: 1 << 30,
+        mask_key: config::SecretRef::Env("UNUSED".to_owned()),
+    };
+    let store = Store::open(data_dir, &settings, &[0; 32]).unwrap();
+    store.create(opened, config::OnRecordingFailure::Refuse).unwrap()
+}
 
 /// A file that starts well, with one block behind it whose hash and chain are right.
 struct Forged {

@@ -8,11 +8,10 @@ use serde_json::json;
 
 use super::postgres::tests::{data_row, message, row_description};
 use super::{Options, Pace, play};
-use crate::config::{self, Durability, OnRecordingFailure, SecretRef};
 use crate::names::{Protocol, SessionId};
 use crate::recording::{
-    Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Sequence, Store,
-    recording_path,
+    Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Sequence,
+    recording_path, tests::recorded,
 };
 
 struct Session {
@@ -24,13 +23,6 @@ struct Session {
 impl Session {
     fn open(username: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = config::Recording {
-            durability: Durability::Process,
-            max_session: 1 << 30,
-            max_local: 1 << 30,
-            mask_key: SecretRef::Env("UNUSED".to_owned()),
-        };
-        let store = Store::open(folder.path(), &settings, &[0; 32]).unwrap();
         let opened = Opened {
             session: SessionId::generate(),
             protocol: Protocol::Postgres,
@@ -49,7 +41,7 @@ impl Session {
             policy: "0".repeat(32),
             gateway_version: "0.1.0".to_owned(),
         };
-        let recording = store.create(&opened, OnRecordingFailure::Refuse).unwrap();
+        let recording = recorded(folder.path(), &opened);
         let path = recording_path(folder.path(), &opened.session);
         Self { _folder: folder, path, recording }
     }
