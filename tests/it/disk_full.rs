@@ -1,13 +1,15 @@
 //! What happens when the disk of the recordings is full. Needs root, to mount a small filesystem;
 //! says so and does nothing otherwise.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::kills::numbers;
 use crate::support::client::{Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
@@ -70,23 +72,24 @@ fn on_a_full_disk_sessions_end_nothing_runs_unrecorded_and_service_resumes_with_
     };
     assert_eq!(run(&["select 'before'"]), (true, "before\n".to_owned()));
 
-    // A session that is open while the disk runs full.
+    // A session that is open while the disk runs full. What is left of a page may still take a
+    // statement, but not all of these.
     let mut psql = client.psql();
-    let mut open = psql
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut open = psql.spawn().unwrap();
     let mut stdin = open.stdin.take().unwrap();
     writeln!(stdin, "select 'disk_full_open';").unwrap();
     server.wait_for_log("disk_full_open");
     let ballast = disk.fill();
-    writeln!(stdin, "select 'disk_full_' || repeat('forbidden', 1);").unwrap();
+    for number in 0..100 {
+        let padding = "x".repeat(4096);
+        // psql ends when its session does.
+        let _gone = writeln!(stdin, "select {}, '{padding}';", 790_000_000_000_000_u64 + number);
+    }
     drop(stdin);
     let output = open.wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{complaint}");
+    assert!(!output.status.success(), "a hundred statements ran on a full disk");
     assert!(complaint.contains("record"), "the client is told why: {complaint}");
 
     // No new one opens, and the gateway lives on.
@@ -99,6 +102,11 @@ fn on_a_full_disk_sessions_end_nothing_runs_unrecorded_and_service_resumes_with_
     wait_until("service to resume", || run(&["select 'after'"]) == (true, "after\n".to_owned()));
     assert!(gateway.stop().success());
     gateway.verify_all();
+    let ours = |number: &u64| *number >= 790_000_000_000_000;
+    let received: BTreeSet<_> =
+        numbers(server.log_text().as_bytes()).into_iter().filter(ours).collect();
+    let recorded = numbers(&gateway.all_contents());
+    assert!(received.is_subset(&recorded), "{received:?} ran, recorded are {recorded:?}");
 }
 
 #[test]
@@ -112,8 +120,8 @@ fn a_result_that_fills_the_disk_ends_its_session_alone() {
     let mut psql = gateway.client("orders").psql();
     // Hashes hardly compress.
     let filling = "select md5(g::text) || md5((-g)::text) from generate_series(1, 10000000) g";
-    psql.args(["-c", &format!("copy ({filling}) to stdout")]).stdout(std::process::Stdio::null());
-    let output = psql.stderr(std::process::Stdio::piped()).output().unwrap();
+    psql.args(["-c", &format!("copy ({filling}) to stdout")]).stdout(Stdio::null());
+    let output = psql.stderr(Stdio::piped()).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "it did not fill the disk");
     assert!(complaint.contains("record"), "the client is told why: {complaint}");

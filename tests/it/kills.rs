@@ -82,7 +82,7 @@ fn killed_under_load(recording: &str) {
 }
 
 /// The numbers of 15 digits, beginning with 7, that the load's statements carry.
-fn numbers(text: &[u8]) -> BTreeSet<u64> {
+pub fn numbers(text: &[u8]) -> BTreeSet<u64> {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?-u:\b)7\d{14}\b").unwrap());
     let number = |found: &[u8]| std::str::from_utf8(found).unwrap().parse().unwrap();
     NUMBER.find_iter(text).map(|found| number(found.as_bytes())).collect()
