@@ -24,5 +24,6 @@ mod memory;
 mod policy;
 mod recording;
 mod rust_client;
+mod session;
 mod support;
 mod upstream;

@@ -152,7 +152,10 @@ async fn open(
     context: &Arc<Context>,
 ) -> Result<OpenSession, Turned> {
     let startup = startup_message(packet)?;
-    let wanted = Wanted::read(&startup).map_err(Turned::Away)?;
+    let wanted = Wanted::read(&startup).map_err(|refusal| {
+        tracing::warn!(%client, reason = refusal.message(), "startup parameters refused");
+        Turned::Away(refusal)
+    })?;
     if !stream.is_tls() && !client.ip().is_loopback() && !context.insecure {
         return Err(Turned::Away(Refusal::TlsRequired));
     }

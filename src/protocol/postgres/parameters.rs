@@ -53,6 +53,10 @@ pub(super) struct Wanted {
 impl Wanted {
     /// Reads the parameters of a startup message.
     pub(super) fn read(startup: &Startup<'_>) -> Result<Self, Refusal> {
+        // A token that a client put in the wrong place must neither go up nor be recorded.
+        if startup.parameters.iter().any(|(_, value)| holds_token(value)) {
+            return Err(Refusal::AccessDenied);
+        }
         let user = startup.parameter("user").unwrap_or_default();
         let named = startup.parameter("database").filter(|d| !d.is_empty()).unwrap_or(user);
         let (target, database) = match named.split_once('/') {
@@ -105,6 +109,13 @@ impl Wanted {
         }
         Ok(())
     }
+}
+
+/// Whether a text holds what looks like a JWT: base64url of `{"` and two full stops behind it.
+fn holds_token(text: &str) -> bool {
+    text.match_indices("eyJ")
+        .filter_map(|(at, _)| text.get(at..))
+        .any(|rest| rest.len() > 40 && rest.split('.').count() > 2)
 }
 
 fn some_name(value: &str) -> Option<String> {

@@ -66,7 +66,8 @@ impl Refusal {
         }
     }
 
-    fn message(&self) -> String {
+    /// What the client is told.
+    pub(super) fn message(&self) -> String {
         match self {
             Self::AccessDenied => "access denied".to_owned(),
             Self::TlsRequired => "the gateway takes tokens over TLS only".to_owned(),

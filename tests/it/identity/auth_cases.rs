@@ -50,7 +50,7 @@ run_here! {
     "A42" => discovery::keys_come_only_over_verified_tls,
 }
 
-/// Rows that need the Postgres listener.
+/// Rows that need the Postgres listener: in `session.rs` (A45, A48) and `gateway.rs` (A52).
 const RUN_IN_GATEWAY: &[&str] = &["A45", "A48", "A52"];
 
 /// Rows that need a later part, and which.

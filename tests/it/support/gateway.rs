@@ -109,6 +109,19 @@ impl Gateway {
         Client::new(self.address.port(), target, "agent", &self.issuer.token("agent"))
     }
 
+    /// The configuration file it was started with.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("portcullis.toml")
+    }
+
+    /// Has it read its configuration again, changed by `change`; what the command said.
+    pub fn reload(&self, change: impl FnOnce(String) -> String) -> Output {
+        let file = self.configuration();
+        let changed = change(fs::read_to_string(&file).unwrap());
+        fs::write(&file, changed).unwrap();
+        portcullis(&["reload", "--config", file.to_str().unwrap()])
+    }
+
     /// Stops it and waits for its end.
     pub fn stop(&self) -> ExitStatus {
         self.daemon.stop()
