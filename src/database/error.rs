@@ -35,8 +35,12 @@ impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error;
         let (code, text) = match &error {
-            Error::Io(_) | Error::Tls(_) | Error::PoolClosed | Error::PoolTimedOut
-            | Error::Configuration(_) | Error::Protocol(_) => {
+            Error::Io(_)
+            | Error::Tls(_)
+            | Error::PoolClosed
+            | Error::PoolTimedOut
+            | Error::Configuration(_)
+            | Error::Protocol(_) => {
                 return Self::Unreachable(error.to_string());
             }
             Error::Database(reported) => (reported.code(), reported.message().to_owned()),

@@ -24,7 +24,9 @@ pub enum SchemaError {
     #[error("the database has no tables of ours; run portcullis migrate")]
     Empty,
     /// Some migrations were not applied.
-    #[error("the database is at migration {at}, and this version needs {needed}: run portcullis migrate")]
+    #[error(
+        "the database is at migration {at}, and this version needs {needed}: run portcullis migrate"
+    )]
     Behind {
         /// The last that was applied.
         at: i64,
@@ -141,9 +143,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, DatabaseErro
 }
 
 /// Makes the trigram index, again at every migration: the extension may have been installed since.
-async fn substring_search(
-    connection: &mut PgConnection,
-) -> Result<Option<String>, DatabaseError> {
+async fn substring_search(connection: &mut PgConnection) -> Result<Option<String>, DatabaseError> {
     const HINT: &str = "searching for a part of a word reads every command: the extension pg_trgm";
     let available: bool = sqlx::query_scalar(
         "select exists (select from pg_available_extensions where name = 'pg_trgm')",

@@ -90,7 +90,7 @@ impl Batch {
 /// How far a recording is indexed; a row of `recordings`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
-    session: SessionId,
+    pub(super) session: SessionId,
     gateway: String,
     pub(super) file_offset: u64,
     blocks: u64,
@@ -132,7 +132,9 @@ impl Position {
             next_sequence: self.next_sequence,
             chain: *chain.as_bytes(),
         };
-        Reading::resumed(self.session, position, row)
+        let mut reading = Reading::resumed(self.session, position, row);
+        (reading.sealed, reading.failed) = (self.sealed, self.failed);
+        reading
     }
 }
 

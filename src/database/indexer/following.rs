@@ -24,6 +24,8 @@ use crate::recording::{
 
 /// Recordings that are taken further in one round.
 const MAX_RECORDINGS: usize = 64;
+/// Blocks of one recording that are read in one round: 16 MiB or more of events.
+const MAX_BLOCKS: usize = 64;
 /// Recordings kept in mind: open ones, and those to catch up with. The ledger is read no further
 /// while there are more.
 const MAX_UNSEALED: usize = 1 << 16;
@@ -67,6 +69,8 @@ pub(super) struct Following {
     queued: HashSet<SessionId>,
     readings: HashMap<SessionId, Reading>,
     partitions: BTreeSet<Date>,
+    /// Those of the round under way.
+    turn: Vec<SessionId>,
     /// Whether each recording is written alone, to find the one that the database refuses.
     one_by_one: bool,
     lag: LagWatch,
@@ -107,6 +111,7 @@ impl Following {
             queued: HashSet::new(),
             readings: HashMap::new(),
             partitions: BTreeSet::new(),
+            turn: Vec::new(),
             one_by_one: false,
             lag,
         };
@@ -147,8 +152,11 @@ impl Following {
         }
         let count = if self.one_by_one { 1 } else { MAX_RECORDINGS.min(self.queue.len()) };
         let turn: Vec<_> = self.queue.drain(..count.min(self.queue.len())).collect();
-        turn.iter().for_each(|session| drop(self.queued.remove(session)));
+        for session in &turn {
+            self.queued.remove(session);
+        }
         self.one_by_one &= !self.queue.is_empty();
+        self.turn.clone_from(&turn);
 
         let before = self.take_up(connection, &turn).await?;
         let mut batch = Batch::default();
@@ -197,12 +205,11 @@ impl Following {
     /// After the database refused a batch: tries its recordings one by one, or, when it was one
     /// alone, leaves that one out.
     pub(super) async fn isolate(
-        mut self,
+        self,
         connection: &mut PgConnection,
         error: &DatabaseError,
     ) -> Result<Self, RoundError> {
-        let culprit = self.one_by_one.then(|| self.readings.keys().next().copied()).flatten();
-        if let Some(session) = culprit {
+        if let [session] = *self.turn {
             tracing::error!(%session, %error, "the index takes no more of this recording");
             let mut reading = Reading::new(session);
             reading.failed = Some(error.to_string());
@@ -334,32 +341,35 @@ enum Read {
     Again,
 }
 
-/// Reads a recording on; false when the batch was full before the end.
+/// Reads a recording on; false when there is more of it than one round takes.
 pub(super) fn read_on(
     place: &Place,
     reading: &mut Reading,
     batch: &mut Batch,
 ) -> Result<bool, ReadError> {
+    if reading.sealed || reading.failed.is_some() {
+        return Ok(true);
+    }
     let path = recording_path(&place.data_dir, &reading.id);
     let mut follower = Follower::open(&path, &reading.position)?;
     let mut look_up = |sequence| event_at(&path, sequence);
-    let mut context = Context {
-        gateway: &place.gateway,
-        index_text: place.index_text,
-        look_up: &mut look_up,
-    };
-    while let Some(events) = follower.next_block()? {
+    let mut context =
+        Context { gateway: &place.gateway, index_text: place.index_text, look_up: &mut look_up };
+    for _ in 0..MAX_BLOCKS {
+        let Some(events) = follower.next_block()? else {
+            reading.position = follower.bookmark();
+            reading.sealed = follower.seal().is_some();
+            return Ok(true);
+        };
         for event in &events {
             reading.take(event, &mut context, batch);
         }
         reading.position = follower.bookmark();
         if batch.is_full() {
-            return Ok(false);
+            break;
         }
     }
-    reading.position = follower.bookmark();
-    reading.sealed = follower.seal().is_some();
-    Ok(true)
+    Ok(false)
 }
 
 fn event_at(path: &Path, sequence: Sequence) -> Option<Event> {
@@ -372,10 +382,11 @@ async fn ledger_offset(
     connection: &mut PgConnection,
     gateway: &str,
 ) -> Result<Option<u64>, DatabaseError> {
-    let offset: Option<i64> = sqlx::query_scalar("select file_offset from ledgers where gateway = $1")
-        .bind(gateway)
-        .fetch_optional(connection)
-        .await?;
+    let offset: Option<i64> =
+        sqlx::query_scalar("select file_offset from ledgers where gateway = $1")
+            .bind(gateway)
+            .fetch_optional(connection)
+            .await?;
     Ok(offset.and_then(|offset| offset.try_into().ok()))
 }
 

@@ -21,7 +21,6 @@ mod shorten;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rand_pause::jittered;
 use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -85,7 +84,7 @@ impl Indexer {
     /// Runs until cancelled, then indexes what there is, for at most some seconds. Cancel it after
     /// the store has framed its last blocks.
     pub async fn run(self, cancel: CancellationToken) {
-        let (ended, wait) = oneshot::channel();
+        let (ended, wait) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             // On Linux this is of the thread alone; elsewhere it is left as it is.
             #[cfg(target_os = "linux")]
@@ -154,7 +153,9 @@ impl Indexer {
                 Ok(()) if last => return Ok(()),
                 Ok(()) => drop(cancel.run_until_cancelled(sleep(POLL)).await),
                 Err(RoundError::Stale) => {
-                    tracing::info!("the database is another one than before; indexing what it lacks");
+                    tracing::info!(
+                        "the database is another one than before; indexing what it lacks"
+                    );
                     self.prepare(&mut connection).await?;
                     following = load(&mut connection).await.map_err(failed)?;
                 }
@@ -221,13 +222,8 @@ fn gateway_of(data_dir: &std::path::Path) -> std::io::Result<String> {
     }
 }
 
-/// The same pause for all gateways would bring them all at once.
-mod rand_pause {
-    use std::time::Duration;
-
-    /// Between half of a pause and all of it.
-    pub(super) fn jittered(pause: Duration) -> Duration {
-        let random = uuid::Uuid::now_v7().as_bytes().last().copied().unwrap_or_default();
-        pause / 2 + pause / 2 * u32::from(random) / 255
-    }
+/// Between half of a pause and all of it: the same for all gateways would bring them all at once.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_bytes().last().copied().unwrap_or_default();
+    pause / 2 + pause / 2 * u32::from(random) / 255
 }

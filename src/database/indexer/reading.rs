@@ -5,14 +5,17 @@
 //! (`execute`) is one row with the text, the parameters, the effects and the rules of what it
 //! builds on. `docs/index.md` says so to users.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::batch::{Batch, Ended};
 use super::remembered::{Prepared, Recent, Remembered};
 use super::shorten;
 use crate::database::rows::{Command, Session, Timestamp};
 use crate::names::SessionId;
-use crate::policy::{Attributes, Verdict};
+use crate::policy::{Attributes, Effect, Verdict};
 use crate::recording::{
     Bookmark, Closed, Direction, Event, Gap, Kind, Opened, Outcome, RecordedCommand, Sequence, Told,
 };
@@ -176,7 +179,20 @@ impl Reading {
             workflow: session.workflow.clone(),
             run: session.run.clone(),
             form: shorten::name(&command.recorded.command.form),
-            ..merged
+            text: merged.text,
+            cut: merged.cut,
+            attributes: merged.attributes,
+            effects: merged.effects,
+            verdict: merged.verdict,
+            rules: merged.rules,
+            reason: merged.reason,
+            // Decisions do not tell of approvals, exemptions and observed rules yet.
+            overridden: None,
+            status: None,
+            rows: None,
+            error_code: None,
+            error_message: None,
+            duration_us: None,
         });
     }
 
@@ -200,11 +216,19 @@ impl Reading {
 }
 
 /// What a row takes from a command and all that it builds on.
-struct Merged;
+struct Merged {
+    text: Option<String>,
+    cut: bool,
+    attributes: BTreeMap<String, Value>,
+    effects: Vec<Effect>,
+    verdict: Verdict,
+    rules: Vec<String>,
+    reason: Option<String>,
+}
 
 impl Merged {
     /// `parts` is the command, then what it builds on.
-    fn of(parts: &[&RecordedCommand<'_>], index_text: bool) -> Command {
+    fn of(parts: &[&RecordedCommand<'_>], index_text: bool) -> Self {
         let mut cut = false;
         let text = parts.iter().map(|part| &*part.command.text).find(|text| !text.is_empty());
         let effects = parts.iter().map(|part| &part.command.effects).find(|e| !e.is_empty());
@@ -228,7 +252,7 @@ impl Merged {
             attributes.clear();
             effects.iter_mut().for_each(|effect| effect.attributes.clear());
         }
-        Command {
+        Self {
             text: text.filter(|_| index_text).map(|text| shorten::text(text, &mut cut)),
             attributes: shorten::attributes(&attributes, &mut cut),
             effects,
@@ -236,7 +260,6 @@ impl Merged {
             verdict,
             rules,
             reason,
-            ..Command::empty()
         }
     }
 }
@@ -246,12 +269,7 @@ fn only_prepares(recorded: &RecordedCommand<'_>) -> bool {
     PREPARING.contains(&&*recorded.command.form) && recorded.decision.verdict() == Verdict::Allow
 }
 
-fn opened_row(
-    id: SessionId,
-    opened: &Opened,
-    event: &Event,
-    context: &Context<'_>,
-) -> Session {
+fn opened_row(id: SessionId, opened: &Opened, event: &Event, context: &Context<'_>) -> Session {
     let short = |text: &str| shorten::name(text);
     let told = |told: &Option<Told>| {
         (told.as_ref().map(|told| short(&told.name)), told.as_ref().map(|told| told.proved))

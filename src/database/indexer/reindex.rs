@@ -102,8 +102,8 @@ impl Database {
         }
         let mut write = connection.begin().await?;
         done.removed = remove_others(&mut write, &place.gateway, &all).await?;
-        // The gateway reads its ledger from the beginning again; what is sealed costs it nothing.
-        let ledger = LedgerFollower::open(data_dir, 0).map_err(ReindexError::Recordings)?;
+        let mut ledger = LedgerFollower::open(data_dir, 0).map_err(ReindexError::Recordings)?;
+        while ledger.next_line().map_err(ReindexError::Recordings)?.is_some() {}
         announce(&mut write, &place.gateway, &[], ledger.offset()).await?;
         write.commit().await?;
         Ok(done)

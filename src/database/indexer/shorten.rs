@@ -58,7 +58,7 @@ pub(super) fn effects(effects: &[Effect], was_cut: &mut bool) -> Vec<Effect> {
     let mut left = MAX_JSON;
     let mut kept = Vec::new();
     for effect in effects.iter().take(MAX_LIST) {
-        let attributes = self::attributes(&effect.attributes, was_cut);
+        let attributes = attributes(&effect.attributes, was_cut);
         let effect = Effect {
             action: name(&effect.action).into(),
             object: effect.object.as_ref().map(|object| cut(object, MAX_VALUE, was_cut)),

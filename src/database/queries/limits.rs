@@ -83,7 +83,12 @@ impl From<sqlx::Error> for QueryError {
 impl Filter {
     pub(super) fn check(&self) -> Result<(), QueryError> {
         let texts = [
-            &self.user, &self.group, &self.target, &self.workflow, &self.run, &self.text,
+            &self.user,
+            &self.group,
+            &self.target,
+            &self.workflow,
+            &self.run,
+            &self.text,
             &self.contains,
         ];
         for text in texts.into_iter().flatten() {

@@ -13,6 +13,7 @@ use super::{Database, DatabaseError};
 use crate::names::SessionId;
 
 use conditions::Select;
+pub(super) use conditions::first_id_at;
 use cursor::Place;
 pub use limits::{Filter, Page, QueryError, Wanted};
 
@@ -21,7 +22,11 @@ impl Database {
     ///
     /// # Errors
     /// [`QueryError::Bad`] when the filter or the cursor is not one.
-    pub async fn sessions(&self, filter: &Filter, wanted: &Wanted) -> Result<Page<Session>, QueryError> {
+    pub async fn sessions(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<Session>, QueryError> {
         let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
         filter.check()?;
         let mut select = Select::new("sessions");
@@ -46,7 +51,11 @@ impl Database {
     ///
     /// # Errors
     /// [`QueryError::Bad`] when the filter or the cursor is not one.
-    pub async fn commands(&self, filter: &Filter, wanted: &Wanted) -> Result<Page<Command>, QueryError> {
+    pub async fn commands(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<Command>, QueryError> {
         let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
         filter.check()?;
         let mut select = Select::new("commands");
@@ -81,7 +90,8 @@ impl Database {
     /// # Errors
     /// When the database fails; what was to be audited should then not be done.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), DatabaseError> {
-        let row = storable_json(entry).map_err(|error| DatabaseError::Refused(error.to_string()))?;
+        let row =
+            storable_json(entry).map_err(|error| DatabaseError::Refused(error.to_string()))?;
         sqlx::query(
             "insert into audit_log (issuer, subject, username, client, action, object, outcome, detail) \
              select issuer, subject, username, client, action, object, outcome, detail \
@@ -98,7 +108,11 @@ impl Database {
     ///
     /// # Errors
     /// [`QueryError::Bad`] when the filter or the cursor is not one.
-    pub async fn audit_log(&self, filter: &Filter, wanted: &Wanted) -> Result<Page<AuditRecord>, QueryError> {
+    pub async fn audit_log(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<AuditRecord>, QueryError> {
         let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
         filter.check()?;
         let mut select = Select::new("audit_log");
@@ -108,7 +122,11 @@ impl Database {
     }
 
     /// One row more than the page holds, so that it is known whether there is another.
-    async fn page<T>(&self, mut query: QueryBuilder<Postgres>, limit: u32) -> Result<Vec<T>, QueryError>
+    async fn page<T>(
+        &self,
+        mut query: QueryBuilder<Postgres>,
+        limit: u32,
+    ) -> Result<Vec<T>, QueryError>
     where
         T: serde::de::DeserializeOwned + Send + Unpin + 'static,
     {
