@@ -65,6 +65,7 @@ create table commands (
     rules         text[]      not null,
     reason        text,
     overridden    text,
+    overridden_rules text[]   not null,
     status        text,
     rows          bigint,
     error_code    text,

@@ -168,8 +168,10 @@ pub struct Command {
     pub rules: Vec<String>,
     /// Their reason.
     pub reason: Option<String>,
-    /// Why it ran although a rule was against it: `approval`, `exemption`, `observe`.
+    /// Why a stricter rule did not act: `exemption`, `observe`.
     pub overridden: Option<String>,
+    /// The rules that did not act.
+    pub overridden_rules: Vec<String>,
     /// The protocol's own word for its end; none while it runs and when it never ran.
     pub status: Option<String>,
     /// Rows sent or changed.

@@ -163,6 +163,7 @@ impl Reading {
         let parts: Vec<_> = std::iter::once(&command.recorded).chain(&bases).collect();
         let merged = Merged::of(&parts, context.index_text);
         session.commands += 1;
+        session.overridden += i64::from(merged.overridden.is_some());
         *match merged.verdict {
             Verdict::Allow => &mut session.allowed,
             Verdict::Approve => &mut session.approved,
@@ -186,8 +187,8 @@ impl Reading {
             verdict: merged.verdict,
             rules: merged.rules,
             reason: merged.reason,
-            // Decisions do not tell of approvals, exemptions and observed rules yet.
-            overridden: None,
+            overridden: merged.overridden.map(str::to_owned),
+            overridden_rules: merged.overridden_rules,
             status: None,
             rows: None,
             error_code: None,
@@ -224,6 +225,8 @@ struct Merged {
     verdict: Verdict,
     rules: Vec<String>,
     reason: Option<String>,
+    overridden: Option<&'static str>,
+    overridden_rules: Vec<String>,
 }
 
 impl Merged {
@@ -236,12 +239,19 @@ impl Merged {
         let mut attributes = Attributes::new();
         // From the ground up: the command's own words count, and the first of equal verdicts.
         let (mut rules, mut verdict, mut reason) = (Vec::new(), Verdict::Allow, None);
+        let (mut overridden, mut overridden_rules) = (None, Vec::new());
         for part in parts.iter().rev() {
             attributes.extend(part.command.attributes.clone());
-            for rule in part.decision.rules().iter().map(|rule| shorten::name(rule)) {
-                if !rules.contains(&rule) {
-                    rules.push(rule);
-                }
+            let decision = &part.decision;
+            decision.rules().iter().for_each(|rule| name_once(&mut rules, rule));
+            for rule in decision.exempted() {
+                overridden = Some("exemption");
+                name_once(&mut overridden_rules, rule);
+            }
+            for seen in decision.observed().iter().filter(|seen| seen.verdict > decision.verdict())
+            {
+                overridden = overridden.or(Some("observe"));
+                name_once(&mut overridden_rules, &seen.rule);
             }
             if reason.is_none() || part.decision.verdict() > verdict {
                 verdict = part.decision.verdict();
@@ -260,7 +270,16 @@ impl Merged {
             verdict,
             rules,
             reason,
+            overridden,
+            overridden_rules,
         }
+    }
+}
+
+fn name_once(names: &mut Vec<String>, name: &str) {
+    let name = shorten::name(name);
+    if !names.contains(&name) {
+        names.push(name);
     }
 }
 

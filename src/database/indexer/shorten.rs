@@ -61,7 +61,7 @@ pub(super) fn effects(effects: &[Effect], was_cut: &mut bool) -> Vec<Effect> {
         let attributes = attributes(&effect.attributes, was_cut);
         let effect = Effect {
             action: name(&effect.action).into(),
-            object: effect.object.as_ref().map(|object| cut(object, MAX_VALUE, was_cut)),
+            object: effect.object.clone(),
             attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect(),
         };
         let size = serde_json::to_string(&effect).map_or(usize::MAX, |json| json.len());
