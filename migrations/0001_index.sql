@@ -65,6 +65,7 @@ create table commands (
     rules         text[]      not null,
     reason        text,
     overridden    text,
+    overridden_rules text[]   not null,
     status        text,
     rows          bigint,
     error_code    text,
@@ -79,7 +80,7 @@ create table commands_other partition of commands default;
 -- sides of a search alike; quotes and hyphens are left, which mean something to web search.
 create function command_words(command text) returns text
     language sql immutable strict parallel safe
-    return pg_catalog.translate(command, './\@:;,=+*<>%#~&|^!?()[]{}$''`', '                              ');
+    return pg_catalog.translate(command, './\@:;,=+*<>%#~&|^!?()[]{}$''`', '                             ');
 
 create index commands_at on commands (at);
 create index commands_username on commands (username, at);

@@ -24,6 +24,11 @@ impl SessionId {
         self.0.as_bytes()
     }
 
+    /// The id as the type that databases know.
+    pub fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+
     /// When the id was made, to the millisecond.
     pub fn created(&self) -> SystemTime {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |t| t.to_unix());

@@ -1,3 +1,81 @@
-//! All SQL.
+//! All SQL: the index of what was recorded, the state that nothing else holds, their migrations,
+//! and the private server. `docs/index.md` says what a row is.
+//!
+//! The index is a pure function of the recordings. Nothing that serves a session waits for it:
+//! [`Indexer`] reads the recordings back, wherever they are ahead of the index, so a database
+//! outage needs no path of its own. State (today the audit log) is written where it happens and
+//! refused while the database cannot be reached.
+
+mod error;
+mod indexer;
+mod migrations;
 mod private_server;
+mod queries;
+mod rows;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _};
+
+pub use error::DatabaseError;
+pub use indexer::{IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexError, Reindexed};
+pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
+pub use queries::{Filter, Page, QueryError, Wanted};
+pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
+
+/// Connections for queries and state; the indexer has one of its own.
+const POOL: u32 = 8;
+/// How long a query waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// What every connection is set to. Longer queries are answered with a hint to narrow them; the
+/// indexer lifts the bound for itself.
+const SESSION_SETTINGS: &str = "set statement_timeout = '10s'; set lock_timeout = '10s'; \
+    set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning";
+
+/// The database. Clones share its connections, which are made when they are needed.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+}
+
+impl Database {
+    /// A database by how to connect to it, for example [`PrivateServer::connect_options`].
+    pub fn new(options: PgConnectOptions) -> Self {
+        let options = options.application_name("portcullis").disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(POOL)
+            .acquire_timeout(ACQUIRE)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(SESSION_SETTINGS).await.map(drop) })
+            })
+            .connect_lazy_with(options.clone());
+        Self { pool, options }
+    }
+
+    /// A database by its URL. What the URL leaves out comes from `PGPASSWORD`, `~/.pgpass` and
+    /// the other places that `psql` looks at.
+    ///
+    /// # Errors
+    /// When the text is no such URL.
+    pub fn from_url(url: &str) -> Result<Self, DatabaseError> {
+        Ok(Self::new(PgConnectOptions::from_str(url)?))
+    }
+
+    /// A connection beside the pool.
+    async fn connect(&self) -> Result<PgConnection, DatabaseError> {
+        let mut connection = tokio::time::timeout(ACQUIRE, self.options.connect())
+            .await
+            .map_err(|_| DatabaseError::Unreachable("it does not answer".to_owned()))??;
+        connection.execute(SESSION_SETTINGS).await?;
+        Ok(connection)
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

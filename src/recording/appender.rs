@@ -309,6 +309,7 @@ impl Inner {
         let due = state.pending_since.is_none_or(|since| all || now >= since + FRAME_AFTER);
         if due {
             state.frame(&self.shared)?;
+            self.shared.changes.note(self.session);
             state.pending.release();
         }
         state.queued = state.pending.holds_memory();

@@ -139,6 +139,23 @@ impl Blocks {
         self.step().map(drop)
     }
 
+    /// Goes to a place that an earlier walk got to.
+    pub(super) fn go_to(&mut self, at: u64, place: Place) -> Result<(), ReadError> {
+        if self.file.metadata()?.len() < at {
+            let what = "the file is shorter than it was".to_owned();
+            return Err(Damage { block: place.index, offset: at, what }.into());
+        }
+        (self.at, self.place, self.end) = (at, place, None);
+        Ok(())
+    }
+
+    /// Lets the next step look for blocks that were written since the walk came to the end.
+    pub(super) fn look_again(&mut self) {
+        if matches!(self.end, Some(BlocksEnd::Open { .. })) {
+            self.end = None;
+        }
+    }
+
     /// The next block of events; none at the end.
     pub(super) fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let Some(block) = self.step()? else { return Ok(None) };

@@ -21,12 +21,35 @@ use super::clock;
 use crate::names::SessionId;
 
 const RECORDINGS: &str = "recordings";
-const LEDGER: &str = "ledger";
+pub(super) const LEDGER: &str = "ledger";
 const LOCK: &str = "lock";
 
 /// A recording's file in `data_dir`, whether it is there or not.
 pub fn recording_path(data_dir: &Path, session: &SessionId) -> PathBuf {
     data_dir.join(RECORDINGS).join(day_of(session)).join(Part::Recording.name(session))
+}
+
+/// All recordings in a `data_dir` that need not be ours to write: id, path and size, by id.
+pub(super) fn list(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for day in std::fs::read_dir(data_dir.join(RECORDINGS))? {
+        let day = day?;
+        if !day.file_type()?.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(day.path())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".rec")?.parse().ok());
+            let Some(session) = id.filter(|id| day.file_name() == *day_of(id)) else { continue };
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                found.push((session, entry.path(), metadata.len()));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The ledger of the store that a recording's file stands in, if it stands in one.

@@ -16,7 +16,7 @@ use super::tail::Tail;
 use crate::names::SessionId;
 
 /// Longer than any line that is written.
-const MAX_LINE: u64 = 4096;
+pub(super) const MAX_LINE: u64 = 4096;
 const NO_LINE_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// One line.

@@ -16,6 +16,7 @@ mod clock;
 mod commit;
 mod encode;
 mod event;
+mod follow;
 mod journal;
 mod layout;
 mod ledger;
@@ -37,6 +38,7 @@ pub use event::{
     Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome,
     RecordedCommand, RecordedIdentity, RefusedCaller, Sequence, Told,
 };
+pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use layout::recording_path;
 pub use reader::{End, Reader};
 pub use store::Store;

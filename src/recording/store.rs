@@ -18,6 +18,7 @@ use super::appender::{Inner, Recording};
 use super::block::{Packer, Sealed};
 use super::commit::{Commits, Finish};
 use super::event::{Direction, Kind, Opened, RefusedCaller};
+use super::follow::{Changed, Changes};
 use super::layout::{DataDir, Part};
 use super::ledger::{Entry, Ledger};
 use super::refused::Refusals;
@@ -63,6 +64,7 @@ pub(super) struct Shared {
     /// Recordings that the framer should look at.
     pub(super) unframed: Mutex<Vec<Weak<Inner>>>,
     pub(super) commits: Option<Arc<Commits>>,
+    pub(super) changes: Changes,
     ledger: Mutex<Ledger>,
     packers: Mutex<Vec<Packer>>,
     unsealed: Mutex<Vec<Unsealed>>,
@@ -122,6 +124,7 @@ impl Store {
             usage,
             unframed: Mutex::default(),
             commits,
+            changes: Changes::default(),
             ledger: Mutex::new(ledger),
             packers: Mutex::default(),
             unsealed: Mutex::default(),
@@ -157,6 +160,12 @@ impl Store {
     /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
     pub fn keyed_hash(&self, bytes: &[u8]) -> String {
         blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()
+    }
+
+    /// The sessions of which blocks were written since this was last asked. For whoever reads
+    /// along; when nobody does, only so many are remembered.
+    pub fn take_changed(&self) -> Changed {
+        self.shared.changes.take()
     }
 
     /// Frames what waits in journals every 100 ms and retries what could not be sealed, until
@@ -327,6 +336,7 @@ impl Shared {
         tail: &mut Tail,
         sealed: Sealed,
     ) -> io::Result<()> {
+        self.changes.note(session);
         match &self.commits {
             Some(commits) => {
                 let file = tail.unsynced().map(|unsynced| unsynced.file);

@@ -1,3 +1,4 @@
 //! The index and the state in PostgreSQL, and the server that the gateway runs for itself.
 
+mod index;
 mod private_server;

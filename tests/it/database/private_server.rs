@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -124,6 +125,7 @@ async fn root_is_told_of_a_directory_that_the_server_cannot_pass() {
         return;
     }
     let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let inner = folder.path().join("data");
     fs::create_dir(&inner).unwrap();
     let error = PrivateServer::start(&inner).await.unwrap_err();

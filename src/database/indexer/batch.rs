@@ -1,0 +1,267 @@
+//! Rows on their way into the database: many recordings' in one transaction, with how far each
+//! recording is indexed by it. So a row is written once, whatever is interrupted when.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use time::{Date, Month, OffsetDateTime};
+use uuid::Uuid;
+
+use super::reading::Reading;
+use crate::database::DatabaseError;
+use crate::database::queries::first_id_at;
+use crate::database::rows::{Command, Session, storable_json};
+use crate::names::SessionId;
+use crate::recording::Bookmark;
+
+/// Rows of one batch: at some 50 microseconds a row, one takes a tenth of a second.
+const MAX_ROWS: usize = 2000;
+/// Bytes of one batch, roughly.
+const MAX_BYTES: usize = 4 << 20;
+/// What a row takes beside its text.
+const ROW: usize = 600;
+/// Partitions are made for months from then on; ids of other times share one.
+const FIRST_YEAR: i32 = 2020;
+
+/// Rows that were made and not written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    commands: Vec<Command>,
+    places: HashMap<(SessionId, i64), usize>,
+    /// Ends of commands whose rows were written before.
+    ended: Vec<Ended>,
+    bytes: usize,
+}
+
+/// How a command ended; the fields are columns of its row.
+#[derive(Debug, Serialize)]
+pub(super) struct Ended {
+    pub(super) session: SessionId,
+    pub(super) sequence: i64,
+    pub(super) status: Option<String>,
+    pub(super) rows: Option<i64>,
+    pub(super) error_code: Option<String>,
+    pub(super) error_message: Option<String>,
+    pub(super) duration_us: i64,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, command: Command) {
+        self.bytes += ROW + command.text.as_ref().map_or(0, String::len);
+        self.places.insert((command.session, command.sequence), self.commands.len());
+        self.commands.push(command);
+    }
+
+    pub(super) fn end(&mut self, ended: Ended) {
+        let place = self.places.get(&(ended.session, ended.sequence));
+        match place.and_then(|place| self.commands.get_mut(*place)) {
+            Some(row) => {
+                row.status = ended.status;
+                row.rows = ended.rows;
+                row.error_code = ended.error_code;
+                row.error_message = ended.error_message;
+                row.duration_us = Some(ended.duration_us);
+            }
+            None => self.ended.push(ended),
+        }
+    }
+
+    /// Takes back what a session added.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.ended.retain(|ended| ended.session != session);
+        let mut kept = Self { ended: std::mem::take(&mut self.ended), ..Self::default() };
+        for command in self.commands.drain(..).filter(|command| command.session != session) {
+            kept.add(command);
+        }
+        *self = kept;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.commands.len() + self.ended.len() >= MAX_ROWS || self.bytes >= MAX_BYTES
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.commands.len() + self.ended.len()
+    }
+}
+
+/// How far a recording is indexed; a row of `recordings`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    pub(super) session: SessionId,
+    gateway: String,
+    pub(super) file_offset: u64,
+    blocks: u64,
+    events: u64,
+    raw_bytes: u64,
+    next_sequence: u64,
+    chain: String,
+    sealed: bool,
+    failed: Option<String>,
+}
+
+impl Position {
+    pub(super) fn of(reading: &Reading, gateway: &str) -> Self {
+        let Bookmark { offset, blocks, events, raw, next_sequence, chain } = reading.position;
+        Self {
+            session: reading.id,
+            gateway: gateway.to_owned(),
+            file_offset: offset,
+            blocks,
+            events,
+            raw_bytes: raw,
+            next_sequence,
+            chain: blake3::Hash::from_bytes(chain).to_hex().to_string(),
+            sealed: reading.sealed,
+            failed: reading.failed.clone(),
+        }
+    }
+
+    /// Goes on reading where this says; from the beginning when it does not make sense.
+    pub(super) fn resume(self, row: Option<Session>) -> Reading {
+        let Ok(chain) = blake3::Hash::from_hex(&self.chain) else {
+            return Reading::new(self.session);
+        };
+        let position = Bookmark {
+            offset: self.file_offset,
+            blocks: self.blocks,
+            events: self.events,
+            raw: self.raw_bytes,
+            next_sequence: self.next_sequence,
+            chain: *chain.as_bytes(),
+        };
+        let mut reading = Reading::resumed(self.session, position, row);
+        (reading.sealed, reading.failed) = (self.sealed, self.failed);
+        reading
+    }
+}
+
+/// Removes all rows about these sessions.
+pub(super) async fn delete(
+    connection: &mut PgConnection,
+    sessions: &[SessionId],
+) -> Result<(), DatabaseError> {
+    let ids: Vec<Uuid> = sessions.iter().map(SessionId::as_uuid).collect();
+    for statement in [
+        "delete from commands where session = any($1)",
+        "delete from sessions where id = any($1)",
+        "delete from recordings where session = any($1)",
+    ] {
+        sqlx::query(statement).bind(&ids).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Writes a batch and how far it takes the recordings that it is of.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    gateway: &str,
+    batch: &Batch,
+    readings: impl Iterator<Item = &Reading> + Clone,
+) -> Result<(), DatabaseError> {
+    let positions: Vec<_> = readings.clone().map(|r| Position::of(r, gateway)).collect();
+    let sessions: Vec<_> = readings.filter_map(|reading| reading.row.as_ref()).collect();
+    insert(connection, UPSERT_SESSIONS, &sessions).await?;
+    insert(connection, INSERT_COMMANDS, &batch.commands).await?;
+    insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
+    insert(connection, UPSERT_RECORDINGS, &positions).await
+}
+
+const UPSERT_SESSIONS: &str = "insert into sessions \
+    select * from json_populate_recordset(null::sessions, $1::json) \
+    on conflict (id) do update set closed_at = excluded.closed_at, ended = excluded.ended, \
+    ended_text = excluded.ended_text, commands = excluded.commands, allowed = excluded.allowed, \
+    approved = excluded.approved, blocked = excluded.blocked, overridden = excluded.overridden, \
+    failed = excluded.failed, rows = excluded.rows, bytes_up = excluded.bytes_up, \
+    bytes_down = excluded.bytes_down, missing_events = excluded.missing_events";
+const INSERT_COMMANDS: &str = "insert into commands \
+    select * from json_populate_recordset(null::commands, $1::json)";
+const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e.rows, \
+    error_code = e.error_code, error_message = e.error_message, duration_us = e.duration_us \
+    from json_populate_recordset(null::commands, $1::json) e \
+    where c.session = e.session and c.sequence = e.sequence";
+const UPSERT_RECORDINGS: &str = "insert into recordings \
+    select * from json_populate_recordset(null::recordings, $1::json) \
+    on conflict (session) do update set file_offset = excluded.file_offset, \
+    blocks = excluded.blocks, events = excluded.events, raw_bytes = excluded.raw_bytes, \
+    next_sequence = excluded.next_sequence, chain = excluded.chain, sealed = excluded.sealed, \
+    failed = excluded.failed";
+
+async fn insert<T: Serialize>(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: &Vec<T>,
+) -> Result<(), DatabaseError> {
+    if !rows.is_empty() {
+        let json = storable_json(rows).map_err(|e| DatabaseError::Refused(e.to_string()))?;
+        sqlx::query(statement).bind(json).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Makes the partitions that these sessions' commands go to, where they are not in `known`. When
+/// one cannot be made, its rows go to the common one.
+pub(super) async fn make_partitions(
+    connection: &mut PgConnection,
+    sessions: impl Iterator<Item = SessionId>,
+    known: &mut BTreeSet<Date>,
+) -> Result<(), DatabaseError> {
+    let this_month = first_of_month(OffsetDateTime::now_utc());
+    for session in sessions {
+        let month = first_of_month(session.created().into());
+        let sane = month.year() >= FIRST_YEAR && month <= this_month;
+        if !sane || known.contains(&month) {
+            continue;
+        }
+        let (from, to) = (first_id_of(month), first_id_of(after(month)));
+        let name = format!("commands_{:04}_{:02}", month.year(), u8::from(month.month()));
+        let statement = format!(
+            "create table if not exists {name} partition of commands \
+             for values from ('{from}') to ('{to}')"
+        );
+        let mut savepoint = connection.begin().await?;
+        match savepoint.execute(AssertSqlSafe(statement)).await.map_err(DatabaseError::from) {
+            Ok(_) => savepoint.commit().await?,
+            Err(error @ (DatabaseError::Refused(_) | DatabaseError::Other(_))) => {
+                tracing::warn!(%error, name, "cannot make a partition of the index");
+                savepoint.rollback().await?;
+            }
+            Err(error) => return Err(error),
+        }
+        known.insert(month);
+    }
+    Ok(())
+}
+
+fn first_of_month(time: OffsetDateTime) -> Date {
+    time.date().replace_day(1).unwrap_or(time.date())
+}
+
+fn after(month: Date) -> Date {
+    let next = match month.month() {
+        Month::December => Date::from_calendar_date(month.year() + 1, Month::January, 1),
+        other => Date::from_calendar_date(month.year(), other.next(), 1),
+    };
+    next.unwrap_or(month)
+}
+
+fn first_id_of(month: Date) -> Uuid {
+    let seconds = month.midnight().assume_utc().unix_timestamp();
+    first_id_at(seconds.saturating_mul(1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_begins_with_the_first_id_of_it_and_ends_where_the_next_begins() {
+        let id = SessionId::generate();
+        let month = first_of_month(id.created().into());
+        assert!(first_id_of(month) < id.as_uuid() && id.as_uuid() < first_id_of(after(month)));
+        let december = Date::from_calendar_date(2026, Month::December, 1).unwrap();
+        assert_eq!(after(december), Date::from_calendar_date(2027, Month::January, 1).unwrap());
+    }
+}

@@ -1,0 +1,229 @@
+//! Keeping the index: reading recordings back, wherever they are ahead of it, and writing rows.
+//!
+//! Nothing waits for this. It runs in a thread of its own at low priority, sees events once they
+//! are in a block (150 ms after they happened), and writes them in batches, each with how far it
+//! takes the recordings in it. While the database cannot be reached nothing is kept in memory:
+//! the recordings are the queue. What is new it learns from the ledger and from the store, and
+//! what it should have missed from looking at all open recordings every minute.
+//!
+//! Honest limits: after a long outage the oldest recordings come first, so the latest are found
+//! last; and a statement that was prepared so long ago that it was forgotten is read from the
+//! recording again, which costs a read per command.
+
+mod batch;
+mod following;
+mod lag;
+mod reading;
+mod reindex;
+mod remembered;
+mod shorten;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::migrations::{self, SchemaError};
+use super::{Database, DatabaseError};
+use crate::recording::{LedgerFollower, LedgerNews, Store};
+
+use following::{Following, Place, Round, RoundError};
+pub use lag::{IndexLag, LagWatch};
+pub use reindex::{Progress, ReindexError, Reindexed};
+
+/// How often news are looked for.
+const POLL: Duration = Duration::from_millis(250);
+/// How often everything is looked at, and the database compared with what is known of it.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Waits after a failure of the database, the shortest and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// How long the last rounds may take when the gateway stops; the rest waits for the next start.
+const LAST_ROUNDS: Duration = Duration::from_secs(5);
+/// Sessions come before the index of what they did.
+const NICE: i32 = 10;
+
+/// How rows are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexSettings {
+    /// `[database] index_text`: whether texts, values and messages go into the index.
+    pub index_text: bool,
+    /// Whether an older database is migrated here: the private one is nobody else's. An empty one
+    /// always is.
+    pub migrate: bool,
+}
+
+/// Keeps the index of one gateway's recordings.
+#[derive(Debug)]
+pub struct Indexer {
+    database: Database,
+    store: Store,
+    data_dir: PathBuf,
+    settings: IndexSettings,
+    lag: LagWatch,
+}
+
+impl Indexer {
+    /// An indexer of the recordings in the store's `data_dir`.
+    pub fn new(
+        database: Database,
+        store: Store,
+        data_dir: impl Into<PathBuf>,
+        settings: IndexSettings,
+    ) -> Self {
+        Self { database, store, data_dir: data_dir.into(), settings, lag: LagWatch::default() }
+    }
+
+    /// Where to see how far the index is behind.
+    pub fn lag(&self) -> LagWatch {
+        self.lag.clone()
+    }
+
+    /// Runs until cancelled, then indexes what there is, for at most some seconds. Cancel it after
+    /// the store has framed its last blocks.
+    pub async fn run(self, cancel: CancellationToken) {
+        let (ended, wait) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
+            // On Linux this is of the thread alone; elsewhere it is left as it is.
+            #[cfg(target_os = "linux")]
+            let _modest = rustix::process::setpriority_process(None, NICE);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(self.work(cancel)),
+                Err(error) => tracing::error!(%error, "the indexer does not start"),
+            }
+            drop(ended);
+        });
+        match thread {
+            Ok(_) => drop(wait.await),
+            Err(error) => tracing::error!(%error, "the indexer does not start"),
+        }
+    }
+
+    async fn work(self, cancel: CancellationToken) {
+        let mut pause = RETRY.0;
+        loop {
+            let began = Instant::now();
+            let Err(error) = self.attend(&cancel).await else { return };
+            if self.lag.stopped(error.to_string()) {
+                tracing::warn!(%error, "the index waits; the recordings keep what is to be indexed");
+            }
+            if began.elapsed() > RETRY.1 {
+                pause = RETRY.0;
+            }
+            if cancel.run_until_cancelled(sleep(jittered(pause))).await.is_none() {
+                return;
+            }
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// Keeps the index until cancelled, or until the database fails.
+    async fn attend(&self, cancel: &CancellationToken) -> Result<(), DatabaseError> {
+        let mut connection = self.database.connect().await?;
+        self.prepare(&mut connection).await?;
+        let place = Place {
+            data_dir: self.data_dir.clone(),
+            gateway: self.gateway()?,
+            index_text: self.settings.index_text,
+        };
+        let load = async |connection: &mut PgConnection| {
+            Following::load(connection, place.clone(), self.lag.clone()).await
+        };
+        let mut following = load(&mut connection).await.map_err(failed)?;
+        let mut swept = Instant::now();
+        loop {
+            let last = cancel.is_cancelled();
+            if swept.elapsed() > SWEEP {
+                swept = Instant::now();
+                following.look_at_all();
+                if let Err(RoundError::Stale) = following.check(&mut connection).await {
+                    following = load(&mut connection).await.map_err(failed)?;
+                }
+            }
+            let rounds = self.rounds(&mut following, &mut connection, cancel);
+            let done = if last {
+                timeout(LAST_ROUNDS, rounds).await.unwrap_or(Ok(()))
+            } else {
+                rounds.await
+            };
+            match done {
+                Ok(()) if last => return Ok(()),
+                Ok(()) => drop(cancel.run_until_cancelled(sleep(POLL)).await),
+                Err(RoundError::Stale) => {
+                    tracing::info!(
+                        "the database is another one than before; indexing what it lacks"
+                    );
+                    self.prepare(&mut connection).await?;
+                    following = load(&mut connection).await.map_err(failed)?;
+                }
+                Err(RoundError::Database(error @ DatabaseError::Refused(_))) => {
+                    following = following.isolate(&mut connection, &error).await.map_err(failed)?;
+                }
+                Err(RoundError::Database(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Rounds until nothing is left, or the gateway stops.
+    async fn rounds(
+        &self,
+        following: &mut Following,
+        connection: &mut PgConnection,
+        cancel: &CancellationToken,
+    ) -> Result<(), RoundError> {
+        let stopping = cancel.is_cancelled();
+        loop {
+            let began = Instant::now();
+            let changed = self.store.take_changed();
+            let Round { rows, left, ledger_bytes } = following.round(connection, changed).await?;
+            self.lag.round(began, left, ledger_bytes, rows);
+            if left == 0 && ledger_bytes == 0 || cancel.is_cancelled() && !stopping {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Makes sure of the tables.
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), DatabaseError> {
+        match migrations::check(connection).await {
+            Err(DatabaseError::Schema(SchemaError::Empty)) => {}
+            Err(DatabaseError::Schema(SchemaError::Behind { .. })) if self.settings.migrate => {}
+            checked => return checked,
+        }
+        let migrated = self.database.migrate().await?;
+        tracing::info!(applied = ?migrated.applied, version = migrated.version, "database migrated");
+        if let Some(warning) = migrated.warning {
+            tracing::warn!(warning, "database");
+        }
+        Ok(())
+    }
+
+    fn gateway(&self) -> Result<String, DatabaseError> {
+        gateway_of(&self.data_dir).map_err(|error| DatabaseError::Other(sqlx::Error::Io(error)))
+    }
+}
+
+fn failed(error: RoundError) -> DatabaseError {
+    match error {
+        RoundError::Database(error) => error,
+        RoundError::Stale => DatabaseError::Unreachable("it changed meanwhile".to_owned()),
+    }
+}
+
+/// The id of the gateway whose ledger stands in `data_dir`.
+fn gateway_of(data_dir: &std::path::Path) -> std::io::Result<String> {
+    match LedgerFollower::open(data_dir, 0)?.next_line()? {
+        Some(LedgerNews::Gateway(gateway)) => Ok(gateway),
+        _ => Err(std::io::Error::other("the ledger does not begin as one")),
+    }
+}
+
+/// Between half of a pause and all of it: the same for all gateways would bring them all at once.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_bytes().last().copied().unwrap_or_default();
+    pause / 2 + pause / 2 * u32::from(random) / 255
+}

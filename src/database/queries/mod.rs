@@ -1,0 +1,137 @@
+//! Looking things up: sessions, commands, the audit log. Every page is bounded, and the next one
+//! starts behind the last row of the one before, however many rows come meanwhile.
+
+mod conditions;
+mod cursor;
+mod limits;
+
+use sqlx::types::Json;
+use sqlx::{Postgres, QueryBuilder};
+
+use super::rows::{AuditEntry, AuditRecord, Command, Session, storable_json};
+use super::{Database, DatabaseError};
+use crate::names::SessionId;
+
+use conditions::Select;
+pub(super) use conditions::first_id_at;
+use cursor::Place;
+pub use limits::{Filter, Page, QueryError, Wanted};
+
+impl Database {
+    /// Sessions, the latest first.
+    ///
+    /// # Errors
+    /// [`QueryError::Bad`] when the filter or the cursor is not one.
+    pub async fn sessions(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<Session>, QueryError> {
+        let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
+        filter.check()?;
+        let mut select = Select::new("sessions");
+        select.filter_sessions(filter);
+        select.after_session(after.map(Place::session).transpose()?);
+        let rows = self.page(select.latest("opened_at, id", limit), limit).await?;
+        Ok(Page::of(rows, limit, |last: &Session| Place::of_session(last.opened_at, last.id)))
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn session(&self, id: SessionId) -> Result<Option<Session>, QueryError> {
+        let query = "select row_to_json(s) from sessions s where id = $1";
+        let row: Option<Json<Session>> =
+            sqlx::query_scalar(query).bind(id.as_uuid()).fetch_optional(&self.pool).await?;
+        Ok(row.map(|row| row.0))
+    }
+
+    /// Commands of all sessions, the latest first.
+    ///
+    /// # Errors
+    /// [`QueryError::Bad`] when the filter or the cursor is not one.
+    pub async fn commands(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<Command>, QueryError> {
+        let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
+        filter.check()?;
+        let mut select = Select::new("commands");
+        select.filter_commands(filter);
+        select.after_command(after.map(Place::command).transpose()?);
+        let rows = self.page(select.latest("at, session, sequence", limit), limit).await?;
+        let place = |last: &Command| Place::of_command(last.at, last.session, last.sequence);
+        Ok(Page::of(rows, limit, place))
+    }
+
+    /// Commands of one session, in their order.
+    ///
+    /// # Errors
+    /// [`QueryError::Bad`] when the filter or the cursor is not one.
+    pub async fn session_commands(
+        &self,
+        session: SessionId,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<Command>, QueryError> {
+        let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
+        filter.check()?;
+        let mut select = Select::new("commands");
+        select.of_session(session, after.map(Place::number).transpose()?);
+        select.filter_commands(filter);
+        let rows = self.page(select.earliest("sequence", limit), limit).await?;
+        Ok(Page::of(rows, limit, |last: &Command| Place::of_number(last.sequence)))
+    }
+
+    /// Adds to the audit log; when this returns, the entry is kept.
+    ///
+    /// # Errors
+    /// When the database fails; what was to be audited should then not be done.
+    pub async fn audit(&self, entry: &AuditEntry) -> Result<(), DatabaseError> {
+        let row =
+            storable_json(entry).map_err(|error| DatabaseError::Refused(error.to_string()))?;
+        sqlx::query(
+            "insert into audit_log (issuer, subject, username, client, action, object, outcome, detail) \
+             select issuer, subject, username, client, action, object, outcome, detail \
+             from json_populate_record(null::audit_log, $1::json)",
+        )
+        .bind(row)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The audit log, the latest first. Of the filter, user, from, to and text (a part of action
+    /// or object) count.
+    ///
+    /// # Errors
+    /// [`QueryError::Bad`] when the filter or the cursor is not one.
+    pub async fn audit_log(
+        &self,
+        filter: &Filter,
+        wanted: &Wanted,
+    ) -> Result<Page<AuditRecord>, QueryError> {
+        let (limit, after) = (wanted.limit()?, wanted.cursor.as_deref());
+        filter.check()?;
+        let mut select = Select::new("audit_log");
+        select.filter_audit(filter, after.map(Place::number).transpose()?);
+        let rows = self.page(select.latest("id", limit), limit).await?;
+        Ok(Page::of(rows, limit, |last: &AuditRecord| Place::of_number(last.id)))
+    }
+
+    /// One row more than the page holds, so that it is known whether there is another.
+    async fn page<T>(
+        &self,
+        mut query: QueryBuilder<Postgres>,
+        limit: u32,
+    ) -> Result<Vec<T>, QueryError>
+    where
+        T: serde::de::DeserializeOwned + Send + Unpin + 'static,
+    {
+        let rows = query.build_query_scalar::<Json<T>>().fetch_all(&self.pool).await?;
+        debug_assert!(rows.len() <= limit as usize + 1);
+        Ok(rows.into_iter().map(|row| row.0).collect())
+    }
+}
