@@ -87,56 +87,6 @@ pub fn parameter_status(message: &[u8]) -> Result<(&str, &str), Malformed> {
     Ok(pair)
 }
 
-/// A column as `RowDescription` tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
-    /// Its name in the result.
-    pub name: String,
-    /// The table it comes from, or 0.
-    pub table: u32,
-    /// Its number in that table, or 0.
-    pub number: u16,
-    /// Its type's OID.
-    pub type_oid: u32,
-    /// Whether values come in binary.
-    pub binary: bool,
-}
-
-/// Reads a whole `RowDescription`.
-pub fn row_description(message: &[u8]) -> Result<Vec<Column>, Malformed> {
-    let mut body = Body::new(frame::body(message));
-    let count = body.u16()?;
-    let mut columns = Vec::new();
-    for _ in 0..count {
-        let name = String::from_utf8_lossy(body.bytes_to_nul()?).into_owned();
-        let (table, number, type_oid) = (body.u32()?, body.u16()?, body.u32()?);
-        let (_type_size, _type_modifier) = (body.u16()?, body.i32()?);
-        let binary = body.u16()? == 1;
-        columns.push(Column { name, table, number, type_oid, binary });
-    }
-    body.end()?;
-    Ok(columns)
-}
-
-/// Reads a whole `DataRow`: each value's bytes, `None` for NULL.
-pub fn data_row(message: &[u8]) -> Result<Vec<Option<&[u8]>>, Malformed> {
-    let mut body = Body::new(frame::body(message));
-    let count = body.u16()?;
-    let mut values = Vec::new();
-    for _ in 0..count {
-        values.push(match body.i32()? {
-            -1 => None,
-            length => {
-                let length = usize::try_from(length)
-                    .map_err(|_| Malformed("a value's length is impossible"))?;
-                Some(body.take(length)?)
-            }
-        });
-    }
-    body.end()?;
-    Ok(values)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,29 +115,10 @@ mod tests {
         assert_eq!(report.message, "no such table");
     }
 
-    #[test]
-    fn a_row_and_its_description_are_read() {
-        let described = [
-            &[0, 1][..],
-            b"id\0",
-            &[0, 0, 64, 0, 0, 1, 0, 0, 0, 23, 0, 4, 255, 255, 255, 255, 0, 1],
-        ]
-        .concat();
-        let columns = row_description(&frame(b'T', &described)).unwrap();
-        assert_eq!(
-            columns,
-            [Column { name: "id".into(), table: 16384, number: 1, type_oid: 23, binary: true }]
-        );
-        let row = frame(b'D', &[0, 2, 0, 0, 0, 1, 55, 255, 255, 255, 255]);
-        assert_eq!(data_row(&row).unwrap(), [Some(&[55][..]), None]);
-    }
-
     proptest! {
         #[test]
         fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             for bytes in [frame(b'T', &body), body] {
-                let _ = row_description(&bytes);
-                let _ = data_row(&bytes);
                 let _ = report(&bytes);
                 let _ = command_tag(&bytes);
                 let _ = parameter_status(&bytes);

@@ -64,6 +64,11 @@ fn bound(bind: &Bind<'_>) -> Decoded {
         let values = bind.parameters.iter().map(|p| value(p.format, p.value)).collect();
         add(&mut attributes, "parameters", Value::Array(values));
     }
+    if bind.result_formats.contains(&Format::Binary) {
+        let binary = |format: &Format| Value::from(u8::from(*format == Format::Binary));
+        let formats = bind.result_formats.iter().map(binary).collect();
+        add(&mut attributes, "result_formats", Value::Array(formats));
+    }
     Decoded { command: command("bind", String::new(), attributes), withheld: false }
 }
 
@@ -130,9 +135,10 @@ mod tests {
                 Parameter { format: Format::Binary, value: Some(&[0, 171]) },
                 Parameter { format: Format::Binary, value: None },
             ],
-            result_formats: Vec::new(),
+            result_formats: vec![Format::Text, Format::Binary],
         };
         let command = of(&Message::Bind(bind)).unwrap().command;
+        assert_eq!(command.attributes["result_formats"], json!([0, 1]));
         assert_eq!(
             command.attributes["parameters"],
             json!(["a\"b", { "hex": "ff" }, { "hex": "00ab" }, null])
