@@ -6,6 +6,7 @@ p50 is the median over all transactions of pgbench's own log. PgBouncer pools se
 client connection costs it no new server connection; the others open one each."""
 
 import argparse
+import os
 import pathlib
 import platform
 import statistics
@@ -40,7 +41,8 @@ def main() -> None:
         }
         ways = {way: start[way](direct) for way in arguments.ways}
         for round_number in range(arguments.rounds):
-            raw.append(f"# round {round_number + 1}")
+            load = os.getloadavg()[0]
+            raw.append(f"# round {round_number + 1}; load before it {load:.1f}")
             for mode in MODES:
                 for clients in CLIENTS:
                     for way, env in ways.items():
@@ -95,7 +97,8 @@ def timed(env, arguments) -> float:
 def tables(arguments, figures, raw) -> None:
     ways = list(arguments.ways)
     out = [
-        f"{arguments.rounds} rounds of {arguments.seconds} s; {platform.machine()},"
+        f"{arguments.rounds} rounds of {arguments.seconds} s; {os.cpu_count()} cores of"
+        f" {platform.machine()}, load at the end {os.getloadavg()[0]:.1f},"
         f" {platform.python_implementation()} {platform.python_version()},"
         f" {run('postgres', '--version', capture_output=True).stdout.strip()}",
         "",
