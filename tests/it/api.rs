@@ -250,3 +250,53 @@ fn without_a_database_in_the_configuration_the_gateway_runs_its_own() {
     assert!(gateway.stop().success());
     assert!(!postmaster.exists(), "its server runs on");
 }
+
+/// Every path of the document is there, every answer has exactly the fields that it says, and
+/// every way to filter is taken.
+#[test]
+fn the_description_says_what_the_api_does() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    assert!(select(&gateway.client("orders"), "select 1"));
+    wait_for_sessions(&gateway, 1);
+    let id = found(&gateway, "/api/v1/sessions")[0]["id"].as_str().unwrap().to_owned();
+    let (_, _, document) = local(&gateway, "/api/openapi.json");
+    let components = &document["components"];
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let resolved = |reference: &Value| {
+        let name = reference["$ref"].as_str().unwrap();
+        components.pointer(name.strip_prefix("#/components").unwrap()).unwrap().clone()
+    };
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 7);
+    for (path, operations) in paths {
+        let operation = &operations["get"];
+        let mut at = path.replace("{id}", &id);
+        for parameter in operation["parameters"].as_array().into_iter().flatten().map(resolved) {
+            let name = parameter["name"].as_str().unwrap();
+            let value = match name {
+                "limit" => "5",
+                "from" => "2020-01-01T00:00:00Z",
+                "to" => "2120-01-01T00:00:00Z",
+                "protocol" => "postgres",
+                _ => continue,
+            };
+            at += if at.contains('?') { "&" } else { "?" };
+            at += &format!("{name}={value}");
+        }
+        let (status, kind, body) = local(&gateway, &at);
+        assert_eq!(status, 200, "{at}: {body}");
+        let content = &operation["responses"]["200"]["content"];
+        assert_eq!(names(content), [kind.split(';').next().unwrap()], "{at}");
+        let schema = &content["application/json"]["schema"];
+        if schema["$ref"].is_null() {
+            continue;
+        }
+        let schema = resolved(schema);
+        assert_eq!(names(&schema["properties"]), names(&body), "{at}");
+        if let Some(item) = body["items"].get(0) {
+            let of_items = resolved(&schema["properties"]["items"]["items"]);
+            assert_eq!(names(&of_items["properties"]), names(item), "{at}");
+        }
+    }
+}
