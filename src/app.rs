@@ -1,27 +1,30 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
+mod files;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
-use crate::config::{self, Config, Mistakes};
+use crate::config::{self, Config, IpNetwork, Mistakes};
+use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
-use crate::listener::{self, Limits};
+use crate::listener::{self, Accepted, Limits};
 use crate::protocol::postgres;
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::web::admin::{self, AdminSocket, Reloaded};
+use crate::web::api::Api;
+use crate::web::{Roles, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
 pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
@@ -32,22 +35,29 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
 
     // Build.
     let data_dir = &config.server.data_dir;
-    let key = mask_key(&config).await?;
+    let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
     let verifier = Verifier::start(&config.issuers).await?;
     let catalog = Arc::new(Catalog::new(Arc::clone(&config)));
     let limits = Arc::new(Limits::new(config.server.max_sessions));
     let shutdown = Shutdown::new();
     let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
+    let (database, private_server) = database(&config).await?;
+    let settings = IndexSettings {
+        index_text: config.database.index_text,
+        migrate: config.database.url.is_none(),
+    };
+    let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
+    let roles = Roles::new(&config.web);
+    let api =
+        Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
+    let router = api.router();
 
     // Bind.
     let admin = AdminSocket::bind(&data_dir.join(admin::FILE_NAME))
         .await
         .context("the admin socket cannot be bound")?;
-    let postgres = match config.listen.postgres {
-        Some(address) => Some(bind("postgres", address).await?),
-        None => None,
-    };
+    let listeners = Listeners::bind(&config).await?;
     let mut postgres_context = postgres::Context::new(
         catalog,
         Arc::clone(&verifier),
@@ -57,26 +67,34 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     );
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
-    postgres_context.tls = tls(&config, postgres::ALPN)?;
-    let postgres_context = Arc::new(postgres_context);
+    postgres_context.tls = files::tls(&config, postgres::ALPN)?;
+    let web_tls = files::tls(&config, server::ALPN)?;
+    let insecure = config.listen.web_insecure;
+    let web_context = server::Context::new(router.clone(), web_tls, insecure, shutdown.clone());
 
-    // Spawn.
-    let background = TaskTracker::new();
-    let cancel = CancellationToken::new();
-    background.spawn(store.run(cancel.clone()));
-    background.spawn(verifier.run(cancel.clone()));
+    // Spawn. What serves needs the index to end behind it, and that the server below it.
+    let (below, index, serving) = (Stage::default(), Stage::default(), Stage::default());
+    if private_server {
+        below.spawn(|cancel| PrivateServer::keep(data_dir.clone(), cancel));
+    }
+    index.spawn(|cancel| indexer.run(cancel));
+    serving.spawn(|cancel| store.run(cancel));
+    serving.spawn(|cancel| verifier.run(cancel));
     let reload = Arc::clone(&reloader);
-    let stopped = cancel.clone();
-    background.spawn(async move {
-        if let Err(error) = admin.serve(move || reload.reload(), stopped).await {
+    let router = router.merge(admin::routes(move || reload.reload()));
+    serving.spawn(|cancel| async move {
+        if let Err(error) = admin.serve(router, cancel).await {
             tracing::error!(%error, "admin socket lost");
         }
     });
-    let trusted: Arc<[_]> = config.listen.trusted_proxies.clone().into();
-    if let Some(listener) = postgres {
-        let serve = move |accepted| postgres::serve(accepted, Arc::clone(&postgres_context));
-        background.spawn(listener::accept(listener, limits, trusted, shutdown.clone(), serve));
-    }
+    let door = Door { limits, trusted: config.listen.trusted_proxies.clone().into(), shutdown };
+    let postgres_context = Arc::new(postgres_context);
+    door.open(&serving, listeners.postgres, move |accepted| {
+        postgres::serve(accepted, Arc::clone(&postgres_context))
+    });
+    door.open(&serving, listeners.web, move |accepted| {
+        server::serve(accepted, Arc::clone(&web_context))
+    });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         policy = config.policy.hash(),
@@ -85,14 +103,88 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     );
 
     // Drain.
+    let shutdown = door.shutdown;
     signals.until_stop(&reloader).await;
     tracing::info!(sessions = shutdown.sessions().len(), "stopping");
     let cut = shutdown.stop(config.server.drain_timeout, signals.hurry()).await;
-    cancel.cancel();
-    background.close();
-    background.wait().await;
+    serving.end().await;
+    index.end().await;
+    database.close().await;
+    below.end().await;
     tracing::info!(cut, "stopped");
     Ok(())
+}
+
+/// The database for index and state, and whether the gateway has to run its server.
+async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
+    match &config.database.url {
+        Some(url) => {
+            let database = Database::from_url(url).context("[database] url")?;
+            Ok((database, false))
+        }
+        None => {
+            let options = PrivateServer::check(&config.server.data_dir).await?;
+            Ok((Database::new(options), true))
+        }
+    }
+}
+
+/// The sockets that clients connect to.
+struct Listeners {
+    postgres: Option<TcpListener>,
+    web: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let listen = &config.listen;
+        Ok(Self {
+            postgres: bind("postgres", listen.postgres).await?,
+            web: bind("web", listen.web).await?,
+        })
+    }
+}
+
+/// Tasks that end together.
+#[derive(Default)]
+struct Stage {
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Stage {
+    fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.cancel.clone()));
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// What all listeners share.
+struct Door {
+    limits: Arc<Limits>,
+    trusted: Arc<[IpNetwork]>,
+    shutdown: Shutdown,
+}
+
+impl Door {
+    fn open<S, F>(&self, stage: &Stage, listener: Option<TcpListener>, serve: S)
+    where
+        S: Fn(Accepted) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(listener) = listener else { return };
+        let (limits, trusted) = (Arc::clone(&self.limits), Arc::clone(&self.trusted));
+        let shutdown = self.shutdown.clone();
+        stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, serve));
+    }
 }
 
 /// Puts another state of the configuration file in force.
@@ -183,72 +275,16 @@ impl Signals {
     }
 }
 
-async fn bind(protocol: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(
+    protocol: &'static str,
+    address: Option<SocketAddr>,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("[listen] {protocol}: {address} cannot be bound"))?;
     tracing::info!(protocol, address = %listener.local_addr()?, "listening");
-    Ok(listener)
-}
-
-/// TLS towards clients that speak one protocol.
-fn tls(config: &Config, alpn: &[u8]) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
-    let Some(files) = &config.tls else { return Ok(None) };
-    let what = |file: &Path| format!("[tls]: {} cannot be used", file.display());
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| what(&files.certificate))?;
-    if chain.is_empty() {
-        bail!("[tls]: {} holds no certificate", files.certificate.display());
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.private_key)
-        .with_context(|| what(&files.private_key))?;
-    let mut tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("[tls]: certificate and private_key do not fit together")?;
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Some(Arc::new(tls)))
-}
-
-/// The key for hashes of what is not stored. Made on the first start where the configuration
-/// names a file that is not there.
-async fn mask_key(config: &Config) -> anyhow::Result<[u8; 32]> {
-    const PURPOSE: &str = "portcullis 2026-11 recording mask_key";
-    let reference = &config.recording.mask_key;
-    if let config::SecretRef::File(file) = reference {
-        make_key_file(file)
-            .with_context(|| format!("[recording] mask_key: {} cannot be made", file.display()))?;
-    }
-    let secret = reference.read().await.context("[recording] mask_key")?;
-    if secret.expose().len() < 32 {
-        bail!(
-            "[recording] mask_key: 32 characters or more are needed; leave it out to have one made"
-        );
-    }
-    Ok(blake3::derive_key(PURPOSE, secret.expose().as_bytes()))
-}
-
-/// Writes 32 random bytes in hexadecimal, unless the file is there.
-fn make_key_file(file: &Path) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    let created = match options.write(true).create_new(true).mode(0o600).open(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        created => created,
-    };
-    let mut key = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *key)?;
-    let text = zeroize::Zeroizing::new(blake3::Hash::from_bytes(*key).to_hex().to_string());
-    let mut created = created?;
-    created.write_all(text.as_bytes())?;
-    created.sync_all()?;
-    Ok(())
+    Ok(Some(listener))
 }
 
 /// Each session holds four descriptors; the usual soft limit of 1,024 ends at 250 sessions.

@@ -13,13 +13,12 @@ pub(super) const MOST_APPROVALS: usize = 100;
 enum Shape {
     Text,
     Texts,
-    Flag,
     Duration,
     Secret,
     Word(&'static [(&'static str, ())]),
 }
 
-use Shape::{Duration, Flag, Secret, Text, Texts, Word};
+use Shape::{Duration, Secret, Text, Texts, Word};
 
 type Keys = &'static [(&'static str, Shape)];
 
@@ -27,8 +26,6 @@ type Keys = &'static [(&'static str, Shape)];
 const TABLES: &[(&str, Keys)] = &[
     ("ssh", &[("host_key", Text), ("user_ca", Text)]),
     ("http", &[("base_domain", Text)]),
-    ("web", &[("public_url", Text), ("auditors", Texts), ("admins", Texts)]),
-    ("database", &[("url", Text), ("index_text", Flag)]),
     ("tickets", &[("max_lifetime", Duration)]),
 ];
 
@@ -118,7 +115,6 @@ fn look(table: &Table<'_>, keys: Keys) {
         table.read(key, |field| match shape {
             Text => field.text().map(drop),
             Texts => field.texts().map(drop),
-            Flag => field.flag().map(drop),
             Duration => value::duration(field).map(drop),
             Secret => value::secret(field).map(drop),
             Word(words) => field.word(words),

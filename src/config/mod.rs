@@ -31,9 +31,9 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Durability, IpNetwork, Issuer, Listen, NamedTest,
+    AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
     OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
-    TokenKind, UpstreamTls, UserKey,
+    TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -64,6 +64,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let server = server::server(&top);
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
+    let (web, database) = (server::web(&top), server::database(&top));
     let recording = server::recording(&top, &server.data_dir);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
@@ -76,6 +77,13 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     if listen.postgres.is_none() {
         findings.warning(start, "[listen] names no postgres: no caller can connect", None);
     }
+    if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
+        findings.warning(
+            start,
+            "[web] names no auditors and no admins: the API is of no use",
+            None,
+        );
+    }
     if access.is_empty() {
         findings.warning(start, "there is no [[access]]: no caller reaches any target", None);
     }
@@ -85,6 +93,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         listen,
         tls,
         issuers: issuers.known,
+        web,
+        database,
         recording,
         targets,
         access,

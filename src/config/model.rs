@@ -26,6 +26,10 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// `[[issuer]]`
     pub issuers: Vec<Issuer>,
+    /// `[web]`
+    pub web: Web,
+    /// `[database]`
+    pub database: Database,
     /// `[recording]`
     pub recording: Recording,
     /// `[[target]]`
@@ -49,6 +53,8 @@ impl Config {
             ("[listen]", self.listen != new.listen),
             ("[tls]", self.tls != new.tls),
             ("[[issuer]]", self.issuers != new.issuers),
+            ("[web]", self.web != new.web),
+            ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
         ]
         .into_iter()
@@ -77,6 +83,12 @@ pub struct Listen {
     pub postgres: Option<SocketAddr>,
     /// Whether Postgres clients beyond loopback may come without TLS.
     pub postgres_insecure: bool,
+    /// Where the API is.
+    pub web: Option<SocketAddr>,
+    /// Whether the API may be used without TLS from beyond loopback.
+    pub web_insecure: bool,
+    /// Where Prometheus gets its figures, always without TLS.
+    pub metrics: Option<SocketAddr>,
     /// Peers whose PROXY protocol headers are believed.
     pub trusted_proxies: Vec<IpNetwork>,
 }
@@ -149,6 +161,24 @@ pub enum ClaimPath {
     Name(String),
     /// A pointer into the claims.
     Pointer(String),
+}
+
+/// `[web]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Web {
+    /// Groups that may read what was recorded.
+    pub auditors: Vec<String>,
+    /// Groups that may do all that the API offers.
+    pub admins: Vec<String>,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Where the database is, without a password; the private server when left out.
+    pub url: Option<String>,
+    /// Whether texts and values of commands go into the index.
+    pub index_text: bool,
 }
 
 /// `[recording]`

@@ -1,9 +1,9 @@
-//! `[server]`, `[listen]`, `[tls]`, `[recording]`.
+//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[database]`, `[recording]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::model::{Durability, Listen, Recording, Server, Tls};
+use super::model::{Database, Durability, Listen, Recording, Server, Tls, Web};
 use super::reader::{Field, Table};
 use super::secret_ref::SecretRef;
 use super::value;
@@ -39,35 +39,84 @@ pub(super) fn server(top: &Table<'_>) -> Server {
 pub(super) fn listen(top: &Table<'_>, tls: bool) -> Listen {
     let mut listen = Listen::default();
     let Some(table) = top.table("listen") else { return listen };
-    listen.postgres_insecure = table.read("insecure", insecure).unwrap_or_default();
-    listen.postgres = table.read("postgres", |field| {
-        let address = value::listen_address(field)?;
-        if address.ip().is_loopback() || tls || listen.postgres_insecure {
-            return Some(address);
-        }
-        field.wrong_with(
-            "beyond loopback tokens need TLS",
-            "give [tls], or put \"postgres\" into `insecure` when TLS ends in front of the gateway",
-        )
-    });
+    let insecure = table.read("insecure", insecure).unwrap_or_default();
+    let open = |name: &str| insecure.contains(&name);
+    (listen.postgres_insecure, listen.web_insecure) = (open("postgres"), open("web"));
+    let guarded = |key: &'static str| {
+        table.read(key, |field| {
+            let address = value::listen_address(field)?;
+            if address.ip().is_loopback() || tls || open(key) {
+                return Some(address);
+            }
+            field.wrong_with(
+                "beyond loopback tokens need TLS",
+                format!(
+                    "give [tls], or put \"{key}\" into `insecure` when TLS ends in front of the \
+                     gateway"
+                ),
+            )
+        })
+    };
+    (listen.postgres, listen.web) = (guarded("postgres"), guarded("web"));
+    listen.metrics = table.read("metrics", value::listen_address);
     listen.trusted_proxies =
         table.read("trusted_proxies", |f| f.list(value::network)).unwrap_or_default();
-    for key in ["ssh", "http", "web", "metrics"] {
+    for key in ["ssh", "http"] {
         table.later(key, value::listen_address);
     }
     table.finish();
     listen
 }
 
-/// Whether `insecure` names Postgres.
-fn insecure(field: Field<'_>) -> Option<bool> {
-    let names = field.list(|item| {
-        match item.word(&[("postgres", true), ("http", false), ("web", false)])? {
-            true => Some(()),
-            false => item.not_yet("this listener"),
+/// The listeners that may do without TLS.
+fn insecure(field: Field<'_>) -> Option<Vec<&'static str>> {
+    field.list(|item| {
+        match item.word(&[("postgres", "postgres"), ("http", "http"), ("web", "web")])? {
+            "http" => item.not_yet("this listener"),
+            name => Some(name),
         }
-    })?;
-    Some(!names.is_empty())
+    })
+}
+
+pub(super) fn web(top: &Table<'_>) -> Web {
+    let Some(table) = top.table("web") else { return Web::default() };
+    table.later("public_url", Field::text);
+    let web = Web {
+        auditors: table.read("auditors", Field::texts).unwrap_or_default(),
+        admins: table.read("admins", Field::texts).unwrap_or_default(),
+    };
+    table.finish();
+    web
+}
+
+pub(super) fn database(top: &Table<'_>) -> Database {
+    let mut database = Database { url: None, index_text: true };
+    let Some(table) = top.table("database") else { return database };
+    database.url = table.read("url", database_url);
+    table.set(&mut database.index_text, "index_text", Field::flag);
+    table.finish();
+    database
+}
+
+/// The URL of a PostgreSQL database, in which no password stands.
+fn database_url(field: Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
+    let Some(rest) = rest else {
+        return field.wrong_with(
+            "is not the URL of a PostgreSQL database",
+            "for example \"postgres://portcullis@db.example.com/portcullis\"",
+        );
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let login = authority.rsplit_once('@').map_or("", |(login, _)| login);
+    if login.contains(':') || rest.contains("password=") {
+        return field.wrong_with(
+            "a password is never written in the configuration",
+            "leave it out of the URL, and give it in PGPASSWORD or in ~/.pgpass",
+        );
+    }
+    Some(text.to_owned())
 }
 
 pub(super) fn tls(top: &Table<'_>) -> Option<Tls> {

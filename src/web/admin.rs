@@ -1,7 +1,8 @@
 //! The admin socket: `data_dir/admin.sock`, for commands on the gateway's own machine.
 //!
 //! Who may connect is decided by the file: mode 0600, so the gateway's user (and root) only.
-//! There is no further proof of who calls, and no limit on that user's connections.
+//! There is no further proof of who calls: the kernel says which user, and the audit log names it
+//! `os:<user>`. There is no limit on that user's connections.
 
 use std::fs;
 use std::io;
@@ -11,14 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use super::caller::Arrival;
 use crate::config::{Mistake, Mistakes};
 
 /// The socket's name in `data_dir`.
@@ -71,19 +75,12 @@ impl AdminSocket {
         Ok(Self { listener: socket.listen(BACKLOG)?, file })
     }
 
-    /// Answers until cancelled. `reload` puts the configuration file in force or says why not; it
-    /// may block, and calls may overlap.
-    pub async fn serve<R>(self, reload: R, cancel: CancellationToken) -> io::Result<()>
-    where
-        R: Fn() -> Result<Reloaded, Mistakes> + Send + Sync + 'static,
-    {
-        let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route(RELOAD, post(answer_reload::<R>))
-            .with_state(Arc::new(reload));
+    /// Answers until cancelled.
+    pub async fn serve(self, router: Router, cancel: CancellationToken) -> io::Result<()> {
         let stopped = cancel.clone();
         let Self { listener, file: _file } = self;
-        let serving = axum::serve(listener, router)
+        let service = router.into_make_service_with_connect_info::<Arrival>();
+        let serving = axum::serve(listener, service)
             .with_graceful_shutdown(async move { stopped.cancelled().await })
             .into_future();
         tokio::select! {
@@ -91,6 +88,33 @@ impl AdminSocket {
             () = async { cancel.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
         }
     }
+}
+
+/// What can be asked here alone. `reload` puts the configuration file in force or says why not; it
+/// may block, and calls may overlap.
+pub fn routes<R>(reload: R) -> Router
+where
+    R: Fn() -> Result<Reloaded, Mistakes> + Send + Sync + 'static,
+{
+    Router::new().route(RELOAD, post(answer_reload::<R>)).with_state(Arc::new(reload))
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Arrival {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = stream.io().peer_cred();
+        Self::Socket { user: peer.map_or_else(|_| "unknown".to_owned(), |peer| user(peer.uid())) }
+    }
+}
+
+/// The name of one of the machine's users, or the number where no name is found.
+fn user(uid: u32) -> String {
+    let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| uid.to_string())
 }
 
 /// Removes the file of a gateway that died; what answers or is no socket stays.
@@ -154,7 +178,10 @@ mod tests {
         let socket = AdminSocket::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let cancel = CancellationToken::new();
-        let serving = socket.serve(|| Ok(Reloaded::default()), cancel.clone());
+        let serving = socket.serve(
+            routes(|| Ok(Reloaded::default())).route("/healthz", axum::routing::get("ok\n")),
+            cancel.clone(),
+        );
         let asking = async {
             let answer = ask(&path, "GET /healthz").await;
             assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
@@ -207,7 +234,7 @@ mod tests {
             assert!(answer.contains(r#""file":"a.toml","line":3,"column":7,"#), "{answer}");
             cancel.cancel();
         };
-        let (served, ()) = tokio::join!(socket.serve(refuse, cancel.clone()), asking);
+        let (served, ()) = tokio::join!(socket.serve(routes(refuse), cancel.clone()), asking);
         served.unwrap();
     }
 }

@@ -1,3 +1,11 @@
-//! What the gateway serves over HTTP for people and programs: for now, to its own machine alone.
+//! The HTTP side of the gateway: the API over TCP and over the admin socket, and the figures for
+//! Prometheus.
 
 pub mod admin;
+pub mod api;
+mod ask;
+mod caller;
+mod problem;
+pub mod server;
+
+pub use caller::Roles;

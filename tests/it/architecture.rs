@@ -38,7 +38,20 @@ const TABLE: &[(&str, &[&str])] = &[
             "shutdown",
         ],
     ),
-    ("web", &["access", "catalog", "config", "identity", "policy", "recording", "shutdown"]),
+    (
+        "web",
+        &[
+            "access",
+            "catalog",
+            "config",
+            "database",
+            "identity",
+            "listener",
+            "policy",
+            "recording",
+            "shutdown",
+        ],
+    ),
     (
         "cli",
         &[
@@ -46,6 +59,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "app",
             "catalog",
             "config",
+            "database",
             "decode",
             "identity",
             "policy",
@@ -60,6 +74,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "access",
             "catalog",
             "config",
+            "database",
             "gate",
             "identity",
             "listener",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use portcullis::config::{self, Mistakes};
-use portcullis::web::admin::{AdminSocket, FILE_NAME, Reloaded};
+use portcullis::web::admin::{AdminSocket, FILE_NAME, Reloaded, routes};
 use tokio_util::sync::CancellationToken;
 
 const RIGHT: &str = "[server]\ndata_dir = \".\"\n[[issuer]]\nname = \"dev\"\nurl = \"http://127.0.0.1:9100\"\naudiences = [\"portcullis\"]\n";
@@ -113,7 +113,7 @@ async fn reload_has_the_gateway_decide_about_the_file() {
             "{said}"
         );
     });
-    let (served, asked) = tokio::join!(socket.serve(reload, cancel), asking);
+    let (served, asked) = tokio::join!(socket.serve(routes(reload), cancel), asking);
     served.unwrap();
     asked.unwrap();
 }

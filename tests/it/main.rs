@@ -10,6 +10,7 @@
     reason = "a test says what it expects by failing"
 )]
 
+mod api;
 mod architecture;
 mod clients;
 mod commands;

@@ -185,6 +185,39 @@ impl PrivateServer {
         Ok(server)
     }
 
+    /// Whether a start could find what it needs, and how to connect once it is done. Starts
+    /// nothing; the lock on `data_dir` must be held.
+    ///
+    /// # Errors
+    /// Each says what to do about it.
+    pub async fn check(data_dir: &Path) -> Result<PgConnectOptions, PrivateServerError> {
+        let users = Users::find().await?;
+        let cluster = Cluster::prepare(data_dir, &users)?;
+        let binaries = binaries::find(cluster.version()?).await?;
+        // Nothing runs that would have to be stopped.
+        let server = Self { cluster, binaries, users, child: None, stopped: true };
+        Ok(server.connect_options())
+    }
+
+    /// Starts the server, trying again when that fails, and keeps it going; as
+    /// [`PrivateServer::run`] when cancelled.
+    pub async fn keep(data_dir: PathBuf, cancel: CancellationToken) {
+        let mut pause = RESTART_PAUSE.0;
+        loop {
+            match cancel.run_until_cancelled(Self::start(&data_dir)).await {
+                None => return,
+                Some(Ok(server)) => return server.run(cancel).await,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the private PostgreSQL server does not start");
+                }
+            }
+            if cancel.run_until_cancelled(sleep(pause)).await.is_none() {
+                return;
+            }
+            pause = (pause * 2).min(RESTART_PAUSE.1);
+        }
+    }
+
     /// How the gateway connects: over the socket, as the owner of its own database.
     pub fn connect_options(&self) -> PgConnectOptions {
         self.options(cluster::NAME, cluster::NAME)

@@ -67,10 +67,16 @@ impl Daemon {
         Self { child: Mutex::new(child), pid, log }
     }
 
-    /// The address that it logs (in JSON) that it listens on; waits for it.
+    /// The address that it logs (in JSON) that it listens on for Postgres; waits for it.
     pub fn address(&self) -> SocketAddr {
-        let text = self.wait_for_log("\"listening\"");
-        let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
+        self.address_of("postgres")
+    }
+
+    /// The same for another protocol.
+    pub fn address_of(&self, protocol: &str) -> SocketAddr {
+        let listening = format!("\"protocol\":\"{protocol}\",\"address\"");
+        let text = self.wait_for_log(&listening);
+        let line = text.lines().find(|line| line.contains(&listening)).unwrap();
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
         let fields = event.get("fields").unwrap_or(&event);
         fields["address"].as_str().unwrap().parse().unwrap()

@@ -20,6 +20,7 @@ use super::certificates::Issued;
 use super::client::Client;
 use super::daemon::{Daemon, PORTCULLIS};
 use super::issuer::Issuer;
+use super::postgres::PostgresServer;
 
 /// How a gateway is set up.
 #[derive(Default)]
@@ -34,6 +35,11 @@ pub struct Setup {
     pub recording: String,
     /// Lines of the one `[[access]]`.
     pub access: String,
+    /// More lines of `[listen]`, and sections after it.
+    pub listen: String,
+    /// Lines of `[database]`; a database in a server that tests share when left out. With `Some`
+    /// of nothing there is no such section.
+    pub database: Option<String>,
     /// How long its issuer's tokens live; an hour when left out.
     pub token_seconds: Option<u64>,
     /// Where its data stand, when not in the gateway's own folder.
@@ -92,6 +98,16 @@ impl Gateway {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its API is, when it was set up with `web`.
+    pub fn web(&self) -> SocketAddr {
+        self.daemon.address_of("web")
+    }
+
+    /// Where its data stand.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// The process and its log.
@@ -194,13 +210,19 @@ fn serve(folder: &Path) -> Daemon {
 }
 
 fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &Setup) {
+    let database = match setup.database.as_deref() {
+        None => format!("[database]\nurl = {:?}\n", PostgresServer::fresh_index()),
+        Some("") => String::new(),
+        Some(lines) => format!("[database]\n{lines}\n"),
+    };
     let mut text = format!(
         "[server]\ndata_dir = {data_dir:?}\n{}\n\
-         [listen]\npostgres = \"127.0.0.1:0\"\n\
+         [listen]\npostgres = \"127.0.0.1:0\"\n{}\n{database}\
          [[issuer]]\nname = \"dev\"\nurl = {:?}\naudiences = [\"portcullis\"]\n\
          [recording]\n{}\n\
          [[access]]\ngroups = [\"agents\"]\ntargets = [\"*\"]\n{}\n",
         setup.server,
+        setup.listen,
         issuer.url(),
         setup.recording,
         setup.access,

@@ -21,6 +21,18 @@ grants = ["client_credentials"]
 groups = ["agents"]
 
 [[client]]
+id = "auditor"
+secret = "auditor-secret"
+grants = ["client_credentials"]
+groups = ["security"]
+
+[[client]]
+id = "admin"
+secret = "admin-secret"
+grants = ["client_credentials"]
+groups = ["platform"]
+
+[[client]]
 id = "stranger"
 secret = "stranger-secret"
 grants = ["client_credentials"]

@@ -98,6 +98,19 @@ impl PostgresServer {
         })
     }
 
+    /// The URL of an empty database for a gateway's index, in a server that logs no statements:
+    /// what is indexed is not what a target received.
+    pub fn fresh_index() -> String {
+        static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Self::start(&Options::default()));
+        server.url(&server.create_database())
+    }
+
+    /// How the superuser reaches one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
     /// Makes a cluster and starts its server; returns when it takes connections.
     pub fn start(options: &Options) -> Self {
         let directory = new_directory();

@@ -1,0 +1,222 @@
+//! The API: what was recorded, who looked at it, and how the gateway is. `openapi.json` beside
+//! this file describes it, and a test holds the two together.
+//!
+//! Whatever is shown is in the audit log before it is shown; while that cannot be written, nothing
+//! is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::ask::Ask;
+use super::caller::{Caller, Reader, Roles};
+use super::problem::Problem;
+use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
+use crate::identity::{Identity, Verifier};
+use crate::names::SessionId;
+use crate::shutdown::Shutdown;
+
+const DESCRIPTION: &str = include_str!("openapi.json");
+/// Above this the index counts as behind: usually it is by half a second.
+const BEHIND: Duration = Duration::from_secs(60);
+
+/// What answers are made of.
+#[derive(Debug)]
+pub struct Api {
+    database: Database,
+    lag: LagWatch,
+    roles: Roles,
+    verifier: Arc<Verifier>,
+    shutdown: Shutdown,
+}
+
+impl Api {
+    /// The API of one gateway.
+    pub fn new(
+        database: Database,
+        lag: LagWatch,
+        roles: Roles,
+        verifier: Arc<Verifier>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self { database, lag, roles, verifier, shutdown })
+    }
+
+    /// Its paths, for connections that say how they came ([`super::server`], [`super::admin`]).
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/api/openapi.json", get(description))
+            .route("/api/v1/sessions", get(sessions))
+            .route("/api/v1/sessions/{id}", get(session))
+            .route("/api/v1/sessions/{id}/commands", get(session_commands))
+            .route("/api/v1/commands", get(commands))
+            .route("/api/v1/audit", get(audit))
+            .fallback(async || Problem::not_found())
+            .method_not_allowed_fallback(async || Problem::wrong_method())
+            .with_state(self)
+    }
+
+    pub(super) fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Notes in the audit log what is about to be shown.
+    async fn shown(
+        &self,
+        caller: &Caller,
+        action: &str,
+        object: Option<SessionId>,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), Problem> {
+        let object = object.map(|id| id.to_string());
+        Ok(self.database.audit(&entry(caller, action, object, "done", detail)).await?)
+    }
+
+    /// Notes in the audit log, and in the log, what somebody was not allowed.
+    pub(super) async fn refused(&self, caller: &Caller, path: &str) {
+        tracing::warn!(username = caller.username(), path, "refused by the API: no such right");
+        let refused = entry(caller, "api.read", Some(path.to_owned()), "refused", BTreeMap::new());
+        if let Err(error) = self.database.audit(&refused).await {
+            tracing::warn!(%error, "a refusal is not in the audit log");
+        }
+    }
+}
+
+fn entry(
+    caller: &Caller,
+    action: &str,
+    object: Option<String>,
+    outcome: &str,
+    detail: BTreeMap<String, Value>,
+) -> AuditEntry {
+    let identity = caller.identity();
+    AuditEntry {
+        issuer: identity.map(|identity| identity.issuer().to_owned()),
+        subject: identity.map(|identity: &Identity| identity.subject().to_owned()),
+        username: caller.username(),
+        client: caller.client().map(|client| client.to_string()),
+        action: action.to_owned(),
+        object,
+        outcome: outcome.to_owned(),
+        detail,
+    }
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+async fn sessions(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    ask: Ask,
+) -> Answer<Page<Session>> {
+    let page = api.database.sessions(&ask.filter, &ask.wanted).await?;
+    api.shown(&caller, "session.list", None, ask.said).await?;
+    Ok(Json(page))
+}
+
+async fn session(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    id: Named,
+) -> Answer<Session> {
+    let session = find(&api, id).await?;
+    api.shown(&caller, "session.show", Some(session.id), BTreeMap::new()).await?;
+    Ok(Json(session))
+}
+
+async fn session_commands(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    id: Named,
+    ask: Ask,
+) -> Answer<Page<Command>> {
+    let session = find(&api, id).await?.id;
+    let page = api.database.session_commands(session, &ask.filter, &ask.wanted).await?;
+    api.shown(&caller, "session.commands", Some(session), ask.said).await?;
+    Ok(Json(page))
+}
+
+async fn commands(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    ask: Ask,
+) -> Answer<Page<Command>> {
+    let page = api.database.commands(&ask.filter, &ask.wanted).await?;
+    api.shown(&caller, "command.list", None, ask.said).await?;
+    Ok(Json(page))
+}
+
+async fn audit(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    ask: Ask,
+) -> Answer<Page<AuditRecord>> {
+    if let Some(key) = ask.said.keys().find(|key| !AUDIT_KEYS.contains(&key.as_str())) {
+        return Err(Problem::bad(format!("the audit log knows no {key:?}")));
+    }
+    let page = api.database.audit_log(&ask.filter, &ask.wanted).await?;
+    api.shown(&caller, "audit.list", None, ask.said).await?;
+    Ok(Json(page))
+}
+
+/// What the audit log can be asked for.
+const AUDIT_KEYS: [&str; 6] = ["user", "from", "to", "text", "limit", "cursor"];
+
+/// What stands for an id in a path.
+type Named = Result<Path<String>, PathRejection>;
+
+/// The session of that id; one that cannot be is as one that is not.
+async fn find(api: &Api, named: Named) -> Result<Session, Problem> {
+    let id = named.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(Problem::not_found)?;
+    api.database.session(id).await?.ok_or_else(Problem::not_found)
+}
+
+/// How the gateway is. Sessions go on without the index, so it is ready without it.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    /// Whether new sessions are taken.
+    ready: bool,
+    /// `current`, `behind` (catching up), or `unreachable`: then nothing can be looked up, and the
+    /// recordings keep what is to be indexed.
+    index: &'static str,
+    /// How far the index is behind, at most; none before it caught up for the first time.
+    index_behind_seconds: Option<u64>,
+    /// Recordings that may hold more than the index.
+    index_recordings: u64,
+}
+
+async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let (lag, ready) = (api.lag.get(), !api.shutdown.is_draining());
+    let index = match (&lag.error, lag.behind) {
+        (Some(_), _) => "unreachable",
+        (None, Some(behind)) if behind < BEHIND => "current",
+        (None, _) => "behind",
+    };
+    let readiness = Readiness {
+        ready,
+        index,
+        index_behind_seconds: lag.behind.map(|behind| behind.as_secs()),
+        index_recordings: lag.recordings,
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+}

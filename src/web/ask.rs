@@ -1,0 +1,88 @@
+//! What a question says behind its `?`.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::database::{Filter, Wanted};
+
+/// A filter and which page of what it finds.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) filter: Filter,
+    pub(super) wanted: Wanted,
+    /// As it was put, for the audit log.
+    pub(super) said: BTreeMap<String, Value>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Ask {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let pairs: Query<Vec<(String, String)>> =
+            Query::try_from_uri(&parts.uri).map_err(|error| Problem::bad(error.body_text()))?;
+        Self::of(pairs.0)
+    }
+}
+
+impl Ask {
+    fn of(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut said = BTreeMap::new();
+        for (key, value) in pairs {
+            if said.insert(key.clone(), Value::String(value)).is_some() {
+                return Err(Problem::bad(format!("{key:?} is given twice")));
+            }
+        }
+        let mut rest = said.clone();
+        let mut text = |key| match rest.remove(key) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let (limit, cursor) = (text("limit"), text("cursor"));
+        let limit = limit.map(|text| text.parse()).transpose();
+        let limit = limit.map_err(|_| Problem::bad("limit: 1 to 1000 rows"))?;
+        let filter = serde_json::from_value(rest.into_iter().collect::<Value>())
+            .map_err(|error| Problem::bad(error.to_string()))?;
+        Ok(Self { filter, wanted: Wanted { limit, cursor }, said })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Verdict;
+
+    fn ask(pairs: &[(&str, &str)]) -> Result<Ask, Problem> {
+        Ask::of(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_question_is_taken_whole_or_refused_with_the_reason() {
+        let asked = ask(&[
+            ("user", "crew-7"),
+            ("verdict", "block"),
+            ("from", "2026-11-20T10:00:00Z"),
+            ("limit", "5"),
+            ("cursor", "x"),
+        ])
+        .unwrap();
+        assert_eq!(asked.filter.user.as_deref(), Some("crew-7"));
+        assert_eq!(asked.filter.verdict, Some(Verdict::Block));
+        assert_eq!(asked.wanted, Wanted { limit: Some(5), cursor: Some("x".to_owned()) });
+        for (pairs, reason) in [
+            (&[("limit", "-1")][..], "limit"),
+            (&[("limit", "99999999999999999999")], "limit"),
+            (&[("from", "yesterday")], "2026-11-20T10:00:00Z"),
+            (&[("verdict", "maybe")], "maybe"),
+            (&[("protocol", "gopher")], "gopher"),
+            (&[("usr", "a")], "usr"),
+            (&[("user", "a"), ("user", "b")], "twice"),
+        ] {
+            let problem = serde_json::to_string(&ask(pairs).unwrap_err()).unwrap();
+            assert!(problem.contains(reason), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Answers that say what is wrong: problem documents (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::database::{DatabaseError, QueryError};
+
+/// Why there is no answer. The texts are for whoever asked.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    #[serde(serialize_with = "code")]
+    status: StatusCode,
+    title: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        let title = "the question is wrong";
+        Self { status: StatusCode::BAD_REQUEST, title, detail: Some(detail.into()) }
+    }
+
+    /// One and the same for every token that does not count, and for none.
+    pub(super) fn unproved() -> Self {
+        let title = "a token is needed that the gateway accepts";
+        Self { status: StatusCode::UNAUTHORIZED, title, detail: None }
+    }
+
+    pub(super) fn needs_tls() -> Self {
+        let title = "tokens are taken over TLS only";
+        Self { status: StatusCode::FORBIDDEN, title, detail: None }
+    }
+
+    /// Given before anything is looked up: it tells nothing of what there is.
+    pub(super) fn no_right() -> Self {
+        let title = "none of the caller's groups has the right to this";
+        Self { status: StatusCode::FORBIDDEN, title, detail: None }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self { status: StatusCode::NOT_FOUND, title: "there is no such thing", detail: None }
+    }
+
+    pub(super) fn wrong_method() -> Self {
+        let title = "this cannot be done here";
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, title, detail: None }
+    }
+
+    pub(super) fn internal() -> Self {
+        let title = "the gateway failed; its log says more";
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, title, detail: None }
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Bad(detail) => Self::bad(detail),
+            QueryError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        let (status, title) = match &error {
+            DatabaseError::TooSlow => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "looking took too long; narrow it with from, to, target or user",
+            ),
+            DatabaseError::Refused(_) => {
+                (StatusCode::BAD_REQUEST, "the database cannot look for one of the values")
+            }
+            _ => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the index cannot be asked now; sessions go on, and the gateway's log says more",
+            ),
+        };
+        tracing::warn!(%error, "question not answered");
+        Self { status, title, detail: None }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        let problem = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, problem);
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,302 @@
+//! The API over the admin socket and over TCP: what it shows of real traffic, and to whom.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use serde_json::Value;
+
+use crate::support::client::{Client, Database, transcript};
+use crate::support::daemon::{PATIENCE, wait_until};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::postgres::{Options, PostgresServer};
+
+const WEB: &str =
+    "web = \"127.0.0.1:0\"\n[web]\nauditors = [\"security\"]\nadmins = [\"platform\"]";
+
+/// What came back: status, content type, JSON (or null).
+type Answer = (u16, String, Value);
+
+fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>) -> Answer {
+    let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let authorization = authorization.unwrap_or_default();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: gateway\r\n{authorization}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    let kind = head.lines().find_map(|line| line.strip_prefix("content-type: "));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, kind.unwrap_or_default().to_owned(), serde_json::from_str(body).unwrap_or_default())
+}
+
+/// Asks through the admin socket.
+fn local(gateway: &Gateway, path: &str) -> Answer {
+    let stream = UnixStream::connect(gateway.data_dir().join("admin.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, path, None)
+}
+
+/// Asks over TCP.
+fn remote(gateway: &Gateway, path: &str, token: Option<&str>) -> Answer {
+    let stream = TcpStream::connect(gateway.web()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(stream, path, token)
+}
+
+fn found(gateway: &Gateway, path: &str) -> Vec<Value> {
+    let (status, _, body) = local(gateway, path);
+    assert_eq!(status, 200, "{path}: {body}");
+    body["items"].as_array().unwrap().clone()
+}
+
+fn select(client: &Client, statement: &str) -> bool {
+    let mut psql = client.psql();
+    psql.args(["-c", statement]);
+    transcript(psql).0
+}
+
+/// Waits until so many sessions are in the index, all closed.
+fn wait_for_sessions(gateway: &Gateway, count: usize) {
+    wait_until("the sessions in the index", || {
+        let (status, _, body) = local(gateway, "/api/v1/sessions?limit=1000");
+        let items = body["items"].as_array().cloned().unwrap_or_default();
+        status == 200
+            && items.iter().filter(|session| session["closed_at"].is_string()).count() >= count
+    });
+}
+
+#[test]
+fn what_clients_did_is_found_by_session_and_by_command() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    let client = gateway.client("orders").with("PGAPPNAME", "portcullis:nightly/run-7");
+    assert!(select(&client, "create table pears (n int)"));
+    assert!(!select(&client, "select * from nowhere"));
+    wait_for_sessions(&gateway, 2);
+
+    let sessions = found(&gateway, "/api/v1/sessions?target=orders&run=run-7&workflow=nightly");
+    assert_eq!(sessions.len(), 2);
+    assert_eq!(sessions[1]["username"], "agent");
+    assert_eq!((&sessions[1]["commands"], &sessions[1]["failed"]), (&1.into(), &0.into()));
+    assert_eq!(sessions[0]["failed"], 1);
+    let commands = found(&gateway, "/api/v1/commands?text=pears");
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    assert_eq!(commands[0]["text"], "create table pears (n int)");
+    assert_eq!(commands[0]["session"], sessions[1]["id"]);
+    let id = sessions[0]["id"].as_str().unwrap();
+    let of_session = found(&gateway, &format!("/api/v1/sessions/{id}/commands"));
+    assert_eq!(of_session[0]["error_code"], "42P01");
+    let (status, _, session) = local(&gateway, &format!("/api/v1/sessions/{id}"));
+    assert_eq!((status, &session), (200, &sessions[0]));
+
+    // Two pages are the whole.
+    let (_, _, first) = local(&gateway, "/api/v1/sessions?limit=1");
+    let next = first["next"].as_str().unwrap();
+    let second = found(&gateway, &format!("/api/v1/sessions?limit=1&cursor={next}"));
+    assert_eq!([&first["items"][0], &second[0]], [&sessions[0], &sessions[1]]);
+
+    // Who looked is known, by the name of the machine's user.
+    let log = found(&gateway, "/api/v1/audit?text=session.show");
+    assert_eq!(log[0]["object"], id);
+    assert!(log[0]["username"].as_str().unwrap().starts_with("os:"), "{log:?}");
+}
+
+#[test]
+fn hostile_questions_are_refused_with_a_reason_and_never_fail_the_gateway() {
+    let gateway = Gateway::start(&Setup::for_targets([]));
+    wait_for_sessions(&gateway, 0);
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=99999999999999999999",
+        "limit=1&limit=2",
+        "cursor=x",
+        "cursor=Li4vLi4v",
+        "from=yesterday",
+        "to=2026-13-01T00:00:00Z",
+        "verdict=maybe",
+        "protocol=gopher",
+        "user=a%00b",
+        "contains=ab",
+        "unknown=1",
+        "user=%ff%fe",
+    ] {
+        for list in ["sessions", "commands", "audit"] {
+            let (status, kind, body) = local(&gateway, &format!("/api/v1/{list}?{query}"));
+            // Bytes that are no UTF-8 are read as U+FFFD, which no user has in the name.
+            let expected = if query == "user=%ff%fe" { 200 } else { 400 };
+            assert_eq!(status, expected, "{list}?{query}: {body}");
+            if status == 400 {
+                assert_eq!(kind, "application/problem+json");
+                assert!(body["detail"].is_string(), "{list}?{query}: {body}");
+            }
+        }
+    }
+    let injection = "user=x%27%20or%201%3D1%3B--&text=%27%20%7C%20!(%20%26%20%3A*";
+    assert_eq!(found(&gateway, &format!("/api/v1/sessions?{injection}")), [] as [Value; 0]);
+    for path in ["/", "/api/v1/session", "/api/v1/sessions/", "/api/v1/sessions/%ff", "/..%2f"] {
+        let (status, kind, _) = local(&gateway, path);
+        assert_eq!((status, kind.as_str()), (404, "application/problem+json"), "{path}");
+    }
+}
+
+#[test]
+fn over_tcp_a_right_comes_from_a_group_and_nothing_shows_to_who_has_none() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    assert!(select(&gateway.client("orders"), "select 1"));
+    wait_for_sessions(&gateway, 1);
+    let id = found(&gateway, "/api/v1/sessions")[0]["id"].as_str().unwrap().to_owned();
+    let none = "01890000-0000-7000-8000-000000000000";
+    let paths = [
+        "/api/v1/sessions".to_owned(),
+        "/api/v1/commands".to_owned(),
+        "/api/v1/audit".to_owned(),
+        format!("/api/v1/sessions/{id}"),
+        format!("/api/v1/sessions/{id}/commands"),
+        format!("/api/v1/sessions/{none}"),
+        format!("/api/v1/sessions/{none}/commands"),
+    ];
+    let issuer = gateway.issuer();
+    let mut elsewhere = issuer.token_for("auditor", "elsewhere");
+    let cases = [
+        (Some(issuer.token("auditor")), 200),
+        (Some(issuer.token("admin")), 200),
+        (Some(issuer.token("agent")), 403),
+        (Some(issuer.token("stranger")), 403),
+        (Some(std::mem::take(&mut elsewhere)), 401),
+        (Some("x".repeat(40_000)), 401),
+        (None, 401),
+    ];
+    for (token, expected) in &cases {
+        for path in &paths {
+            let (status, kind, body) = remote(&gateway, path, token.as_deref());
+            let missing = *expected == 200 && path.contains(none);
+            assert_eq!(status, if missing { 404 } else { *expected }, "{path}: {body}");
+            let problem = status != 200;
+            assert_eq!(kind == "application/problem+json", problem, "{path}: {kind}");
+        }
+    }
+    // What there is and what there is not are told alike.
+    let stranger = issuer.token("stranger");
+    let [there, not] = [&paths[3], &paths[5]].map(|path| remote(&gateway, path, Some(&stranger)));
+    assert_eq!(there, not);
+    for path in ["/healthz", "/readyz", "/api/openapi.json"] {
+        assert_eq!(remote(&gateway, path, None).0, 200, "{path}");
+    }
+    let (status, ..) = remote(&gateway, "/api/v1/reload", Some(&issuer.token("admin")));
+    assert_eq!(status, 404, "a reload is asked for on the machine only");
+    let refusals = found(&gateway, "/api/v1/audit?user=stranger");
+    assert!(!refusals.is_empty() && refusals.iter().all(|entry| entry["outcome"] == "refused"));
+    let shown = found(&gateway, "/api/v1/audit?user=auditor&text=command.list");
+    assert_eq!(shown.len(), 1, "{shown:?}");
+}
+
+#[test]
+fn a_database_that_goes_and_comes_back_fails_no_session_and_misses_none() {
+    let database = Database::fresh();
+    let index = PostgresServer::start(&Options::default());
+    let url = index.url(&index.create_database());
+    let gateway = Gateway::start(&Setup {
+        database: Some(format!("url = {url:?}")),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    let client = gateway.client("orders");
+    assert!(select(&client, "select 'before'"));
+    wait_for_sessions(&gateway, 1);
+    index.kill();
+    for n in 0..10 {
+        assert!(select(&client, &format!("select 'without index {n}'")), "a session failed");
+    }
+    wait_until("readiness to tell", || local(&gateway, "/readyz").2["index"] == "unreachable");
+    let (status, kind, body) = local(&gateway, "/api/v1/sessions");
+    assert_eq!((status, kind.as_str()), (503, "application/problem+json"), "{body}");
+    assert_eq!(local(&gateway, "/readyz").0, 200, "sessions are served without the index");
+    index.restart();
+    wait_for_sessions(&gateway, 11);
+    assert_eq!(found(&gateway, "/api/v1/commands?contains=without%20index").len(), 10);
+    wait_until("readiness to tell", || local(&gateway, "/readyz").2["index"] == "current");
+}
+
+#[test]
+fn without_a_database_in_the_configuration_the_gateway_runs_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let database = Database::fresh();
+    let folder = tempfile::TempDir::new().unwrap();
+    // A server of another user has to pass, when the tests run as root.
+    let passable = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(folder.path(), passable).unwrap();
+    let mut gateway = Gateway::start(&Setup {
+        database: Some(String::new()),
+        data_dir: Some(folder.path().join("data")),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    // It does not wait for its server.
+    assert!(select(&gateway.client("orders"), "select 'first'"));
+    wait_for_sessions(&gateway, 1);
+    gateway.daemon().kill9();
+    gateway.restart();
+    assert!(select(&gateway.client("orders"), "select 'second'"));
+    wait_for_sessions(&gateway, 2);
+    let postmaster = folder.path().join("data/postgres/data/postmaster.pid");
+    assert!(postmaster.exists());
+    assert!(gateway.stop().success());
+    assert!(!postmaster.exists(), "its server runs on");
+}
+
+/// Every path of the document is there, every answer has exactly the fields that it says, and
+/// every way to filter is taken.
+#[test]
+fn the_description_says_what_the_api_does() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    assert!(select(&gateway.client("orders"), "select 1"));
+    wait_for_sessions(&gateway, 1);
+    let id = found(&gateway, "/api/v1/sessions")[0]["id"].as_str().unwrap().to_owned();
+    let (_, _, document) = local(&gateway, "/api/openapi.json");
+    let components = &document["components"];
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let resolved = |reference: &Value| {
+        let name = reference["$ref"].as_str().unwrap();
+        components.pointer(name.strip_prefix("#/components").unwrap()).unwrap().clone()
+    };
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 7);
+    for (path, operations) in paths {
+        let operation = &operations["get"];
+        let mut at = path.replace("{id}", &id);
+        for parameter in operation["parameters"].as_array().into_iter().flatten().map(resolved) {
+            let name = parameter["name"].as_str().unwrap();
+            let value = match name {
+                "limit" => "5",
+                "from" => "2020-01-01T00:00:00Z",
+                "to" => "2120-01-01T00:00:00Z",
+                "protocol" => "postgres",
+                _ => continue,
+            };
+            at += if at.contains('?') { "&" } else { "?" };
+            at += &format!("{name}={value}");
+        }
+        let (status, kind, body) = local(&gateway, &at);
+        assert_eq!(status, 200, "{at}: {body}");
+        let content = &operation["responses"]["200"]["content"];
+        assert_eq!(names(content), [kind.split(';').next().unwrap()], "{at}");
+        let schema = &content["application/json"]["schema"];
+        if schema["$ref"].is_null() {
+            continue;
+        }
+        let schema = resolved(schema);
+        assert_eq!(names(&schema["properties"]), names(&body), "{at}");
+        if let Some(item) = body["items"].get(0) {
+            let of_items = resolved(&schema["properties"]["items"]["items"]);
+            assert_eq!(names(&of_items["properties"]), names(item), "{at}");
+        }
+    }
+}
