@@ -75,7 +75,7 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
 2. See what it did.
 
   {portcullis} session list --config {config}
-  {portcullis} replay $(ls -t {recordings}/*/*.rec | head -1)
+  {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"
 
 The development issuer is at {issuer}. Addresses and tokens for the agent, approver, auditor and
 admin are in {state}; the tokens last a day, and each start makes new ones.

@@ -15,7 +15,7 @@ use crate::support::gateway::told;
 /// A quickstart in a folder of its own. Servers that it leaves are killed when this is dropped.
 struct Quickstart {
     daemon: Option<Daemon>,
-    /// What `/tmp` holds is not for the server's user, but it may pass.
+    /// The server's user may pass it, as it may pass /var/lib.
     parent: TempDir,
 }
 
