@@ -17,7 +17,8 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`replay`] shows recordings, [`cli`] is the command line.
+//! the API, [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a
+//! gateway to try.
 //!
 //! # Invariants
 //!
@@ -45,6 +46,7 @@ pub mod mask;
 pub mod names;
 pub mod policy;
 pub mod protocol;
+pub mod quickstart;
 pub mod recording;
 pub mod replay;
 pub mod secret;

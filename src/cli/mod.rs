@@ -9,6 +9,7 @@ mod gateway;
 mod issuer;
 mod logging;
 mod output;
+mod quickstart;
 mod recording;
 mod reload;
 mod replay;
@@ -38,6 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Quickstart(quickstart::Options),
     Serve(serve::Options),
     Check(check::Options),
     Reload(reload::Options),
@@ -86,6 +88,7 @@ pub async fn run() -> ExitCode {
 
 async fn run_command(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Quickstart(options) => quickstart::run(options).await,
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
         Command::Reload(options) => reload::run(options).await,

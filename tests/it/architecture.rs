@@ -63,11 +63,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "decode",
             "identity",
             "policy",
+            "quickstart",
             "recording",
             "replay",
             "web",
         ],
     ),
+    ("quickstart", &["app", "database", "identity", "web"]),
     (
         "app",
         &[

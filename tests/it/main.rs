@@ -23,6 +23,7 @@ mod identity;
 mod kills;
 mod memory;
 mod policy;
+mod quickstart;
 mod recording;
 mod rust_client;
 mod session;

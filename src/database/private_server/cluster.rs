@@ -23,6 +23,7 @@ use super::user::Users;
 pub(super) const NAME: &str = "portcullis";
 pub(super) const SUPERUSER: &str = "postgres";
 pub(super) const PORT: u16 = 5432;
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// `sun_path` takes 107 bytes on Linux and 103 on macOS.
 const MAX_SOCKET_PATH: usize = 103;
@@ -37,8 +38,7 @@ const MAX_STATUS: u64 = 8 << 10;
 const CHARACTER_TYPES: [&str; 3] = ["C.UTF-8", "UTF-8", "C"];
 
 /// Small and safe; parallel queries are off because containers give little shared memory.
-const SETTINGS: [(&str, &str); 22] = [
-    ("listen_addresses", ""),
+const SETTINGS: [(&str, &str); 21] = [
     ("unix_socket_permissions", "0700"),
     ("cluster_name", NAME),
     ("max_connections", "50"),
@@ -68,11 +68,18 @@ pub(super) struct Cluster {
     root: PathBuf,
     pub(super) data: PathBuf,
     pub(super) socket: PathBuf,
+    /// The port on 127.0.0.1, when the server listens there too.
+    pub(super) loopback: Option<u16>,
 }
 
 impl Cluster {
-    /// Makes the directories around the cluster and opens the way to them.
-    pub(super) fn prepare(data_dir: &Path, users: &Users) -> Result<Self, PrivateServerError> {
+    /// Makes the directories around the cluster and opens the way to them. `loopback` lets in, over
+    /// TCP, whoever knows a role's password.
+    pub(super) fn prepare(
+        data_dir: &Path,
+        users: &Users,
+        loopback: bool,
+    ) -> Result<Self, PrivateServerError> {
         let failed = PrivateServerError::io("cannot use data_dir", data_dir);
         let data_dir = data_dir.canonicalize().map_err(failed)?;
         let root = data_dir.join("postgres");
@@ -81,16 +88,21 @@ impl Cluster {
         for name in ["access.conf", "names.conf"] {
             let path = root.join(name);
             let failed = PrivateServerError::io("cannot write", &path);
-            fs::write(&path, access(name, &users.gateway)).map_err(failed)?;
+            fs::write(&path, access(name, &users.gateway, loopback)).map_err(failed)?;
         }
         let mut socket = root.join("socket");
-        if socket_file(&socket).as_os_str().len() > MAX_SOCKET_PATH {
+        if socket_file(&socket, u16::MAX).as_os_str().len() > MAX_SOCKET_PATH {
             let id = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
             let id = id.get(..16).unwrap_or_default();
             socket = PathBuf::from(format!("/tmp/{NAME}-{id}"));
         }
         make_private(&socket, users)?;
-        Ok(Self { data: root.join("data"), root, socket })
+        Ok(Self { data: root.join("data"), root, socket, loopback: None })
+    }
+
+    /// The port that the server's socket is named for.
+    pub(super) fn port(&self) -> u16 {
+        self.loopback.unwrap_or(PORT)
     }
 
     /// The major version of the cluster; none when there is no cluster yet.
@@ -145,8 +157,10 @@ impl Cluster {
     pub(super) fn arguments(&self) -> Vec<String> {
         let path = |path: &Path| path.display().to_string();
         let mut arguments = vec!["-D".to_owned(), path(&self.data), "-p".to_owned()];
-        arguments.push(PORT.to_string());
+        arguments.push(self.port().to_string());
+        let listen = if self.loopback.is_some() { LOOPBACK } else { "" };
         let places = [
+            ("listen_addresses", listen.to_owned()),
             ("unix_socket_directories", path(&self.socket)),
             ("hba_file", path(&self.root.join("access.conf"))),
             ("ident_file", path(&self.root.join("names.conf"))),
@@ -164,6 +178,11 @@ impl Cluster {
         Pid::from_raw(text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 0)?)
     }
 
+    /// The port that `postmaster.pid` names.
+    pub(super) fn noted_port(&self) -> Option<u16> {
+        read_bounded(&self.pid_file()).ok()?.lines().nth(3)?.trim().parse().ok()
+    }
+
     /// Whether the server says of itself that it takes connections.
     pub(super) fn says_ready(&self) -> bool {
         let text = read_bounded(&self.pid_file()).unwrap_or_default();
@@ -178,7 +197,7 @@ impl Cluster {
         if !self.postmaster().is_some_and(reused) {
             return;
         }
-        let socket_lock = self.socket.join(format!(".s.PGSQL.{PORT}.lock"));
+        let socket_lock = socket_file(&self.socket, self.port()).with_added_extension("lock");
         for path in [socket_lock, self.pid_file()] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -230,17 +249,20 @@ impl Cluster {
     }
 }
 
-/// Only the gateway's user gets in, over the socket, as the names that the gateway uses.
-fn access(file: &str, gateway: &str) -> String {
+/// Only the gateway's user gets in, over the socket, as the names that the gateway uses; over
+/// loopback, roles that have a password, which those names have not.
+fn access(file: &str, gateway: &str, loopback: bool) -> String {
     if file == "access.conf" {
-        return "local all all peer map=gateway\n".to_owned();
+        let host = format!("host all all {LOOPBACK}/32 scram-sha-256\n");
+        let host = if loopback { host.as_str() } else { "" };
+        return format!("local all all peer map=gateway\n{host}");
     }
     let quoted = gateway.replace('"', "\"\"");
     [SUPERUSER, NAME].map(|role| format!("gateway \"{quoted}\" {role}\n")).concat()
 }
 
-fn socket_file(directory: &Path) -> PathBuf {
-    directory.join(format!(".s.PGSQL.{PORT}"))
+fn socket_file(directory: &Path, port: u16) -> PathBuf {
+    directory.join(format!(".s.PGSQL.{port}"))
 }
 
 fn make_directory(path: &Path) -> Result<(), PrivateServerError> {
@@ -280,12 +302,12 @@ mod tests {
     #[test]
     fn a_path_too_long_for_a_socket_gets_a_short_one() {
         let folder = tempfile::tempdir().unwrap();
-        let near = Cluster::prepare(folder.path(), &users()).unwrap();
+        let near = Cluster::prepare(folder.path(), &users(), false).unwrap();
         assert!(near.socket.starts_with(folder.path().canonicalize().unwrap()));
         let far = folder.path().join("x".repeat(100));
         fs::create_dir(&far).unwrap();
-        let far = Cluster::prepare(&far, &users()).unwrap();
-        assert!(socket_file(&far.socket).as_os_str().len() <= MAX_SOCKET_PATH);
+        let far = Cluster::prepare(&far, &users(), false).unwrap();
+        assert!(socket_file(&far.socket, PORT).as_os_str().len() <= MAX_SOCKET_PATH);
         fs::remove_dir(&far.socket).unwrap();
     }
 
@@ -293,16 +315,16 @@ mod tests {
     fn a_socket_directory_that_others_may_enter_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
-        let socket = Cluster::prepare(folder.path(), &users()).unwrap().socket;
+        let socket = Cluster::prepare(folder.path(), &users(), false).unwrap().socket;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o755)).unwrap();
-        let refused = Cluster::prepare(folder.path(), &users());
+        let refused = Cluster::prepare(folder.path(), &users(), false);
         assert!(matches!(refused, Err(PrivateServerError::NotPrivate { .. })));
     }
 
     #[test]
     fn a_user_name_cannot_add_a_line_of_its_own_meaning() {
         assert_eq!(
-            access("names.conf", "op\"s"),
+            access("names.conf", "op\"s", true),
             "gateway \"op\"\"s\" postgres\ngateway \"op\"\"s\" portcullis\n"
         );
     }
@@ -311,7 +333,7 @@ mod tests {
     fn the_log_is_bounded_and_its_end_is_told() {
         use std::io::Write as _;
         let folder = tempfile::tempdir().unwrap();
-        let cluster = Cluster::prepare(folder.path(), &users()).unwrap();
+        let cluster = Cluster::prepare(folder.path(), &users(), false).unwrap();
         let mut log = cluster.open_log().unwrap();
         log.set_len(MAX_LOG).unwrap();
         log.write_all(b"FATAL: no").unwrap();

@@ -18,7 +18,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
@@ -171,8 +171,21 @@ impl PrivateServer {
     /// # Errors
     /// Each says what to do about it.
     pub async fn start(data_dir: &Path) -> Result<Self, PrivateServerError> {
+        Self::start_where(data_dir, false).await
+    }
+
+    /// Like [`PrivateServer::start`], and roles that have a password may connect to a port of
+    /// 127.0.0.1 too, with SCRAM: a server of demonstration data, never the gateway's own.
+    ///
+    /// # Errors
+    /// Each says what to do about it.
+    pub async fn start_on_loopback(data_dir: &Path) -> Result<Self, PrivateServerError> {
+        Self::start_where(data_dir, true).await
+    }
+
+    async fn start_where(data_dir: &Path, loopback: bool) -> Result<Self, PrivateServerError> {
         let users = Users::find().await?;
-        let cluster = Cluster::prepare(data_dir, &users)?;
+        let cluster = Cluster::prepare(data_dir, &users, loopback)?;
         let version = cluster.version()?;
         let binaries = binaries::find(version).await?;
         if version.is_none() {
@@ -180,6 +193,11 @@ impl PrivateServer {
             cluster.initialise(&binaries, &users).await?;
         }
         let mut server = Self { cluster, binaries, users, child: None, stopped: false };
+        if loopback {
+            // One that runs already has its port.
+            let noted = if server.is_alive() { server.cluster.noted_port() } else { None };
+            server.cluster.loopback = Some(noted.map_or_else(free_port, Ok)?);
+        }
         server.bring_up().await?;
         server.make_database().await?;
         Ok(server)
@@ -221,6 +239,16 @@ impl PrivateServer {
     /// How the gateway connects: over the socket, as the owner of its own database.
     pub fn connect_options(&self) -> PgConnectOptions {
         self.options(cluster::NAME, cluster::NAME)
+    }
+
+    /// How the server's superuser connects, over the socket too.
+    pub fn superuser_options(&self) -> PgConnectOptions {
+        self.options(cluster::SUPERUSER, cluster::SUPERUSER)
+    }
+
+    /// The port on 127.0.0.1, when it listens there.
+    pub fn loopback_port(&self) -> Option<u16> {
+        self.cluster.loopback
     }
 
     /// Starts the server again whenever it ends by itself. Once cancelled, stops it and returns
@@ -319,7 +347,7 @@ impl PrivateServer {
     /// Whether our server takes connections.
     async fn answers(&self) -> bool {
         let ask = async {
-            let mut connection = self.connect(cluster::SUPERUSER, cluster::SUPERUSER).await?;
+            let mut connection = self.superuser_options().connect().await?;
             let data: String =
                 sqlx::query_scalar("show data_directory").fetch_one(&mut connection).await?;
             connection.close().await?;
@@ -361,7 +389,7 @@ impl PrivateServer {
 
     /// Makes the gateway's role and database, where they are not there yet.
     async fn make_database(&self) -> Result<(), PrivateServerError> {
-        let mut connection = self.connect(cluster::SUPERUSER, cluster::SUPERUSER).await?;
+        let mut connection = self.superuser_options().connect().await?;
         let name = cluster::NAME;
         for (there, make) in [
             ("select 1 from pg_roles where rolname = $1", format!("create role {name} login")),
@@ -379,14 +407,10 @@ impl PrivateServer {
         Ok(())
     }
 
-    async fn connect(&self, user: &str, database: &str) -> Result<PgConnection, sqlx::Error> {
-        self.options(user, database).connect().await
-    }
-
     fn options(&self, user: &str, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.cluster.socket)
-            .port(cluster::PORT)
+            .port(self.cluster.port())
             .username(user)
             .database(database)
             .ssl_mode(PgSslMode::Disable)
@@ -402,6 +426,13 @@ impl Drop for PrivateServer {
             let _next_gateway_finds_it = stop.as_std_mut().status();
         }
     }
+}
+
+/// A port that nobody listens on now; somebody may before the server does.
+fn free_port() -> Result<u16, PrivateServerError> {
+    let bound = std::net::TcpListener::bind((cluster::LOOPBACK, 0));
+    let port = bound.and_then(|listener| Ok(listener.local_addr()?.port()));
+    port.map_err(PrivateServerError::io("cannot listen on", cluster::LOOPBACK))
 }
 
 fn command_line(pid: Pid) -> Option<String> {

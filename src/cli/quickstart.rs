@@ -1,0 +1,104 @@
+//! `portcullis quickstart`: a gateway to try, with everything around it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::output;
+use crate::quickstart::{self, SHOP, Serving};
+
+/// Try it: a gateway on this machine, a database behind it, and tokens.
+///
+/// Everything listens on loopback and stands in one folder: a development issuer, a PostgreSQL
+/// server with demonstration data (the machine's PostgreSQL programs are used), the gateway. Not
+/// for production. Ctrl-C stops all of it; the data stay, and a later start goes on with them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  portcullis quickstart --data-dir /tmp/portcullis")]
+pub(super) struct Options {
+    /// The folder for everything [default: portcullis-quickstart in $XDG_DATA_HOME or
+    /// ~/.local/share; for root in /var/lib].
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Where the gateway takes Postgres clients [default: 127.0.0.1:6432, or the next free port].
+    #[arg(long, value_name = "ADDRESS")]
+    postgres: Option<SocketAddr>,
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    let data_dir = match options.data_dir {
+        Some(folder) => folder,
+        None => default_folder().context("there is no home directory; give --data-dir")?,
+    };
+    let options = quickstart::Options { data_dir, postgres: options.postgres };
+    quickstart::run(options, |serving| {
+        // Nobody has to read it; the same stands in the folder.
+        let _gone = output::print(&told(serving));
+    })
+    .await
+}
+
+fn default_folder() -> Option<PathBuf> {
+    const NAME: &str = "portcullis-quickstart";
+    // The specification has relative paths ignored.
+    let chosen = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    if let Some(chosen) = chosen.filter(|folder| folder.is_absolute()) {
+        return Some(chosen.join(NAME));
+    }
+    if rustix::process::geteuid().is_root() {
+        // The user that PostgreSQL then runs as cannot pass through root's home.
+        return Some(Path::new("/var/lib").join(NAME));
+    }
+    Some(std::env::home_dir()?.join(".local/share").join(NAME))
+}
+
+/// What to do now, in lines to paste.
+fn told(serving: &Serving) -> String {
+    let Serving { data_dir, config, passwords, state, issuer, postgres, after } = serving;
+    let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
+    let (portcullis, config) = (quoted(&portcullis), quoted(config));
+    let (passwords, recordings) = (quoted(passwords), quoted(&data_dir.join("data/recordings")));
+    let (host, port) = (postgres.ip(), postgres.port());
+    let (data_dir, state) = (data_dir.display(), state.display());
+    let seconds = after.as_secs_f32();
+    format!(
+        r#"
+Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_dir}.
+
+1. Be the agent, in another terminal: ordinary psql, with a token for its password.
+
+  PGPASSFILE={passwords} psql "host={host} port={port} dbname={SHOP} user=agent"
+
+   To try: \d    select * from customers limit 5;    select * from open_orders limit 5;    select spent(7);
+
+2. See what it did.
+
+  {portcullis} session list --config {config}
+  {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"
+
+The development issuer is at {issuer}. Addresses and tokens for the agent, approver, auditor and
+admin are in {state}; the tokens last a day, and each start makes new ones.
+Ctrl-C stops everything and keeps the data."#
+    )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted(Path::new("/srv/a-b_c.d")), "/srv/a-b_c.d");
+        assert_eq!(quoted(Path::new("/it's here")), r"'/it'\''s here'");
+    }
+}

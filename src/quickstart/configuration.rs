@@ -1,0 +1,91 @@
+//! What the quickstart's issuer knows and what its gateway is told.
+
+use std::net::SocketAddr;
+
+/// The gateway's `data_dir`, in the quickstart's folder.
+pub(super) const DATA_DIR: &str = "data";
+/// The file with the password of the gateway's role in the shop's database.
+pub(super) const SHOP_PASSWORD: &str = "shop_password";
+/// The gateway's role there.
+pub(super) const SHOP_ROLE: &str = "shop_agent";
+
+/// Settings of the development issuer: a user for each part there is to play. None has a
+/// password, so a login is a click.
+pub(super) const ISSUER: &str = r#"
+audiences = ["portcullis"]
+token_seconds = 86_400
+
+[[client]]
+id = "portcullis-cli"
+grants = ["device_code"]
+
+[[user]]
+name = "agent"
+email = "agent@example.com"
+groups = ["agents"]
+
+[[user]]
+name = "approver"
+email = "approver@example.com"
+groups = ["approvers"]
+
+[[user]]
+name = "auditor"
+email = "auditor@example.com"
+groups = ["auditors"]
+
+[[user]]
+name = "admin"
+email = "admin@example.com"
+groups = ["admins"]
+"#;
+
+/// The gateway's configuration. Paths are relative to the folder it stands in.
+pub(super) fn gateway(issuer: &str, postgres: SocketAddr, shop_port: u16) -> String {
+    format!(
+        r#"# The gateway of `portcullis quickstart`, which writes this file anew at each start. To try a change,
+# edit it and run `portcullis reload --config` with this file; docs/configuration.md explains every key.
+
+[server]
+data_dir = "{DATA_DIR}"                 # recordings, their ledger, keys
+
+[listen]
+postgres = "{postgres}"
+
+# Who may vouch for callers: the development issuer, in the same process as the gateway. A user of
+# its own is in each of the groups agents, approvers, auditors and admins.
+[[issuer]]
+name = "quickstart"
+url = "{issuer}"
+audiences = ["portcullis"]
+client_id = "portcullis-cli"
+
+# Clients name a target as their database: psql "dbname=shop …". The role and its password are the
+# gateway's; the agent never sees them.
+[[target]]
+name = "shop"
+protocol = "postgres"
+address = "127.0.0.1:{shop_port}"
+database = "shop"
+tls = "disable"                   # it is on this machine
+credential = {{ user = "{SHOP_ROLE}", password = {{ file = "{SHOP_PASSWORD}" }} }}
+labels = {{ env = "demo" }}
+
+# Nothing is reachable without a rule that says so.
+[[access]]
+groups = ["agents"]
+targets = ["shop"]
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::dev_issuer::Settings;
+
+    #[test]
+    fn the_issuer_takes_its_settings() {
+        Settings::parse(ISSUER).unwrap();
+    }
+}

@@ -1,0 +1,235 @@
+//! `portcullis quickstart`: a whole gateway to try, on loopback, in one process.
+//!
+//! The development issuer, a private PostgreSQL with demonstration data (the target `shop`), and
+//! the gateway in front of it. Nothing here is for production: whoever reaches the issuer on this
+//! machine can be anybody. All of it stands in one folder:
+//!
+//! ```text
+//! portcullis.toml     the gateway's configuration, written anew at each start
+//! quickstart.json     where all is, and the tokens; there while it serves
+//! agent.pgpass        the agent's token as libpq reads a password
+//! data/               the gateway's data_dir: recordings, keys
+//! shop/               the demonstration database
+//! shop_password, issuer_key.der, lock
+//! ```
+
+mod configuration;
+mod folder;
+mod shop;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::folder::Folder;
+use self::shop::Shop;
+use crate::app;
+use crate::identity::dev_issuer::{self, DevIssuer, Settings};
+use crate::secret::Secret;
+use crate::web::admin;
+
+/// The target's name, and its database's.
+pub const SHOP: &str = "shop";
+/// Whom tokens are made for; each is the one user of a group.
+const USERS: [&str; 4] = ["agent", "approver", "auditor", "admin"];
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Where listeners go when nobody says otherwise, or to the next port that is free.
+const ISSUER_PORT: u16 = 9100;
+const POSTGRES_PORT: u16 = 6432;
+/// More taken ports in a row than that are no accident.
+const MAX_PORTS_TRIED: u16 = 100;
+/// How often the gateway is asked whether it serves.
+const POLL: Duration = Duration::from_millis(20);
+
+const STATE: &str = "quickstart.json";
+const CONFIGURATION: &str = "portcullis.toml";
+const PASSWORDS: &str = "agent.pgpass";
+
+/// What may be chosen.
+#[derive(Debug)]
+pub struct Options {
+    /// The folder for everything; made when it is missing.
+    pub data_dir: PathBuf,
+    /// Where the gateway listens for Postgres clients: a loopback address; port 0 takes a free one.
+    /// None: port 6432 of 127.0.0.1, or the next that is free.
+    pub postgres: Option<SocketAddr>,
+}
+
+/// What serves now.
+#[derive(Debug)]
+pub struct Serving {
+    /// The folder with everything.
+    pub data_dir: PathBuf,
+    /// The gateway's configuration.
+    pub config: PathBuf,
+    /// The agent's password file for libpq.
+    pub passwords: PathBuf,
+    /// The file that says all of this to programs.
+    pub state: PathBuf,
+    /// The issuer's URL.
+    pub issuer: String,
+    /// Where Postgres clients connect.
+    pub postgres: SocketAddr,
+    /// How long it took.
+    pub after: Duration,
+}
+
+/// Sets everything up, tells once it serves, and goes on until SIGINT or SIGTERM. Data stay.
+///
+/// # Errors
+/// When something cannot be set up, with what to do about it; then nothing is left running.
+pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    if let Some(address) = options.postgres.filter(|address| !address.ip().is_loopback()) {
+        bail!("{address} is not loopback: the quickstart is for this machine alone");
+    }
+    let folder = Folder::open(&options.data_dir)?;
+    folder.remove(STATE)?;
+    let listener = next_free(ISSUER_PORT).await?;
+    let Some(shop) = unless_stopped(Shop::start(&folder)).await? else { return Ok(()) };
+    let background = TaskTracker::new();
+    let cancel = CancellationToken::new();
+    let shop_port = shop.port;
+    background.spawn(shop.server.run(cancel.clone()));
+
+    let served = match start_issuer(listener, &folder) {
+        Ok(issuer) => {
+            let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port };
+            let served = gateway.serve(options.postgres, begun, tell).await;
+            issuer.stop().await;
+            served
+        }
+        Err(error) => Err(error),
+    };
+    cancel.cancel();
+    background.close();
+    background.wait().await;
+    folder.remove(STATE)?;
+    served
+}
+
+/// Waits for what is being set up; none when the process is told to stop before.
+async fn unless_stopped<T>(
+    set_up: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = set_up => done.map(Some),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).map_err(Into::into),
+        _ = terminate.recv() => Ok(None),
+    }
+}
+
+fn start_issuer(listener: TcpListener, folder: &Folder) -> anyhow::Result<DevIssuer> {
+    let mut settings = Settings::parse(configuration::ISSUER)?;
+    settings.key_file = Some(folder.path("issuer_key.der"));
+    dev_issuer::start(listener, settings).context("the development issuer's signing key")
+}
+
+/// What the gateway is set up from.
+struct Gateway<'a> {
+    folder: &'a Folder,
+    issuer: &'a DevIssuer,
+    shop_port: u16,
+}
+
+impl Gateway<'_> {
+    /// Serves until told to stop.
+    async fn serve(
+        &self,
+        postgres: Option<SocketAddr>,
+        begun: Instant,
+        tell: impl FnOnce(&Serving),
+    ) -> anyhow::Result<()> {
+        // The port is found as late as can be, since it is free for others until the gateway has it.
+        let postgres = match postgres {
+            Some(address) => free(address).await?,
+            None => next_free(POSTGRES_PORT).await?.local_addr()?,
+        };
+        let text = configuration::gateway(self.issuer.url(), postgres, self.shop_port);
+        self.folder.write(CONFIGURATION, &Secret::new(text))?;
+        let mut serving = Serving {
+            data_dir: self.folder.root().to_owned(),
+            config: self.folder.path(CONFIGURATION),
+            passwords: self.folder.path(PASSWORDS),
+            state: self.folder.path(STATE),
+            issuer: self.issuer.url().to_owned(),
+            postgres,
+            after: Duration::ZERO,
+        };
+        let mut gateway = Box::pin(app::serve(serving.config.clone()));
+        let admin = self.folder.path(configuration::DATA_DIR).join(admin::FILE_NAME);
+        tokio::select! {
+            ended = &mut gateway => return ended,
+            () = answers(postgres, &admin) => {}
+        }
+        self.write_tokens(&serving)?;
+        serving.after = begun.elapsed();
+        tell(&serving);
+        gateway.await
+    }
+
+    /// Writes what programs read: the agent's password file, then the file that says all.
+    fn write_tokens(&self, serving: &Serving) -> anyhow::Result<()> {
+        let (host, port) = (serving.postgres.ip(), serving.postgres.port());
+        let mut tokens = serde_json::Map::new();
+        for user in USERS {
+            let token = self.issuer.issue(user, TOKEN_LIFETIME).context("no token was made")?;
+            if user == "agent" {
+                // A token has no character that the format takes for its own; an IPv6 address has.
+                let host = host.to_string().replace(':', "\\:");
+                let line = format!("{host}:{port}:{SHOP}:{user}:{}\n", token.expose());
+                self.folder.write(PASSWORDS, &Secret::new(line))?;
+            }
+            tokens.insert(user.to_owned(), token.expose().into());
+        }
+        let agent = tokens.get("agent").and_then(|token| token.as_str()).unwrap_or_default();
+        let state = json!({
+            "pid": std::process::id(),
+            "data_dir": serving.data_dir,
+            "config": serving.config,
+            "issuer": serving.issuer,
+            "postgres": {
+                "url": format!("postgres://agent:{agent}@{}/{SHOP}", serving.postgres),
+                "target": SHOP,
+            },
+            "tokens": tokens,
+        });
+        self.folder.write(STATE, &Secret::new(serde_json::to_string_pretty(&state)?))
+    }
+}
+
+/// Returns when the gateway takes connections.
+async fn answers(postgres: SocketAddr, admin: &Path) {
+    while UnixStream::connect(admin).await.is_err() || TcpStream::connect(postgres).await.is_err() {
+        sleep(POLL).await;
+    }
+}
+
+/// An address with a port that is free now.
+async fn free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let bound = TcpListener::bind(address).await;
+    bound
+        .and_then(|listener| listener.local_addr())
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Listens on the first free port of 127.0.0.1 from this one on.
+async fn next_free(first: u16) -> anyhow::Result<TcpListener> {
+    for port in first..first.saturating_add(MAX_PORTS_TRIED) {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound.with_context(|| format!("cannot listen on port {port}")),
+        }
+    }
+    bail!("{MAX_PORTS_TRIED} ports from {first} on are taken")
+}

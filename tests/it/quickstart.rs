@@ -1,0 +1,194 @@
+//! `portcullis quickstart`, as somebody who has never seen it uses it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::daemon::{Daemon, PORTCULLIS, wait_until};
+use crate::support::gateway::told;
+
+/// A quickstart in a folder of its own. Servers that it leaves are killed when this is dropped.
+struct Quickstart {
+    daemon: Option<Daemon>,
+    /// The server's user may pass it, as it may pass /var/lib.
+    parent: TempDir,
+}
+
+impl Quickstart {
+    fn start() -> Self {
+        let parent = TempDir::with_prefix("portcullis-quickstart-").unwrap();
+        fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let mut quickstart = Self { daemon: None, parent };
+        quickstart.restart();
+        quickstart
+    }
+
+    fn restart(&mut self) {
+        let folder = self.folder();
+        let arguments = ["quickstart", "--postgres", "127.0.0.1:0", "--data-dir"];
+        let daemon = Daemon::start(&[&arguments[..], &[folder.to_str().unwrap()]].concat());
+        daemon.wait_for_log("Ctrl-C stops everything");
+        self.daemon = Some(daemon);
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.parent.path().join("a folder")
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.folder().join("quickstart.json")).unwrap()).unwrap()
+    }
+
+    /// Runs the line that it printed, with these words behind it, in a shell.
+    fn paste(&self, printed: &str, more: &[&str]) -> Output {
+        let log = self.daemon.as_ref().unwrap().log();
+        let line = log.lines().find(|line| line.contains(printed)).unwrap().trim();
+        let script = format!("{line} \"$@\"");
+        Command::new("sh").args(["-c", &script, "sh"]).args(more).output().unwrap()
+    }
+
+    fn psql(&self, statement: &str) -> Output {
+        self.paste("PGPASSFILE=", &["-XAtc", statement])
+    }
+
+    fn rows(&self, statement: &str) -> String {
+        let output = self.psql(statement);
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Quickstart {
+    fn drop(&mut self) {
+        drop(self.daemon.take());
+        for pid in processes_in(self.parent.path()) {
+            // It may have ended by itself.
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Every process that works in a folder.
+fn processes_in(folder: &Path) -> Vec<Pid> {
+    let works_there = |process: &fs::DirEntry| {
+        fs::read_link(process.path().join("cwd")).is_ok_and(|place| place.starts_with(folder))
+    };
+    let number =
+        |process: fs::DirEntry| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw);
+    fs::read_dir("/proc").unwrap().flatten().filter(works_there).filter_map(number).collect()
+}
+
+/// The check digit of card numbers (ISO/IEC 7812-1).
+fn passes_luhn(number: &str) -> bool {
+    let digits = number.bytes().rev().map(|byte| u32::from(byte - b'0')).enumerate();
+    let sum: u32 = digits.map(|(i, d)| if i % 2 == 0 { d } else { d * 2 / 10 + d * 2 % 10 }).sum();
+    number.len() == 16 && sum.is_multiple_of(10)
+}
+
+#[test]
+fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
+    let quickstart = Quickstart::start();
+    assert_eq!(quickstart.rows("select count(*) from customers"), "2000");
+    assert_eq!(quickstart.rows("select count(*) from orders"), "6000");
+    let cards = quickstart.rows("select card_number from customers");
+    assert!(cards.lines().count() == 2000 && cards.lines().all(passes_luhn), "{cards}");
+    let open = quickstart.rows("select count(*) from open_orders where customer like 'Ada %'");
+    assert!(open.parse::<u32>().unwrap() > 0);
+    assert_eq!(quickstart.rows("select spent(7) > 0, current_user"), "t|shop_agent");
+    let refused = told(&quickstart.psql("drop table orders"));
+    assert!(refused.contains("must be owner"), "{refused}");
+
+    let replayed = quickstart.paste(" replay ", &[]);
+    assert!(told(&replayed).contains("drop table orders"), "{}", told(&replayed));
+    let days = fs::read_dir(quickstart.folder().join("data/recordings")).unwrap();
+    let files = days.flat_map(|day| fs::read_dir(day.unwrap().path()).unwrap());
+    let recordings: Vec<_> = files
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|e| e == "rec"))
+        .collect();
+    assert_eq!(recordings.len(), 6, "{recordings:?}");
+    for recording in recordings {
+        let arguments = ["recording", "verify", recording.to_str().unwrap()];
+        // The last session's end may be on its way to the file.
+        wait_until("a sealed recording", || {
+            Command::new(PORTCULLIS).args(arguments).output().unwrap().status.success()
+        });
+    }
+}
+
+#[test]
+fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
+    let mut quickstart = Quickstart::start();
+    let file = quickstart.folder().join("quickstart.json");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let state = quickstart.state();
+    let daemon = quickstart.daemon.as_ref().unwrap();
+    assert_eq!(state["pid"], daemon.pid().as_raw_nonzero().get());
+    assert_eq!(state["postgres"]["target"], "shop");
+    let psql = |url: &str| Command::new("psql").args(["-XAtc", "select 1", url]).output().unwrap();
+    let url = state["postgres"]["url"].as_str().unwrap();
+    assert!(psql(url).status.success(), "{}", told(&psql(url)));
+    let token = |user: &str| state["tokens"][user].as_str().unwrap().to_owned();
+    for other in ["approver", "auditor", "admin"] {
+        let refused = psql(&url.replace(&token("agent"), &token(other)));
+        assert!(!refused.status.success(), "{other} is let in");
+    }
+    let config = state["config"].as_str().unwrap();
+    let checked =
+        Command::new(PORTCULLIS).args(["check", "--online", "--config", config]).output().unwrap();
+    assert!(checked.status.success(), "{}", told(&checked));
+    assert!(!told(&checked).contains("warning"), "{}", told(&checked));
+    for user in ["agent", "approver", "auditor", "admin"] {
+        assert!(!daemon.log().contains(&token(user)), "the token of {user} is in the log");
+    }
+
+    let second = Command::new(PORTCULLIS)
+        .args(["quickstart", "--data-dir"])
+        .arg(quickstart.folder())
+        .output()
+        .unwrap();
+    assert!(told(&second).contains("runs on"), "{}", told(&second));
+    assert!(file.exists(), "the second quickstart took the file of the first");
+    assert!(quickstart.daemon.take().unwrap().stop().success());
+    assert!(!file.exists());
+}
+
+#[test]
+fn it_goes_on_after_a_kill_and_a_stop_leaves_nothing_running() {
+    let mut quickstart = Quickstart::start();
+    let paid = "select count(*) from orders where status = 'paid'";
+    quickstart.rows("update orders set status = 'paid'");
+    let before = quickstart.state();
+    let servers = processes_in(&quickstart.folder());
+    assert!(!servers.is_empty());
+    quickstart.daemon.as_ref().unwrap().kill9();
+
+    quickstart.restart();
+    assert_eq!(quickstart.rows(paid), "6000");
+    assert_ne!(quickstart.state()["tokens"], before["tokens"]);
+    assert!(quickstart.daemon.take().unwrap().stop().success());
+    assert_eq!(processes_in(&quickstart.folder()), []);
+
+    quickstart.restart();
+    assert_eq!(quickstart.rows(paid), "6000");
+    assert!(quickstart.daemon.take().unwrap().stop().success());
+    assert_eq!(processes_in(&quickstart.folder()), []);
+}
+
+#[test]
+fn beyond_loopback_it_does_not_listen() {
+    let folder = TempDir::new().unwrap();
+    let refused = Command::new(PORTCULLIS)
+        .args(["quickstart", "--postgres", "0.0.0.0:6432", "--data-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    assert!(told(&refused).contains("is not loopback"), "{}", told(&refused));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
