@@ -17,13 +17,16 @@ use crate::quickstart::{self, SHOP, Serving};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  portcullis quickstart --data-dir /tmp/portcullis")]
 pub(super) struct Options {
-    /// The folder for everything [default: portcullis-quickstart in $XDG_DATA_HOME or
+    /// The folder for everything [default: portcullis-quickstart in `$XDG_DATA_HOME` or
     /// ~/.local/share; for root in /var/lib].
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// Where the gateway takes Postgres clients [default: 127.0.0.1:6432, or the next free port].
     #[arg(long, value_name = "ADDRESS")]
     postgres: Option<SocketAddr>,
+    /// Where the gateway's API is [default: 127.0.0.1:8443, or the next free port].
+    #[arg(long, value_name = "ADDRESS")]
+    web: Option<SocketAddr>,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
@@ -31,7 +34,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
         Some(folder) => folder,
         None => default_folder().context("there is no home directory; give --data-dir")?,
     };
-    let options = quickstart::Options { data_dir, postgres: options.postgres };
+    let options = quickstart::Options { data_dir, postgres: options.postgres, web: options.web };
     quickstart::run(options, |serving| {
         // Nobody has to read it; the same stands in the folder.
         let _gone = output::print(&told(serving));
@@ -55,7 +58,7 @@ fn default_folder() -> Option<PathBuf> {
 
 /// What to do now, in lines to paste.
 fn told(serving: &Serving) -> String {
-    let Serving { data_dir, config, passwords, state, issuer, postgres, after } = serving;
+    let Serving { data_dir, config, passwords, state, issuer, postgres, web, after } = serving;
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let (portcullis, config) = (quoted(&portcullis), quoted(config));
     let (passwords, recordings) = (quoted(passwords), quoted(&data_dir.join("data/recordings")));
@@ -77,7 +80,7 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
   {portcullis} session list --config {config}
   {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"
 
-The development issuer is at {issuer}. Addresses and tokens for the agent, approver, auditor and
+The API is at http://{web}, the development issuer at {issuer}. Addresses and tokens for the agent, approver, auditor and
 admin are in {state}; the tokens last a day, and each start makes new ones.
 Ctrl-C stops everything and keeps the data."#
     )

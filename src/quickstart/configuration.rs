@@ -41,16 +41,22 @@ groups = ["admins"]
 "#;
 
 /// The gateway's configuration. Paths are relative to the folder it stands in.
-pub(super) fn gateway(issuer: &str, postgres: SocketAddr, shop_port: u16) -> String {
+pub(super) fn gateway(
+    issuer: &str,
+    postgres: SocketAddr,
+    web: SocketAddr,
+    shop_port: u16,
+) -> String {
     format!(
         r#"# The gateway of `portcullis quickstart`, which writes this file anew at each start. To try a change,
 # edit it and run `portcullis reload --config` with this file; docs/configuration.md explains every key.
 
 [server]
-data_dir = "{DATA_DIR}"                 # recordings, their ledger, keys
+data_dir = "{DATA_DIR}"                # recordings, their ledger, keys
 
 [listen]
 postgres = "{postgres}"
+web = "{web}"            # the API; /api/openapi.json describes it
 
 # Who may vouch for callers: the development issuer, in the same process as the gateway. A user of
 # its own is in each of the groups agents, approvers, auditors and admins.
@@ -59,6 +65,13 @@ name = "quickstart"
 url = "{issuer}"
 audiences = ["portcullis"]
 client_id = "portcullis-cli"
+
+# Who may read what was recorded, and who may end sessions too.
+[web]
+auditors = ["auditors"]
+admins = ["admins"]
+
+# There is no [database]: the gateway keeps its index in a PostgreSQL server of its own, in data_dir.
 
 # Clients name a target as their database: psql "dbname=shop …". The role and its password are the
 # gateway's; the agent never sees them.

@@ -45,6 +45,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where listeners go when nobody says otherwise, or to the next port that is free.
 const ISSUER_PORT: u16 = 9100;
 const POSTGRES_PORT: u16 = 6432;
+const WEB_PORT: u16 = 8443;
 /// More taken ports in a row than that are no accident.
 const MAX_PORTS_TRIED: u16 = 100;
 /// How often the gateway is asked whether it serves.
@@ -62,6 +63,8 @@ pub struct Options {
     /// Where the gateway listens for Postgres clients: a loopback address; port 0 takes a free one.
     /// None: port 6432 of 127.0.0.1, or the next that is free.
     pub postgres: Option<SocketAddr>,
+    /// The same for the API, with port 8443.
+    pub web: Option<SocketAddr>,
 }
 
 /// What serves now.
@@ -79,6 +82,8 @@ pub struct Serving {
     pub issuer: String,
     /// Where Postgres clients connect.
     pub postgres: SocketAddr,
+    /// Where the API is.
+    pub web: SocketAddr,
     /// How long it took.
     pub after: Duration,
 }
@@ -89,7 +94,8 @@ pub struct Serving {
 /// When something cannot be set up, with what to do about it; then nothing is left running.
 pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Result<()> {
     let begun = Instant::now();
-    if let Some(address) = options.postgres.filter(|address| !address.ip().is_loopback()) {
+    let chosen = [options.postgres, options.web];
+    if let Some(address) = chosen.iter().flatten().find(|address| !address.ip().is_loopback()) {
         bail!("{address} is not loopback: the quickstart is for this machine alone");
     }
     let folder = Folder::open(&options.data_dir)?;
@@ -104,7 +110,7 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     let served = match start_issuer(listener, &folder) {
         Ok(issuer) => {
             let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port };
-            let served = gateway.serve(options.postgres, begun, tell).await;
+            let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
         }
@@ -146,16 +152,14 @@ impl Gateway<'_> {
     /// Serves until told to stop.
     async fn serve(
         &self,
-        postgres: Option<SocketAddr>,
+        options: &Options,
         begun: Instant,
         tell: impl FnOnce(&Serving),
     ) -> anyhow::Result<()> {
-        // The port is found as late as can be, since it is free for others until the gateway has it.
-        let postgres = match postgres {
-            Some(address) => free(address).await?,
-            None => next_free(POSTGRES_PORT).await?.local_addr()?,
-        };
-        let text = configuration::gateway(self.issuer.url(), postgres, self.shop_port);
+        // Ports are found as late as can be: they are free for others until the gateway has them.
+        let postgres = free(options.postgres, POSTGRES_PORT).await?;
+        let web = free(options.web, WEB_PORT).await?;
+        let text = configuration::gateway(self.issuer.url(), postgres, web, self.shop_port);
         self.folder.write(CONFIGURATION, &Secret::new(text))?;
         let mut serving = Serving {
             data_dir: self.folder.root().to_owned(),
@@ -164,6 +168,7 @@ impl Gateway<'_> {
             state: self.folder.path(STATE),
             issuer: self.issuer.url().to_owned(),
             postgres,
+            web,
             after: Duration::ZERO,
         };
         let mut gateway = Box::pin(app::serve(serving.config.clone()));
@@ -197,6 +202,7 @@ impl Gateway<'_> {
             "pid": std::process::id(),
             "data_dir": serving.data_dir,
             "config": serving.config,
+            "web": format!("http://{}", serving.web),
             "issuer": serving.issuer,
             "postgres": {
                 "url": format!("postgres://agent:{agent}@{}/{SHOP}", serving.postgres),
@@ -215,12 +221,15 @@ async fn answers(postgres: SocketAddr, admin: &Path) {
     }
 }
 
-/// An address with a port that is free now.
-async fn free(address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let bound = TcpListener::bind(address).await;
-    bound
-        .and_then(|listener| listener.local_addr())
-        .with_context(|| format!("cannot listen on {address}"))
+/// An address whose port is free now: the one that was chosen, or one by its usual port.
+async fn free(chosen: Option<SocketAddr>, usual: u16) -> anyhow::Result<SocketAddr> {
+    let listener = match chosen {
+        Some(address) => TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?,
+        None => next_free(usual).await?,
+    };
+    Ok(listener.local_addr()?)
 }
 
 /// Listens on the first free port of 127.0.0.1 from this one on.

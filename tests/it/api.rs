@@ -15,9 +15,10 @@ const WEB: &str =
     "web = \"127.0.0.1:0\"\n[web]\nauditors = [\"security\"]\nadmins = [\"platform\"]";
 
 /// What came back: status, content type, JSON (or null).
-type Answer = (u16, String, Value);
+pub type Answer = (u16, String, Value);
 
-fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>) -> Answer {
+/// Asks over a connection, with a token or without.
+pub fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>) -> Answer {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let authorization = authorization.unwrap_or_default();
     let request =

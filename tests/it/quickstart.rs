@@ -1,6 +1,7 @@
 //! `portcullis quickstart`, as somebody who has never seen it uses it.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::api::exchange;
 use crate::support::daemon::{Daemon, PORTCULLIS, wait_until};
 use crate::support::gateway::told;
 
@@ -30,8 +32,9 @@ impl Quickstart {
 
     fn restart(&mut self) {
         let folder = self.folder();
-        let arguments = ["quickstart", "--postgres", "127.0.0.1:0", "--data-dir"];
-        let daemon = Daemon::start(&[&arguments[..], &[folder.to_str().unwrap()]].concat());
+        let (folder, any) = (folder.to_str().unwrap(), "127.0.0.1:0");
+        let arguments = ["quickstart", "--postgres", any, "--web", any, "--data-dir", folder];
+        let daemon = Daemon::start(&arguments);
         daemon.wait_for_log("Ctrl-C stops everything");
         self.daemon = Some(daemon);
     }
@@ -138,6 +141,17 @@ fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
         let refused = psql(&url.replace(&token("agent"), &token(other)));
         assert!(!refused.status.success(), "{other} is let in");
     }
+    let web = state["web"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let sessions = |user: &str| {
+        exchange(TcpStream::connect(web).unwrap(), "/api/v1/sessions", Some(&token(user)))
+    };
+    assert_ne!(sessions("agent").0, 200, "an agent reads what others did");
+    wait_until("the session in the index", || {
+        let (status, _, body) = sessions("auditor");
+        status == 200 && body["items"][0]["target"] == "shop"
+    });
+    assert_eq!(sessions("admin").0, 200);
+
     let config = state["config"].as_str().unwrap();
     let checked =
         Command::new(PORTCULLIS).args(["check", "--online", "--config", config]).output().unwrap();
