@@ -210,7 +210,7 @@ impl PrivateServer {
     /// Each says what to do about it.
     pub async fn check(data_dir: &Path) -> Result<PgConnectOptions, PrivateServerError> {
         let users = Users::find().await?;
-        let cluster = Cluster::prepare(data_dir, &users)?;
+        let cluster = Cluster::prepare(data_dir, &users, false)?;
         let binaries = binaries::find(cluster.version()?).await?;
         // Nothing runs that would have to be stopped.
         let server = Self { cluster, binaries, users, child: None, stopped: true };
