@@ -112,16 +112,16 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), DatabaseE
     .await?;
     let known = known();
     let at = rows.last().map_or(0, |(version, ..)| *version);
+    if at > newest() {
+        return Err(SchemaError::Newer { at, known: newest() }.into());
+    }
     for (version, checksum, success) in &rows {
         if !success {
             return Err(SchemaError::Half(*version).into());
         }
         match known.iter().find(|migration| migration.version == *version) {
-            None => return Err(SchemaError::Newer { at, known: newest() }.into()),
-            Some(migration) if *migration.checksum != **checksum => {
-                return Err(SchemaError::Different(*version).into());
-            }
-            Some(_) => {}
+            Some(migration) if *migration.checksum == **checksum => {}
+            _ => return Err(SchemaError::Different(*version).into()),
         }
     }
     if rows.len() < known.len() {
