@@ -17,7 +17,8 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`replay`] shows recordings, [`cli`] is the command line.
+//! the API, [`database`] holds the index of what was recorded and the state, [`replay`] shows
+//! recordings, [`cli`] is the command line.
 //!
 //! # Invariants
 //!

@@ -90,7 +90,6 @@ impl Database {
     /// Also when a later version was here, or the tables were changed by hand.
     pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
         let mut connection = self.connect().await?;
-        connection.execute("set statement_timeout = 0; set lock_timeout = 0").await?;
         let before = applied(&mut connection).await?;
         let mut migrator = Migrator::with_migrations(known());
         migrator.dangerous_set_table_name(TABLE);

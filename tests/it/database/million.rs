@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use portcullis::database::{Database, Filter, PrivateServer, Wanted};
 use portcullis::names::Protocol;
 use portcullis::policy::Verdict;
+
+use super::index::{Gateway, done, query};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 /// Each question is asked so often.
@@ -50,6 +52,34 @@ async fn a_million_commands_are_searched_by_anything() {
             println!("\n{name}\n{}", database.explain_commands(&filter).await.unwrap());
         }
     }
+    database.close().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_indexed_in_batches() {
+    let wanted = std::env::var("PORTCULLIS_MILLION").ok();
+    let commands: u64 = wanted.map_or(2_000, |text| text.parse::<u64>().unwrap() / 10);
+    let folder = tempfile::TempDir::new().unwrap();
+    let server = PrivateServer::start(folder.path()).await.unwrap();
+    let database = Database::new(server.connect_options());
+    database.migrate().await.unwrap();
+    let gateway = Gateway::start(folder.path(), &database);
+    let began = Instant::now();
+    let recordings: Vec<_> = (0..16).map(|_| gateway.open(|_| {})).collect();
+    for n in 0..commands {
+        let recording = &recordings[usize::try_from(n % 16).unwrap()];
+        let text = format!("UPDATE pgbench_accounts SET abalance = abalance + {n} WHERE aid = {n}");
+        done(recording, query(recording, &text));
+    }
+    let recorded = began.elapsed();
+    gateway.caught_up().await;
+    let indexed = began.elapsed().as_secs_f64();
+    let rows = database.index_digest().await.unwrap()[1].0;
+    println!("{commands} commands recorded in {recorded:.1?}, indexed in {indexed:.1} s");
+    println!("{:.0} rows a second", f64::from(u32::try_from(rows).unwrap()) / indexed);
+    assert_eq!(u64::try_from(rows).unwrap(), commands);
+    gateway.stop().await;
     database.close().await;
     server.stop().await;
 }
