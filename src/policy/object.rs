@@ -124,7 +124,7 @@ impl fmt::Display for Object {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnObject {
     /// There is no `kind:` in front.
-    #[error("an object is written kind:name, for example table:public.orders")]
+    #[error("it does not say what kind of object it names")]
     NoKind,
     /// A part's quote does not end, or something follows it.
     #[error("a quoted part ends with a double quote, followed by a dot or nothing")]
