@@ -9,6 +9,7 @@ mod gateway;
 mod issuer;
 mod logging;
 mod output;
+mod policy;
 mod recording;
 mod reload;
 mod replay;
@@ -40,6 +41,7 @@ struct Cli {
 enum Command {
     Serve(serve::Options),
     Check(check::Options),
+    Policy(policy::Options),
     Reload(reload::Options),
     Replay(replay::Options),
     Recording(recording::Options),
@@ -88,6 +90,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
+        Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
         Command::Replay(options) => replay::run(&options),
         Command::Recording(options) => recording::run(&options),

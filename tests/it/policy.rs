@@ -334,7 +334,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just("table:public.orders"),
         Just("table:orders"),
         Just("column:public.p.ssn"),
-        Just("table:*"),
+        Just("table:?"),
     ]);
     let has_where = proptest::option::of(any::<bool>());
     let effect = (action, object, has_where).prop_map(|(action, object, has_where)| {
