@@ -45,7 +45,7 @@ fn session(count: usize, kind: Kind) -> SessionPolicy {
         let rule = Rule::new(format!("rule-{at}"), Verdict::Block);
         let actions = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         match kind {
-            Kind::Plain if at % 2 == 0 => {
+            Kind::Plain if at.is_multiple_of(2) => {
                 Rule { actions: actions(&["sql.drop", "sql.truncate"]), ..rule }
             }
             Kind::Plain => Rule {
