@@ -39,6 +39,7 @@ create index sessions_username on sessions (username, opened_at);
 create index sessions_target on sessions (target, opened_at);
 create index sessions_run on sessions (run, opened_at) where run is not null;
 create index sessions_workflow on sessions (workflow, opened_at) where workflow is not null;
+create index sessions_protocol on sessions (protocol, opened_at);
 create index sessions_blocked on sessions (opened_at) where blocked > 0;
 create index sessions_approved on sessions (opened_at) where approved > 0;
 create index sessions_groups on sessions using gin (groups);
@@ -53,7 +54,6 @@ create table commands (
     protocol      text        not null,
     target        text        not null,
     username      text        not null,
-    groups        text[]      not null,
     workflow      text,
     run           text,
     form          text        not null,
@@ -82,6 +82,7 @@ create function command_words(command text) returns text
     language sql immutable strict parallel safe
     return pg_catalog.translate(command, './\@:;,=+*<>%#~&|^!?()[]{}$''`', '                             ');
 
+-- Groups and protocols are looked up by session: few of those are many commands.
 create index commands_at on commands (at);
 create index commands_username on commands (username, at);
 create index commands_target on commands (target, at);

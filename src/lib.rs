@@ -17,8 +17,8 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a
-//! gateway to try.
+//! the API, [`database`] holds the index of what was recorded and the state, [`replay`] shows
+//! recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to try.
 //!
 //! # Invariants
 //!

@@ -6,13 +6,13 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigFile, output};
+use super::{ConfigFile, output, policy};
 use crate::config::{self, Config, Mistake, Mistakes, SecretRef, TargetKind};
 use crate::identity::Verifier;
 
 /// Explain every mistake of a configuration.
 ///
-/// Each comes with file, line, column and a hint. With --online the gateway's surroundings are
+/// Each comes with file, line, column and a hint. Policy tests are run. With --online the gateway's surroundings are
 /// tried as well: secrets, certificates, issuers.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  portcullis check --config config/portcullis.toml --online")]
@@ -47,7 +47,11 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
             return Err(Mistakes(mistakes).into());
         }
     };
-    let problems = if options.online { problems(&config).await } else { Vec::new() };
+    let mut problems: Vec<String> =
+        policy::tested(&config).iter().filter_map(policy::Tested::failure).collect();
+    if options.online {
+        problems.extend(unreachable(&config).await);
+    }
     if options.json {
         let warnings = config.warnings.iter().map(Finding::Warning);
         let problems = problems.iter().map(|message| Finding::Problem { message });
@@ -62,19 +66,20 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     }
     if !options.json {
         output::print(&format!(
-            "{} is right: issuers {}, targets {}, access rules {}, policy {}",
+            "{} is right: issuers {}, targets {}, access rules {}, policy {}, policy tests {}",
             path.display(),
             config.issuers.len(),
             config.targets.len(),
             config.access.len(),
             config.policy.hash(),
+            config.tests.len(),
         ))?;
     }
     Ok(())
 }
 
 /// What the configuration names and this machine cannot get at.
-async fn problems(config: &Config) -> Vec<String> {
+async fn unreachable(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let authorities = config.issuers.iter().filter_map(|issuer| issuer.ca.as_ref());
     let files = config.tls.iter().flat_map(|tls| [&tls.certificate, &tls.private_key]);

@@ -9,6 +9,7 @@ mod gateway;
 mod issuer;
 mod logging;
 mod output;
+mod policy;
 mod quickstart;
 mod recording;
 mod reload;
@@ -42,6 +43,7 @@ enum Command {
     Quickstart(quickstart::Options),
     Serve(serve::Options),
     Check(check::Options),
+    Policy(policy::Options),
     Reload(reload::Options),
     Replay(replay::Options),
     Recording(recording::Options),
@@ -91,6 +93,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Quickstart(options) => quickstart::run(options).await,
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
+        Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
         Command::Replay(options) => replay::run(&options),
         Command::Recording(options) => recording::run(&options),

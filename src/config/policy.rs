@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::access;
+use super::later;
 use super::model::{NamedTest, Target};
 use super::reader::{Field, Table};
 use super::value;
 use crate::names::TargetName;
 use crate::policy::{
-    Caller, Mode, Policy, PolicySettings, PolicyTest, Rule, RuleMistake, TargetSelector, Unparsed,
-    Unprovable, Verdict, Vocabulary, advise,
+    Caller, Mode, Policy, PolicySettings, PolicyTest, Rule, TargetSelector, Unparsed, Unprovable,
+    Verdict, Vocabulary, advise,
 };
 
-/// More people than would ever be asked about one thing.
-const MOST_APPROVALS: usize = 100;
 /// A command is held against every rule: this many still take less than a tenth of a millisecond.
 const MAX_RULES: usize = 10_000;
 
@@ -37,32 +36,29 @@ pub(super) fn policy(top: &Table<'_>, targets: &Targets, hash: String) -> Policy
         top.wrong(format!("there are more than {MAX_RULES} rules"), None);
         return Policy::new(hash);
     }
-    let written: Vec<_> = tables.into_iter().filter_map(|table| rule(table, targets)).collect();
-    let rules: Vec<Rule> = written.iter().map(|written| written.rule.clone()).collect();
-    let at = |index: usize, field: &'static str, tell: &dyn Fn(Field<'_>)| {
-        if let Some(Written { table, .. }) = written.get(index) {
-            let field = if table.has(field) { field } else { "name" };
-            table.read(field, |field| {
-                tell(field);
-                Some(())
-            });
+    let mut written = Vec::new();
+    for table in tables {
+        match rule(&table, targets) {
+            Some(rule) => written.push(Written { rule, table }),
+            None => table.finish(),
         }
-    };
+    }
+    let rules: Vec<Rule> = written.iter().map(|written| written.rule.clone()).collect();
     let compiled = Policy::compile(hash.clone(), settings, &rules);
     match &compiled {
         Ok(_) => {
             let facts: Vec<_> = targets.values().map(|target| target.facts()).collect();
             for advice in advise(&rules, &facts, &Vocabulary::default()) {
-                at(advice.index, advice.field, &|field| {
-                    field.warn_with(format!("{}: {}", advice.rule, advice.problem), advice.hint);
-                });
+                if let Some(Written { table, .. }) = written.get(advice.index) {
+                    table.warn_at(advice.field, advice.problem, advice.hint);
+                }
             }
         }
         Err(mistakes) => {
-            for RuleMistake { index, field, problem, hint, .. } in mistakes {
-                at(*index, field, &|field| {
-                    field.wrong_with::<()>(problem, *hint);
-                });
+            for mistake in mistakes {
+                if let Some(Written { table, .. }) = written.get(mistake.index) {
+                    table.wrong_at(mistake.field, &mistake.problem, mistake.hint);
+                }
             }
         }
     }
@@ -85,7 +81,7 @@ fn settings(top: &Table<'_>) -> PolicySettings {
     settings
 }
 
-fn rule<'a>(table: Table<'a>, targets: &Targets) -> Option<Written<'a>> {
+fn rule(table: &Table<'_>, targets: &Targets) -> Option<Rule> {
     let owned = |field: Field<'_>| field.text().map(str::to_owned);
     let name = table.require("name", owned);
     let names = table.read("targets", |f| f.some(target_glob));
@@ -102,12 +98,12 @@ fn rule<'a>(table: Table<'a>, targets: &Targets) -> Option<Written<'a>> {
     let when = table.read("when", owned);
     let verdict = table.require("verdict", |field| field.word(VERDICTS));
     let approvers = table.read("approvers", Field::texts);
-    let approvals = table.read("approvals", |f| f.count(MOST_APPROVALS));
+    let approvals = table.read("approvals", |f| f.count(later::MOST_APPROVALS));
     let timeout = table.read("timeout", value::span);
     let reason = table.read("reason", owned);
     let modes = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
     let mode = table.read("mode", |field| field.word(&modes));
-    let rule = Rule {
+    Some(Rule {
         name: name?,
         targets: names.map(TargetSelector::Names).or(labels.map(TargetSelector::Labels)),
         groups,
@@ -122,8 +118,7 @@ fn rule<'a>(table: Table<'a>, targets: &Targets) -> Option<Written<'a>> {
         timeout,
         reason,
         mode: mode.unwrap_or_default(),
-    };
-    Some(Written { rule, table })
+    })
 }
 
 /// A glob over names; [`advise`] tells of one that meets no target.

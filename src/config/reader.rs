@@ -131,6 +131,22 @@ impl<'a> Table<'a> {
         self.findings.mistake(self.place, message, hint.map(str::to_owned));
     }
 
+    /// Says what is wrong with the value of a key, found once the table was read.
+    pub(super) fn wrong_at(&self, key: &str, message: impl Display, hint: &str) {
+        let message = format!("{key}: {message}");
+        self.findings.mistake(self.value_place(key), message, Some(hint.to_owned()));
+    }
+
+    /// Says what is hardly meant by the value of a key.
+    pub(super) fn warn_at(&self, key: &str, message: impl Display, hint: &str) {
+        let message = format!("{key}: {message}");
+        self.findings.warning(self.value_place(key), message, Some(hint.to_owned()));
+    }
+
+    fn value_place(&self, key: &str) -> Place {
+        self.entries.get(key).map_or(self.place, |(_, node)| node.place)
+    }
+
     /// Reads a key of what is not built yet, and refuses it. Its shape is checked all the same.
     pub(super) fn later<T>(&self, key: &'static str, parse: impl FnOnce(Field<'a>) -> Option<T>) {
         if self.read(key, parse).is_some() {
@@ -195,12 +211,6 @@ impl<'a> Field<'a> {
     /// Says that the value works but is hardly meant.
     pub(super) fn warn(self, message: impl Display) {
         self.findings.warning(self.node.place, format!("{}: {message}", self.key), None);
-    }
-
-    /// As [`Field::warn`], with what to do.
-    pub(super) fn warn_with(self, message: impl Display, hint: &str) {
-        let message = format!("{}: {message}", self.key);
-        self.findings.warning(self.node.place, message, Some(hint.to_owned()));
     }
 
     pub(super) fn expected<T>(self, what: &str) -> Option<T> {

@@ -90,7 +90,6 @@ impl Database {
     /// Also when a later version was here, or the tables were changed by hand.
     pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
         let mut connection = self.connect().await?;
-        connection.execute("set statement_timeout = 0; set lock_timeout = 0").await?;
         let before = applied(&mut connection).await?;
         let mut migrator = Migrator::with_migrations(known());
         migrator.dangerous_set_table_name(TABLE);
@@ -112,16 +111,16 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), DatabaseE
     .await?;
     let known = known();
     let at = rows.last().map_or(0, |(version, ..)| *version);
+    if at > newest() {
+        return Err(SchemaError::Newer { at, known: newest() }.into());
+    }
     for (version, checksum, success) in &rows {
         if !success {
             return Err(SchemaError::Half(*version).into());
         }
         match known.iter().find(|migration| migration.version == *version) {
-            None => return Err(SchemaError::Newer { at, known: newest() }.into()),
-            Some(migration) if *migration.checksum != **checksum => {
-                return Err(SchemaError::Different(*version).into());
-            }
-            Some(_) => {}
+            Some(migration) if *migration.checksum == **checksum => {}
+            _ => return Err(SchemaError::Different(*version).into()),
         }
     }
     if rows.len() < known.len() {

@@ -30,10 +30,13 @@ pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 const POOL: u32 = 8;
 /// How long a query waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// What every connection is set to. Longer queries are answered with a hint to narrow them; the
-/// indexer lifts the bound for itself.
+/// What every connection is set to.
 const SESSION_SETTINGS: &str = "set statement_timeout = '10s'; set lock_timeout = '10s'; \
     set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning";
+
+/// What a connection for migrations and the index is set to: on a busy machine a batch takes its
+/// time, and giving up would only mean to begin again.
+const LONG_WORK: &str = "set statement_timeout = '15min'; set lock_timeout = '1min'";
 
 /// The database. Clones share its connections, which are made when they are needed.
 #[derive(Debug, Clone)]
@@ -65,12 +68,13 @@ impl Database {
         Ok(Self::new(PgConnectOptions::from_str(url)?))
     }
 
-    /// A connection beside the pool.
+    /// A connection beside the pool, for work that may take long.
     async fn connect(&self) -> Result<PgConnection, DatabaseError> {
         let mut connection = tokio::time::timeout(ACQUIRE, self.options.connect())
             .await
             .map_err(|_| DatabaseError::Unreachable("it does not answer".to_owned()))??;
         connection.execute(SESSION_SETTINGS).await?;
+        connection.execute(LONG_WORK).await?;
         Ok(connection)
     }
 

@@ -146,8 +146,6 @@ pub struct Command {
     pub target: String,
     /// The session's user.
     pub username: String,
-    /// The session's groups.
-    pub groups: Vec<String>,
     /// The session's workflow.
     pub workflow: Option<String>,
     /// The session's run.

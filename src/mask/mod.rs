@@ -1,8 +1,17 @@
 //! Masking of responses before anyone or anything sees them.
 //!
-//! Masks are not read yet, so every plan is empty; the type is what the way downstream demands.
+//! [`Pattern`]s tell secrets in text, a [`Masker`] puts something else in their place, in whole
+//! values or, with a [`Scanner`], in streams. Masks are not read from the configuration yet, so
+//! every [`MaskPlan`] is empty; the type is what the way downstream demands.
+
+mod numbers;
+mod pattern;
+mod scanner;
 
 use bytes::Bytes;
+
+pub use pattern::{Pattern, PatternMistake};
+pub use scanner::{Action, HashKey, Masker, Scanner};
 
 /// How the responses of one session are masked.
 #[derive(Debug, Default)]

@@ -12,15 +12,15 @@ use super::glob::Glob;
 use super::object::Pattern;
 use super::rule::{Compiled, Mode, Rule, Targets};
 
-/// The words that decoders use, which rules had better use too. A word that a decoder adds later
-/// is unknown until then.
+/// The words that decoders use, which rules had better use too. An empty list means that the words
+/// are not known, and nothing is said about them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Vocabulary<'a> {
     /// Every action.
     pub actions: &'a [&'a str],
     /// Every kind of object.
     pub kinds: &'a [&'a str],
-    /// Every attribute, as `effect.has_where` or `command.statements`; empty when not known.
+    /// Every attribute, as `effect.has_where` or `command.statements`.
     pub attributes: &'a [&'a str],
 }
 
@@ -117,22 +117,22 @@ fn unknown_targets(rule: &Compiled, targets: &[TargetFacts], tell: &mut Tell<'_>
 }
 
 fn unknown_words(rule: &Compiled, vocabulary: &Vocabulary<'_>, tell: &mut Tell<'_>) {
+    let Vocabulary { actions, kinds, attributes } = vocabulary;
     let hint = "docs/policy.md lists what there is";
-    for glob in rule.actions.iter().flatten() {
-        if !vocabulary.actions.iter().any(|action| glob.matches(action)) {
+    for glob in rule.actions.iter().flatten().filter(|_| !actions.is_empty()) {
+        if !actions.iter().any(|action| glob.matches(action)) {
             tell("actions", format!("no command has the action {}", glob.as_str()), hint);
         }
     }
-    for pattern in rule.objects.iter().flatten() {
-        if pattern.kind().is_some_and(|kind| !vocabulary.kinds.contains(&kind)) {
+    for pattern in rule.objects.iter().flatten().filter(|_| !kinds.is_empty()) {
+        if pattern.kind().is_some_and(|kind| !kinds.contains(&kind)) {
             tell("objects", format!("no effect has an object {}", pattern.as_str()), hint);
         }
     }
-    if !vocabulary.attributes.is_empty() {
-        for name in rule.when.iter().flat_map(Condition::attributes) {
-            if !vocabulary.attributes.contains(&name.as_str()) {
-                tell("when", format!("nothing sets {name}"), hint);
-            }
+    let looked_at = rule.when.iter().flat_map(Condition::attributes);
+    for name in looked_at.filter(|_| !attributes.is_empty()) {
+        if !attributes.contains(&name.as_str()) {
+            tell("when", format!("nothing sets {name}"), hint);
         }
     }
 }

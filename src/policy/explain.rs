@@ -1,6 +1,7 @@
 //! Why a command was decided as it was: rule by rule, selector by selector.
 
 use std::cell::OnceCell;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -88,6 +89,20 @@ pub enum Selector {
     Text,
     /// `when`
     When,
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Targets => "targets",
+            Self::Groups => "groups",
+            Self::UnlessGroups => "unless_groups",
+            Self::Actions => "actions",
+            Self::Objects => "objects",
+            Self::Text => "text",
+            Self::When => "when",
+        })
+    }
 }
 
 impl Policy {

@@ -3,8 +3,9 @@
 //! An object is a kind and a name: `path:/v1/refunds`, `program:/bin/rm`, `role:admin`. The name
 //! of most kinds is one text. The kinds of [`PARTS`] have names of several parts, outermost first:
 //! `table:public.orders`, `column:public.orders.email`. A part may be unknown, because the
-//! statement did not say it and only the server's settings would: `table:orders` names a table of
-//! that name in some schema, `table:public.*` some table of that schema.
+//! statement did not say it and only the server's settings would; it is written `?`:
+//! `table:?.orders` is a table of that name in some schema, `table:public.?` some table of that
+//! schema.
 //!
 //! So there are two questions. Could the object be one that the pattern means? Block, approve and
 //! mask rules ask that. Is it one for certain? Allow rules ask that. Where nothing is unknown both
@@ -21,9 +22,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::glob::Glob;
 
-/// The kinds whose names have parts, and how many. Relations of every sort (tables, views,
-/// sequences, indexes) are `table`: a statement does not say which it means.
-const PARTS: &[(&str, usize)] = &[("table", 2), ("column", 3), ("function", 2), ("type", 2)];
+/// The kinds whose names have parts, and how many. What can be selected from (tables, views,
+/// sequences) is `table`: a statement does not say which it means.
+const PARTS: &[(&str, usize)] = &[
+    ("collation", 2),
+    ("column", 3),
+    ("constraint", 3),
+    ("conversion", 2),
+    ("function", 2),
+    ("index", 2),
+    ("operator", 2),
+    ("operator-class", 2),
+    ("operator-family", 2),
+    ("policy", 3),
+    ("rule", 3),
+    ("statistics", 2),
+    ("table", 2),
+    ("text-search", 2),
+    ("trigger", 3),
+    ("type", 2),
+];
 
 /// How many parts the name of an object of this kind has.
 fn parts_of(kind: &str) -> usize {
@@ -40,28 +58,27 @@ pub struct Object {
 }
 
 impl Object {
-    /// An object whose name is one text: `path`, `program`, `role`, ….
-    pub fn new(kind: &'static str, name: impl Into<String>) -> Self {
-        Self::with_parts(kind, [Some(name.into())])
+    /// An object of a kind, named by its parts, outermost first; `None` is one that is not known.
+    /// Outer parts that are left out are not known either; parts beyond what the kind has are
+    /// joined into its outermost.
+    pub fn new(kind: &'static str, parts: impl IntoIterator<Item = Option<String>>) -> Self {
+        Self::of(Cow::Borrowed(kind), parts.into_iter().collect())
     }
 
-    /// An object whose name has parts, outermost first, `None` for one that is not known. Outer
-    /// parts that are left out are not known; parts beyond what the kind has are joined into its
-    /// outermost.
-    pub fn with_parts(
-        kind: impl Into<Cow<'static, str>>,
-        parts: impl IntoIterator<Item = Option<String>>,
-    ) -> Self {
-        let kind = kind.into();
+    /// An object whose name is one text that is known: a path, a program.
+    pub fn named(kind: &'static str, name: impl Into<String>) -> Self {
+        Self::new(kind, [Some(name.into())])
+    }
+
+    fn of(kind: Cow<'static, str>, mut parts: Vec<Option<String>>) -> Self {
         let count = parts_of(&kind);
-        let mut given: Vec<Option<String>> = parts.into_iter().collect();
-        if let Some(extra) = given.len().checked_sub(count).filter(|extra| *extra > 0) {
-            let outer: Option<Vec<String>> = given.drain(..=extra).collect();
-            given.insert(0, outer.map(|parts| parts.join(".")));
+        if let Some(extra) = parts.len().checked_sub(count).filter(|extra| *extra > 0) {
+            let outer: Option<Vec<String>> = parts.drain(..=extra).collect();
+            parts.insert(0, outer.map(|parts| parts.join(".")));
         }
-        let unknown = count - given.len();
-        given.splice(0..0, std::iter::repeat_n(None, unknown));
-        Self { kind, parts: given }
+        let unknown = count - parts.len();
+        parts.splice(0..0, std::iter::repeat_n(None, unknown));
+        Self { kind, parts }
     }
 
     /// For example `table`.
@@ -72,6 +89,11 @@ impl Object {
     /// The parts of the name, outermost first, as many as the kind has.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
         self.parts.iter().map(Option::as_deref)
+    }
+
+    /// The innermost part of the name.
+    pub fn name(&self) -> Option<&str> {
+        self.parts.last().and_then(Option::as_deref)
     }
 
     /// Whether the object could be one that the pattern means.
@@ -95,36 +117,33 @@ impl Object {
 }
 
 impl fmt::Display for Object {
-    /// Unknown outer parts are left out, other unknown parts are `*`. In a name of parts, one that
-    /// could be taken for something else stands in double quotes, doubled within.
+    /// A part that could be taken for something else stands in double quotes, doubled within.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind)?;
-        if let [Some(name)] = self.parts.as_slice() {
-            return f.write_str(name);
-        }
-        let last = self.parts.len().saturating_sub(1);
-        let first = self.parts.iter().position(Option::is_some).unwrap_or(last);
-        for (at, part) in self.parts.iter().enumerate().skip(first) {
-            if at > first {
+        let dotted = self.parts.len() > 1;
+        for (at, part) in self.parts.iter().enumerate() {
+            if at > 0 {
                 f.write_str(".")?;
             }
             match part {
-                None => f.write_str("*")?,
-                Some(name) if name.is_empty() || name.contains(['.', '"', '*']) => {
-                    write!(f, "\"{}\"", name.replace('"', "\"\""))?;
-                }
-                Some(name) => f.write_str(name)?,
+                None => f.write_str("?")?,
+                Some(name) if stands_as_it_is(name, dotted) => f.write_str(name)?,
+                Some(name) => write!(f, "\"{}\"", name.replace('"', "\"\""))?,
             }
         }
         Ok(())
     }
 }
 
+fn stands_as_it_is(name: &str, dotted: bool) -> bool {
+    name != "?" && !name.starts_with('"') && !(dotted && (name.is_empty() || name.contains('.')))
+}
+
 /// A text is not an object or a pattern of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnObject {
     /// There is no `kind:` in front.
-    #[error("an object is written kind:name, for example table:public.orders")]
+    #[error("it does not say what kind of object it names")]
     NoKind,
     /// A part's quote does not end, or something follows it.
     #[error("a quoted part ends with a double quote, followed by a dot or nothing")]
@@ -138,17 +157,9 @@ impl FromStr for Object {
     type Err = NotAnObject;
 
     fn from_str(text: &str) -> Result<Self, NotAnObject> {
-        let (kind, name) = text.split_once(':').ok_or(NotAnObject::NoKind)?;
-        let kind = known_kind(kind);
-        if parts_of(&kind) == 1 {
-            return Ok(Self { kind, parts: vec![Some(name.to_owned())] });
-        }
-        let parts = split(name)?;
-        if parts.len() > parts_of(&kind) {
-            return Err(NotAnObject::TooManyParts);
-        }
-        let known = |part: Part| (part.quoted || part.text != "*").then_some(part.text);
-        Ok(Self::with_parts(kind, parts.into_iter().map(known)))
+        let (kind, parts) = split(text)?;
+        let known = |part: Part| (part.quoted || part.text != "?").then_some(part.text);
+        Ok(Self::of(known_kind(kind), parts.into_iter().map(known).collect()))
     }
 }
 
@@ -215,13 +226,9 @@ impl FromStr for Pattern {
         if text == "*" {
             return Ok(Self { text: text.into(), named: None });
         }
-        let (kind, name) = text.split_once(':').ok_or(NotAnObject::NoKind)?;
-        let count = parts_of(kind);
-        let given = match count {
-            1 => vec![Glob::new(name)],
-            _ => split(name)?.into_iter().map(|part| Glob::new(&part.text)).collect(),
-        };
-        let left_out = count.checked_sub(given.len()).ok_or(NotAnObject::TooManyParts)?;
+        let (kind, parts) = split(text)?;
+        let left_out = parts_of(kind) - parts.len();
+        let given = parts.iter().map(|part| Glob::new(&part.text));
         let globs = std::iter::repeat_n(Glob::new("*"), left_out).chain(given).collect();
         Ok(Self { text: text.into(), named: Some((kind.into(), globs)) })
     }
@@ -233,25 +240,28 @@ struct Part {
     quoted: bool,
 }
 
-/// Takes a name apart at its dots; dots between double quotes do not count.
-fn split(name: &str) -> Result<Vec<Part>, NotAnObject> {
-    let mut parts = Vec::new();
-    let mut rest = name;
+/// Takes a text apart into its kind and at most as many parts as the kind has. Dots between double
+/// quotes do not count, nor do those in a name of one part.
+fn split(text: &str) -> Result<(&str, Vec<Part>), NotAnObject> {
+    let (kind, mut rest) = text.split_once(':').ok_or(NotAnObject::NoKind)?;
+    let count = parts_of(kind);
+    let mut parts = Vec::with_capacity(count);
     loop {
-        let Some(inner) = rest.strip_prefix('"') else {
-            let (text, after) = rest.split_once('.').map_or((rest, None), |(a, b)| (a, Some(b)));
-            parts.push(Part { text: text.to_owned(), quoted: false });
-            match after {
-                Some(after) => rest = after,
-                None => return Ok(parts),
-            }
-            continue;
+        let (part, after) = if let Some(inner) = rest.strip_prefix('"') {
+            let (text, after) = unquote(inner)?;
+            (Part { text, quoted: true }, after)
+        } else {
+            let end = if count > 1 { rest.find('.') } else { None };
+            let (text, after) = rest.split_at(end.unwrap_or(rest.len()));
+            (Part { text: text.to_owned(), quoted: false }, after)
         };
-        let (text, after) = unquote(inner)?;
-        parts.push(Part { text, quoted: true });
+        parts.push(part);
+        if parts.len() > count {
+            return Err(NotAnObject::TooManyParts);
+        }
         match after.strip_prefix('.') {
             Some(after) => rest = after,
-            None if after.is_empty() => return Ok(parts),
+            None if after.is_empty() => return Ok((kind, parts)),
             None => return Err(NotAnObject::BadQuote),
         }
     }
@@ -293,9 +303,10 @@ mod tests {
         let rule = pattern("table:public.orders");
         for (name, could, certainly) in [
             ("table:public.orders", true, true),
+            ("table:?.orders", true, false),
             ("table:orders", true, false),
-            ("table:public.*", true, false),
-            ("table:*", true, false),
+            ("table:public.?", true, false),
+            ("table:?", true, false),
             ("table:private.orders", false, false),
             ("table:public.other", false, false),
             ("column:public.orders.id", false, false),
@@ -317,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_star_does_not_cross_from_one_part_into_the_next() {
-        let inside = Object::with_parts("table", [Some("public".into()), Some("a.b".into())]);
+        let inside = Object::new("table", [Some("public".into()), Some("a.b".into())]);
         assert_eq!(inside.to_string(), "table:public.\"a.b\"");
         assert!(inside.certainly_matches(&pattern("table:public.*")));
         assert!(inside.certainly_matches(&pattern("table:public.\"a.b\"")));
@@ -327,7 +338,7 @@ mod tests {
 
     #[test]
     fn other_names_are_one_text_whatever_it_holds() {
-        for text in ["path:/v1/a.b\"c*", "forward:10.0.0.5:80", "program:", "file:/etc/.x"] {
+        for text in ["path:/v1/a.b\"c*", "forward:10.0.0.5:80", "program:", "role:?", "file:.x"] {
             assert_eq!(object(text).to_string(), text);
         }
         assert!(object("path:/v1/a.b/c").certainly_matches(&pattern("path:/v1/*")));
@@ -348,19 +359,14 @@ mod tests {
     #[test]
     fn parts_beyond_what_the_kind_has_are_kept_in_the_outermost() {
         let parts = ["db", "public", "orders"].map(|part| Some(part.to_owned()));
-        assert_eq!(Object::with_parts("table", parts).to_string(), "table:\"db.public\".orders");
+        assert_eq!(Object::new("table", parts).to_string(), "table:\"db.public\".orders");
     }
 
     fn any_object() -> impl Strategy<Value = Object> {
-        let part = proptest::option::of("[a.\"*:é]{0,4}");
+        let part = proptest::option::of("[a.\"*?:é]{0,4}");
         let kind = prop_oneof![Just("table"), Just("column"), Just("path"), Just("role")];
-        (kind, proptest::collection::vec(part, 1..4)).prop_map(|(kind, mut parts)| {
-            parts.truncate(parts_of(kind));
-            match parts_of(kind) {
-                1 => Object::new(kind, parts.swap_remove(0).unwrap_or_default()),
-                _ => Object::with_parts(kind, parts),
-            }
-        })
+        (kind, proptest::collection::vec(part, 1..4))
+            .prop_map(|(kind, parts)| Object::new(kind, parts))
     }
 
     proptest! {

@@ -225,3 +225,115 @@ impl Changes {
 pub fn recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
     layout::list(data_dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Durability, OnRecordingFailure, SecretRef};
+    use crate::names::Protocol;
+    use crate::recording::{Closed, Direction, Opened, Reader, RecordedIdentity, Store};
+
+    fn store(data_dir: &Path) -> Store {
+        let settings = config::Recording {
+            durability: Durability::Process,
+            max_session: 1 << 30,
+            max_local: 1 << 30,
+            mask_key: SecretRef::Env("UNUSED".to_owned()),
+        };
+        Store::open(data_dir, &settings, &[7; 32]).unwrap()
+    }
+
+    fn opened() -> Opened {
+        Opened {
+            session: SessionId::generate(),
+            protocol: Protocol::Postgres,
+            target: "orders".parse().unwrap(),
+            database: None,
+            client: String::new(),
+            identity: RecordedIdentity {
+                issuer: String::new(),
+                subject: String::new(),
+                username: String::new(),
+                groups: Vec::new(),
+            },
+            workflow: None,
+            run: None,
+            client_parameters: std::collections::BTreeMap::new(),
+            policy: String::new(),
+            gateway_version: String::new(),
+        }
+    }
+
+    #[test]
+    fn reading_along_sees_every_event_once_wherever_it_was_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let recording = store.create(&opened(), OnRecordingFailure::Refuse).unwrap();
+        let path = layout::recording_path(folder.path(), &recording.session());
+        let (mut bookmark, mut seen) = (Bookmark::default(), Vec::new());
+        for n in 0..9u8 {
+            // From 64 KiB on, bytes are in a block at once.
+            recording.append(|batch| batch.data(Direction::Up, None, &vec![n; 70_000])).unwrap();
+            if n == 7 {
+                recording.close(&Closed { how: "client".into(), text: String::new() }).unwrap();
+            }
+            let mut follower = Follower::open(&path, &bookmark).unwrap();
+            while let Some(events) = follower.next_block().unwrap() {
+                seen.extend(events);
+            }
+            assert_eq!(follower.seal().is_some(), n == 7);
+            bookmark = follower.bookmark();
+            if n == 7 {
+                break;
+            }
+        }
+        let events: Vec<_> = Reader::open(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(seen, events);
+        assert!(store.take_changed().sessions.contains(&recording.session()));
+
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(200).unwrap();
+        assert!(matches!(Follower::open(&path, &bookmark), Err(ReadError::Damage(_))));
+    }
+
+    #[test]
+    fn the_ledger_is_read_line_by_line_and_a_torn_line_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let mut follower = LedgerFollower::open(folder.path(), 0).unwrap();
+        assert!(matches!(follower.next_line().unwrap(), Some(LedgerNews::Gateway(_))));
+        assert_eq!(follower.next_line().unwrap(), None);
+        let recording = store.create(&opened(), OnRecordingFailure::Refuse).unwrap();
+        let session = recording.session();
+        assert_eq!(follower.next_line().unwrap(), Some(LedgerNews::Opened(session)));
+        drop(recording);
+        let mut again = LedgerFollower::open(folder.path(), follower.offset()).unwrap();
+        assert_eq!(again.next_line().unwrap(), Some(LedgerNews::Sealed(session)));
+        drop(store);
+
+        let ledger = folder.path().join(LEDGER);
+        let whole = std::fs::read(&ledger).unwrap();
+        std::fs::write(&ledger, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(follower.next_line().unwrap(), None);
+        std::fs::write(&ledger, &whole).unwrap();
+        assert_eq!(follower.next_line().unwrap(), Some(LedgerNews::Sealed(session)));
+        assert_eq!(follower.behind().unwrap(), 0);
+        assert!(LedgerFollower::open(folder.path(), follower.offset() + 1).is_err());
+    }
+
+    #[test]
+    fn changes_are_bounded_and_say_when_there_were_more() {
+        let changes = Changes::default();
+        let first = SessionId::generate();
+        changes.note(first);
+        for _ in 1..MAX_CHANGED {
+            changes.note(SessionId::generate());
+        }
+        changes.note(first);
+        assert!(!changes.take().and_others);
+        for _ in 0..=MAX_CHANGED {
+            changes.note(SessionId::generate());
+        }
+        let changed = changes.take();
+        assert!(changed.and_others && changed.sessions.len() == MAX_CHANGED);
+    }
+}

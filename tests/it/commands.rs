@@ -117,3 +117,82 @@ async fn reload_has_the_gateway_decide_about_the_file() {
     served.unwrap();
     asked.unwrap();
 }
+
+const RULES: &str = r#"
+[[target]]
+name = "orders"
+protocol = "postgres"
+address = "127.0.0.1:5432"
+database = "orders"
+credential = { user = "orders", password = { env = "ORDERS_PASSWORD" } }
+
+[[rule]]
+name = "no-drop"
+text = '(?i)\bdrop\b'
+unless_groups = ["dba"]
+verdict = "block"
+reason = "Through a migration."
+
+[[test]]
+identity = { user = "crew-7", groups = ["support-agents"] }
+target = "orders"
+command = "drop table customers"
+expect = "block"
+rule = "no-drop"
+
+[[test]]
+identity = { groups = ["dba"] }
+target = "orders"
+command = "drop table customers"
+expect = "EXPECTED"
+"#;
+
+#[test]
+fn policy_tests_pass_or_say_what_came_instead() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, format!("{RIGHT}{}", RULES.replace("EXPECTED", "allow"))).unwrap();
+    let done = portcullis(&["policy", "test"], &path);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert_eq!(text(&done.stdout), "policy tests passed: 2\n");
+    assert!(text(&portcullis(&["check"], &path).stdout).contains("policy tests 2"));
+
+    fs::write(&path, format!("{RIGHT}{}", RULES.replace("EXPECTED", "block"))).unwrap();
+    for command in [&["policy", "test"][..], &["check"]] {
+        let done = portcullis(command, &path);
+        assert_eq!(done.status.code(), Some(1));
+        let place = format!("{}:29:1: drop table customers: ", path.display());
+        assert!(text(&done.stderr).contains(&place), "{}", text(&done.stderr));
+        let words = "expected block, got allow by the target's default";
+        assert!(text(&done.stderr).contains(words), "{}", text(&done.stderr));
+    }
+    let done = portcullis(&["policy", "test", "--json"], &path);
+    let tested: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&tested[0]["passed"], &tested[1]["passed"]), (&true.into(), &false.into()));
+}
+
+#[test]
+fn policy_explain_says_which_rule_and_what_spares() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, format!("{RIGHT}{}", RULES.replace("EXPECTED", "allow"))).unwrap();
+    let explain = |more: &[&str]| {
+        let arguments = [&["policy", "explain", "--target", "orders"], more].concat();
+        text(&portcullis(&arguments, &path).stdout).to_owned()
+    };
+    let blocked = explain(&["--group", "agents", "DROP TABLE t"]);
+    assert!(blocked.starts_with("block by no-drop\n  reason: Through a migration.\n"), "{blocked}");
+    assert!(blocked.contains("\n  no-drop (block) matches"), "{blocked}");
+    let spared = explain(&["--group", "dba", "DROP TABLE t"]);
+    assert!(spared.starts_with("allow by no rule; the default of orders is allow"), "{spared}");
+    assert!(spared.contains("spared by: no-drop"), "{spared}");
+    assert!(spared.contains("unless_groups: the caller is in dba"), "{spared}");
+    let missed = explain(&["SELECT 1"]);
+    assert!(missed.contains("does not match\n    text: "), "{missed}");
+    let json: serde_json::Value = serde_json::from_str(&explain(&["--json", "drop"])).unwrap();
+    assert_eq!(json["decision"]["rules"][0], "no-drop");
+
+    let unknown = portcullis(&["policy", "explain", "--target", "order", "x"], &path);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("there is no target order; there are orders"));
+}

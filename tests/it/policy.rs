@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis::names::Protocol;
 use portcullis::policy::{
     Caller, Command, Decision, Effect, Mode, Object, Policy, PolicySettings, Rule, SessionFacts,
-    TargetFacts, TargetSelector, Unparsed, Verdict,
+    TargetFacts, TargetSelector, Unparsed, Verdict, Vocabulary, advise,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -286,6 +286,40 @@ fn a_decision_survives_its_recording() {
     assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"verdict":"allow"}"#);
 }
 
+#[test]
+fn advice_names_the_words_that_no_decoder_uses_and_the_rules_that_another_covers() {
+    let vocabulary = Vocabulary {
+        actions: &["sql.select", "sql.drop"],
+        kinds: &["table"],
+        attributes: &["effect.has_where"],
+    };
+    let when = |when: &str| Rule { when: Some(when.to_owned()), ..rule("r", Verdict::Block) };
+    let observing = Rule { mode: Mode::Observe, ..rule("all", Verdict::Block) };
+    let spared = Rule { unless_groups: vec!["dba".into()], ..rule("all", Verdict::Block) };
+    let drops = on(&["sql.drop"], &[], rule("r", Verdict::Approve));
+    let advice = |rules: &[Rule]| -> Vec<_> {
+        let targets = [target(Verdict::Allow)];
+        advise(rules, &targets, &vocabulary).into_iter().map(|a| (a.rule, a.field)).collect()
+    };
+    for (rules, expected) in [
+        (vec![on(&["sql.*"], &["table:a.*"], rule("r", Verdict::Block))], None),
+        (vec![on(&["sql.drpo"], &[], rule("r", Verdict::Block))], Some("actions")),
+        (vec![on(&[], &["tabel:a"], rule("r", Verdict::Block))], Some("objects")),
+        (vec![when("effect.has_where")], None),
+        (vec![when("effect.has_were")], Some("when")),
+        (vec![rule("r", Verdict::Allow)], Some("verdict")),
+        (vec![rule("all", Verdict::Block), drops.clone()], Some("verdict")),
+        (vec![on(&["sql.d*"], &[], rule("all", Verdict::Block)), drops.clone()], Some("verdict")),
+        (vec![spared, drops.clone()], None),
+        (vec![observing, drops.clone()], None),
+        (vec![rule("all", Verdict::Approve), drops], None),
+    ] {
+        let found = advice(&rules);
+        let expected: Vec<_> = expected.map(|field| ("r".to_owned(), field)).into_iter().collect();
+        assert_eq!(found, expected, "{rules:?}");
+    }
+}
+
 fn any_rule() -> impl Strategy<Value = Rule> {
     let verdict = prop_oneof![Just(Verdict::Allow), Just(Verdict::Approve), Just(Verdict::Block)];
     let groups = || proptest::sample::subsequence(vec!["a", "b", "*"], 0..=2);
@@ -334,7 +368,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just("table:public.orders"),
         Just("table:orders"),
         Just("column:public.p.ssn"),
-        Just("table:*"),
+        Just("table:?"),
     ]);
     let has_where = proptest::option::of(any::<bool>());
     let effect = (action, object, has_where).prop_map(|(action, object, has_where)| {
@@ -426,6 +460,53 @@ proptest! {
             if let Some(strictest) = acting.map(|rule| rule.verdict).max() {
                 prop_assert!(effect.verdict >= strictest);
             }
+        }
+    }
+}
+
+/// The effects of the statements in `docs/policy.md`, as the decoder of SQL gives them.
+fn effects_of(sql: &str) -> Vec<Effect> {
+    let delete = |has_where: bool| {
+        let mut delete = effect("sql.delete", "table:?.orders");
+        delete.attributes.insert("has_where".into(), json!(has_where));
+        delete
+    };
+    let select = |object| effect("sql.select", object);
+    match sql {
+        "DROP TABLE Customers" => vec![effect("sql.drop", "table:?.customers")],
+        "DELETE FROM orders" => vec![delete(false)],
+        "DELETE FROM orders WHERE id = 7" => vec![delete(true), select("column:?.orders.id")],
+        "SELECT amount FROM public.entries" => {
+            vec![select("table:public.entries"), select("column:public.entries.amount")]
+        }
+        "SELECT amount FROM entries" => {
+            vec![select("table:?.entries"), select("column:?.entries.amount")]
+        }
+        "DRP TABLE customers" => vec![Effect::of("sql.unparsed")],
+        sql if sql.starts_with("WITH s AS (SELECT value FROM secrets)") => {
+            vec![delete(true), select("table:?.secrets")]
+        }
+        other => panic!("{other} is not in the document"),
+    }
+}
+
+#[test]
+fn the_examples_of_the_document_decide_what_it_says() {
+    let document = include_str!("../../docs/policy.md");
+    let blocks: Vec<&str> =
+        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let issuer = "[[issuer]]\nname = \"dev\"\nurl = \"http://127.0.0.1:9100\"\naudiences = [\"portcullis\"]\n";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    std::fs::write(&path, format!("{issuer}{}", blocks.join("\n"))).unwrap();
+    let config = portcullis::config::load(&path).unwrap();
+    let targets: Vec<TargetFacts> = config.targets.values().map(|target| target.facts()).collect();
+    assert!(config.tests.len() >= 8);
+    for named in &config.tests {
+        let done =
+            named.test.run(&config.policy, &targets, |_, sql| Ok(command(sql, effects_of(sql))));
+        if let Err(failure) = done {
+            panic!("{}: {failure}", named.test.command);
         }
     }
 }

@@ -160,21 +160,14 @@ impl Following {
 
         let before = self.take_up(connection, &turn).await?;
         let mut batch = Batch::default();
-        let mut restarted = Vec::new();
-        let mut unfinished = Vec::new();
+        let (mut restarted, mut unfinished) = (Vec::new(), Vec::new());
         for session in &turn {
-            if batch.is_full() {
-                unfinished.push(*session);
-                continue;
-            }
             match self.read_on(*session, &mut batch) {
-                Read::Whole => {}
-                Read::More => unfinished.push(*session),
-                Read::Again => {
-                    restarted.push(*session);
-                    unfinished.push(*session);
-                }
+                Read::Whole => continue,
+                Read::More => {}
+                Read::Again => restarted.push(*session),
             }
+            unfinished.push(*session);
         }
         let touched: Vec<_> = turn
             .iter()
@@ -295,6 +288,9 @@ impl Following {
     /// Reads one recording on until its end or a full batch.
     fn read_on(&mut self, session: SessionId, batch: &mut Batch) -> Read {
         let Some(reading) = self.readings.get_mut(&session) else { return Read::Whole };
+        if batch.is_full() {
+            return Read::More;
+        }
         let resumed = reading.position.offset > 0;
         match read_on(&self.place, reading, batch) {
             Ok(true) => Read::Whole,

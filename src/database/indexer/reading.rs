@@ -176,7 +176,6 @@ impl Reading {
             protocol: session.protocol,
             target: session.target.clone(),
             username: session.username.clone(),
-            groups: session.groups.clone(),
             workflow: session.workflow.clone(),
             run: session.run.clone(),
             form: shorten::name(&command.recorded.command.form),

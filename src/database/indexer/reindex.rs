@@ -116,7 +116,6 @@ impl Database {
     /// When the database fails.
     pub async fn index_digest(&self) -> Result<[(i64, String); 2], DatabaseError> {
         let mut connection = self.connect().await?;
-        sqlx::query("set statement_timeout = 0").execute(&mut connection).await?;
         let mut digest = Vec::new();
         for query in [
             "select count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text from sessions t",

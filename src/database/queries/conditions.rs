@@ -20,8 +20,17 @@ pub(super) struct Select {
 impl Select {
     /// From one of our tables.
     pub(super) fn new(table: &'static str) -> Self {
-        let mut query = QueryBuilder::new("select row_to_json(t) from (select * from ");
-        query.push(table);
+        Self::begun("", table)
+    }
+
+    /// The same query's plan.
+    pub(super) fn explained(table: &'static str) -> Self {
+        Self::begun("explain (analyze, buffers) ", table)
+    }
+
+    fn begun(before: &'static str, table: &'static str) -> Self {
+        let mut query = QueryBuilder::new(before);
+        query.push("select row_to_json(t) from (select * from ").push(table);
         Self { query, conditions: 0 }
     }
 
@@ -44,6 +53,7 @@ impl Select {
 
     pub(super) fn filter_sessions(&mut self, filter: &Filter) {
         self.filter_names(filter);
+        self.filter_kind(filter);
         self.between("opened_at", filter);
         if let Some(verdict) = filter.verdict {
             use crate::policy::Verdict::{Allow, Approve, Block};
@@ -62,6 +72,13 @@ impl Select {
 
     pub(super) fn filter_commands(&mut self, filter: &Filter) {
         self.filter_names(filter);
+        if filter.group.is_some() || filter.protocol.is_some() {
+            self.and().push("session in (select id from sessions");
+            let outer = std::mem::take(&mut self.conditions);
+            self.filter_kind(filter);
+            self.conditions = outer;
+            self.query.push(")");
+        }
         self.between("at", filter);
         if let Some(to) = filter.to {
             // Partitions that hold only later sessions are not looked at.
@@ -124,6 +141,10 @@ impl Select {
         self.equal("target", filter.target.as_ref());
         self.equal("workflow", filter.workflow.as_ref());
         self.equal("run", filter.run.as_ref());
+    }
+
+    /// What only the table of sessions has an index for.
+    fn filter_kind(&mut self, filter: &Filter) {
         let protocol = filter.protocol.map(|protocol| protocol.as_str().to_owned());
         self.equal("protocol", protocol.as_ref());
         if let Some(group) = &filter.group {

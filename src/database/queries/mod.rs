@@ -66,6 +66,19 @@ impl Database {
         Ok(Page::of(rows, limit, place))
     }
 
+    /// How the database would find [`Database::commands`], with times: for measuring.
+    ///
+    /// # Errors
+    /// [`QueryError::Bad`] when the filter is not one.
+    pub async fn explain_commands(&self, filter: &Filter) -> Result<String, QueryError> {
+        filter.check()?;
+        let mut select = Select::explained("commands");
+        select.filter_commands(filter);
+        let mut query = select.latest("at, session, sequence", 50);
+        let lines = query.build_query_scalar::<String>().fetch_all(&self.pool).await?;
+        Ok(lines.join("\n"))
+    }
+
     /// Commands of one session, in their order.
     ///
     /// # Errors

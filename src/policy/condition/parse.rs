@@ -420,7 +420,15 @@ pub(in crate::policy) fn regex(pattern: &str) -> Result<Regex, String> {
         .dfa_size_limit(MAX_COMPILED)
         .nest_limit(50)
         .build()
-        .map_err(|error| format!("not a regular expression that can be used: {error}"))
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
+            // The parser draws the place; its last line says what is wrong.
+            error => {
+                let drawn = error.to_string();
+                let last = drawn.lines().last().unwrap_or_default();
+                format!("not a regular expression: {}", last.trim_start_matches("error: "))
+            }
+        })
 }
 
 /// Says what is not known, with the nearest that is.

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::support::postgres::{Options, PostgresServer};
 
 /// A store whose recordings are indexed.
-struct Gateway {
+pub(super) struct Gateway {
     store: Store,
     lag: LagWatch,
     cancel: [CancellationToken; 2],
@@ -30,7 +30,7 @@ struct Gateway {
 const SETTINGS: IndexSettings = IndexSettings { index_text: true, migrate: false };
 
 impl Gateway {
-    fn start(data_dir: &Path, database: &Database) -> Self {
+    pub(super) fn start(data_dir: &Path, database: &Database) -> Self {
         let settings = config::Recording {
             durability: Durability::Process,
             max_session: 1 << 30,
@@ -46,20 +46,20 @@ impl Gateway {
         Self { store, lag, cancel, tasks }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.cancel.iter().for_each(CancellationToken::cancel);
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    fn open(&self, change: impl FnOnce(&mut Opened)) -> Recording {
+    pub(super) fn open(&self, change: impl FnOnce(&mut Opened)) -> Recording {
         let mut opened = opened();
         change(&mut opened);
         self.store.create(&opened, OnRecordingFailure::Refuse).unwrap()
     }
 
     /// Waits until all that was recorded before is in the index.
-    async fn caught_up(&self) {
+    pub(super) async fn caught_up(&self) {
         // A block is written 150 ms after its events at the latest.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let (lag, from) = (self.lag.clone(), Instant::now());
@@ -114,7 +114,7 @@ fn command(
     recording.append(|batch| batch.json(Kind::Command, Direction::Up, of, &recorded)).unwrap()
 }
 
-fn query(recording: &Recording, text: &str) -> Sequence {
+pub(super) fn query(recording: &Recording, text: &str) -> Sequence {
     command(recording, None, "query", text, &json!({}), &json!({ "verdict": "allow" }))
 }
 
@@ -124,7 +124,7 @@ fn outcome(recording: &Recording, of: Sequence, outcome: &Value) {
         .unwrap();
 }
 
-fn done(recording: &Recording, of: Sequence) {
+pub(super) fn done(recording: &Recording, of: Sequence) {
     outcome(recording, of, &json!({ "status": "SELECT 1", "rows": 1, "duration_us": 250 }));
 }
 

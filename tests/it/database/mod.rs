@@ -1,4 +1,5 @@
 //! The index and the state in PostgreSQL, and the server that the gateway runs for itself.
 
 mod index;
+mod million;
 mod private_server;

@@ -1,0 +1,210 @@
+//! `portcullis policy`: what the rules say, and why, without a gateway.
+
+use std::fmt::Write;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{ConfigFile, output};
+use crate::config::{self, Config};
+use crate::decode::postgres::command;
+use crate::decode::postgres::frontend::Message;
+use crate::names::{Protocol, TargetName};
+use crate::policy::{
+    Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
+    SessionFacts, TargetFacts,
+};
+
+/// Try the rules: run their tests, explain what they say to a command.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  portcullis policy explain --target orders --group agents 'drop table t'"
+)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    Test(Test),
+    Explain(Explain),
+}
+
+/// Run the policy tests of a configuration, [[test]].
+#[derive(Debug, Args)]
+struct Test {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Say which rules a command meets, which it almost meets, and why not.
+///
+/// Touches no target. The command is read as the target's protocol reads it.
+#[derive(Debug, Args)]
+struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The target that it would be sent to.
+    #[arg(long)]
+    target: TargetName,
+    /// The caller's name.
+    #[arg(long, default_value = "")]
+    user: String,
+    /// A group of the caller's; may be given several times.
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Also show the rules that are far from matching.
+    #[arg(long)]
+    all: bool,
+    /// Print the explanation as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The command: SQL, for a Postgres target.
+    command: String,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    match &options.command {
+        Subject::Test(options) => test(options),
+        Subject::Explain(options) => explain(options),
+    }
+}
+
+/// How one policy test went.
+#[derive(Debug, Serialize)]
+pub(super) struct Tested<'a> {
+    place: &'a str,
+    target: &'a str,
+    command: &'a str,
+    passed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+/// Runs every policy test of a configuration.
+pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
+    let targets: Vec<TargetFacts> = config.targets.values().map(|target| target.facts()).collect();
+    config
+        .tests
+        .iter()
+        .map(|named| {
+            let test = &named.test;
+            let done = test.run(&config.policy, &targets, decode);
+            Tested {
+                place: &named.place,
+                target: &test.target,
+                command: &test.command,
+                passed: done.is_ok(),
+                failure: done.as_ref().err().map(ToString::to_string),
+                decision: done.ok(),
+            }
+        })
+        .collect()
+}
+
+impl Tested<'_> {
+    /// What went wrong, with its place; `None` when nothing did.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.as_ref().map(|failure| format!("{}: {}: {failure}", self.place, self.command))
+    }
+}
+
+fn test(options: &Test) -> anyhow::Result<()> {
+    let config = config::load(&options.config.path)?;
+    let tested = tested(&config);
+    let failures: Vec<String> = tested.iter().filter_map(Tested::failure).collect();
+    if options.json {
+        output::print_json(&tested)?;
+    }
+    if !failures.is_empty() {
+        let (failed, all) = (failures.len(), tested.len());
+        bail!("{failed} of {all} policy tests failed\n{}", failures.join("\n"));
+    }
+    if !options.json {
+        output::print(&format!("policy tests passed: {}", tested.len()))?;
+    }
+    Ok(())
+}
+
+fn explain(options: &Explain) -> anyhow::Result<()> {
+    let config = config::load(&options.config.path)?;
+    let target = config.targets.get(&options.target).with_context(|| {
+        let known: Vec<&str> = config.targets.keys().map(TargetName::as_str).collect();
+        format!("there is no target {}; there are {}", options.target, known.join(", "))
+    })?;
+    let caller = Caller {
+        username: options.user.clone(),
+        groups: options.groups.clone(),
+        ..Caller::default()
+    };
+    let facts = target.facts();
+    let command = decode(&facts, &options.command).map_err(anyhow::Error::msg)?;
+    let told = config.policy.explain(&caller, &facts, &SessionFacts::default(), &command);
+    if options.json {
+        return output::print_json(&told);
+    }
+    Ok(output::print(&in_words(&told, &facts, options.all))?)
+}
+
+/// Reads a command as the target's protocol does.
+fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
+    match target.protocol {
+        Protocol::Postgres => command::of(&Message::Query { sql: text })
+            .map(|decoded| decoded.command)
+            .ok_or_else(|| "it is no command".to_owned()),
+        Protocol::Ssh | Protocol::Http => {
+            Err(format!("commands of {} cannot be read yet", target.protocol))
+        }
+    }
+}
+
+fn in_words(told: &Explanation, target: &TargetFacts, all: bool) -> String {
+    let decision = &told.decision;
+    let by = match decision.rules() {
+        [] => format!("no rule; the default of {} is {}", target.name, target.default),
+        rules => rules.join(", "),
+    };
+    let mut text = format!("{} by {by}", decision.verdict());
+    for (what, value) in [
+        ("reason", decision.reason().unwrap_or_default().to_owned()),
+        ("spared by", decision.exempted().join(", ")),
+        (
+            "only observed",
+            decision.observed().iter().map(|seen| &*seen.rule).collect::<Vec<_>>().join(", "),
+        ),
+    ] {
+        if !value.is_empty() {
+            // Writing to a String does not fail.
+            let _ = write!(text, "\n  {what}: {value}");
+        }
+    }
+    for effect in &told.effects {
+        text.push_str(&effect_in_words(effect, all));
+    }
+    text
+}
+
+fn effect_in_words(effect: &EffectExplanation, all: bool) -> String {
+    let object = effect.object.as_ref().map(|object| format!(" on {object}")).unwrap_or_default();
+    let mut text = format!("\n\n{}{object}: {}", effect.action, effect.verdict);
+    let shown = |rule: &&RuleExplanation| all || rule.matches() || rule.almost();
+    for rule in effect.rules.iter().filter(shown) {
+        let acts = if rule.enforced { "" } else { ", only observed" };
+        let matches = if rule.matches() { "matches" } else { "does not match" };
+        let _ = write!(text, "\n  {} ({}{acts}) {matches}", rule.rule, rule.verdict);
+        if let (true, Some(failed)) = (rule.matches(), &rule.condition_failed) {
+            let _ = write!(text, ": its condition fails ({failed}), which counts as holding");
+        }
+        for missed in &rule.missed {
+            let _ = write!(text, "\n    {}: {}", missed.selector, missed.because);
+        }
+    }
+    text
+}

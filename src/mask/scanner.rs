@@ -1,0 +1,368 @@
+//! Masks what patterns find, in a text that is whole or comes in chunks.
+//!
+//! However a text is cut into chunks, what comes out is the same. A scanner holds back only what
+//! could be the beginning of something that it would mask: the end of a chunk from the first byte
+//! on that a pattern could begin with and that all its bytes up to the end could belong to, and no
+//! more than the longest match.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::pattern::{Partial, Pattern};
+
+/// What stands in a value's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The name of what was found: `[credit-card]`.
+    Redact,
+    /// The value but for most of it, where the pattern knows a harmless part: `************1111`.
+    Partial,
+    /// A keyed hash, `[email:…]`: the same for the same value, and without the key it says nothing
+    /// of the value.
+    Hash,
+    /// Nothing. In the middle of a text it is as [`Action::Redact`], so that what was apart does
+    /// not come together.
+    Null,
+}
+
+/// The key of hashes, known to the gateway alone.
+#[derive(Clone)]
+pub struct HashKey(Zeroizing<[u8; 32]>);
+
+impl HashKey {
+    /// Takes over a key.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(key))
+    }
+
+    /// The form that a hash takes: letters only, so no pattern finds something in it.
+    fn form(hash: &blake3::Hash) -> impl Iterator<Item = u8> {
+        let bytes = hash.as_bytes().iter().take(HASH_LETTERS / 2);
+        bytes.flat_map(|byte| [b'a' + (byte >> 4), b'a' + (byte & 15)])
+    }
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// 96 bits: two values of one mask share a hash only by a chance that nobody meets.
+const HASH_LETTERS: usize = 24;
+/// How far the expressions look around a match: one character.
+const CONTEXT: usize = 4;
+/// What later matches see in place of a secret: the end of its mask.
+const MASK_END: u8 = b']';
+
+/// Whether a text is one that masking wrote.
+pub(super) fn is_mask(text: &[u8]) -> bool {
+    let inner = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(&[MASK_END]));
+    let Some(inner) = inner else { return false };
+    let mut parts = inner.split(|byte| *byte == b':');
+    let named = |name: &[u8]| Pattern::names().any(|known| known.as_bytes() == name);
+    let hash = |hash: &[u8]| {
+        hash.len() == HASH_LETTERS && hash.iter().all(|letter| (b'a'..=b'p').contains(letter))
+    };
+    parts.next().is_some_and(named) && parts.next().is_none_or(hash) && parts.next().is_none()
+}
+
+/// Patterns, and what to put in place of what they find.
+#[derive(Debug)]
+pub struct Masker {
+    patterns: Vec<Pattern>,
+    action: Action,
+    key: HashKey,
+}
+
+impl Masker {
+    /// Masks what any of the patterns finds.
+    pub fn new(patterns: Vec<Pattern>, action: Action, key: HashKey) -> Self {
+        Self { patterns, action, key }
+    }
+
+    /// Masks a whole text; `None` when nothing is found.
+    pub fn mask(self: &Arc<Self>, text: &[u8]) -> Option<Vec<u8>> {
+        let mut masked = Vec::new();
+        let mut scanner = self.scanner();
+        scanner.push(text, &mut masked);
+        (scanner.finish(&mut masked) > 0).then_some(masked)
+    }
+
+    /// Masks a text that comes in chunks.
+    pub fn scanner(self: &Arc<Self>) -> Scanner {
+        Scanner { masker: Arc::clone(self), buffer: Vec::new(), passed: 0, open: None, found: 0 }
+    }
+
+    /// Where to hold back: no match that begins before can become another.
+    fn settled(&self, text: &[u8]) -> usize {
+        let held = self.patterns.iter().map(|pattern| {
+            let most = text.len().saturating_sub(pattern.longest + CONTEXT);
+            let run = text.iter().rposition(|byte| !(pattern.inner)(*byte)).map_or(0, |at| at + 1);
+            let from = run.max(most);
+            let begins = text.iter().skip(from).position(|byte| (pattern.first)(*byte));
+            begins.map_or(text.len(), |begins| from + begins)
+        });
+        held.min().unwrap_or(text.len())
+    }
+
+    /// Writes what stands in a secret's place.
+    fn replace(&self, pattern: &Pattern, secret: &[u8], alone: bool, out: &mut Vec<u8>) {
+        let partial = if alone { pattern.partial } else { Partial::Nothing };
+        match (self.action, partial) {
+            (Action::Hash, _) => {
+                hashed(pattern, &blake3::keyed_hash(&self.key.0, secret), out);
+            }
+            (Action::Partial, Partial::LastFour) => keep(secret, 0, 4, out),
+            (Action::Partial, Partial::Ends) => keep(secret, 4, 4, out),
+            (Action::Partial, Partial::Domain) => {
+                let at = secret.iter().rposition(|byte| *byte == b'@').unwrap_or_default();
+                let (local, domain) = secret.split_at(at);
+                out.extend(local.iter().take(1).filter(|byte| byte.is_ascii() && local.len() > 1));
+                out.extend(b"***");
+                out.extend(domain);
+            }
+            (Action::Partial, Partial::Nothing) | (Action::Redact | Action::Null, _) => {
+                redact(pattern, out);
+            }
+        }
+    }
+}
+
+fn redact(pattern: &Pattern, out: &mut Vec<u8>) {
+    out.push(b'[');
+    out.extend(pattern.name.as_bytes());
+    out.push(MASK_END);
+}
+
+fn hashed(pattern: &Pattern, hash: &blake3::Hash, out: &mut Vec<u8>) {
+    out.push(b'[');
+    out.extend(pattern.name.as_bytes());
+    out.push(b':');
+    out.extend(HashKey::form(hash));
+    out.push(MASK_END);
+}
+
+/// Leaves some letters and digits at both ends, and whatever separates them.
+fn keep(secret: &[u8], head: usize, tail: usize, out: &mut Vec<u8>) {
+    let count = secret.iter().filter(|byte| byte.is_ascii_alphanumeric()).count();
+    let mut at = 0;
+    out.extend(secret.iter().map(|byte| {
+        if !byte.is_ascii_alphanumeric() {
+            return *byte;
+        }
+        at += 1;
+        if at <= head || at > count.saturating_sub(tail) { *byte } else { b'*' }
+    }));
+}
+
+/// Lets what follows a secret see its mask and not the secret.
+fn mark_end(buffer: &mut [u8], at: usize) {
+    if let Some(last) = at.checked_sub(1).and_then(|last| buffer.get_mut(last)) {
+        *last = MASK_END;
+    }
+}
+
+/// A secret that was found.
+#[derive(Debug, Clone)]
+struct Found {
+    pattern: usize,
+    /// Where what tells the secret begins: before it, for a password in a URL.
+    start: usize,
+    secret: Range<usize>,
+    /// Nothing that another pattern found is part of it.
+    alone: bool,
+}
+
+impl Found {
+    /// The first of a pattern from `from` on.
+    fn next(pattern: &Pattern, index: usize, text: &[u8], from: usize) -> Option<Self> {
+        let mut at = from;
+        while let Some(found) = pattern.regex.find_at(text, at) {
+            let before = found.start().checked_sub(1).and_then(|at| text.get(at)).copied();
+            let after = text.get(found.end()).copied();
+            if let Some(Range { start, end }) = (pattern.check)(before, found.as_bytes(), after) {
+                let secret = found.start() + start..found.start() + end;
+                return Some(Self { pattern: index, start: found.start(), secret, alone: true });
+            }
+            at = found.start() + 1;
+        }
+        None
+    }
+}
+
+/// The next secret of each pattern; looked for again only once it is passed.
+struct Upcoming<'m> {
+    patterns: &'m [Pattern],
+    found: Vec<Option<Found>>,
+}
+
+impl<'m> Upcoming<'m> {
+    fn new(patterns: &'m [Pattern], text: &[u8], from: usize) -> Self {
+        let look = |(index, pattern)| Found::next(pattern, index, text, from);
+        Self { patterns, found: patterns.iter().enumerate().map(look).collect() }
+    }
+
+    /// Looks again at one place, of which the byte before is another now.
+    fn again(&mut self, text: &[u8], at: usize) {
+        for (index, (pattern, known)) in self.patterns.iter().zip(&mut self.found).enumerate() {
+            let near = text.get(..text.len().min(at + pattern.longest + CONTEXT));
+            let found = near.and_then(|near| Found::next(pattern, index, near, at));
+            if let Some(found) = found.filter(|found| found.start == at) {
+                *known = Some(found);
+            }
+        }
+    }
+
+    /// The first from `from` on, with all that overlap it: each pattern's secrets are masked,
+    /// whatever another finds at the same place.
+    fn first(&mut self, text: &[u8], from: usize) -> Option<Found> {
+        self.look(text, from);
+        let found = self.found.iter().flatten();
+        let order = |found: &&Found| (found.secret.start, usize::MAX - found.secret.end);
+        let mut first = found.min_by_key(order).cloned()?;
+        loop {
+            let Found { secret, .. } = &first;
+            let overlaps = |f: &&Found| f.secret.start < secret.end && f.secret.end > secret.end;
+            let Some(other) = self.found.iter().flatten().find(overlaps).cloned() else {
+                return Some(first);
+            };
+            first.secret.end = other.secret.end;
+            first.alone = false;
+            if self.patterns.get(other.pattern).is_some_and(|pattern| pattern.tail.is_some()) {
+                first.pattern = other.pattern;
+            }
+        }
+    }
+
+    fn look(&mut self, text: &[u8], from: usize) {
+        for (index, (pattern, found)) in self.patterns.iter().zip(&mut self.found).enumerate() {
+            if found.as_ref().is_some_and(|found| found.secret.start < from) {
+                *found = Found::next(pattern, index, text, from);
+            }
+        }
+    }
+}
+
+/// Masks a text that comes in chunks.
+#[derive(Debug)]
+pub struct Scanner {
+    masker: Arc<Masker>,
+    /// The last bytes that passed, for what stands before a match, and the bytes held back.
+    buffer: Vec<u8>,
+    /// How many of the buffer have passed.
+    passed: usize,
+    /// A secret that goes on for as long as its bytes do.
+    open: Option<Open>,
+    found: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    pattern: usize,
+    goes_on: fn(u8) -> bool,
+    hasher: blake3::Hasher,
+}
+
+impl Scanner {
+    /// Takes the next chunk, and gives what can be given of it.
+    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        self.buffer.extend_from_slice(chunk);
+        let settled = self.masker.settled(&self.buffer);
+        self.pass(settled, false, out);
+    }
+
+    /// Gives the rest, and how many secrets were found.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> usize {
+        self.pass(self.buffer.len(), true, out);
+        self.found
+    }
+
+    /// How many bytes are held back.
+    pub fn held(&self) -> usize {
+        self.buffer.len() - self.passed
+    }
+
+    fn pass(&mut self, mut settled: usize, last: bool, out: &mut Vec<u8>) {
+        let masker = Arc::clone(&self.masker);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let was_open = self.open.is_some();
+        let mut at = self.end_open(&buffer, self.passed, last, out);
+        if self.open.is_none() {
+            if was_open {
+                mark_end(&mut buffer, at);
+            }
+            let mut upcoming = Upcoming::new(&masker.patterns, &buffer, at);
+            while let Some(found) = upcoming.first(&buffer, at).filter(|f| f.start < settled) {
+                if found.secret.end > settled {
+                    // More could turn up that overlaps it.
+                    settled = found.start;
+                    break;
+                }
+                at = self.take(&masker, &found, &buffer, at, out);
+                at = self.end_open(&buffer, at, last, out);
+                if self.open.is_some() {
+                    break;
+                }
+                mark_end(&mut buffer, at);
+                upcoming.again(&buffer, at);
+            }
+        }
+        if self.open.is_none() && settled > at {
+            out.extend(buffer.get(at..settled).unwrap_or_default());
+            at = settled;
+        }
+        let kept = at.saturating_sub(CONTEXT);
+        self.passed = at - kept;
+        self.buffer = buffer;
+        self.buffer.drain(..kept);
+    }
+
+    /// Gives what stands before a secret and masks it; says how far that went.
+    fn take(
+        &mut self,
+        masker: &Masker,
+        found: &Found,
+        buffer: &[u8],
+        at: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        out.extend(buffer.get(at..found.secret.start).unwrap_or_default());
+        let secret = buffer.get(found.secret.clone()).unwrap_or_default();
+        self.found += 1;
+        if let Some(pattern) = masker.patterns.get(found.pattern) {
+            match pattern.tail {
+                None => masker.replace(pattern, secret, found.alone, out),
+                Some(goes_on) => {
+                    let mut hasher = blake3::Hasher::new_keyed(&masker.key.0);
+                    hasher.update(secret);
+                    self.open = Some(Open { pattern: found.pattern, goes_on, hasher });
+                }
+            }
+        }
+        found.secret.end
+    }
+
+    /// Swallows what goes on of an open secret, and puts its mask where it ends.
+    fn end_open(&mut self, buffer: &[u8], at: usize, last: bool, out: &mut Vec<u8>) -> usize {
+        let Some(mut open) = self.open.take() else { return at };
+        let rest = buffer.get(at..).unwrap_or_default();
+        let length = rest.iter().position(|byte| !(open.goes_on)(*byte)).unwrap_or(rest.len());
+        open.hasher.update(rest.get(..length).unwrap_or_default());
+        if length == rest.len() && !last {
+            self.open = Some(open);
+        } else if let Some(pattern) = self.masker.patterns.get(open.pattern) {
+            match self.masker.action {
+                Action::Hash => hashed(pattern, &open.hasher.finalize(), out),
+                _ => redact(pattern, out),
+            }
+        }
+        at + length
+    }
+}
+
+#[cfg(test)]
+mod tests;
