@@ -15,13 +15,14 @@ use crate::support::wire::{Session, Wire, messages};
 
 /// How many connections at once.
 const WORKERS: usize = 8;
-/// What ten thousand hostile connections may leave or need at most.
+/// What thousands of hostile connections may leave or need at most.
 const GROWTH_BOUND: u64 = 96 << 20;
 /// Messages of the server that differ from session to session: `BackendKeyData`.
 const KEY_DATA: u8 = b'K';
 
+/// How many hostile connections from each side.
 fn mutations() -> usize {
-    amount("PORTCULLIS_MUTATIONS", 10_000)
+    amount("PORTCULLIS_MUTATIONS", 5_000)
 }
 
 /// A server without passwords, a gateway before it, and the session that is torn.
