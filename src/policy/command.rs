@@ -1,9 +1,11 @@
 //! A decoded command, neutral of protocol.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use super::object::Object;
 
 /// Named facts about a command or an effect that rules may look at.
 pub type Attributes = BTreeMap<Cow<'static, str>, serde_json::Value>;
@@ -33,7 +35,11 @@ pub struct Effect {
     pub action: Cow<'static, str>,
     /// For example `table:public.orders`; a rule's `objects` name these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub object: Option<Object>,
+    /// Of a table: the columns that the effect names or may name; `*` is every column. None where
+    /// no column's value is looked at, as by `count(*)`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub columns: BTreeSet<String>,
     /// Facts about the effect, for example `has_where`.
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
@@ -42,6 +48,11 @@ pub struct Effect {
 impl Effect {
     /// An effect of which only the action is known.
     pub fn of(action: &'static str) -> Self {
-        Self { action: Cow::Borrowed(action), object: None, attributes: Attributes::new() }
+        Self {
+            action: Cow::Borrowed(action),
+            object: None,
+            columns: BTreeSet::new(),
+            attributes: Attributes::new(),
+        }
     }
 }

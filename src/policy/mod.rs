@@ -5,9 +5,11 @@
 
 mod command;
 mod decision;
+mod object;
 
 pub use command::{Attributes, Command, Effect};
 pub use decision::{Decision, Verdict};
+pub use object::{BadObject, Object, Pattern};
 
 use crate::identity::Identity;
 use crate::names::TargetName;

@@ -9,7 +9,7 @@ const EVERYONE: &[&str] = &["names", "secret"];
 const TABLE: &[(&str, &[&str])] = &[
     ("names", &[]),
     ("secret", &[]),
-    ("decode", &["policy::Command", "policy::Effect", "policy::Attributes"]),
+    ("decode", &["policy::Attributes", "policy::Command", "policy::Effect", "policy::Object"]),
     ("policy", &["identity::Identity"]),
     ("mask", &[]),
     ("config", &["mask", "policy"]),
