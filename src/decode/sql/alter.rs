@@ -5,7 +5,9 @@ use pg_query::protobuf::{self as pg, AlterTableType, ObjectType};
 use serde_json::{Value, json};
 
 use super::actions::{self, Action};
-use super::object::{Named, kind, object, table, within};
+use super::create::names_functions;
+use super::object::{Named, kind, object, object_of, table, within};
+use super::query::named;
 use super::tree::{Fields, Walk};
 use super::walker::{Walker, names};
 use crate::policy::Object;
@@ -28,13 +30,11 @@ statements! {
     AlterDatabaseSetStmt: ALTER "database" dbname;
     AlterDatabaseRefreshCollStmt: ALTER "database" dbname;
     AlterEnumStmt: ALTER "type" type_name;
-    AlterTypeStmt: ALTER "type" type_name;
     AlterExtensionStmt: ALTER "extension" extname;
     AlterFdwStmt: ALTER "foreign-data-wrapper" fdwname;
     AlterEventTrigStmt: ALTER "event-trigger" trigname;
     AlterPublicationStmt: ALTER "publication" pubname;
     AlterStatsStmt: ALTER "statistics" defnames;
-    AlterOperatorStmt: ALTER "operator" opername;
     AlterOpFamilyStmt: ALTER "operator-family" opfamilyname;
     AlterTsDictionaryStmt: ALTER "text-search" dictname;
     AlterTsConfigurationStmt: ALTER "text-search" cfgname;
@@ -65,6 +65,20 @@ secret_statements! {
     AlterForeignServerStmt: "server" servername;
     AlterUserMappingStmt: "user-mapping" servername;
     AlterSubscriptionStmt: "subscription" subname;
+}
+
+impl Walk for pg::AlterTypeStmt {
+    fn walk(&self, walker: &mut Walker) {
+        walker.effect(actions::ALTER, object("type", &self.type_name));
+        names_functions(&self.options, walker);
+    }
+}
+
+impl Walk for pg::AlterOperatorStmt {
+    fn walk(&self, walker: &mut Walker) {
+        walker.effect(actions::ALTER, object("operator", &self.opername));
+        names_functions(&self.options, walker);
+    }
 }
 
 impl Walk for pg::AlterRoleSetStmt {
@@ -110,9 +124,8 @@ impl Walk for pg::AlterTableStmt {
                 drops_column(command, relation, walker);
             }
         }
-        let own = relation
-            .iter()
-            .map(|relation| super::query::named(relation, vec![walker.written(table(relation))]));
+        let own =
+            relation.iter().map(|relation| named(relation, vec![walker.written(table(relation))]));
         let own = own.collect();
         walker.in_scope(own, |walker| cmds.walk(walker));
     }
@@ -181,7 +194,7 @@ impl Walk for pg::AlterPolicyStmt {
 fn on_object(walker: &mut Walker, action: Action, of: ObjectType, named: Option<&pg::Node>) {
     let (kind, word) = kind(of);
     let Some(named) = named else { return };
-    walker.effect_with(action, object(kind, named), [("type", json!(word))]);
+    walker.effect_with(action, object_of(kind, named), [("type", json!(word))]);
     if ["column", "constraint", "policy", "rule", "trigger"].contains(&kind) {
         let mut parts = named.parts();
         parts.pop();
@@ -192,11 +205,16 @@ fn on_object(walker: &mut Walker, action: Action, of: ObjectType, named: Option<
 
 impl Walk for pg::DropStmt {
     fn walk(&self, walker: &mut Walker) {
+        let cascade = self.behavior() == pg::DropBehavior::DropCascade;
         for dropped in &self.objects {
             on_object(walker, actions::DROP, self.remove_type(), Some(dropped));
-        }
-        if self.behavior() == pg::DropBehavior::DropCascade {
-            walker.effect_with(actions::DROP, None, [("cascade", json!(true))]);
+            if cascade {
+                // What hangs on a schema are the tables in it; otherwise it could be any.
+                let of_schema = self.remove_type() == ObjectType::ObjectSchema;
+                let schema = if of_schema { dropped.parts().pop().flatten() } else { None };
+                let hanging = Object::new("table", [schema, None]);
+                walker.effect_with(actions::DROP, Some(hanging), [("cascade", json!(true))]);
+            }
         }
     }
 }
@@ -217,7 +235,7 @@ impl Walk for pg::SecLabelStmt {
 fn comments_on(walker: &mut Walker, action: Action, of: ObjectType, on: Option<&pg::Node>) {
     let (kind, word) = kind(of);
     if let Some(on) = on {
-        walker.effect_with(action, object(kind, on), [("type", json!(word))]);
+        walker.effect_with(action, object_of(kind, on), [("type", json!(word))]);
     }
 }
 
@@ -300,6 +318,8 @@ impl Walk for pg::DropOwnedStmt {
         for role in &self.roles {
             walker.effect_with(actions::DROP, object("role", role), [("owned", json!(true))]);
         }
+        let owned = Some(Object::new("table", []));
+        walker.effect_with(actions::DROP, owned, [("owned", json!(true))]);
     }
 }
 
@@ -351,7 +371,12 @@ impl Walk for pg::GrantStmt {
             } else {
                 object(kind, target)
             };
-            walker.effect_with(action, target, attributes());
+            let place = walker.effect_with(action, target, attributes());
+            for right in privileges {
+                if let Some(NodeEnum::AccessPriv(right)) = &right.node {
+                    walker.columns(place, names(&right.cols));
+                }
+            }
         }
         if objects.is_empty() {
             walker.effect_with(action, Some(Object::new(kind, [])), attributes());

@@ -98,3 +98,56 @@ fn size(effect: &crate::policy::Effect) -> usize {
     let columns: usize = effect.columns.iter().map(|column| 40 + column.len()).sum();
     EFFECT + columns + 150 * effect.attributes.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{analyze, view::view_with};
+    use super::*;
+
+    fn asked(cache: &Cache, text: &str, settings: LexerSettings) -> bool {
+        let mut made = false;
+        let _ = cache.get_or_make(text, settings, || {
+            made = true;
+            analyze(text, settings).map(Arc::new)
+        });
+        made
+    }
+
+    #[test]
+    fn what_is_asked_for_stays_and_memory_is_bounded() {
+        let cache = Cache::new(100_000);
+        let settings = LexerSettings::default();
+        for n in 0..5_000 {
+            assert!(asked(&cache, &format!("SELECT {n} FROM t"), settings));
+            asked(&cache, "SELECT 'often'", settings);
+            assert_eq!(asked(&cache, "SELECT 'often'", settings), false, "{n}");
+        }
+        let entries = cache.generations.iter().map(|generations| {
+            let generations = generations.lock();
+            generations.young.len() + generations.old.len()
+        });
+        let entries: usize = entries.sum();
+        assert!((10..250).contains(&entries), "{entries}");
+        assert!(asked(&cache, "SELECT 0 FROM t", settings));
+    }
+
+    #[test]
+    fn findings_are_those_of_the_settings_asked_with() {
+        let cache = Cache::new(100_000);
+        let on = LexerSettings::default();
+        let off = LexerSettings { standard_conforming_strings: false, ..on };
+        let sql = r"SELECT '\'; DROP TABLE t; --'";
+        assert!(asked(&cache, sql, on) && asked(&cache, sql, off));
+        assert!(!asked(&cache, sql, on) && !asked(&cache, sql, off));
+        assert_ne!(view_with(sql, on, |_| true), view_with(sql, off, |_| true));
+    }
+
+    #[test]
+    fn mistakes_are_remembered_and_long_texts_are_not() {
+        let cache = Cache::new(1 << 20);
+        let settings = LexerSettings::default();
+        assert!(asked(&cache, "SELEC 1", settings) && !asked(&cache, "SELEC 1", settings));
+        let long = format!("SELECT '{}'", "x".repeat(LONGEST));
+        assert!(asked(&cache, &long, settings) && asked(&cache, &long, settings));
+    }
+}

@@ -9,7 +9,8 @@ use super::object::table;
 use super::query::{named, relations_in};
 use super::session;
 use super::tree::Walk;
-use super::walker::{Relation, TableId, Walker, constant};
+use super::walker::{Relation, TableId, Walker, constant, names};
+use crate::policy::Object;
 
 /// The columns that a list of targets names.
 fn targets(list: &[pg::Node]) -> impl Iterator<Item = &str> {
@@ -259,6 +260,11 @@ impl Walk for pg::TruncateStmt {
                 [("cascade", json!(cascade))],
             );
         }
+        if cascade {
+            // Tables with foreign keys to these.
+            let others = Some(Object::new("table", []));
+            walker.effect_with(actions::TRUNCATE, others, [("cascade", json!(true))]);
+        }
     }
 }
 
@@ -267,7 +273,7 @@ impl Walk for pg::CopyStmt {
         let Self { relation, query, attlist, is_from, is_program, filename, options, where_clause } =
             self;
         query.walk(walker);
-        let named_columns: Vec<&str> = super::walker::names(attlist);
+        let named_columns = names(attlist);
         let columns = if named_columns.is_empty() { vec!["*"] } else { named_columns };
         let object = relation.as_ref().map(table);
         let copy = if *is_from { actions::COPY_FROM } else { actions::COPY_TO };

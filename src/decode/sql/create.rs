@@ -8,10 +8,12 @@ use pg_query::protobuf as pg;
 use serde_json::json;
 
 use super::actions;
-use super::object::{kind, object, table, within};
+use super::object::{Named, kind, object, table, within};
+use super::query::named;
 use super::session::{may_hold_password, option_text};
 use super::tree::{Fields, Walk};
-use super::walker::{Walker, names};
+use super::walker::{Walker, name, names};
+use crate::policy::Object;
 
 /// Statements that create an object of a kind with the name in a field, and mean no more.
 macro_rules! creates {
@@ -34,7 +36,6 @@ creates! {
     CreateTableSpaceStmt: "tablespace" tablespacename;
     CreateDomainStmt: "type" domainname;
     CreateEnumStmt: "type" type_name;
-    CreateRangeStmt: "type" type_name;
     CreateOpClassStmt: "operator-class" opclassname;
     CreateOpFamilyStmt: "operator-family" opfamilyname;
 }
@@ -61,17 +62,24 @@ creates_caller! {
 }
 
 fn calls(function: &[pg::Node], walker: &mut Walker) {
-    // Options of a foreign-data wrapper: HANDLER and VALIDATOR with a name each.
-    for option in function {
-        if let Some(NodeEnum::DefElem(option)) = &option.node {
-            if let Some(arg) = &option.arg {
-                walker.effect(actions::FUNCTION, object("function", arg));
-            }
-            return;
-        }
+    // A foreign-data wrapper has options with a function each, the others have the name alone.
+    if function.first().is_some_and(|first| name(first).is_none()) {
+        return names_functions(function, walker);
     }
     if !function.is_empty() {
-        walker.effect(actions::FUNCTION, object("function", &function.to_vec()));
+        walker.effect(actions::FUNCTION, object("function", function));
+    }
+}
+
+/// Functions that stand among options, where they cannot be told from types: each name counts.
+pub(super) fn names_functions(options: &[pg::Node], walker: &mut Walker) {
+    for option in options {
+        if let Some(NodeEnum::DefElem(option)) = &option.node
+            && let Some(arg) = &option.arg
+            && matches!(arg.node, Some(NodeEnum::TypeName(_) | NodeEnum::List(_)))
+        {
+            walker.effect(actions::FUNCTION, object("function", arg));
+        }
     }
 }
 
@@ -95,20 +103,32 @@ impl Walk for pg::CreateTransformStmt {
     }
 }
 
-/// CREATE AGGREGATE, OPERATOR, TYPE, COLLATION, TEXT SEARCH …: functions stand among the options,
-/// where they cannot be told from types, so every name of an option counts as one.
+/// CREATE AGGREGATE, OPERATOR, TYPE, COLLATION, TEXT SEARCH ….
 impl Walk for pg::DefineStmt {
     fn walk(&self, walker: &mut Walker) {
         let (kind, word) = kind(self.kind());
         let created = object(kind, &self.defnames);
         walker.effect_with(actions::CREATE, created, [("type", json!(word))]);
-        for option in &self.definition {
-            if let Some(NodeEnum::DefElem(option)) = &option.node
-                && let Some(arg) = &option.arg
-                && matches!(arg.node, Some(NodeEnum::TypeName(_)))
-            {
-                walker.effect(actions::FUNCTION, object("function", arg));
-            }
+        if ["aggregate", "operator", "parser", "template", "type"].contains(&word) {
+            names_functions(&self.definition, walker);
+        }
+        self.fields(walker);
+    }
+}
+
+impl Walk for pg::CreateRangeStmt {
+    fn walk(&self, walker: &mut Walker) {
+        walker.effect(actions::CREATE, object("type", &self.type_name));
+        names_functions(&self.params, walker);
+    }
+}
+
+/// An operator, a function or a storage type of an operator class.
+impl Walk for pg::CreateOpClassItem {
+    fn walk(&self, walker: &mut Walker) {
+        // OPCLASS_ITEM_FUNCTION of parsenodes.h.
+        if self.itemtype == 2 {
+            walker.effect(actions::FUNCTION, object("function", &self.name));
         }
         self.fields(walker);
     }
@@ -275,10 +295,11 @@ impl Walk for pg::Constraint {
 impl Walk for pg::IndexStmt {
     fn walk(&self, walker: &mut Walker) {
         if let Some(relation) = &self.relation {
-            let mut parts = super::object::Named::parts(relation);
+            // An index lies in its table's schema.
+            let mut parts = relation.parts();
             parts.pop();
-            parts.push((!self.idxname.is_empty()).then(|| self.idxname.clone()));
-            walker.effect(actions::CREATE, Some(crate::policy::Object::new("index", parts)));
+            parts.extend(self.idxname.parts());
+            walker.effect(actions::CREATE, Some(Object::new("index", parts)));
             let place = walker.effect(actions::ALTER, Some(table(relation)));
             let columns = self.index_params.iter().chain(&self.index_including_params);
             let columns = columns.filter_map(|element| match &element.node {
@@ -288,7 +309,7 @@ impl Walk for pg::IndexStmt {
                 _ => None,
             });
             walker.columns(place, columns);
-            let own = vec![super::query::named(relation, vec![walker.written(table(relation))])];
+            let own = vec![named(relation, vec![walker.written(table(relation))])];
             walker.in_scope(own, |walker| {
                 self.index_params.walk(walker);
                 self.index_including_params.walk(walker);

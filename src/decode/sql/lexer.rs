@@ -46,7 +46,32 @@ pub(super) struct Lexer<'a> {
     settings: LexerSettings,
     /// The end of the run of operator characters that `at` was last in.
     run_end: usize,
+    signs: Signs,
     work: u64,
+}
+
+/// Operator characters up to the next comment or the end of their run.
+#[derive(Debug, Default)]
+struct Signs {
+    end: usize,
+    /// The end without the plus and minus signs there.
+    trimmed: usize,
+    /// The last character that SQL's own operators do not have.
+    last_special: Option<usize>,
+}
+
+impl Signs {
+    fn of(bytes: &[u8], start: usize, run_end: usize) -> Self {
+        let run = bytes.get(start..run_end).unwrap_or_default();
+        let comment = run.windows(2).position(|pair| pair == b"/*" || pair == b"--");
+        let signs = run.get(..comment.unwrap_or(run.len())).unwrap_or_default();
+        let last = |is: fn(u8) -> bool| signs.iter().rposition(|b| is(*b)).map(|at| start + at);
+        Self {
+            end: start + signs.len(),
+            trimmed: last(|b| !matches!(b, b'+' | b'-')).map_or(start, |at| at + 1),
+            last_special: last(|b| b"~!@#^&|`?%".contains(&b)),
+        }
+    }
 }
 
 /// How a string in single quotes is read.
@@ -58,7 +83,14 @@ enum Escapes {
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str, settings: LexerSettings) -> Self {
-        Self { bytes: text.as_bytes(), at: 0, settings, run_end: 0, work: 0 }
+        Self {
+            bytes: text.as_bytes(),
+            at: 0,
+            settings,
+            run_end: 0,
+            signs: Signs::default(),
+            work: 0,
+        }
     }
 
     /// Bytes that the grammar's scanner looks at more than once so far: it reads a whole run of
@@ -235,27 +267,24 @@ impl<'a> Lexer<'a> {
         Kind::Number
     }
 
-    /// The end of the run of operator characters here, whose length is what the scanner looks at.
-    fn run(&mut self) -> usize {
+    /// Counts what the scanner looks at for one operator or comment: the run that it begins.
+    fn look_at_run(&mut self) {
         if self.at >= self.run_end {
             self.run_end = self.after(self.at, is_operator);
         }
         self.work += (self.run_end - self.at) as u64;
-        self.run_end
     }
 
+    /// An operator goes on to the next comment or the run's end; but plus and minus at its end are
+    /// operators of their own, unless a character that SQL's operators do not have is in it.
     fn operator(&mut self) -> Kind {
-        let run = self.bytes.get(self.at..self.run()).unwrap_or_default();
-        let comment = run.windows(2).position(|w| w == b"/*" || w == b"--");
-        let mut operator = run.get(..comment.unwrap_or(run.len())).unwrap_or_default();
-        if !operator.iter().any(|b| b"~!@#^&|`?%".contains(b)) {
-            while let [shorter @ .., b'+' | b'-'] = operator
-                && !shorter.is_empty()
-            {
-                operator = shorter;
-            }
+        self.look_at_run();
+        if self.at >= self.signs.end {
+            self.signs = Signs::of(self.bytes, self.at, self.run_end);
         }
-        self.at += operator.len().max(1);
+        let whole = self.signs.last_special.is_some_and(|special| special >= self.at);
+        let end = if whole { self.signs.end } else { self.signs.trimmed };
+        self.at = end.max(self.at + 1);
         Kind::Operator
     }
 
@@ -264,7 +293,7 @@ impl<'a> Lexer<'a> {
         while self.at < self.bytes.len() {
             match (self.byte(0), self.byte(1)) {
                 (b'/', b'*') => {
-                    self.run();
+                    self.look_at_run();
                     depth += 1;
                     self.at += 2;
                 }
@@ -311,4 +340,94 @@ fn is_name_start(byte: u8) -> bool {
 
 fn is_operator(byte: u8) -> bool {
     b"~!@#^&|`?+-*/%<>=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use pg_query::protobuf::Token as Scanned;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Strings and comments by the grammar's own scanner, or `None` where it finds a mistake.
+    fn scanned(text: &str) -> Option<Vec<(usize, usize)>> {
+        let scanned = pg_query::scan(text).ok()?;
+        let place = |at: i32| usize::try_from(at).unwrap();
+        let marked = scanned.tokens.iter().filter(|token| {
+            use Scanned::{Bconst, CComment, Sconst, SqlComment, Uident, Usconst, Xconst};
+            [Bconst, CComment, Sconst, SqlComment, Uident, Usconst, Xconst].contains(&token.token())
+        });
+        Some(marked.map(|token| (place(token.start), place(token.end))).collect())
+    }
+
+    fn lexed(text: &str) -> Vec<(usize, usize)> {
+        Lexer::new(text, LexerSettings::default())
+            .filter(|token| {
+                use Kind::{Comment, String, UnicodeName, UnicodeString, Unterminated};
+                [Comment, String, UnicodeName, UnicodeString, Unterminated].contains(&token.kind)
+            })
+            .map(|token| (token.start, token.end))
+            .collect()
+    }
+
+    fn agrees(text: &str) {
+        if let Some(scanned) = scanned(text) {
+            assert_eq!(lexed(text), scanned, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn strings_and_comments_are_those_of_the_grammars_scanner() {
+        for text in [
+            "a'b'c",
+            "e'a\\'b' 'c'",
+            "'a' -- x\n 'b'",
+            "'a' /* */ 'b'",
+            "'a'\n-- c\n'b'",
+            "'a'--c",
+            "n'x' b'1'\n'0' x'f'",
+            "U&'a' U&\"b\" u&c",
+            "$a$ $b$ $a$x$a$",
+            "$1 $1$ $$",
+            "a$b$c$b$",
+            "+/*/**/*/-",
+            "*/*c*/+",
+            "@--c\n+-",
+            "/*/*/ */ */ 'x'",
+            "1.5e-7'a'",
+            "1..2'a'",
+            "'a''b'",
+            "\"a'b\" 'c\"d'",
+            "$ä$'$ä$",
+            "-- a\r'b'",
+            "<>-'a'",
+            "\u{b}'a'",
+            "'a'\u{b}\n'b'",
+            "1e'a'",
+        ] {
+            agrees(text);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn so_they_are_in_any_text(text in r#"[ '"$\\/*\-\n\r+@<=.abeEuU&nx01_äß;]{0,30}"#) {
+            agrees(&text);
+        }
+    }
+
+    #[test]
+    fn tokens_cover_a_text_in_order_and_in_linear_time() {
+        for shape in ["+", "/*", "+-", "@-", "'a' ", "$a", "U&'", "--", "1.", "e'\\", "(,"] {
+            let text = shape.repeat(200_000);
+            let mut end = 0;
+            for token in Lexer::new(&text, LexerSettings::default()) {
+                assert!(end <= token.start && token.start < token.end, "{shape}");
+                end = token.end;
+            }
+            assert!(end <= text.len());
+        }
+    }
 }

@@ -13,12 +13,22 @@ pub(super) trait Named {
 }
 
 /// The object of a kind that `named` names.
-pub(super) fn object(kind: &'static str, named: &impl Named) -> Option<Object> {
+pub(super) fn object(kind: &'static str, named: &(impl Named + ?Sized)) -> Option<Object> {
     Some(Object::new(kind, named.parts()))
 }
 
+/// The object that a statement about objects of any type names.
+pub(super) fn object_of(kind: &'static str, named: &impl Named) -> Option<Object> {
+    let mut parts = named.parts();
+    if kind.starts_with("operator-") {
+        // The index method comes first.
+        parts = parts.split_off(1.min(parts.len()));
+    }
+    Some(Object::new(kind, parts))
+}
+
 /// The table that a name in the tree names.
-pub(super) fn table(named: &impl Named) -> Object {
+pub(super) fn table(named: &(impl Named + ?Sized)) -> Object {
     Object::new("table", named.parts())
 }
 
@@ -64,7 +74,7 @@ impl Named for pg::TypeName {
     }
 }
 
-impl Named for Vec<pg::Node> {
+impl Named for [pg::Node] {
     fn parts(&self) -> Vec<Option<String>> {
         names(self).into_iter().map(|name| Some(name.to_owned())).collect()
     }
@@ -76,7 +86,9 @@ impl Named for pg::Node {
         match &self.node {
             Some(NodeEnum::String(name)) => name.sval.parts(),
             Some(NodeEnum::List(list)) => match list.items.as_slice() {
-                // `CONSTRAINT … ON DOMAIN …`, a cast, a transform: types and names.
+                // A cast goes by the type that it makes.
+                [from, to] if name(from).is_none() && name(to).is_none() => to.parts(),
+                // A constraint of a domain, a transform for a type.
                 [first, ..] if name(first).is_none() => first.parts(),
                 _ => list.items.parts(),
             },
@@ -88,6 +100,12 @@ impl Named for pg::Node {
             Some(NodeEnum::Float(number)) => vec![Some(number.fval.clone())],
             _ => vec![None],
         }
+    }
+}
+
+impl Named for Vec<pg::Node> {
+    fn parts(&self) -> Vec<Option<String>> {
+        self.as_slice().parts()
     }
 }
 

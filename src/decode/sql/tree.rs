@@ -140,7 +140,6 @@ nodes! {
             location, cterecursive, cterefcount, ctecolnames, ctecoltypes, ctecoltypmods,
             ctecolcollations
         }
-        CreateOpClassItem { itemtype, name, number, order_family, class_args, storedtype }
         CteCycleClause as CtecycleClause {
             cycle_col_list, cycle_mark_column, cycle_mark_value, cycle_mark_default,
             cycle_path_column, location, cycle_mark_type, cycle_mark_typmod, cycle_mark_collation,
@@ -303,6 +302,7 @@ nodes! {
         CreateFunctionStmt {
             is_procedure, replace, funcname, parameters, return_type, options, sql_body
         }
+        CreateOpClassItem { itemtype, name, number, order_family, class_args, storedtype }
         CreateOpClassStmt { opclassname, opfamilyname, amname, datatype, items, is_default }
         CreateOpFamilyStmt { opfamilyname, amname }
         CreatePLangStmt as CreatePlangStmt {

@@ -308,6 +308,9 @@ impl Walker {
 
     /// Whether all relations in scope may be looked at once more.
     fn may_look(&mut self) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
         let relations = self.scopes.iter().flatten();
         let looks = relations.map(|relation| 1 + relation.tables.len()).sum();
         self.may_spend(looks)
