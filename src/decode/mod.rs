@@ -2,3 +2,4 @@
 //! tests share. No I/O, and no state beyond what a caller hands in.
 
 pub mod postgres;
+pub mod sql;

@@ -1,7 +1,7 @@
 //! A decoded command, neutral of protocol.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,10 @@ pub struct Effect {
     /// For example `table:public.orders`; a rule's `objects` name these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<Object>,
+    /// Of a table: the columns that the effect names or may name; `*` is every column. None where
+    /// no column's value is looked at, as by `count(*)`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub columns: BTreeSet<String>,
     /// Facts about the effect, for example `has_where`.
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
@@ -44,7 +48,12 @@ pub struct Effect {
 impl Effect {
     /// An effect of which only the action is known.
     pub fn of(action: &'static str) -> Self {
-        Self { action: Cow::Borrowed(action), object: None, attributes: Attributes::new() }
+        Self {
+            action: Cow::Borrowed(action),
+            object: None,
+            columns: BTreeSet::new(),
+            attributes: Attributes::new(),
+        }
     }
 
     /// An effect on an object.

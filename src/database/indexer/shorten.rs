@@ -62,6 +62,7 @@ pub(super) fn effects(effects: &[Effect], was_cut: &mut bool) -> Vec<Effect> {
         let effect = Effect {
             action: name(&effect.action).into(),
             object: effect.object.clone(),
+            columns: effect.columns.iter().take(MAX_LIST).map(|column| name(column)).collect(),
             attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect(),
         };
         let size = serde_json::to_string(&effect).map_or(usize::MAX, |json| json.len());

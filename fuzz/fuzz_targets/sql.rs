@@ -1,0 +1,20 @@
+//! Any text as SQL, under any settings: an answer, and a view that shows no literal.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portcullis::decode::sql::{LexerSettings, Withhold, analyze, view};
+
+fuzz_target!(|data: (bool, bool, &str)| {
+    let (standard_conforming_strings, backslash_quote, sql) = data;
+    let settings = LexerSettings { standard_conforming_strings, backslash_quote };
+    let found = analyze(sql, settings);
+    if let Ok(analysis) = &found {
+        for statement in &analysis.statements {
+            assert!(!statement.effects.is_empty());
+            assert!(sql.get(statement.range.clone()).is_some());
+        }
+    }
+    for withhold in [Withhold::Secrets, Withhold::Literals] {
+        let _ = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
+    }
+});

@@ -1,0 +1,323 @@
+//! Statements that change rows: INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{self as pg, CmdType};
+use serde_json::json;
+
+use super::actions;
+use super::object::table;
+use super::query::{named, relations_in};
+use super::session;
+use super::tree::Walk;
+use super::walker::{Relation, TableId, Walker, constant, names};
+use crate::policy::Object;
+
+/// The columns that a list of targets names.
+fn targets(list: &[pg::Node]) -> impl Iterator<Item = &str> {
+    list.iter().filter_map(|target| match &target.node {
+        Some(NodeEnum::ResTarget(target)) => Some(target.name.as_str()),
+        _ => None,
+    })
+}
+
+/// The columns of an INSERT: those listed, or else all.
+fn inserted(list: &[pg::Node]) -> Vec<&str> {
+    if list.is_empty() { vec!["*"] } else { targets(list).collect() }
+}
+
+/// Whether the rows of an INSERT are written out in the statement, one by one.
+fn rows_are_written_out(source: Option<&pg::Node>) -> bool {
+    match source.and_then(|source| source.node.as_ref()) {
+        None => true,
+        Some(NodeEnum::SelectStmt(select)) => !select.values_lists.is_empty(),
+        Some(_) => false,
+    }
+}
+
+impl Walk for pg::InsertStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self {
+            relation,
+            cols,
+            select_stmt,
+            on_conflict_clause,
+            returning_clause,
+            with_clause,
+            r#override: _,
+        } = self;
+        let Some(relation) = relation else { return walker.does_not_understand() };
+        walker.with_common_tables(|walker| {
+            with_clause.walk(walker);
+            let place = walker.effect(actions::INSERT, Some(table(relation)));
+            walker.columns(place, inserted(cols));
+            cols.walk(walker);
+            select_stmt.walk(walker);
+            let target = walker.written(table(relation));
+            let excluded = Relation {
+                alias: "excluded".to_owned(),
+                schema: None,
+                tables: Vec::new(),
+                renamed: false,
+            };
+            walker.in_scope(vec![named(relation, vec![target]), excluded], |walker| {
+                if let Some(conflict) = on_conflict_clause {
+                    let written_out = rows_are_written_out(select_stmt.as_deref());
+                    conflicts(conflict, relation, target, written_out, walker);
+                }
+                returning_clause.walk(walker);
+            });
+        });
+    }
+}
+
+/// ON CONFLICT: with DO UPDATE, rows that are there change.
+fn conflicts(
+    clause: &pg::OnConflictClause,
+    relation: &pg::RangeVar,
+    target: TableId,
+    written_out: bool,
+    walker: &mut Walker,
+) {
+    let pg::OnConflictClause { action, infer, target_list, where_clause, location: _ } = clause;
+    if let Some(infer) = infer {
+        for element in &infer.index_elems {
+            if let Some(NodeEnum::IndexElem(element)) = &element.node
+                && !element.name.is_empty()
+            {
+                walker.unqualified(&element.name);
+            }
+        }
+    }
+    infer.walk(walker);
+    target_list.walk(walker);
+    let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+    if *action == pg::OnConflictAction::OnconflictUpdate as i32 {
+        let place = walker.effect_with(
+            actions::UPDATE,
+            Some(table(relation)),
+            [
+                ("on_conflict", json!(true)),
+                ("has_where", json!(where_clause.is_some() || written_out)),
+                ("where_names_column", json!(column || written_out)),
+            ],
+        );
+        walker.columns(place, targets(target_list));
+        sets_settings(relation, walker);
+    }
+}
+
+impl Walk for pg::UpdateStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self {
+            relation,
+            target_list,
+            where_clause,
+            from_clause,
+            returning_clause,
+            with_clause,
+        } = self;
+        let Some(relation) = relation else { return walker.does_not_understand() };
+        walker.with_common_tables(|walker| {
+            with_clause.walk(walker);
+            let target = walker.written(table(relation));
+            let mut relations = vec![named(relation, vec![target])];
+            relations.extend(relations_in(from_clause, walker));
+            walker.in_scope(relations, |walker| {
+                from_clause.walk(walker);
+                let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+                let place = walker.effect_with(
+                    actions::UPDATE,
+                    Some(table(relation)),
+                    [
+                        ("has_where", json!(where_clause.is_some())),
+                        ("where_names_column", json!(column)),
+                    ],
+                );
+                walker.columns(place, targets(target_list));
+                sets_settings(relation, walker);
+                target_list.walk(walker);
+                returning_clause.walk(walker);
+            });
+        });
+    }
+}
+
+/// An UPDATE of the view `pg_settings` sets whatever its rows name.
+fn sets_settings(relation: &pg::RangeVar, walker: &mut Walker) {
+    if relation.relname == "pg_settings" {
+        session::sets(walker, None, None);
+    }
+}
+
+impl Walk for pg::DeleteStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self { relation, using_clause, where_clause, returning_clause, with_clause } = self;
+        let Some(relation) = relation else { return walker.does_not_understand() };
+        walker.with_common_tables(|walker| {
+            with_clause.walk(walker);
+            let target = walker.written(table(relation));
+            let mut relations = vec![named(relation, vec![target])];
+            relations.extend(relations_in(using_clause, walker));
+            walker.in_scope(relations, |walker| {
+                using_clause.walk(walker);
+                let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+                walker.effect_with(
+                    actions::DELETE,
+                    Some(table(relation)),
+                    [
+                        ("has_where", json!(where_clause.is_some())),
+                        ("where_names_column", json!(column)),
+                    ],
+                );
+                returning_clause.walk(walker);
+            });
+        });
+    }
+}
+
+impl Walk for pg::MergeStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self {
+            relation,
+            source_relation,
+            join_condition,
+            merge_when_clauses,
+            returning_clause,
+            with_clause,
+        } = self;
+        let Some(relation) = relation else { return walker.does_not_understand() };
+        walker.with_common_tables(|walker| {
+            with_clause.walk(walker);
+            let target = walker.written(table(relation));
+            let mut relations = vec![named(relation, vec![target])];
+            let source = source_relation.as_deref();
+            relations
+                .extend(relations_in(source.map(std::slice::from_ref).unwrap_or_default(), walker));
+            walker.in_scope(relations, |walker| {
+                source_relation.walk(walker);
+                let joined = walker.names_column_of(target, |walker| join_condition.walk(walker));
+                for clause in merge_when_clauses {
+                    match &clause.node {
+                        Some(NodeEnum::MergeWhenClause(clause)) => {
+                            merges(clause, relation, target, joined, walker);
+                        }
+                        _ => walker.does_not_understand(),
+                    }
+                }
+                returning_clause.walk(walker);
+            });
+        });
+    }
+}
+
+/// One WHEN of a MERGE. Its WHERE is the join's condition with its own.
+fn merges(
+    clause: &pg::MergeWhenClause,
+    relation: &pg::RangeVar,
+    target: TableId,
+    joined: bool,
+    walker: &mut Walker,
+) {
+    let pg::MergeWhenClause {
+        match_kind: _,
+        command_type: _,
+        r#override: _,
+        condition,
+        target_list,
+        values,
+    } = clause;
+    let column = walker.names_column_of(target, |walker| condition.walk(walker)) || joined;
+    let limited = [("has_where", json!(column)), ("where_names_column", json!(column))];
+    let object = Some(table(relation));
+    match clause.command_type() {
+        CmdType::CmdInsert => {
+            let place = walker.effect(actions::INSERT, object);
+            walker.columns(place, inserted(target_list));
+        }
+        CmdType::CmdUpdate => {
+            let place = walker.effect_with(actions::UPDATE, object, limited);
+            walker.columns(place, targets(target_list));
+            sets_settings(relation, walker);
+        }
+        CmdType::CmdDelete => {
+            walker.effect_with(actions::DELETE, object, limited);
+        }
+        CmdType::CmdNothing => {}
+        _ => walker.does_not_understand(),
+    }
+    target_list.walk(walker);
+    values.walk(walker);
+}
+
+impl Walk for pg::TruncateStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self { relations, restart_seqs: _, behavior } = self;
+        let cascade = *behavior == pg::DropBehavior::DropCascade as i32;
+        for relation in relations {
+            walker.effect_with(
+                actions::TRUNCATE,
+                Some(table(relation)),
+                [("cascade", json!(cascade))],
+            );
+        }
+        if cascade {
+            // Tables with foreign keys to these.
+            let others = Some(Object::new("table", []));
+            walker.effect_with(actions::TRUNCATE, others, [("cascade", json!(true))]);
+        }
+    }
+}
+
+impl Walk for pg::CopyStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self { relation, query, attlist, is_from, is_program, filename, options, where_clause } =
+            self;
+        query.walk(walker);
+        let named_columns = names(attlist);
+        let columns = if named_columns.is_empty() { vec!["*"] } else { named_columns };
+        let object = relation.as_ref().map(table);
+        let copy = if *is_from { actions::COPY_FROM } else { actions::COPY_TO };
+        let (format, others) = copy_options(options);
+        let place = walker.effect_with(
+            copy,
+            object.clone(),
+            [("format", json!(format)), ("options", json!(others))],
+        );
+        if let Some(relation) = relation {
+            walker.columns(place, columns.iter().copied());
+            let rows = if *is_from { actions::INSERT } else { actions::SELECT };
+            let place = walker.effect(rows, object.clone());
+            walker.columns(place, columns);
+            // WHERE sees the rows that come in, by the table's columns.
+            let incoming = named(relation, Vec::new());
+            walker.in_scope(vec![incoming], |walker| where_clause.walk(walker));
+        }
+        if *is_program {
+            // A command line holds what it likes.
+            walker.holds_secret();
+            walker.effect(actions::COPY_PROGRAM, None);
+        } else if !filename.is_empty() {
+            walker.effect(actions::COPY_FILE, None);
+        }
+        options.walk(walker);
+    }
+}
+
+/// The format, and the names of the options besides it and HEADER.
+fn copy_options(options: &[pg::Node]) -> (String, Vec<&str>) {
+    let mut format = "text".to_owned();
+    let mut others = Vec::new();
+    for option in options {
+        if let Some(NodeEnum::DefElem(option)) = &option.node {
+            match option.defname.as_str() {
+                "format" => {
+                    let value = constant(option.arg.as_deref());
+                    format = value.unwrap_or("unknown").to_ascii_lowercase();
+                }
+                "header" => {}
+                other => others.push(other),
+            }
+        }
+    }
+    (format, others)
+}

@@ -1,0 +1,286 @@
+//! Queries: what they read, and the functions that they call.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf as pg;
+
+use super::actions;
+use super::functions::{self, Known};
+use super::object::{Named, object, table};
+use super::session;
+use super::tree::{Fields, Walk};
+use super::walker::{Relation, TableId, Walker, constant, names};
+use crate::policy::Object;
+
+impl Walk for pg::SelectStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let Self {
+            distinct_clause,
+            into_clause,
+            target_list,
+            from_clause,
+            where_clause,
+            group_clause,
+            group_distinct: _,
+            having_clause,
+            window_clause,
+            values_lists,
+            sort_clause,
+            limit_offset,
+            limit_count,
+            limit_option: _,
+            locking_clause,
+            with_clause,
+            op: _,
+            all: _,
+            larg,
+            rarg,
+        } = self;
+        walker.with_common_tables(|walker| {
+            with_clause.walk(walker);
+            into_clause.walk(walker);
+            larg.walk(walker);
+            rarg.walk(walker);
+            let relations = relations_in(from_clause, walker);
+            walker.in_scope(relations, |walker| {
+                from_clause.walk(walker);
+                target_list.walk(walker);
+                values_lists.walk(walker);
+                where_clause.walk(walker);
+                group_clause.walk(walker);
+                having_clause.walk(walker);
+                window_clause.walk(walker);
+                distinct_clause.walk(walker);
+                sort_clause.walk(walker);
+                limit_offset.walk(walker);
+                limit_count.walk(walker);
+                locking_clause.walk(walker);
+            });
+        });
+    }
+}
+
+impl Walk for pg::WithClause {
+    fn walk(&self, walker: &mut Walker) {
+        let names = self.ctes.iter().map(|cte| match &cte.node {
+            Some(NodeEnum::CommonTableExpr(cte)) => cte.ctename.as_str(),
+            _ => "",
+        });
+        if self.recursive {
+            names.for_each(|name| walker.add_common_table(name));
+            self.ctes.walk(walker);
+            return;
+        }
+        // Without RECURSIVE a name is known to what comes after it alone.
+        for (cte, name) in self.ctes.iter().zip(names) {
+            cte.walk(walker);
+            walker.add_common_table(name);
+        }
+    }
+}
+
+/// The relations that items of FROM bring into scope; tables among them are noted as read.
+pub(super) fn relations_in(items: &[pg::Node], walker: &mut Walker) -> Vec<Relation> {
+    let mut relations = Vec::new();
+    for item in items {
+        collect(item, walker, &mut relations);
+    }
+    relations
+}
+
+fn collect(item: &pg::Node, walker: &mut Walker, into: &mut Vec<Relation>) {
+    let (alias, tables) = match &item.node {
+        Some(NodeEnum::RangeVar(name)) => {
+            let mut tables = Vec::new();
+            if !walker.is_common_table(name) {
+                tables.push(walker.read(table(name)));
+            }
+            return into.push(named(name, tables));
+        }
+        Some(NodeEnum::JoinExpr(join)) => {
+            let first = into.len();
+            for side in [&join.larg, &join.rarg].into_iter().flatten() {
+                collect(side, walker, into);
+            }
+            let within = into.get(first..).unwrap_or_default();
+            let tables: Vec<TableId> = within.iter().flat_map(|r| r.tables.clone()).collect();
+            if let Some(alias) = &join.join_using_alias {
+                into.push(aliased(alias, tables.clone()));
+            }
+            (join.alias.as_ref(), tables)
+        }
+        Some(NodeEnum::RangeTableSample(sample)) => {
+            return sample.relation.iter().for_each(|inner| collect(inner, walker, into));
+        }
+        Some(NodeEnum::RangeSubselect(inner)) => (inner.alias.as_ref(), Vec::new()),
+        Some(NodeEnum::RangeFunction(inner)) => (inner.alias.as_ref(), Vec::new()),
+        Some(NodeEnum::RangeTableFunc(inner)) => (inner.alias.as_ref(), Vec::new()),
+        Some(NodeEnum::JsonTable(inner)) => (inner.alias.as_ref(), Vec::new()),
+        _ => (None, Vec::new()),
+    };
+    into.extend(alias.map(|alias| aliased(alias, tables)));
+}
+
+fn aliased(alias: &pg::Alias, tables: Vec<TableId>) -> Relation {
+    let renamed = !alias.colnames.is_empty();
+    Relation { alias: alias.aliasname.clone(), schema: None, tables, renamed }
+}
+
+/// A table by its alias, or else by its own name.
+pub(super) fn named(name: &pg::RangeVar, tables: Vec<TableId>) -> Relation {
+    match &name.alias {
+        Some(alias) => aliased(alias, tables),
+        None => Relation {
+            alias: name.relname.clone(),
+            schema: (!name.schemaname.is_empty()).then(|| name.schemaname.clone()),
+            tables,
+            renamed: false,
+        },
+    }
+}
+
+/// Wherever nothing else is known of a name, it is a table that is read.
+impl Walk for pg::RangeVar {
+    fn walk(&self, walker: &mut Walker) {
+        if !walker.is_common_table(self) {
+            walker.effect(actions::SELECT, Some(table(self)));
+        }
+        self.fields(walker);
+    }
+}
+
+impl Walk for pg::JoinExpr {
+    fn walk(&self, walker: &mut Walker) {
+        self.fields(walker);
+        for column in names(&self.using_clause) {
+            walker.unqualified(column);
+        }
+        if self.is_natural {
+            walker.every_column_here();
+        }
+    }
+}
+
+impl Walk for pg::ColumnRef {
+    fn walk(&self, walker: &mut Walker) {
+        walker.refer(&self.fields);
+    }
+}
+
+/// FOR UPDATE and its like: the tables of this query, or those named.
+impl Walk for pg::LockingClause {
+    fn walk(&self, walker: &mut Walker) {
+        let mut tables = Vec::new();
+        if self.locked_rels.is_empty() {
+            tables = walker.tables_here(None);
+        }
+        for locked in &self.locked_rels {
+            if let Some(NodeEnum::RangeVar(name)) = &locked.node {
+                tables.extend(walker.tables_here(Some(&name.relname)));
+            }
+        }
+        for table in tables {
+            let object = walker.object_of(table);
+            walker.effect_with(actions::LOCK, object, [("mode", "rows".into())]);
+        }
+    }
+}
+
+impl Walk for pg::CurrentOfExpr {
+    fn walk(&self, walker: &mut Walker) {
+        walker.condition_names_row();
+        self.fields(walker);
+    }
+}
+
+impl Walk for pg::RangeTableSample {
+    fn walk(&self, walker: &mut Walker) {
+        walker.effect(actions::FUNCTION, object("function", &self.method));
+        self.fields(walker);
+    }
+}
+
+/// `'orders'::regclass` asks about the table that the string names.
+impl Walk for pg::TypeCast {
+    fn walk(&self, walker: &mut Walker) {
+        let to = self.type_name.as_ref().map(|to| names(&to.names)).unwrap_or_default();
+        if matches!(to.as_slice(), ["regclass"] | ["pg_catalog", "regclass"]) {
+            let named = written(constant(self.arg.as_deref()));
+            walker.effect(actions::LOOKUP, Some(named));
+        }
+        self.fields(walker);
+    }
+}
+
+impl Walk for pg::FuncCall {
+    fn walk(&self, walker: &mut Walker) {
+        let function = object("function", &self.funcname);
+        walker.effect(actions::FUNCTION, function.clone());
+        if let [schema @ .., name] = names(&self.funcname).as_slice()
+            && let Some(known) = functions::known(schema.last().copied(), name)
+        {
+            self.does(known, function, walker);
+        }
+        self.fields(walker);
+    }
+}
+
+trait Does {
+    fn does(&self, known: Known, function: Option<Object>, walker: &mut Walker);
+}
+
+impl Does for pg::FuncCall {
+    fn does(&self, known: Known, function: Option<Object>, walker: &mut Walker) {
+        let argument = |at: usize| constant(self.args.get(at));
+        match known {
+            Known::Does(action) => {
+                walker.effect(action, function);
+            }
+            Known::RunsElsewhere => {
+                walker.effect(actions::REMOTE, function.clone());
+                walker.effect(actions::DYNAMIC, function);
+                walker.holds_secret();
+            }
+            Known::SetsSetting => session::sets(walker, argument(0), argument(1)),
+            Known::ShowsSetting => {
+                walker.effect(actions::SHOW, Some(session::setting(argument(0))));
+            }
+            Known::Notifies => {
+                let channel = Object::new("channel", [argument(0).map(str::to_owned)]);
+                walker.effect(actions::NOTIFY, Some(channel));
+            }
+            Known::MovesSequence => {
+                walker.effect(actions::SEQUENCE, Some(written(argument(0))));
+            }
+            Known::TakesSecret => walker.holds_secret(),
+        }
+    }
+}
+
+/// The table that a string names, by the rules of `regclass`.
+fn written(text: Option<&str>) -> Object {
+    let parts = text.map(|text| qualified(text).into_iter().map(Some).collect());
+    Object::new("table", parts.unwrap_or_else(|| vec![None::<String>]))
+}
+
+/// The parts of a qualified name: unquoted ones in lower case, quoted ones as they are.
+fn qualified(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    for c in text.trim_ascii().chars() {
+        let Some(part) = parts.last_mut() else { break };
+        match c {
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            c if quoted => part.push(c),
+            c => part.push(c.to_ascii_lowercase()),
+        }
+    }
+    parts
+}
+
+/// What a reference in a role's place names.
+impl Named for &str {
+    fn parts(&self) -> Vec<Option<String>> {
+        vec![Some((*self).to_owned())]
+    }
+}

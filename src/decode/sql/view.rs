@@ -1,0 +1,69 @@
+//! The request view of a text: the SQL without what must not be stored or shown.
+//!
+//! Literals (strings of every kind, numbers, code in dollar quotes) become `?`, comments `/*?*/`.
+//! Names stay, quoted ones too: they are what rules and readers look for.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::lexer::{Kind, Lexer};
+use super::{Analysis, LexerSettings, Unparsed};
+
+/// What a view leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withhold {
+    /// Comments, and literals that are secret whatever the rules say.
+    Secrets,
+    /// Comments and every literal.
+    Literals,
+}
+
+/// The request view of a text that was analysed to `found`; borrowed when it is the text itself.
+///
+/// A text that is not understood is shown without its literals, whatever `withhold` says.
+pub fn view<'a>(
+    sql: &'a str,
+    settings: LexerSettings,
+    found: Result<&Analysis, Unparsed>,
+    withhold: Withhold,
+) -> Cow<'a, str> {
+    match (found, withhold) {
+        (Ok(found), Withhold::Secrets) => view_with(sql, settings, |range| {
+            let at =
+                found.statements.partition_point(|statement| statement.range.end <= range.start);
+            found.statements.get(at).is_some_and(|statement| statement.secret)
+        }),
+        _ => view_with(sql, settings, |_| true),
+    }
+}
+
+/// The text without comments, and without the literals that `withheld` names by their bytes.
+pub(super) fn view_with(
+    sql: &str,
+    settings: LexerSettings,
+    mut withheld: impl FnMut(Range<usize>) -> bool,
+) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut copied = 0;
+    for token in Lexer::new(sql, settings) {
+        let instead = match token.kind {
+            Kind::Comment => "/*?*/",
+            // Where it ends is not known, so neither what it is.
+            Kind::Unterminated => "?",
+            Kind::String | Kind::UnicodeString | Kind::Number
+                if withheld(token.start..token.end) =>
+            {
+                "?"
+            }
+            _ => continue,
+        };
+        shown.push_str(sql.get(copied..token.start).unwrap_or_default());
+        shown.push_str(instead);
+        copied = token.end;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(sql);
+    }
+    shown.push_str(sql.get(copied..).unwrap_or_default());
+    Cow::Owned(shown)
+}

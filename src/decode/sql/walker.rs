@@ -1,0 +1,360 @@
+//! What a walk over one statement gathers: its effects, and which names mean what where.
+//!
+//! Whether a name is a table, and whose column a name is, follows PostgreSQL's scoping as far as
+//! the text alone tells. Where it does not tell, everything that could be meant counts: a name
+//! that no common table expression in scope carries is a table, and a column without a qualifier
+//! is one of every table in scope, outer queries included.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf as pg;
+use serde_json::Value;
+
+use super::Unparsed;
+use super::actions::{self, Action};
+use super::functions;
+use crate::policy::{Attributes, Effect, Object};
+
+/// Steps spent where a hostile statement could ask for the square of its length: a column may be
+/// one of any relation in scope, a GRANT names every grantee for every object.
+const MOST_STEPS: usize = 2_000_000;
+
+/// A table under one of its names in a query.
+#[derive(Debug)]
+struct Table {
+    object: Object,
+    /// The place of the effect of reading it; a table that is only written has none yet.
+    read: Option<usize>,
+}
+
+/// A name in FROM, or of what a statement writes.
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub(super) alias: String,
+    pub(super) schema: Option<String>,
+    /// The tables whose columns it shows: none for a subquery or a function, several for a join.
+    pub(super) tables: Vec<TableId>,
+    /// Whether its columns go by other names than those of its tables.
+    pub(super) renamed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TableId(usize);
+
+/// Looks whether a condition names a column of the table that a statement writes.
+#[derive(Debug)]
+struct Probe {
+    depth: usize,
+    table: TableId,
+    hit: bool,
+}
+
+/// The state of a walk over one statement.
+#[derive(Debug, Default)]
+pub(super) struct Walker {
+    effects: Vec<Effect>,
+    places: HashMap<(Action, Option<Object>), Vec<usize>>,
+    tables: Vec<Table>,
+    scopes: Vec<Vec<Relation>>,
+    common_tables: Vec<String>,
+    /// How often each name stands among them.
+    common_table_names: HashMap<String, usize>,
+    probe: Option<Probe>,
+    /// Inside an EXPLAIN that does not execute.
+    explained: bool,
+    secret: bool,
+    spent: usize,
+    refused: Option<Unparsed>,
+}
+
+impl Walker {
+    /// What was gathered: the effects, and whether a literal of the statement is always secret.
+    pub(super) fn finish(self) -> Result<(Vec<Effect>, bool), Unparsed> {
+        match self.refused {
+            Some(reason) => Err(reason),
+            None => Ok((self.effects, self.secret)),
+        }
+    }
+
+    /// The tree holds what no parse gives.
+    pub(super) fn does_not_understand(&mut self) {
+        self.refused = Some(Unparsed::Unknown);
+    }
+
+    /// A literal of the statement is always secret: a password, a connection string.
+    pub(super) fn holds_secret(&mut self) {
+        self.secret = true;
+    }
+
+    /// Notes an effect; one that is there already is not noted again.
+    pub(super) fn effect(&mut self, action: Action, object: Option<Object>) -> usize {
+        self.effect_with(action, object, [])
+    }
+
+    /// Notes an effect with attributes.
+    pub(super) fn effect_with<const N: usize>(
+        &mut self,
+        mut action: Action,
+        object: Option<Object>,
+        attributes: [(&'static str, Value); N],
+    ) -> usize {
+        let mut attributes: Attributes =
+            attributes.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect();
+        if self.explained && actions::only_when_executed(action) {
+            action = actions::EXPLAIN;
+            attributes.clear();
+        }
+        let places = self.places.entry((action, object.clone())).or_default();
+        let same = |place: &&usize| {
+            self.effects.get(**place).is_some_and(|effect| effect.attributes == attributes)
+        };
+        if let Some(place) = places.iter().find(same) {
+            return *place;
+        }
+        places.push(self.effects.len());
+        let mut effect = Effect::of(action);
+        effect.object = object;
+        effect.attributes = attributes;
+        self.effects.push(effect);
+        self.effects.len() - 1
+    }
+
+    /// Adds columns to an effect.
+    pub(super) fn columns<'a>(&mut self, place: usize, columns: impl IntoIterator<Item = &'a str>) {
+        let Some(effect) = self.effects.get_mut(place) else { return };
+        for column in columns {
+            if !effect.columns.contains(column) {
+                effect.columns.insert(column.to_owned());
+            }
+        }
+    }
+
+    /// Runs a part of the walk inside an EXPLAIN that does not execute.
+    pub(super) fn explained(&mut self, part: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.explained, true);
+        part(self);
+        self.explained = outer;
+    }
+
+    // Tables and their names.
+
+    /// Whether a name without a schema is a common table expression here.
+    pub(super) fn is_common_table(&self, relation: &pg::RangeVar) -> bool {
+        relation.schemaname.is_empty()
+            && self.common_table_names.get(&relation.relname).is_some_and(|count| *count > 0)
+    }
+
+    pub(super) fn add_common_table(&mut self, name: &str) {
+        self.common_tables.push(name.to_owned());
+        *self.common_table_names.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Runs a part of the walk, after which the common tables that it added are gone.
+    pub(super) fn with_common_tables(&mut self, part: impl FnOnce(&mut Self)) {
+        let before = self.common_tables.len();
+        part(self);
+        for name in self.common_tables.drain(before..) {
+            if let Some(count) = self.common_table_names.get_mut(&name) {
+                *count -= 1;
+            }
+        }
+    }
+
+    /// Runs a part of the walk inside a query with names of its own.
+    pub(super) fn in_scope(&mut self, relations: Vec<Relation>, part: impl FnOnce(&mut Self)) {
+        self.scopes.push(relations);
+        part(self);
+        self.scopes.pop();
+    }
+
+    /// The tables that the innermost query names itself, or those of them under one name.
+    pub(super) fn tables_here(&mut self, alias: Option<&str>) -> Vec<TableId> {
+        if !self.may_look() {
+            return Vec::new();
+        }
+        let here = self.scopes.last().map(Vec::as_slice).unwrap_or_default();
+        here.iter()
+            .filter(|relation| alias.is_none_or(|alias| relation.alias == alias))
+            .flat_map(|relation| relation.tables.iter().copied())
+            .collect()
+    }
+
+    pub(super) fn object_of(&self, table: TableId) -> Option<Object> {
+        self.tables.get(table.0).map(|table| table.object.clone())
+    }
+
+    /// A table that is read.
+    pub(super) fn read(&mut self, object: Object) -> TableId {
+        let read = Some(self.effect(actions::SELECT, Some(object.clone())));
+        self.tables.push(Table { object, read });
+        TableId(self.tables.len() - 1)
+    }
+
+    /// A table that is written, and read only if a column of it is.
+    pub(super) fn written(&mut self, object: Object) -> TableId {
+        self.tables.push(Table { object, read: None });
+        TableId(self.tables.len() - 1)
+    }
+
+    // Columns.
+
+    /// Runs the walk over a condition, and says whether it names a column that may be the table's.
+    pub(super) fn names_column_of(
+        &mut self,
+        table: TableId,
+        condition: impl FnOnce(&mut Self),
+    ) -> bool {
+        let probe = Probe { depth: self.scopes.len(), table, hit: false };
+        let outer = self.probe.replace(probe);
+        condition(self);
+        std::mem::replace(&mut self.probe, outer).is_some_and(|probe| probe.hit)
+    }
+
+    /// The condition names one row of the table in a way of its own (WHERE CURRENT OF).
+    pub(super) fn condition_names_row(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            probe.hit = true;
+        }
+    }
+
+    /// Tells a reference to a column to all tables that it may belong to.
+    pub(super) fn refer(&mut self, fields: &[pg::Node]) {
+        let names: Vec<&str> = fields.iter().filter_map(name_or_star).collect();
+        match *names.as_slice() {
+            [] => {}
+            ["*"] => self.every_column_here(),
+            [column] => self.unqualified(column),
+            [.., schema, relation, column] => self.qualified(Some(schema), relation, column),
+            [relation, column] => self.qualified(None, relation, column),
+        }
+    }
+
+    /// A column of any table in scope; or, by the name of one, its whole row.
+    pub(super) fn unqualified(&mut self, column: &str) {
+        if !self.may_look() {
+            return;
+        }
+        let mut hits = Vec::new();
+        for (depth, relation) in self
+            .scopes
+            .iter()
+            .enumerate()
+            .rev()
+            .flat_map(|(depth, scope)| scope.iter().map(move |relation| (depth, relation)))
+        {
+            let whole = relation.renamed || relation.alias == column;
+            hits.extend(relation.tables.iter().map(|table| (*table, whole)));
+            if let Some(probe) = &mut self.probe
+                && probe.depth == depth + 1
+                && relation.tables.contains(&probe.table)
+            {
+                probe.hit = true;
+            }
+        }
+        for (table, whole) in hits {
+            self.tell(table, if whole { "*" } else { column });
+        }
+    }
+
+    /// Every column of every table that the innermost query names.
+    pub(super) fn every_column_here(&mut self) {
+        for table in self.tables_here(None) {
+            self.tell(table, "*");
+        }
+    }
+
+    /// A column of the nearest relation of that name; of any table in scope when there is none.
+    fn qualified(&mut self, schema: Option<&str>, name: &str, column: &str) {
+        if !self.may_look() {
+            return;
+        }
+        let mut scopes = self.scopes.iter().rev().flatten();
+        let found = scopes.find(|relation| {
+            relation.alias == name
+                && match (schema, &relation.schema) {
+                    (Some(wanted), Some(schema)) => wanted == schema,
+                    _ => true,
+                }
+        });
+        let Some(relation) = found else { return self.unqualified(column) };
+        // `c.to_json` may be the function to_json over the whole row.
+        let whole = relation.renamed || functions::takes_whole_row(column);
+        for table in relation.tables.clone() {
+            self.tell(table, if whole { "*" } else { column });
+            if let Some(probe) = &mut self.probe
+                && probe.table == table
+            {
+                probe.hit = true;
+            }
+        }
+    }
+
+    fn tell(&mut self, id: TableId, column: &str) {
+        let Some(table) = self.tables.get(id.0) else { return };
+        let place = match table.read {
+            Some(place) => place,
+            None => {
+                let place = self.effect(actions::SELECT, Some(table.object.clone()));
+                if let Some(table) = self.tables.get_mut(id.0) {
+                    table.read = Some(place);
+                }
+                place
+            }
+        };
+        self.columns(place, [column]);
+    }
+
+    /// Whether all relations in scope may be looked at once more.
+    fn may_look(&mut self) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
+        let relations = self.scopes.iter().flatten();
+        let looks = relations.map(|relation| 1 + relation.tables.len()).sum();
+        self.may_spend(looks)
+    }
+
+    /// Whether a statement that multiplies its parts may go on.
+    pub(super) fn may_spend(&mut self, steps: usize) -> bool {
+        self.spent = self.spent.saturating_add(steps);
+        if self.spent > MOST_STEPS {
+            self.refused = Some(Unparsed::TooComplex);
+        }
+        self.refused.is_none()
+    }
+}
+
+/// The text of a node that is a name.
+pub(super) fn name(node: &pg::Node) -> Option<&str> {
+    match &node.node {
+        Some(NodeEnum::String(name)) => Some(&name.sval),
+        _ => None,
+    }
+}
+
+fn name_or_star(node: &pg::Node) -> Option<&str> {
+    match &node.node {
+        Some(NodeEnum::AStar(_)) => Some("*"),
+        _ => name(node),
+    }
+}
+
+/// The names in a list of nodes.
+pub(super) fn names(nodes: &[pg::Node]) -> Vec<&str> {
+    nodes.iter().filter_map(name).collect()
+}
+
+/// The value of a string constant.
+pub(super) fn constant(node: Option<&pg::Node>) -> Option<&str> {
+    match node?.node.as_ref()? {
+        NodeEnum::AConst(constant) => match constant.val.as_ref()? {
+            pg::a_const::Val::Sval(text) => Some(&text.sval),
+            _ => None,
+        },
+        NodeEnum::String(text) => Some(&text.sval),
+        NodeEnum::TypeCast(cast) => constant(cast.arg.as_deref()),
+        _ => None,
+    }
+}

@@ -1,0 +1,121 @@
+//! What holds of any text.
+
+use std::collections::BTreeSet;
+
+use portcullis::decode::sql::{LexerSettings, Withhold, analyze, view};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::lines;
+
+/// Statements to start from.
+fn statements() -> Vec<&'static str> {
+    include_str!("../../cases/sql_effects.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with([' ', '#', '|']))
+        .collect()
+}
+
+fn any_statement() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(statements())
+}
+
+fn any_settings() -> impl Strategy<Value = LexerSettings> {
+    (any::<bool>(), any::<bool>()).prop_map(|(strings, quote)| LexerSettings {
+        standard_conforming_strings: strings,
+        backslash_quote: quote,
+    })
+}
+
+/// Bytes that mean something to a scanner, more often than not.
+const TRICKY: &str = r#"[ '"$\\/*\-\n;(),.:=+@!<>&abeuxnEBUXN019_ä\[\]?]{0,40}"#;
+
+fn check(sql: &str, settings: LexerSettings) {
+    let found = analyze(sql, settings);
+    for withhold in [Withhold::Secrets, Withhold::Literals] {
+        let shown = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
+        let again = view(&shown, settings, Err(portcullis::decode::sql::Unparsed::Syntax), withhold);
+        if withhold == Withhold::Literals {
+            // Nothing is left to withhold but our own marks.
+            assert!(!again.contains('\'') || again.contains('"'), "{sql:?} {shown:?} {again:?}");
+        }
+    }
+}
+
+/// Words, numbers and signs as tokens of their own, with what stood between them; strings and the
+/// like are left whole.
+fn respaced(sql: &str, between: &str, upper: bool) -> Option<String> {
+    if sql.contains(['\'', '"', '$', '/', '-', '\\', '&']) {
+        return None;
+    }
+    let spaced: Vec<String> = sql
+        .split_whitespace()
+        .map(|word| if upper { word.to_uppercase() } else { word.to_lowercase() })
+        .collect();
+    Some(spaced.join(between))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn any_text_gets_an_answer(sql in TRICKY, settings in any_settings()) {
+        check(&sql, settings);
+        check(&format!("SELECT {sql}"), settings);
+    }
+
+    #[test]
+    fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        check(&String::from_utf8_lossy(&bytes), LexerSettings::default());
+    }
+
+    #[test]
+    fn a_statement_cut_or_changed_anywhere_gets_an_answer(
+        sql in any_statement(), at in any::<Index>(), with in TRICKY, settings in any_settings(),
+    ) {
+        let mut places = sql.char_indices().map(|(at, _)| at).collect::<Vec<_>>();
+        places.push(sql.len());
+        let (head, tail) = sql.split_at(places[at.index(places.len())]);
+        check(head, settings);
+        check(&format!("{head}{with}{tail}"), settings);
+    }
+
+    #[test]
+    fn space_comments_and_case_do_not_change_the_effects(
+        sql in any_statement(), upper in any::<bool>(),
+        between in proptest::sample::select(vec![
+            " ", "\n", "\t\r\n", "/**/", "/* ; /* DROP TABLE x */ ' */", " -- ' ; \" \n", "\u{c}",
+        ]),
+    ) {
+        if let Some(changed) = respaced(sql, between, upper) {
+            prop_assert_eq!(lines(sql), lines(&changed));
+        }
+    }
+
+    #[test]
+    fn statements_together_have_the_effects_of_each(
+        first in any_statement(), second in any_statement(),
+    ) {
+        let together: Vec<String> = lines(&format!("{first};{second}"));
+        let mut each = lines(first);
+        each.extend(lines(second));
+        prop_assert_eq!(together, each);
+    }
+
+    #[test]
+    fn a_statement_within_another_keeps_its_tables(sql in any_statement()) {
+        // Whatever can stand in PREPARE, COPY, EXPLAIN ANALYZE or a view shows all it does there.
+        for (before, after) in [
+            ("PREPARE p AS ", ""), ("COPY (", ") TO STDOUT"), ("EXPLAIN ANALYZE ", ""),
+            ("CREATE VIEW v AS ", ""), ("CREATE RULE r AS ON INSERT TO t DO ALSO ", ""),
+            ("WITH x AS (", ") SELECT 1"), ("DECLARE c CURSOR FOR ", ""),
+        ] {
+            let outer = format!("{before}{sql}{after}");
+            let Ok(found) = analyze(&outer, LexerSettings::default()) else { continue };
+            let found: BTreeSet<String> = found.effects().map(super::line).collect();
+            for effect in lines(sql).into_iter().filter(|effect| effect != "sql.select") {
+                prop_assert!(found.contains(&effect), "{}: {} is missing", outer, effect);
+            }
+        }
+    }
+}
