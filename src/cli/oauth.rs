@@ -116,7 +116,7 @@ impl Endpoints {
                 Ok(granted) => return Ok(granted),
                 Err((code, _)) if code == "authorization_pending" => {}
                 Err((code, _)) if code == "slow_down" => {
-                    interval = interval.saturating_add(INTERVAL)
+                    interval = interval.saturating_add(INTERVAL);
                 }
                 Err((_, text)) => bail!("no login: {text}"),
             }

@@ -23,7 +23,7 @@ pub(super) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    List(List),
+    List(Box<List>),
     Show(Show),
 }
 
