@@ -24,7 +24,7 @@ use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
-use crate::web::{Roles, server};
+use crate::web::{Roles, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
 pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
@@ -52,6 +52,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let api =
         Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
     let router = api.router();
+    let figures = metrics::router(indexer.lag(), store.clone());
 
     // Bind.
     let admin = AdminSocket::bind(&data_dir.join(admin::FILE_NAME))
@@ -91,6 +92,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let postgres_context = Arc::new(postgres_context);
     door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
+    });
+    let figures = server::Context::new(figures, None, true, door.shutdown.clone());
+    door.open(&serving, listeners.metrics, move |accepted| {
+        server::serve(accepted, Arc::clone(&figures))
     });
     door.open(&serving, listeners.web, move |accepted| {
         server::serve(accepted, Arc::clone(&web_context))
@@ -133,6 +138,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 struct Listeners {
     postgres: Option<TcpListener>,
     web: Option<TcpListener>,
+    metrics: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -141,6 +147,7 @@ impl Listeners {
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
             web: bind("web", listen.web).await?,
+            metrics: bind("metrics", listen.metrics).await?,
         })
     }
 }

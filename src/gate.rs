@@ -16,6 +16,7 @@ use crate::access::{self, Grant, NoAccess};
 use crate::catalog::{Catalog, Rules};
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
+use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
 use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
@@ -56,6 +57,7 @@ pub struct Gate {
     facts: SessionFacts,
     in_force: Mutex<InForce>,
     opened: Instant,
+    metrics: SessionMetrics,
 }
 
 /// The rules that were last in force, narrowed to the session.
@@ -82,7 +84,9 @@ impl Gate {
         store: &Store,
         opened: &Opened,
     ) -> Result<Self, RecordingFailure> {
-        let recording = store.create(opened, grant.target().on_recording_failure)?;
+        let recording =
+            store.create(opened, grant.target().on_recording_failure).inspect_err(count)?;
+        let metrics = SessionMetrics::open(opened.protocol, &opened.target);
         let (store, masks) = (store.clone(), MaskPlan::default());
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
         let facts = SessionFacts {
@@ -94,12 +98,17 @@ impl Gate {
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
         let opened = Instant::now();
-        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened })
+        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened, metrics })
     }
 
     /// The right that the session stands on.
     pub fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// What is counted of the session.
+    pub fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
     }
 
     /// The session's id.
@@ -121,8 +130,9 @@ impl Gate {
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
     ) -> Result<(Permitted, T), RecordingFailure> {
+        let began = Instant::now();
         let policy = self.policy();
-        let (described, passed, decided) = self.recording.append(|batch| {
+        let appended = self.recording.append(|batch| {
             let mut admission = Admission {
                 gate: self,
                 policy: &policy,
@@ -132,10 +142,12 @@ impl Gate {
             };
             let described = describe(&mut admission);
             (described, admission.passing.finish(), admission.decided)
-        })?;
+        });
+        let (described, passed, decided) = appended.inspect_err(count)?;
         if decided {
-            self.recording.committed().await?;
+            self.recording.committed().await.inspect_err(count)?;
         }
+        self.metrics.passed_up(passed.len(), began.elapsed());
         Ok((Permitted(passed), described))
     }
 
@@ -160,7 +172,10 @@ impl Gate {
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
-        self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()))?;
+        let appended =
+            self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
+        appended.inspect_err(count)?;
+        self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
     }
 
@@ -188,11 +203,16 @@ impl Gate {
 
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
+        self.metrics.ended(how);
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
         }
     }
+}
+
+fn count(_: &RecordingFailure) {
+    metrics::recording_failed();
 }
 
 /// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
@@ -235,6 +255,7 @@ impl Admission<'_, '_> {
         };
         let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
         self.decided = true;
+        self.gate.metrics.decided(decision.verdict());
         if decision.verdict() == Verdict::Allow {
             self.passing.pass(range);
             (sequence, Ruling::Passes)

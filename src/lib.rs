@@ -17,8 +17,9 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`database`] holds the index of what was recorded and the state, [`replay`] shows
-//! recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to try.
+//! the API, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
+//! [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! try.
 //!
 //! # Invariants
 //!
@@ -43,6 +44,7 @@ pub mod gate;
 pub mod identity;
 pub mod listener;
 pub mod mask;
+pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod protocol;

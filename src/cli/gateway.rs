@@ -1,40 +1,95 @@
-//! The running gateway on this machine, asked through its admin socket.
+//! The running gateway: on this machine through its admin socket, elsewhere through its API.
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::Args;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::http::{ANSWER_TIME, Client, MAX_ANSWER};
+use super::{ConfigFile, login};
+use crate::config;
 use crate::web::admin;
 
-/// A thousand mistakes are far below this.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// A reload reads files and nothing else.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// Which gateway to ask.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Ask the gateway at this address of its API, with the token of `portcullis login`, instead
+    /// of the one on this machine.
+    #[arg(long, value_name = "URL", env = "PORTCULLIS_SERVER")]
+    server: Option<String>,
+}
+
+impl Options {
+    /// Gets what stands at a path of the API.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let (status, body) = match &self.server {
+            Some(server) => {
+                let token = login::token_for(server)?;
+                let url = format!("{}{path}", server.trim_end_matches('/'));
+                Client::new()?.get(&url, Some(&token)).await?
+            }
+            None => {
+                let data_dir = config::data_dir(&self.config.path)?;
+                ask(&data_dir, Method::GET, path).await?
+            }
+        };
+        if status != StatusCode::OK {
+            bail!(refusal(status, &body));
+        }
+        serde_json::from_slice(&body).context("the gateway's answer is not understood")
+    }
+}
+
+/// What a problem document says, for a person.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(str::escape_debug);
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => "; log in with `portcullis login`",
+        _ => "",
+    };
+    match (text("title"), text("detail")) {
+        (Some(title), Some(detail)) => format!("{title}: {detail}{hint}"),
+        (Some(title), None) => format!("{title}{hint}"),
+        _ => format!("the gateway answered {status}{hint}"),
+    }
+}
 
 /// Posts to a path of the gateway that runs on this `data_dir`.
 pub(super) async fn post(data_dir: &Path, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask(data_dir, Method::POST, path).await
+}
+
+async fn ask(data_dir: &Path, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let socket = data_dir.join(admin::FILE_NAME);
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(e) => bail!(explained(&e, &socket)),
     };
-    tokio::time::timeout(ANSWER_TIME, exchange(stream, path))
+    tokio::time::timeout(ANSWER_TIME, exchange(stream, method, path))
         .await
         .context("the gateway did not answer in time")?
         .context("the gateway broke off")
 }
 
-async fn exchange(stream: UnixStream, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::post(path).header("host", "gateway").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header("host", "gateway");
+    let request = request.body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -6,8 +6,12 @@
 mod check;
 mod completions;
 mod gateway;
+mod http;
 mod issuer;
 mod logging;
+mod login;
+mod migrate;
+mod oauth;
 mod output;
 mod policy;
 mod quickstart;
@@ -15,6 +19,8 @@ mod recording;
 mod reload;
 mod replay;
 mod serve;
+mod session;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,8 +51,12 @@ enum Command {
     Check(check::Options),
     Policy(policy::Options),
     Reload(reload::Options),
+    Session(session::Options),
     Replay(replay::Options),
     Recording(recording::Options),
+    Migrate(migrate::Options),
+    Login(login::Options),
+    Token(token::Options),
     Issuer(issuer::Options),
     Completions(completions::Options),
 }
@@ -96,7 +106,11 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
         Command::Replay(options) => replay::run(&options),
-        Command::Recording(options) => recording::run(&options),
+        Command::Session(options) => session::run(options).await,
+        Command::Recording(options) => recording::run(&options).await,
+        Command::Migrate(options) => migrate::run(options).await,
+        Command::Login(options) => login::run(options).await,
+        Command::Token(options) => token::run(options).await,
         Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }

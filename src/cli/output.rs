@@ -2,7 +2,7 @@
 //!
 //! A reader that went away (`portcullis check | head`) is not a failure.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::config::Mistakes;
 
@@ -32,4 +32,32 @@ pub(super) fn complain(error: &anyhow::Error) {
 /// Whether a command ended because nobody reads what it prints.
 pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Prints rows: as a table on a terminal, else one line each with tabs between, for other
+/// programs. Control characters of foreign texts are escaped.
+pub(super) fn print_rows(columns: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+    let rows = rows.into_iter().map(|row| row.iter().map(|text| visible(text)).collect());
+    if !io::stdout().is_terminal() {
+        let lines: Vec<_> = rows.map(|row: Vec<String>| row.join("\t")).collect();
+        return if lines.is_empty() { Ok(()) } else { print(&lines.join("\n")) };
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(columns);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    for row in rows {
+        table.add_row(row);
+    }
+    print(&table.trim_fmt())
+}
+
+/// A text without what would move a terminal's cursor or hide itself.
+pub(super) fn visible(text: &str) -> String {
+    let unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .flat_map(|c| if unseen(c) { c.escape_debug().collect() } else { vec![c] })
+        .collect()
 }

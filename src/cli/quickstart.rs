@@ -80,8 +80,9 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
   {portcullis} session list --config {config}
   {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"
 
-The API is at http://{web}, the development issuer at {issuer}. Addresses and tokens for the agent, approver, auditor and
-admin are in {state}; the tokens last a day, and each start makes new ones.
+The API is at http://{web}, the development issuer at {issuer}.
+Addresses, and tokens for the agent, approver, auditor and admin, are in {state};
+tokens last a day, and each start makes new ones.
 Ctrl-C stops everything and keeps the data."#
     )
 }

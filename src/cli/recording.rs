@@ -1,11 +1,15 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
+use super::migrate::{self, Opened};
+use super::{ConfigFile, output};
+use crate::config;
+use crate::database::{Progress, Reindexed};
 use crate::recording::{self, Report, State};
 
 /// Prove what recordings are worth.
@@ -18,6 +22,21 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(Verify),
+    Reindex(Reindex),
+}
+
+/// Make the index of this machine's recordings anew.
+///
+/// Replaces every row of this gateway's sessions by what its recordings say; those of other
+/// gateways in the same database stay, and so does the audit log. Not while the gateway runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  portcullis recording reindex --config config/portcullis.toml")]
+struct Reindex {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prove that a recording is what was written.
@@ -39,8 +58,55 @@ struct Verify {
     json: bool,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let Command::Verify(options) = &options.command;
+pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
+    match &options.command {
+        Command::Verify(options) => prove(options),
+        Command::Reindex(options) => reindex(options).await,
+    }
+}
+
+async fn reindex(options: &Reindex) -> anyhow::Result<()> {
+    let config = config::load(&options.config.path)?;
+    let opened = migrate::open(&config).await?;
+    let done = reindexed(&opened, &config).await;
+    opened.close().await;
+    let done = done?;
+    if options.json {
+        return output::print_json(&done);
+    }
+    let Reindexed { recordings, commands, removed, damaged } = done;
+    for (session, problem) in damaged {
+        let problem = problem.escape_debug();
+        output::print(&format!(
+            "warning: {session} is indexed up to where it is damaged: {problem}"
+        ))?;
+    }
+    let text = format!("{recordings} recordings with {commands} commands are indexed");
+    let gone = format!("; {removed} sessions without a recording are gone");
+    Ok(output::print(&(text + if removed > 0 { &gone } else { "" }))?)
+}
+
+async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<Reindexed> {
+    opened.database.migrate().await?;
+    let terminal = io::stderr().is_terminal();
+    let mut told = None;
+    let progress = |far: Progress| {
+        let share = far.bytes.saturating_mul(100).checked_div(far.of_bytes).unwrap_or(100);
+        if terminal && told.replace(share) != Some(share) {
+            let Progress { recordings, of_recordings, .. } = far;
+            // Progress that cannot be shown is not needed.
+            let _gone = write!(io::stderr(), "\r{share} % ({recordings} of {of_recordings})\x1b[K");
+        }
+    };
+    let index_text = config.database.index_text;
+    let done = opened.database.reindex(&config.server.data_dir, index_text, progress).await;
+    if terminal {
+        let _gone = write!(io::stderr(), "\r\x1b[K");
+    }
+    Ok(done?)
+}
+
+fn prove(options: &Verify) -> anyhow::Result<()> {
     let path = options.path.display();
     let report = recording::verify(&options.path, options.ledger.as_deref())
         .with_context(|| format!("cannot verify {path}"))?;

@@ -10,14 +10,23 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use crate::recording::{Event, Kind, Reader, rfc3339};
+use super::ConfigFile;
+use crate::config;
+use crate::recording::{Event, Kind, Reader, recording_path, rfc3339};
 use crate::replay::{self, Pace, ReplayError};
 
 /// Show a recording in the terminal: commands, decisions, rows.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  portcullis replay 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b --speed 4\n  \
+                  portcullis replay /var/lib/portcullis/recordings/2026-11-20/SESSION.rec --step"
+)]
 pub(super) struct Options {
-    /// The recording's file, SESSION.rec.
-    path: PathBuf,
+    /// A session's id, of the gateway on this machine, or a recording's file, SESSION.rec.
+    #[arg(value_name = "ID | PATH")]
+    what: String,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Keep the recorded timing, N times as fast.
     #[arg(long, value_name = "N", value_parser = speed)]
     speed: Option<f64>,
@@ -36,8 +45,12 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let shown = options.path.display();
-    let reader = Reader::open(&options.path).with_context(|| format!("cannot replay {shown}"))?;
+    let path = match options.what.parse() {
+        Ok(session) => recording_path(&config::data_dir(&options.config.path)?, &session),
+        Err(_) => PathBuf::from(&options.what),
+    };
+    let shown = path.display();
+    let reader = Reader::open(&path).with_context(|| format!("cannot replay {shown}"))?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     if options.step && !(terminal && io::stdin().is_terminal()) {

@@ -29,6 +29,22 @@ pub fn recording_path(data_dir: &Path, session: &SessionId) -> PathBuf {
     data_dir.join(RECORDINGS).join(day_of(session)).join(Part::Recording.name(session))
 }
 
+/// The lock on a `data_dir`: no gateway runs on it while this is held.
+#[derive(Debug)]
+pub struct Locked(
+    #[expect(dead_code, reason = "it is held, and given back when this is dropped")] DataDir,
+);
+
+impl Locked {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// When somebody else holds it, or the directory cannot be used.
+    pub fn take(data_dir: &Path) -> anyhow::Result<Self> {
+        DataDir::open(data_dir).map(Self)
+    }
+}
+
 /// All recordings in a `data_dir` that need not be ours to write: id, path and size, by id.
 pub(super) fn list(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
     let mut found = Vec::new();

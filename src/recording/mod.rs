@@ -39,7 +39,7 @@ pub use event::{
     RecordedCommand, RecordedIdentity, RefusedCaller, Sequence, Told,
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
-pub use layout::recording_path;
+pub use layout::{Locked, recording_path};
 pub use reader::{End, Reader};
 pub use store::Store;
 pub use verify::{Report, State, Wrong, verify};

@@ -162,6 +162,11 @@ impl Store {
         blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()
     }
 
+    /// How many recordings have events that are not in a block yet.
+    pub fn waiting(&self) -> usize {
+        self.shared.unframed.lock().len()
+    }
+
     /// The sessions of which blocks were written since this was last asked. For whoever reads
     /// along; when nobody does, only so many are remembered.
     pub fn take_changed(&self) -> Changed {

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 
 use crate::support::client::{Client, Database, transcript};
-use crate::support::daemon::{PATIENCE, wait_until};
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::daemon::{PATIENCE, PORTCULLIS, wait_until};
+use crate::support::gateway::{Gateway, Setup, portcullis, told};
 use crate::support::postgres::{Options, PostgresServer};
 
 const WEB: &str =
@@ -300,4 +300,105 @@ fn the_description_says_what_the_api_does() {
             assert_eq!(names(&of_items["properties"]), names(item), "{at}");
         }
     }
+}
+
+fn command(gateway: &Gateway, arguments: &[&str]) -> String {
+    let configuration = gateway.configuration();
+    let config = ["--config", configuration.to_str().unwrap()];
+    let output = portcullis(&[arguments, &config].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", told(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn commands_list_show_and_replay_what_was_recorded() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    assert!(select(&gateway.client("orders"), "select 'a\u{1b}[31mb' as one"));
+    assert!(select(&gateway.client("orders"), "select 'two'"));
+    wait_for_sessions(&gateway, 2);
+    let list = command(&gateway, &["session", "list", "--json", "--contains", "as one"]);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    let id = list[0]["id"].as_str().unwrap();
+    let lines = command(&gateway, &["session", "list"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.contains(&format!("{id}\t")) && !lines.contains("SESSION"), "{lines}");
+    let shown = command(&gateway, &["session", "show", id]);
+    assert!(shown.contains("select 'a\\u{1b}[31mb' as one") && !shown.contains('\u{1b}'));
+    let shown: Value =
+        serde_json::from_str(&command(&gateway, &["session", "show", id, "--json"])).unwrap();
+    assert_eq!(
+        (&shown["session"]["id"], &shown["commands"][0]["status"]),
+        (&id.into(), &"SELECT 1".into())
+    );
+    assert!(command(&gateway, &["replay", id]).contains("as one"));
+
+    // From elsewhere, with a token for that server alone.
+    let url = format!("http://{}", gateway.web());
+    let away = |token: Option<&str>| {
+        let mut list = std::process::Command::new(PORTCULLIS);
+        list.args(["session", "list", "--json", "--server", &url]);
+        list.env("XDG_CONFIG_HOME", gateway.data_dir()).env_remove("PORTCULLIS_TOKEN");
+        list.envs(token.map(|token| ("PORTCULLIS_TOKEN", token)));
+        list.output().unwrap()
+    };
+    let list: Value =
+        serde_json::from_slice(&away(Some(&gateway.issuer().token("auditor"))).stdout).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    let refused = away(Some(&gateway.issuer().token("agent")));
+    assert!(!refused.status.success() && told(&refused).contains("right"), "{}", told(&refused));
+    assert!(told(&away(None)).contains("portcullis login --server"));
+    let wrong = portcullis(&[
+        "session",
+        "list",
+        "--limit=0",
+        "--config",
+        gateway.configuration().to_str().unwrap(),
+    ]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(told(&wrong).contains("limit: 1 to 1000"), "{}", told(&wrong));
+}
+
+#[test]
+fn a_reindex_needs_the_gateway_stopped_and_gives_the_same_rows() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    for n in 0..3 {
+        assert!(select(&gateway.client("orders"), &format!("select {n}; select 'x'")));
+    }
+    wait_for_sessions(&gateway, 3);
+    let before = command(&gateway, &["session", "list", "--json"]);
+    let configuration = gateway.configuration();
+    for what in [&["recording", "reindex"][..], &["migrate"]] {
+        let config = ["--config", configuration.to_str().unwrap()];
+        let refused = portcullis(&[what, &config].concat());
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(told(&refused).contains("gateway to be stopped"), "{}", told(&refused));
+    }
+    let mut gateway = gateway;
+    assert!(gateway.stop().success());
+    assert!(command(&gateway, &["migrate"]).contains("already"));
+    let done = command(&gateway, &["recording", "reindex", "--json"]);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!((&done["removed"], &done["damaged"]), (&0.into(), &serde_json::json!([])));
+    assert!(done["recordings"].as_u64().unwrap() >= 3, "{done}");
+    gateway.restart();
+    assert_eq!(command(&gateway, &["session", "list", "--json"]), before);
+}
+
+#[test]
+fn a_machine_gets_its_token_by_command() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    let secret = gateway.data_dir().join("secret");
+    std::fs::write(&secret, "agent-secret\n").unwrap();
+    let secret = secret.to_str().unwrap();
+    let token =
+        command(&gateway, &["token", "--client-id", "agent", "--client-secret-file", secret]);
+    let client = Client::new(gateway.address().port(), "orders", "agent", token.trim());
+    assert!(select(&client, "select 1"));
 }

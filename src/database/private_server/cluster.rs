@@ -140,6 +140,7 @@ impl Cluster {
                 .arg(format!("--username={SUPERUSER}"))
                 .arg("--pgdata")
                 .arg(&new)
+                .kill_on_drop(true)
                 .output()
                 .await
                 .map_err(PrivateServerError::io("cannot run", binaries.program("initdb")))?;

@@ -28,6 +28,7 @@ use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::gate::{Gate, recorded_identity};
 use crate::identity::{Identity, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::metrics;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::{Opened, RefusedCaller, Store, Told};
 use crate::secret::Secret;
@@ -177,6 +178,7 @@ async fn open(
         Err(error) => {
             let target = gate.grant().target().name.clone();
             tracing::warn!(%target, %error, "target not reached");
+            gate.metrics().not_connected();
             gate.close("target", error.to_string());
             return Err(Turned::Away(Refusal::Unreachable(target)));
         }
@@ -241,6 +243,7 @@ impl Caller<'_> {
             reason,
             "access denied"
         );
+        metrics::denied(Protocol::Postgres);
         self.context.store.refused(&refused);
         Turned::Away(Refusal::AccessDenied)
     }

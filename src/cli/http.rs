@@ -1,0 +1,138 @@
+//! Requests of commands to servers elsewhere: over TLS with the system's roots, or plain to this
+//! machine alone. `SSL_CERT_FILE` names other roots.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+use crate::secret::Secret;
+
+/// A page of a thousand long commands is below this.
+pub(super) const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// A reload reads files, a question has ten seconds in the database.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// An HTTP client.
+pub(super) struct Client(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Client {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        Ok(Self(legacy::Client::builder(TokioExecutor::new()).build(connector.build())))
+    }
+
+    pub(super) async fn get(
+        &self,
+        url: &str,
+        token: Option<&Secret>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let mut request = Request::get(address(url)?);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        self.send(request.body(Full::default())?, url).await
+    }
+
+    /// Posts a form, with HTTP Basic authentication (RFC 6749 section 2.3.1) where there is a
+    /// user and a password.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        fields: &[(&str, &str)],
+        login: Option<(&str, &Secret)>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let form: Vec<_> =
+            fields.iter().map(|(k, v)| format!("{}={}", encoded(k), encoded(v))).collect();
+        let mut request = Request::post(address(url)?)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json");
+        if let Some((user, password)) = login {
+            let both = format!("{}:{}", encoded(user), encoded(password.expose()));
+            request =
+                request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(both)));
+        }
+        self.send(request.body(form.join("&").into())?, url).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        url: &str,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answer = async {
+            let response = self.0.request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
+        };
+        tokio::time::timeout(ANSWER_TIME, answer)
+            .await
+            .with_context(|| format!("{url} did not answer in time"))?
+            .with_context(|| format!("{url} cannot be asked"))
+    }
+}
+
+/// An address that a token may be sent to.
+fn address(url: &str) -> anyhow::Result<Uri> {
+    let uri: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let here = host == "localhost"
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") if !host.is_empty() => Ok(uri),
+        Some("http") if here => Ok(uri),
+        _ => bail!("{url:?} is neither https:// nor http:// to this machine"),
+    }
+}
+
+/// Percent-encoding for a form or a query: all but letters, digits and a few marks.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_go_over_tls_or_stay_on_this_machine() {
+        for good in ["https://gateway.example.com", "http://127.0.0.1:8443/", "http://[::1]:1"] {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        for bad in ["", "gateway", "http://gateway.example.com", "http://127.0.0.1.example.com"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_would_mean_something_in_a_query_is_encoded() {
+        assert_eq!(encoded("a b&c=ä/'?"), "a%20b%26c%3D%C3%A4%2F%27%3F");
+    }
+}
