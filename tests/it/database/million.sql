@@ -23,7 +23,7 @@ select v7(t, n), 'gateway', 'postgres', 'target-' || n % 20, 'db', '127.0.0.1:1'
     :a_session, :a_session - 3, 1, (n % 3 = 0)::int, 0, 0, 100, 1000, 1000, 0
 from (
     select n, '2026-01-01 00:00+00'::timestamptz + n * interval '89 days' / :sessions t,
-        floor(200 * power(random(), 2))::int u
+        case n when :sessions / 2 then 199 else floor(200 * power(random(), 2))::int end u
     from generate_series(1, :sessions) n
 ) s;
 
@@ -42,7 +42,7 @@ select s.id, i * 4, s.opened_at + i * interval '3 s' + random() * interval '1 s'
         when 4 then 'begin'
         when 5 then 'commit'
         else 'delete from carts where token = ''tok_' || md5(random()::text) || ''''
-    end || case when random() < 0.0001 then ' /* needle */' else '' end,
+    end || case when i = 50 and s.run = 'run-7' then ' /* needle */' else '' end,
     false, '{}', '[{"action": "sql.select", "object": "table:public.customers"}]',
     case when random() < 0.02 then 'block' when random() < 0.01 then 'approve' else 'allow' end,
     '{}', null, null, '{}', 'SELECT 1', 1, null, null, (random() * 10000)::int
