@@ -11,8 +11,7 @@ use crate::support::daemon::{PATIENCE, PORTCULLIS, wait_until};
 use crate::support::gateway::{Gateway, Setup, portcullis, told};
 use crate::support::postgres::{Options, PostgresServer};
 
-const WEB: &str =
-    "web = \"127.0.0.1:0\"\n[web]\nauditors = [\"security\"]\nadmins = [\"platform\"]";
+const WEB: &str = "web = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[web]\nauditors = [\"security\"]\nadmins = [\"platform\"]";
 
 /// What came back: status, content type, JSON (or null).
 pub type Answer = (u16, String, Value);
@@ -401,4 +400,83 @@ fn a_machine_gets_its_token_by_command() {
         command(&gateway, &["token", "--client-id", "agent", "--client-secret-file", secret]);
     let client = Client::new(gateway.address().port(), "orders", "agent", token.trim());
     assert!(select(&client, "select 1"));
+}
+
+#[test]
+fn a_person_logs_in_once_and_the_token_is_kept_from_others() {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::fs::PermissionsExt as _;
+    let gateway = Gateway::start(&Setup { listen: WEB.to_owned(), ..Setup::for_targets([]) });
+    let url = format!("http://{}", gateway.web());
+    let home = tempfile::TempDir::new().unwrap();
+    let away = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(PORTCULLIS);
+        command.args(arguments).args(["--server", &url]).env("XDG_CONFIG_HOME", home.path());
+        command.env_remove("PORTCULLIS_TOKEN");
+        command
+    };
+    let issuer = gateway.issuer().url();
+    let mut login = away(&["login", "--issuer-url", &issuer, "--client-id", "portcullis"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(login.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let code = line.rsplit(' ').next().unwrap();
+    gateway.issuer().approve(code, "audrey");
+    assert!(login.wait().unwrap().success());
+    let kept = home.path().join("portcullis/logins.json");
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    // The database may not have its tables yet.
+    wait_for_sessions(&gateway, 0);
+    let list = away(&["session", "list", "--json"]).output().unwrap();
+    assert_eq!(told(&list).trim(), "[]");
+    let audit = found(&gateway, "/api/v1/audit?user=audrey");
+    assert_eq!(audit.len(), 1, "{audit:?}");
+}
+
+#[test]
+fn figures_say_what_sessions_did() {
+    let database = Database::fresh();
+    let mut down = database.target("down");
+    down.port = 1;
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        ..Setup::for_targets([database.target("orders"), down])
+    });
+    assert!(select(&gateway.client("orders"), "select repeat('x', 10000)"));
+    assert!(!select(&gateway.client("down"), "select 1"));
+    assert!(!select(&gateway.client("nowhere"), "select 1"));
+    let address = gateway.daemon().address_of("metrics");
+    let page = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    };
+    let orders = "protocol=\"postgres\",target=\"orders\"";
+    wait_until("the session's end", || {
+        page().contains(&format!("portcullis_sessions_open{{{orders}}} 0"))
+    });
+    wait_until("the index", || page().contains("portcullis_index_up 1"));
+    let page = page();
+    let value = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{page}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(value(&format!("portcullis_sessions_opened_total{{{orders}}}")), 1.0);
+    assert_eq!(value(&format!("portcullis_sessions_ended_total{{{orders},how=\"client\"}}")), 1.0);
+    assert_eq!(value(&format!("portcullis_commands_total{{{orders},verdict=\"allow\"}}")), 1.0);
+    assert!(value(&format!("portcullis_bytes_total{{{orders},direction=\"down\"}}")) > 10_000.0);
+    let down = "protocol=\"postgres\",target=\"down\"";
+    assert_eq!(value(&format!("portcullis_upstream_connect_errors_total{{{down}}}")), 1.0);
+    assert_eq!(value("portcullis_access_denied_total{protocol=\"postgres\"}"), 1.0);
+    assert_eq!(value("portcullis_recording_failures_total"), 0.0);
+    let latency = "portcullis_added_latency_seconds";
+    let count = value(&format!("{latency}_count{{{orders}}}"));
+    assert!(count > 0.0);
+    assert_eq!(value(&format!("{latency}_bucket{{{orders},le=\"+Inf\"}}")), count);
 }

@@ -14,9 +14,11 @@ mod cluster;
 mod user;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use rustix::process::Pid;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
@@ -32,6 +34,8 @@ use user::Users;
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How often a server that is starting is asked whether it is there.
 const START_POLL: Duration = Duration::from_millis(50);
+/// How long a gateway that stops waits for its server's start, to stop it again.
+const LAST_START: Duration = Duration::from_secs(15);
 /// How long a server that ends at once is started again, and how often.
 const RELAUNCH_PATIENCE: Duration = Duration::from_secs(10);
 const RELAUNCH_PAUSE: Duration = Duration::from_millis(500);
@@ -222,10 +226,18 @@ impl PrivateServer {
     pub async fn keep(data_dir: PathBuf, cancel: CancellationToken) {
         let mut pause = RESTART_PAUSE.0;
         loop {
-            match cancel.run_until_cancelled(Self::start(&data_dir)).await {
-                None => return,
-                Some(Ok(server)) => return server.run(cancel).await,
-                Some(Err(error)) => {
+            let starting = pin!(Self::start(&data_dir));
+            let started = match select(starting, pin!(cancel.cancelled())).await {
+                Either::Left((started, _)) => started,
+                // A server that is half started would be left running.
+                Either::Right(((), starting)) => match timeout(LAST_START, starting).await {
+                    Ok(started) => started,
+                    Err(_) => return,
+                },
+            };
+            match started {
+                Ok(server) => return server.run(cancel).await,
+                Err(error) => {
                     tracing::error!(%error, "the private PostgreSQL server does not start");
                 }
             }

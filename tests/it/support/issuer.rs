@@ -13,6 +13,15 @@ use super::daemon::{Daemon, PATIENCE};
 /// Its clients: one that the gateway of a test lets in, one that it does not.
 const CLIENTS: &str = r#"
 audiences = ["portcullis", "elsewhere"]
+device_interval_seconds = 0
+
+[[client]]
+id = "portcullis"
+grants = ["device_code"]
+
+[[user]]
+name = "audrey"
+groups = ["security"]
 
 [[client]]
 id = "agent"
@@ -69,12 +78,16 @@ impl Issuer {
         self.token_for(client, "portcullis")
     }
 
-    /// A token for one of its clients and an audience.
-    pub fn token_for(&self, client: &str, audience: &str) -> String {
-        let login = STANDARD.encode(format!("{client}:{client}-secret"));
-        let body = format!("grant_type=client_credentials&audience={audience}");
+    /// Approves a device code as one of its users.
+    pub fn approve(&self, user_code: &str, user: &str) {
+        let form = format!("user_code={user_code}&decision=approve&user={user}");
+        let answer = self.post("/device", "", &form);
+        assert!(answer.contains("approved"), "{answer}");
+    }
+
+    fn post(&self, path: &str, headers: &str, body: &str) -> String {
         let request = format!(
-            "POST /token HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Basic {login}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
             self.address,
             body.len()
@@ -84,6 +97,14 @@ impl Issuer {
         socket.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// A token for one of its clients and an audience.
+    pub fn token_for(&self, client: &str, audience: &str) -> String {
+        let login = STANDARD.encode(format!("{client}:{client}-secret"));
+        let body = format!("grant_type=client_credentials&audience={audience}");
+        let answer = self.post("/token", &format!("Authorization: Basic {login}\r\n"), &body);
         let json = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
         let json: serde_json::Value = serde_json::from_str(json)
             .unwrap_or_else(|error| panic!("{error} in {answer}\n{}", self.daemon.log()));
