@@ -1,11 +1,15 @@
 """psycopg 3 in pipeline mode: many messages before the first answer, errors in the middle."""
 
+import logging
+
 import psycopg
 from psycopg import pq
 
 from transcript import digest, section, show, show_error
 
 SCHEMA = "clients_psycopg_pipeline"
+# What psycopg warns of depends on how much of the answers is there already.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 
 def main() -> None:

@@ -117,6 +117,8 @@ fn a_result_that_fills_the_disk_ends_its_session_alone() {
         data_dir: Some(disk.path().join("data")),
         ..Setup::for_targets([database.target("orders")])
     });
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![b'x'; 2 << 20]).unwrap();
     let mut psql = gateway.client("orders").psql();
     // Hashes hardly compress.
     let filling = "select md5(g::text) || md5((-g)::text) from generate_series(1, 10000000) g";
@@ -127,12 +129,13 @@ fn a_result_that_fills_the_disk_ends_its_session_alone() {
     assert!(complaint.contains("record"), "the client is told why: {complaint}");
     assert!(gateway.daemon().is_alive());
 
-    // Its recording stands and takes the space; once it is away, service resumes.
-    for recording in gateway.recordings() {
-        fs::remove_file(recording).unwrap();
-    }
-    let mut psql = gateway.client("orders").psql();
-    psql.args(["-c", "select 'after'"]);
-    assert_eq!(transcript(psql), (true, "after\n".to_owned()));
+    fs::remove_file(ballast).unwrap();
+    let client = gateway.client("orders");
+    wait_until("service to resume", || {
+        let mut psql = client.psql();
+        psql.args(["-c", "select 'after'"]);
+        transcript(psql) == (true, "after\n".to_owned())
+    });
     assert!(gateway.stop().success());
+    gateway.verify_all();
 }
