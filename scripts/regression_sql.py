@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -70,7 +71,8 @@ class Server(contextlib.ExitStack):
             list(map(str, command)), cwd=self.directory, stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, **self.as_user)
         self.callback(process.wait)
-        self.callback(process.terminate)
+        # A fast shutdown: it does not wait for sessions.
+        self.callback(process.send_signal, signal.SIGINT)
         self.run(program("pg_isready"), "-h", "127.0.0.1", "-p", self.port, "-t", "30", retry=60)
         self.log = data / "log" / "regress.json"
         return self

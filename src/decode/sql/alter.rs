@@ -31,6 +31,9 @@ statements! {
     AlterDatabaseRefreshCollStmt: ALTER "database" dbname;
     AlterEnumStmt: ALTER "type" type_name;
     AlterExtensionStmt: ALTER "extension" extname;
+    AlterForeignServerStmt: ALTER "server" servername;
+    AlterRoleStmt: ALTER "role" role;
+    AlterUserMappingStmt: ALTER "user-mapping" servername;
     AlterFdwStmt: ALTER "foreign-data-wrapper" fdwname;
     AlterEventTrigStmt: ALTER "event-trigger" trigname;
     AlterPublicationStmt: ALTER "publication" pubname;
@@ -47,24 +50,12 @@ statements! {
     DropSubscriptionStmt: DROP "subscription" subname;
 }
 
-/// Statements whose literals may be passwords and connection strings.
-macro_rules! secret_statements {
-    ($($statement:ident: $kind:literal $field:ident;)*) => {
-        $(impl Walk for pg::$statement {
-            fn walk(&self, walker: &mut Walker) {
-                walker.effect(actions::ALTER, object($kind, &self.$field));
-                walker.holds_secret();
-                self.fields(walker);
-            }
-        })*
-    };
-}
-
-secret_statements! {
-    AlterRoleStmt: "role" role;
-    AlterForeignServerStmt: "server" servername;
-    AlterUserMappingStmt: "user-mapping" servername;
-    AlterSubscriptionStmt: "subscription" subname;
+impl Walk for pg::AlterSubscriptionStmt {
+    fn walk(&self, walker: &mut Walker) {
+        walker.effect(actions::ALTER, object("subscription", &self.subname));
+        walker.holds_secret();
+        self.fields(walker);
+    }
 }
 
 impl Walk for pg::AlterTypeStmt {

@@ -31,6 +31,8 @@ creates! {
     CreateSchemaStmt: "schema" schemaname;
     CreateExtensionStmt: "extension" extname;
     CreateForeignServerStmt: "server" servername;
+    CreateRoleStmt: "role" role;
+    CreateUserMappingStmt: "user-mapping" servername;
     CreatePublicationStmt: "publication" pubname;
     CreatedbStmt: "database" dbname;
     CreateTableSpaceStmt: "tablespace" tablespacename;
@@ -130,22 +132,6 @@ impl Walk for pg::CreateOpClassItem {
         if self.itemtype == 2 {
             walker.effect(actions::FUNCTION, object("function", &self.name));
         }
-        self.fields(walker);
-    }
-}
-
-impl Walk for pg::CreateRoleStmt {
-    fn walk(&self, walker: &mut Walker) {
-        walker.effect(actions::CREATE, object("role", &self.role));
-        walker.holds_secret();
-        self.fields(walker);
-    }
-}
-
-impl Walk for pg::CreateUserMappingStmt {
-    fn walk(&self, walker: &mut Walker) {
-        walker.effect(actions::CREATE, object("user-mapping", &self.servername));
-        walker.holds_secret();
         self.fields(walker);
     }
 }

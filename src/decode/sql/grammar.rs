@@ -19,9 +19,10 @@ const LONGEST: usize = 16 << 20;
 /// Tokens in a text, most: room for 65,535 parameters with their commas. The tree takes about
 /// 1 KiB and 5 µs a token.
 const MOST_TOKENS: usize = 150_000;
-/// Tokens from which on texts are parsed one after the other, so that memory for trees is needed
-/// once and not for each session.
+/// Tokens and bytes from which on texts are parsed one after the other, so that memory for their
+/// trees is needed once and not for each session.
 const MANY_TOKENS: usize = 10_000;
+const LONG: usize = 1 << 20;
 /// What the grammar's scanner looks at more than once, at about 7 ns each.
 const MOST_WORK: u64 = 16 << 20;
 /// `SET (a, b) = (SELECT …)` puts a copy of the query into the tree for each column: tokens that
@@ -63,7 +64,7 @@ const fn holds(text: Option<&str>, wanted: &[u8]) -> bool {
 pub(super) fn parse(sql: &str, settings: LexerSettings) -> Result<Vec<RawStmt>, Unparsed> {
     static ONE_LARGE: Mutex<()> = Mutex::new(());
     let tokens = within_bounds(sql, settings)?;
-    let _alone = (tokens > MANY_TOKENS).then(|| ONE_LARGE.lock());
+    let _alone = (tokens > MANY_TOKENS || sql.len() > LONG).then(|| ONE_LARGE.lock());
     let mut options = ParserOptions::DISABLE_ESCAPE_STRING_WARNING;
     if !settings.standard_conforming_strings {
         options |= ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS;

@@ -19,6 +19,10 @@ pub(super) fn setting(name: Option<&str>) -> Object {
 pub(super) fn sets(walker: &mut Walker, name: Option<&str>, value: Option<&str>) {
     walker.effect(actions::SET, Some(setting(name)));
     let lower = name.map(str::to_ascii_lowercase);
+    if lower.as_ref().is_none_or(|name| name.contains('.')) {
+        // Settings of applications' own carry tokens.
+        walker.holds_secret();
+    }
     if matches!(lower.as_deref(), None | Some("role" | "session_authorization")) {
         let role = name.and(value).map(str::to_owned);
         walker.effect(actions::SET_ROLE, Some(Object::new("role", [role])));
@@ -205,6 +209,17 @@ impl Walk for pg::DoStmt {
             option_text(&self.args, "language").unwrap_or("plpgsql").to_ascii_lowercase();
         walker.effect(actions::DO, Some(Object::new("language", [Some(language)])));
         may_hold_password(option_text(&self.args, "as"), walker);
+    }
+}
+
+/// An option that is a password by its name, wherever options stand.
+impl Walk for pg::DefElem {
+    fn walk(&self, walker: &mut Walker) {
+        let name = self.defname.to_ascii_lowercase();
+        if ["pass", "secret", "token", "key"].iter().any(|word| name.contains(word)) {
+            walker.holds_secret();
+        }
+        self.fields(walker);
     }
 }
 

@@ -148,7 +148,6 @@ nodes! {
         CteSearchClause as CtesearchClause {
             search_col_list, search_breadth_first, search_seq_column, location
         }
-        DefElem { defnamespace, defname, arg, defaction, location, arg_location }
         FunctionParameter { name, arg_type, mode, defexpr, location }
         GroupingFunc { xpr, args, refs, agglevelsup, location }
         GroupingSet { kind, content, location }
@@ -334,6 +333,7 @@ nodes! {
         CurrentOfExpr { xpr, cvarno, cursor_name, cursor_param }
         DeallocateStmt { name, isall, location }
         DeclareCursorStmt { portalname, options, query }
+        DefElem { defnamespace, defname, arg, defaction, location, arg_location }
         DefineStmt { kind, oldstyle, defnames, args, definition, if_not_exists, replace }
         DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause }
         DiscardStmt { target }

@@ -126,6 +126,12 @@ fn secrets_are_withheld_whatever_the_rules_say() {
             "CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'p')",
             "CREATE USER MAPPING FOR u SERVER s OPTIONS (password ?)",
         ),
+        ("SET myapp.jwt = 'x'; SET work_mem = '1'", "SET myapp.jwt = ?; SET work_mem = '1'"),
+        ("SELECT set_config(x, 'y', true) FROM t", "SELECT set_config(x, ?, true) FROM t"),
+        (
+            "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host 'h', api_key 'k')",
+            "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (host ?, api_key ?)",
+        ),
         ("SELECT dblink_connect('password=p')", "SELECT dblink_connect(?)"),
         ("SELECT crypt('p', gen_salt('bf'))", "SELECT crypt(?, gen_salt(?))"),
         ("COPY t FROM PROGRAM 'curl -u a:p x'", "COPY t FROM PROGRAM ?"),
