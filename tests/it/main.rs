@@ -27,5 +27,6 @@ mod quickstart;
 mod recording;
 mod rust_client;
 mod session;
+mod sql_effects;
 mod support;
 mod upstream;

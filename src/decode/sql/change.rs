@@ -188,7 +188,8 @@ impl Walk for pg::MergeStmt {
         let Some(relation) = relation else { return walker.does_not_understand() };
         walker.with_common_tables(|walker| {
             with_clause.walk(walker);
-            let target = walker.written(table(relation));
+            // Joined, its rows are read whatever comes of them.
+            let target = walker.read(table(relation));
             let mut relations = vec![named(relation, vec![target])];
             let source = source_relation.as_deref();
             relations

@@ -32,32 +32,30 @@ const MOST_COPIED: usize = 300_000;
 /// Without DEBUG `libpg_query` puts a pipe in place of the process's standard error during each
 /// parse, and two threads that do so at once lose standard error for good.
 const _: () = assert!(
-    holds(option_env!("CFLAGS"), b"-DDEBUG"),
+    matches!(option_env!("CFLAGS"), Some(flags) if holds(flags.as_bytes(), b"-DDEBUG")),
     "libpg_query must be compiled with CFLAGS=-DDEBUG, as .cargo/config.toml sets it"
 );
 
-const fn holds(text: Option<&str>, wanted: &[u8]) -> bool {
-    let Some(text) = text else { return false };
-    let mut rest = text.as_bytes();
-    while let [_, after @ ..] = rest {
-        let mut at = 0;
-        while at < wanted.len() && at < rest.len() {
-            let (Some((_, have)), Some((_, want))) =
-                (rest.split_at_checked(at), wanted.split_at_checked(at))
-            else {
-                return false;
-            };
-            match (have, want) {
-                ([have, ..], [want, ..]) if *have == *want => at += 1,
-                _ => break,
-            }
+const fn holds(mut text: &[u8], wanted: &[u8]) -> bool {
+    loop {
+        match text {
+            _ if begins(text, wanted) => return true,
+            [_, rest @ ..] => text = rest,
+            [] => return false,
         }
-        if at == wanted.len() {
-            return true;
-        }
-        rest = after;
     }
-    false
+}
+
+const fn begins(mut text: &[u8], mut wanted: &[u8]) -> bool {
+    loop {
+        match (text, wanted) {
+            (_, []) => return true,
+            ([have, text_rest @ ..], [want, wanted_rest @ ..]) if *have == *want => {
+                (text, wanted) = (text_rest, wanted_rest);
+            }
+            _ => return false,
+        }
+    }
 }
 
 /// The statements of a text as raw trees.

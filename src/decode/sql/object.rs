@@ -45,6 +45,12 @@ impl Named for String {
     }
 }
 
+impl Named for &str {
+    fn parts(&self) -> Vec<Option<String>> {
+        vec![Some((*self).to_owned())]
+    }
+}
+
 impl Named for pg::RangeVar {
     fn parts(&self) -> Vec<Option<String>> {
         let schema = (!self.schemaname.is_empty()).then(|| self.schemaname.clone());

@@ -5,7 +5,7 @@ use pg_query::protobuf as pg;
 
 use super::actions;
 use super::functions::{self, Known};
-use super::object::{Named, object, table};
+use super::object::{object, table};
 use super::session;
 use super::tree::{Fields, Walk};
 use super::walker::{Relation, TableId, Walker, constant, names};
@@ -218,69 +218,59 @@ impl Walk for pg::FuncCall {
         if let [schema @ .., name] = names(&self.funcname).as_slice()
             && let Some(known) = functions::known(schema.last().copied(), name)
         {
-            self.does(known, function, walker);
+            does(known, self, function, walker);
         }
         self.fields(walker);
     }
 }
 
-trait Does {
-    fn does(&self, known: Known, function: Option<Object>, walker: &mut Walker);
-}
-
-impl Does for pg::FuncCall {
-    fn does(&self, known: Known, function: Option<Object>, walker: &mut Walker) {
-        let argument = |at: usize| constant(self.args.get(at));
-        match known {
-            Known::Does(action) => {
-                walker.effect(action, function);
-            }
-            Known::RunsElsewhere => {
-                walker.effect(actions::REMOTE, function.clone());
-                walker.effect(actions::DYNAMIC, function);
-                walker.holds_secret();
-            }
-            Known::SetsSetting => session::sets(walker, argument(0), argument(1)),
-            Known::ShowsSetting => {
-                walker.effect(actions::SHOW, Some(session::setting(argument(0))));
-            }
-            Known::Notifies => {
-                let channel = Object::new("channel", [argument(0).map(str::to_owned)]);
-                walker.effect(actions::NOTIFY, Some(channel));
-            }
-            Known::MovesSequence => {
-                walker.effect(actions::SEQUENCE, Some(written(argument(0))));
-            }
-            Known::TakesSecret => walker.holds_secret(),
+/// What a call of a known function does beside calling it.
+fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mut Walker) {
+    let argument = |at: usize| constant(call.args.get(at));
+    match known {
+        Known::Does(action) => {
+            walker.effect(action, function);
         }
+        Known::RunsElsewhere => {
+            walker.effect(actions::REMOTE, function.clone());
+            walker.effect(actions::DYNAMIC, function);
+            walker.holds_secret();
+        }
+        Known::SetsSetting => session::sets(walker, argument(0), argument(1)),
+        Known::ShowsSetting => {
+            walker.effect(actions::SHOW, Some(session::setting(argument(0))));
+        }
+        Known::Notifies => {
+            let channel = Object::new("channel", [argument(0).map(str::to_owned)]);
+            walker.effect(actions::NOTIFY, Some(channel));
+        }
+        Known::MovesSequence => {
+            walker.effect(actions::SEQUENCE, Some(written(argument(0))));
+        }
+        Known::TakesSecret => walker.holds_secret(),
     }
 }
 
-/// The table that a string names, by the rules of `regclass`.
+/// The table that a string names by the rules of `regclass`: digits are a number that only the
+/// server knows.
 fn written(text: Option<&str>) -> Object {
-    let parts = text.map(|text| qualified(text).into_iter().map(Some).collect());
-    Object::new("table", parts.unwrap_or_else(|| vec![None::<String>]))
+    let named = text.filter(|text| !text.bytes().all(|b| b.is_ascii_digit()));
+    Object::new("table", named.map_or_else(|| vec![None], qualified))
 }
 
 /// The parts of a qualified name: unquoted ones in lower case, quoted ones as they are.
-fn qualified(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut quoted = false;
-    for c in text.trim_ascii().chars() {
-        let Some(part) = parts.last_mut() else { break };
+fn qualified(text: &str) -> Vec<Option<String>> {
+    let (mut parts, mut part) = (Vec::new(), String::new());
+    let (mut quoted, mut chars) = (false, text.trim_ascii().chars().peekable());
+    while let Some(c) = chars.next() {
         match c {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => part.push('"'),
             '"' => quoted = !quoted,
-            '.' if !quoted => parts.push(String::new()),
+            '.' if !quoted => parts.push(Some(std::mem::take(&mut part))),
             c if quoted => part.push(c),
             c => part.push(c.to_ascii_lowercase()),
         }
     }
+    parts.push(Some(part));
     parts
-}
-
-/// What a reference in a role's place names.
-impl Named for &str {
-    fn parts(&self) -> Vec<Option<String>> {
-        vec![Some((*self).to_owned())]
-    }
 }

@@ -88,7 +88,12 @@ fn nesting_and_repetition_of_any_length_get_an_answer() {
 
 #[test]
 fn what_is_nested_a_little_is_understood() {
-    for (times, shape) in [(12, ("(SELECT ", "1", ")")), (1_000, ("(", "1", ")")), (30, ("f(", "1", ")")), (40, ("", "1", "||a"))] {
+    for (times, shape) in [
+        (12, ("(SELECT ", "1", ")")),
+        (1_000, ("(", "1", ")")),
+        (30, ("f(", "1", ")")),
+        (40, ("", "1", "||a")),
+    ] {
         let (before, middle, after) = shape;
         let sql = format!("SELECT {}{middle}{}", before.repeat(times), after.repeat(times));
         assert!(soon(sql.clone()).is_ok(), "{sql}");

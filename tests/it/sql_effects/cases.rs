@@ -13,9 +13,25 @@ const CASES: &str = include_str!("../../cases/pg_cases.tsv");
 
 /// Rows about the protocol, not about what one text does.
 const OTHER_CLASSES: &[&str] = &[
-    "async", "cancel", "extended", "extended-approval", "fidelity", "framing", "identity",
-    "lifecycle", "mask-scope", "mask-type", "overflow", "record", "regex-dos", "replication",
-    "scs", "startup", "tls-injection", "encoding", "parser-dos",
+    "async",
+    "cancel",
+    "extended",
+    "extended-approval",
+    "fidelity",
+    "framing",
+    "identity",
+    "lifecycle",
+    "mask-scope",
+    "mask-type",
+    "overflow",
+    "record",
+    "regex-dos",
+    "replication",
+    "scs",
+    "startup",
+    "tls-injection",
+    "encoding",
+    "parser-dos",
 ];
 
 /// Tables, views and columns that the policy protects from eyes.
@@ -62,8 +78,16 @@ fn meets(rule: &str, effect: &Effect) -> bool {
         }
         "deny-table" => could_be_any(effect, DENIED),
         "deny-func" => [
-            "alter-system", "copy-file", "copy-program", "dynamic", "file", "inspect", "load",
-            "remote", "server", "sleep",
+            "alter-system",
+            "copy-file",
+            "copy-program",
+            "dynamic",
+            "file",
+            "inspect",
+            "load",
+            "remote",
+            "server",
+            "sleep",
         ]
         .contains(&action),
         "deny-session" => {
@@ -76,7 +100,8 @@ fn meets(rule: &str, effect: &Effect) -> bool {
         }
         "ddl" => ["create", "alter", "drop", "comment", "security-label"].contains(&action),
         "grant" => {
-            ["grant", "revoke"].contains(&action) || on("role") && ["create", "alter"].contains(&action)
+            ["grant", "revoke"].contains(&action)
+                || on("role") && ["create", "alter"].contains(&action)
         }
         "dynamic" => ["do", "call"].contains(&action) || action == "create" && on("function"),
         "lock" => action == "lock",
@@ -138,8 +163,19 @@ fn every_hostile_statement_has_an_effect_that_its_rule_meets() {
         };
         let found: Vec<String> = effects.iter().map(super::line).collect();
         let rules = required(id, expected);
-        let all = ["deny-drop", "deny-truncate", "no-where", "deny-table", "deny-func",
-            "deny-session", "ddl", "grant", "dynamic", "mask", "unparsed"];
+        let all = [
+            "deny-drop",
+            "deny-truncate",
+            "no-where",
+            "deny-table",
+            "deny-func",
+            "deny-session",
+            "ddl",
+            "grant",
+            "dynamic",
+            "mask",
+            "unparsed",
+        ];
         let met = |rule: &&str| effects.iter().any(|effect| meets(rule, effect));
         let right = match rules {
             [] => !all.iter().any(|rule| met(rule)),
@@ -157,11 +193,19 @@ fn every_hostile_statement_has_an_effect_that_its_rule_meets() {
 }
 
 fn has_protocol_notation(sql: &str) -> bool {
-    sql.starts_with("startup ") || sql.starts_with("F (") || sql.contains(" | Q:")
-        || sql.starts_with("Q:") || sql.starts_with("one segment") || sql.starts_with("cell of")
-        || sql.starts_with("column value") || sql.starts_with("session A")
-        || sql.starts_with("COPY customers TO STDOUT while") || sql.starts_with("LISTEN ch in A")
-        || sql.starts_with("10,000") || sql.starts_with("every byte") || sql.starts_with("token expires")
+    sql.starts_with("startup ")
+        || sql.starts_with("F (")
+        || sql.contains(" | Q:")
+        || sql.starts_with("Q:")
+        || sql.starts_with("one segment")
+        || sql.starts_with("cell of")
+        || sql.starts_with("column value")
+        || sql.starts_with("session A")
+        || sql.starts_with("COPY customers TO STDOUT while")
+        || sql.starts_with("LISTEN ch in A")
+        || sql.starts_with("10,000")
+        || sql.starts_with("every byte")
+        || sql.starts_with("token expires")
 }
 
 /// Undoes the file's backslash escapes.

@@ -34,7 +34,8 @@ fn check(sql: &str, settings: LexerSettings) {
     let found = analyze(sql, settings);
     for withhold in [Withhold::Secrets, Withhold::Literals] {
         let shown = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
-        let again = view(&shown, settings, Err(portcullis::decode::sql::Unparsed::Syntax), withhold);
+        let again =
+            view(&shown, settings, Err(portcullis::decode::sql::Unparsed::Syntax), withhold);
         if withhold == Withhold::Literals {
             // Nothing is left to withhold but our own marks.
             assert!(!again.contains('\'') || again.contains('"'), "{sql:?} {shown:?} {again:?}");

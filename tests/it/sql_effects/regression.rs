@@ -9,15 +9,48 @@ use serde_json::Value;
 
 /// Effects by which a statement is seen to write by itself.
 const WRITES: &[&str] = &[
-    "sql.alter", "sql.alter-system", "sql.analyze", "sql.checkpoint", "sql.cluster", "sql.comment",
-    "sql.copy-from", "sql.create", "sql.delete", "sql.drop", "sql.grant", "sql.import",
-    "sql.insert", "sql.large-object", "sql.load", "sql.lock", "sql.notify", "sql.listen",
-    "sql.refresh", "sql.reindex", "sql.revoke", "sql.security-label", "sql.sequence", "sql.server",
-    "sql.truncate", "sql.two-phase", "sql.unlisten", "sql.update", "sql.vacuum", "sql.file",
+    "sql.alter",
+    "sql.alter-system",
+    "sql.analyze",
+    "sql.checkpoint",
+    "sql.cluster",
+    "sql.comment",
+    "sql.copy-from",
+    "sql.create",
+    "sql.delete",
+    "sql.drop",
+    "sql.grant",
+    "sql.import",
+    "sql.insert",
+    "sql.large-object",
+    "sql.load",
+    "sql.lock",
+    "sql.notify",
+    "sql.listen",
+    "sql.refresh",
+    "sql.reindex",
+    "sql.revoke",
+    "sql.security-label",
+    "sql.sequence",
+    "sql.server",
+    "sql.truncate",
+    "sql.two-phase",
+    "sql.unlisten",
+    "sql.update",
+    "sql.vacuum",
+    "sql.file",
 ];
 
 /// Effects of which only the server knows what they do.
-const OPAQUE: &[&str] = &["sql.call", "sql.do", "sql.dynamic", "sql.execute", "sql.fetch", "sql.function", "sql.set-constraints"];
+const OPAQUE: &[&str] = &[
+    "sql.call",
+    "sql.do",
+    "sql.dynamic",
+    "sql.execute",
+    "sql.fetch",
+    "sql.function",
+    "sql.set-constraints",
+];
 
 #[test]
 fn what_the_server_executes_as_a_write_is_an_effect() {
@@ -50,7 +83,8 @@ fn what_the_server_executes_as_a_write_is_an_effect() {
         if server != "write" {
             continue;
         }
-        let has = |of: &[&str]| analysis.effects().any(|effect| of.contains(&effect.action.as_ref()));
+        let has =
+            |of: &[&str]| analysis.effects().any(|effect| of.contains(&effect.action.as_ref()));
         let what = match (has(WRITES), has(OPAQUE)) {
             (true, _) => "writes, seen as such",
             (false, true) => "writes inside something opaque, seen as that",

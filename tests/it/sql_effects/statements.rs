@@ -13,7 +13,8 @@ const STATEMENTS: &str = include_str!("../../cases/sql_effects.txt");
 /// begin with a bar.
 fn statements() -> Vec<(String, Vec<&'static str>)> {
     let mut statements: Vec<(String, Vec<&str>)> = Vec::new();
-    for line in STATEMENTS.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+    for line in STATEMENTS.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    {
         match (line.strip_prefix("    "), line.strip_prefix('|'), statements.last_mut()) {
             (Some(effect), _, Some((_, effects))) => effects.push(effect),
             (None, Some(more), Some((sql, _))) => {
@@ -39,7 +40,9 @@ fn every_statement_has_its_effects() {
     if std::env::var_os("PORTCULLIS_WRITE_EFFECTS").is_some() {
         let text: String = statements()
             .iter()
-            .map(|(sql, _)| format!("{}\n    {}\n", sql.replace('\n', "\n|"), lines(sql).join("\n    ")))
+            .map(|(sql, _)| {
+                format!("{}\n    {}\n", sql.replace('\n', "\n|"), lines(sql).join("\n    "))
+            })
             .collect();
         fs::write("tests/cases/sql_effects.txt", text).unwrap();
     }
@@ -76,7 +79,10 @@ fn a_text_is_read_as_the_servers_settings_read_it() {
     let off = LexerSettings { backslash_quote: false, ..LexerSettings::default() };
     assert_eq!(analyze(sql, off), Err(Unparsed::Syntax));
     assert_eq!(analyze("DROP\u{a0}TABLE orders", LexerSettings::default()), Err(Unparsed::Syntax));
-    assert_eq!(analyze("SELECT 1\0; DROP TABLE x", LexerSettings::default()), Err(Unparsed::Syntax));
+    assert_eq!(
+        analyze("SELECT 1\0; DROP TABLE x", LexerSettings::default()),
+        Err(Unparsed::Syntax)
+    );
     let effect = Unparsed::Syntax.effect();
     assert_eq!(super::line(&effect), r#"sql.unparsed reason="syntax""#);
 }
@@ -85,8 +91,7 @@ fn a_text_is_read_as_the_servers_settings_read_it() {
 fn statements_keep_their_places_in_the_text() {
     let sql = " ; SELECT 1 ; /* ä */ DROP TABLE \"ö\" -- end\n;";
     let found = super::analysed(sql);
-    let texts: Vec<&str> =
-        found.statements.iter().map(|s| sql[s.range.clone()].trim()).collect();
+    let texts: Vec<&str> = found.statements.iter().map(|s| sql[s.range.clone()].trim()).collect();
     assert_eq!(texts, ["SELECT 1", "DROP TABLE \"ö\" -- end"]);
     assert!(super::analysed(" ; ; ").statements.is_empty());
     assert!(super::analysed("-- DROP TABLE orders").statements.is_empty());
