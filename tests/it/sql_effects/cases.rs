@@ -190,8 +190,8 @@ fn every_hostile_statement_has_an_effect_that_its_rule_meets() {
         ];
         let met = |rule: &&str| effects.iter().any(|effect| meets(rule, effect));
         let right = match rules {
-            [] => !all.iter().any(|rule| met(rule)),
-            rules => rules.iter().any(|rule| met(rule)),
+            [] => !all.iter().any(&met),
+            rules => rules.iter().any(met),
         };
         *checked.entry(rules.first().copied().unwrap_or("pass")).or_default() += 1;
         if !right {
