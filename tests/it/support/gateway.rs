@@ -179,10 +179,13 @@ impl Gateway {
         self.recordings().iter().flat_map(|path| self.contents(path)).collect()
     }
 
-    /// Verifies every recording, the last by the command; for a gateway that has stopped.
+    /// Verifies the recordings, the last by the command; for a gateway that has stopped. Each
+    /// verification reads the whole ledger, so of thousands only some hundreds are, evenly.
     pub fn verify_all(&self) {
+        const MOST: usize = 300;
         let recordings = self.recordings();
-        for recording in &recordings {
+        let step = recordings.len().div_ceil(MOST).max(1);
+        for recording in recordings.iter().step_by(step) {
             let report = verify(recording, None).unwrap();
             assert!(report.state == State::Whole, "{}: {report:?}", recording.display());
         }
