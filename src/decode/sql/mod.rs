@@ -1,7 +1,7 @@
 //! SQL understood by PostgreSQL's own grammar: text in, every effect of every statement out.
 //!
 //! [`Analyzer::analyze`] is what sessions and policy tools call. It parses, walks every node of
-//! the tree ([`tree`] is held to that by the compiler), and remembers what it found. What a text
+//! the tree (`tree` is held to that by the compiler), and remembers what it found. What a text
 //! does not tell is said so, never guessed: a table without a schema is `table:?.orders`, a column
 //! that several tables may own is told to all of them.
 //!
@@ -13,7 +13,7 @@
 //! about 15 queries or 45 operators is not decoded: the tree may have 100 levels.
 //!
 //! Analysis costs microseconds for common statements, but up to a second at the bounds of
-//! [`grammar`]; it never blocks on I/O. `libpg_query` keeps memory for each thread that parses and
+//! `grammar`; it never blocks on I/O. `libpg_query` keeps memory for each thread that parses and
 //! uses one of the process's 1,024 thread-local keys for it: parse on threads that stay.
 
 mod actions;
