@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::{AccessRule, Config, Target};
+use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
 
@@ -33,6 +34,11 @@ impl Rules {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.config.policy
+    }
+
+    /// The masks.
+    pub fn masks(&self) -> &Masks {
+        &self.config.masks
     }
 }
 

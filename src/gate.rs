@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::access::{self, Grant, NoAccess};
 use crate::catalog::{Catalog, Rules};
 use crate::identity::Identity;
-use crate::mask::{MaskPlan, Masked};
+use crate::mask::{HashKey, MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
 use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
@@ -53,7 +53,7 @@ pub struct Gate {
     catalog: Arc<Catalog>,
     store: Store,
     recording: Recording,
-    masks: MaskPlan,
+    mask_key: HashKey,
     facts: SessionFacts,
     in_force: Mutex<InForce>,
     opened: Instant,
@@ -65,16 +65,23 @@ pub struct Gate {
 struct InForce {
     of: Arc<Rules>,
     policy: Arc<SessionPolicy>,
+    masks: Arc<MaskPlan>,
 }
 
 impl InForce {
-    fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts) -> Self {
+    fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts, key: &HashKey) -> Self {
         // A target that a reload took away ends the session; until then it stays what it was.
         let target = of.target(&grant.target().name).unwrap_or_else(|| grant.target()).facts();
-        let policy = Arc::new(of.policy().for_session(grant.identity(), &target, facts));
-        Self { of, policy }
+        let groups = grant.identity().groups();
+        let masks = of.masks().for_session(target.name.as_str(), groups, key);
+        let policy = of.policy().for_session(grant.identity(), &target, facts);
+        let policy = Arc::new(policy.masked(masks.masks_columns()));
+        Self { of, policy, masks: Arc::new(masks) }
     }
 }
+
+/// What the key of the hashes that masks write is for.
+const MASK_KEY: &str = "portcullis 2026-11 mask hashes";
 
 impl Gate {
     /// Opens the session's recording: only now may the target be reached.
@@ -87,7 +94,8 @@ impl Gate {
         let recording =
             store.create(opened, grant.target().on_recording_failure).inspect_err(count)?;
         let metrics = SessionMetrics::open(opened.protocol, &opened.target);
-        let (store, masks) = (store.clone(), MaskPlan::default());
+        let store = store.clone();
+        let mask_key = HashKey::new(*store.derived_key(MASK_KEY));
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
         let facts = SessionFacts {
             id: Some(opened.session),
@@ -96,9 +104,10 @@ impl Gate {
             workflow: name(&opened.workflow),
             run: name(&opened.run),
         };
-        let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let in_force = InForce::new(catalog.current(), &grant, &facts, &mask_key);
+        let in_force = Mutex::new(in_force);
         let opened = Instant::now();
-        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened, metrics })
+        Ok(Self { grant, catalog, store, recording, mask_key, facts, in_force, opened, metrics })
     }
 
     /// The right that the session stands on.
@@ -153,30 +162,36 @@ impl Gate {
 
     /// The rules in force now for this session: a reload counts from the next command on.
     fn policy(&self) -> Arc<SessionPolicy> {
+        self.in_force(|in_force| Arc::clone(&in_force.policy))
+    }
+
+    /// The masks in force now for this session: ask for them whenever an answer begins, for a
+    /// reload counts from the next command on.
+    pub fn masks(&self) -> Arc<MaskPlan> {
+        self.in_force(|in_force| Arc::clone(&in_force.masks))
+    }
+
+    fn in_force<T>(&self, of: impl FnOnce(&InForce) -> T) -> T {
         let current = self.catalog.current();
         let mut in_force = self.in_force.lock();
         if !Arc::ptr_eq(&in_force.of, &current) {
-            *in_force = InForce::new(current, &self.grant, &self.facts);
+            *in_force = InForce::new(current, &self.grant, &self.facts, &self.mask_key);
         }
-        Arc::clone(&in_force.policy)
+        of(&in_force)
     }
 
-    /// Masks a response.
-    pub fn mask(&self, response: Bytes) -> Masked {
-        self.masks.apply(response)
-    }
-
-    /// Records a masked response, as `describe` tells it, and lets it pass.
+    /// Records a masked response, as `describe` tells it by the bytes that are stored, and lets
+    /// pass what the client may see.
     pub fn release(
         &self,
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
         let appended =
-            self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
+            self.recording.append(|batch| describe(&mut Release { batch }, response.stored()));
         appended.inspect_err(count)?;
-        self.metrics.passed_down(response.as_bytes().len());
-        Ok(Released(response.into_bytes()))
+        self.metrics.passed_down(response.shown().len());
+        Ok(Released(response.into_shown()))
     }
 
     /// Records words of the gateway's own to the client.

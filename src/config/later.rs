@@ -31,19 +31,6 @@ const TABLES: &[(&str, Keys)] = &[
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
-    (
-        "mask",
-        &[
-            ("name", Text),
-            ("targets", Texts),
-            ("columns", Texts),
-            ("fields", Texts),
-            ("patterns", Texts),
-            ("with", Word(&[("redact", ()), ("partial", ()), ("hash", ()), ("null", ())])),
-            ("unless_groups", Texts),
-        ],
-    ),
-    ("pattern", &[("name", Text), ("regex", Text)]),
     ("retention", &[("targets", Texts), ("keep", Duration)]),
     (
         "notify",

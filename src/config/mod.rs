@@ -13,6 +13,7 @@ mod digest;
 mod document;
 mod issuer;
 mod later;
+mod mask;
 mod mistake;
 mod model;
 mod policy;
@@ -70,6 +71,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
     let policy = policy::policy(&top, &targets, digest::policy(root));
+    let masks = mask::masks(&top, &targets);
     let tests = policy::tests(&top, &targets);
     later::sections(&top);
     top.finish();
@@ -99,6 +101,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         targets,
         access,
         policy: Arc::new(policy),
+        masks: Arc::new(masks),
         tests,
         warnings: Vec::new(),
     })

@@ -5,15 +5,16 @@
 //! values is not found: that is what masks of columns are for.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::numbers;
 
-/// A kind of secret.
-#[derive(Debug)]
+/// A kind of secret. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Pattern {
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     pub(super) regex: Regex,
     /// The most bytes that the expression matches.
     pub(super) longest: usize,

@@ -28,6 +28,7 @@ mod object;
 mod query;
 mod session;
 mod tree;
+mod uses;
 mod view;
 mod walker;
 
@@ -39,12 +40,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::RawStmt;
 
 pub use actions::{ACTIONS, Action};
+pub use uses::{How, Use};
 pub use view::{Withhold, view};
 
 use crate::policy::Effect;
 use cache::Cache;
 use tree::Walk;
-use walker::Walker;
+use walker::{Walked, Walker};
 
 /// Settings of the server that change how a text is read. The encoding is always UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,6 +107,8 @@ pub struct Statement {
     pub range: Range<usize>,
     /// Everything it would do; at least one effect.
     pub effects: Vec<Effect>,
+    /// What becomes of the columns that it reads; none of those whose value nobody looks at.
+    pub uses: Vec<Use>,
     /// Whether its literals are secret whatever the rules say: passwords, connection strings.
     pub secret: bool,
 }
@@ -151,7 +155,7 @@ pub fn analyze(sql: &str, settings: LexerSettings) -> Result<Analysis, Unparsed>
 fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     let mut walker = Walker::default();
     raw.stmt.walk(&mut walker);
-    let (mut effects, secret) = walker.finish()?;
+    let Walked { mut effects, uses, secret } = walker.finish()?;
     if effects.is_empty() {
         // `SELECT 1` reads nothing; anything else has an effect of its own.
         match raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
@@ -165,5 +169,5 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
         Ok(0) | Err(_) => length,
         Ok(len) => start.saturating_add(len).min(length),
     };
-    Ok(Statement { range: start..end, effects, secret })
+    Ok(Statement { range: start..end, effects, uses, secret })
 }

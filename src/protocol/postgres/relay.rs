@@ -20,6 +20,7 @@ use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
 use crate::gate::{Admission, Gate, Permitted, Released, Ruling};
+use crate::mask::Masked;
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
@@ -200,7 +201,7 @@ impl Relay {
             }
         }
         let (bytes, events) = answers.finish(bytes);
-        let masked = self.gate.mask(bytes);
+        let masked = Masked::by_value(bytes.clone(), bytes);
         let released = self.gate.release(masked, |release, bytes| {
             for event in &events {
                 match event {
