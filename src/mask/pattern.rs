@@ -247,7 +247,8 @@ impl Pattern {
     pub fn own(name: &str, expression: &str) -> Result<Self, PatternMistake> {
         let regex = compiled(expression, true)?;
         let parsed = regex_syntax::ParserBuilder::new().utf8(false).build().parse(expression);
-        let parsed = parsed.map_err(|error| PatternMistake::Expression(error.to_string()))?;
+        let parsed =
+            parsed.map_err(|error| PatternMistake::Expression(in_short(&error.to_string())))?;
         let properties = parsed.properties();
         let longest = properties.maximum_len().filter(|longest| *longest <= MAX_OWN);
         if properties.minimum_len().is_none_or(|shortest| shortest == 0) {
@@ -277,7 +278,13 @@ fn compiled(expression: &str, unicode: bool) -> Result<Regex, PatternMistake> {
         .unicode(unicode)
         .size_limit(MAX_COMPILED)
         .build()
-        .map_err(|error| PatternMistake::Expression(error.to_string()))
+        .map_err(|error| PatternMistake::Expression(in_short(&error.to_string())))
+}
+
+/// Without the picture of the expression that comes before.
+fn in_short(error: &str) -> String {
+    let last = error.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
 }
 
 fn word(byte: u8) -> bool {
