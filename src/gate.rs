@@ -171,6 +171,11 @@ impl Gate {
         self.in_force(|in_force| Arc::clone(&in_force.masks))
     }
 
+    /// What happens to outputs that may carry masked data.
+    pub fn unprovable(&self) -> Unprovable {
+        self.in_force(|in_force| in_force.of.policy().settings().unprovable)
+    }
+
     fn in_force<T>(&self, of: impl FnOnce(&InForce) -> T) -> T {
         let current = self.catalog.current();
         let mut in_force = self.in_force.lock();
@@ -255,6 +260,17 @@ pub struct Asked<'a> {
     pub prepares: bool,
     /// The recorded command that it builds on.
     pub of: Option<Sequence>,
+    /// Masks that could not be applied if it ran.
+    pub against: Option<Against>,
+}
+
+/// Masks that are against a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Against {
+    /// Their names.
+    pub masks: Vec<Arc<str>>,
+    /// Why, for the client.
+    pub reason: &'static str,
 }
 
 /// What became of a command.
@@ -279,7 +295,9 @@ impl Admission<'_, '_> {
     ) -> (Sequence, Ruling) {
         let effects = [command.effects.as_slice()];
         let view = command.parts(&effects);
-        self.ask(range, &Asked { commands: &[view], view, withheld, prepares: false, of })
+        let asked =
+            Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
+        self.ask(range, &asked)
     }
 
     /// The same for a command whose truth and view differ, or that may be one of several.
@@ -287,6 +305,9 @@ impl Admission<'_, '_> {
         let mut decision = self.policy.decide_parts(asked.commands);
         if asked.prepares {
             decision = decision.of_preparing();
+        }
+        if let Some(Against { masks, reason }) = &asked.against {
+            decision = decision.against(masks, reason);
         }
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
         let recorded = NewCommand {
@@ -315,6 +336,21 @@ impl Admission<'_, '_> {
         let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
         self.batch.data(Direction::Up, of, bytes);
         self.passing.pass(range);
+    }
+
+    /// Passes bytes that belong to commands decided before and are not to be stored: their number
+    /// and keyed hash are recorded.
+    pub fn withheld(&mut self, range: Range<usize>, what: &'static str) {
+        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
+        let hash = self.gate.store.keyed_hash(bytes);
+        let text = format!("{} bytes of {what}, keyed hash {hash}", bytes.len());
+        self.note("withheld", text);
+        self.passing.pass(range);
+    }
+
+    /// Asks the target something of the gateway's own that does nothing.
+    pub fn beside(&mut self, question: &[u8]) {
+        self.passing.push(question);
     }
 
     /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
