@@ -93,12 +93,10 @@ impl CommandParts<'_> {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn none(effects: &&[&[Effect]]) -> bool {
     effects.iter().all(|run| run.is_empty())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn in_one_list<S: Serializer>(effects: &&[&[Effect]], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(effects.iter().copied().flatten())
 }

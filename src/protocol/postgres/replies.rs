@@ -44,7 +44,7 @@ enum Expected {
     /// `BindComplete`.
     Bind { of: Sequence, portal: Box<str>, statement: Box<str>, bound: Option<Arc<Bound>> },
     /// `RowDescription` or `NoData`, maybe behind `ParameterDescription`.
-    Describe(#[cfg_attr(not(test), expect(dead_code, reason = "masks will ask"))] Name),
+    Describe(Name),
     /// The same, for a question of the gateway's own whose answer the client does not see.
     Probe,
     /// Rows, and one of the messages that end an Execute.

@@ -16,7 +16,7 @@ fn producer(replies: &Replies) -> String {
         Producer::Unknown => "unknown".to_owned(),
         Producer::Statement(source, _) => {
             let range = source.statement().map_or(0..0, |statement| statement.range.clone());
-            source.reading().text()[range].trim().to_owned()
+            source.reading().text().get(range).unwrap().trim().to_owned()
         }
     }
 }
