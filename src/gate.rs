@@ -18,7 +18,9 @@ use crate::identity::Identity;
 use crate::mask::{HashKey, MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
-use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
+use crate::policy::{
+    Command, CommandParts, Decision, SessionFacts, SessionPolicy, Unprovable, Verdict,
+};
 use crate::recording::{
     Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
@@ -295,8 +297,7 @@ impl Admission<'_, '_> {
     ) -> (Sequence, Ruling) {
         let effects = [command.effects.as_slice()];
         let view = command.parts(&effects);
-        let asked =
-            Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
+        let asked = Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
         self.ask(range, &asked)
     }
 

@@ -21,6 +21,7 @@ mod gateway;
 mod hostile;
 mod identity;
 mod kills;
+mod masking;
 mod memory;
 mod policy;
 mod quickstart;

@@ -10,10 +10,11 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message};
 use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
-use crate::gate::{Admission, Asked, Gate, Ruling};
+use crate::gate::{Admission, Against, Asked, Gate, Ruling};
 use crate::policy::{Attributes, CommandParts, Effect};
 use crate::recording::Sequence;
 
+use super::masking::{Judgement, Masking, MasksNow};
 use super::names::{Bound, Values};
 use super::reader::LARGE;
 use super::refusal::{self, Objection, Words};
@@ -33,9 +34,25 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) replies: &'e mut Replies,
     pub(super) gate: &'e Gate,
     pub(super) analyzer: &'e Analyzer,
+    pub(super) masking: &'e Masking,
+    /// `None` where nothing is masked.
+    pub(super) masks: Option<&'e MasksNow>,
     pub(super) now: Instant,
     /// A run of messages that are no commands: recorded as one event.
     pub(super) plain: Range<usize>,
+    /// A run of COPY data that is not to be stored.
+    pub(super) secret: Range<usize>,
+}
+
+/// What masks mean for a command, as a whole.
+#[derive(Debug, Default)]
+struct Weighed {
+    /// Why it must not run.
+    against: Option<Against>,
+    /// Its literals, values and COPY data may be shown and kept nowhere.
+    withhold: bool,
+    /// Its statements, with what each does.
+    judged: Vec<(Source, Judgement)>,
 }
 
 impl Entering<'_, '_, '_> {
@@ -48,7 +65,14 @@ impl Entering<'_, '_, '_> {
                 | Message::Bind(_)
                 | Message::Execute { .. }
                 | Message::FunctionCall => self.end_run(range.end),
-                _ => self.plain.end = range.end,
+                Message::CopyData if self.replies.takes_secrets() => {
+                    self.end_plain(range.end);
+                    self.secret.end = range.end;
+                }
+                _ => {
+                    self.end_secret(range.end);
+                    self.plain.end = range.end;
+                }
             }
             match message {
                 Message::Query { sql } => {
@@ -117,7 +141,7 @@ impl Entering<'_, '_, '_> {
         if candidates.unknown {
             runs.push(&*UNKNOWN_NAME);
         }
-        let withhold = self.withhold(&reading);
+        let weighed = self.weigh(Some(&reading), &candidates);
         let own = CommandParts {
             form: "query",
             text: reading.text(),
@@ -132,17 +156,21 @@ impl Entering<'_, '_, '_> {
         let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
         let all: Vec<&[Effect]> =
             commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect();
-        let shown = reading.view(withhold);
+        let shown = self.view(&reading, &weighed);
         let asked = Asked {
             commands: &commands,
-            view: CommandParts { text: shown, effects: &all, ..own },
-            withheld: shown.len() != reading.text().len() || shown != reading.text(),
+            view: CommandParts { text: &shown, effects: &all, ..own },
+            withheld: *shown != *reading.text(),
             prepares: false,
             of: None,
+            against: weighed.against.clone(),
         };
         let (of, refused) = self.ask(range, &asked, refusal::failing_query);
+        self.passes(&weighed, refused.as_ref());
+        let takes_secrets = weighed.withhold;
+        let reading = Some(Arc::clone(&reading));
         let entered =
-            Entered { of, refused, reading: Some(reading), candidates, ..Entered::default() };
+            Entered { of, refused, reading, candidates, takes_secrets, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
 
@@ -156,16 +184,20 @@ impl Entering<'_, '_, '_> {
     ) -> Result<(), Malformed> {
         let runs = runs(&reading);
         let own = CommandParts { form: "parse", text: reading.text(), attributes, effects: &runs };
-        let shown = reading.view(self.withhold(&reading));
+        let named = self.masks.map(|_| self.replies.named_in(&reading)).unwrap_or_default();
+        let weighed = self.weigh(Some(&reading), &named);
+        let shown = self.view(&reading, &weighed);
         let asked = Asked {
             commands: &[own],
-            view: CommandParts { text: shown, ..own },
-            withheld: shown != reading.text(),
+            view: CommandParts { text: &shown, ..own },
+            withheld: *shown != *reading.text(),
             prepares: true,
             of: None,
+            against: weighed.against.clone(),
         };
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed));
-        let entered = Entered { of, refused, reading: Some(reading), ..Entered::default() };
+        let reading = Some(Arc::clone(&reading));
+        let entered = Entered { of, refused, reading, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
 
@@ -176,13 +208,18 @@ impl Entering<'_, '_, '_> {
         message: &Message<'_>,
         bind: &Bind<'_>,
     ) -> Result<(), Malformed> {
-        let candidates = self.replies.statement_candidates(bind.statement);
+        let mut candidates = self.replies.statement_candidates(bind.statement);
+        if self.masks.is_some() {
+            self.replies.follow(&mut candidates);
+        }
         let has_values = bind.parameters.iter().any(|parameter| parameter.value.is_some());
         let secret = has_values && self.withholds_values(&candidates);
         let attributes = command::bind(bind, secret);
-        let view = CommandParts { form: "bind", text: "", attributes: &attributes, effects: &[] };
+        let shown = self.view_of_values(&attributes);
+        let view = CommandParts { form: "bind", text: "", attributes: &shown, effects: &[] };
         let of = self.replies.basis(message);
-        let asked = Asked { commands: &[], view, withheld: secret, prepares: false, of };
+        let withheld = secret || matches!(shown, Cow::Owned(_));
+        let asked = Asked { commands: &[], view, withheld, prepares: false, of, against: None };
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false));
         let bound = Some(Arc::new(bound(bind, attributes, secret)));
         let entered = Entered { of, refused, bound, ..Entered::default() };
@@ -200,6 +237,7 @@ impl Entering<'_, '_, '_> {
         let unknown_portal = candidates.is_empty();
         candidates.unknown |= unknown_portal;
         self.replies.follow(&mut candidates);
+        let weighed = self.weigh(None, &candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
         let looks_at_values = self.admission.looks_at_attributes();
         let named: Vec<_> = candidates
@@ -225,18 +263,29 @@ impl Entering<'_, '_, '_> {
             false => commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect(),
         };
         let view = CommandParts { effects: &all, ..portal_alone };
-        let asked = Asked { commands: &commands, view, withheld: false, prepares: false, of };
-        let (sequence, refused) = self.ask(range, &asked, || match unknown_portal {
+        let against = weighed.against.clone();
+        let asked =
+            Asked { commands: &commands, view, withheld: false, prepares: false, of, against };
+        // Masks must know the columns of what comes.
+        let asks = self.masks.is_some() && self.replies.lacks_rows(portal);
+        if asks {
+            self.admission.beside(&refusal::describe_portal(portal));
+            self.replies.expect_probe(portal);
+        }
+        let (sequence, refused) = self.ask(range, &asked, || match unknown_portal && !asks {
             // The server says itself that there is no such portal.
             true => {
                 [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
             }
             false => refusal::failing_parse(false),
         });
-        if unknown_portal && refused.is_some() {
-            self.replies.expect_probe();
+        if unknown_portal && !asks && refused.is_some() {
+            self.replies.expect_probe(portal);
         }
-        let entered = Entered { of: sequence, refused, candidates, ..Entered::default() };
+        self.passes(&weighed, refused.as_ref());
+        let takes_secrets = weighed.withhold;
+        let entered =
+            Entered { of: sequence, refused, candidates, takes_secrets, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
 
@@ -254,26 +303,87 @@ impl Entering<'_, '_, '_> {
         (of, Some(Objection::Policy { reason, session: self.gate.session() }.to_words()))
     }
 
-    /// What the view of a text leaves out.
-    #[expect(clippy::unused_self, reason = "masks will say, which the gate knows")]
-    fn withhold(&self, _reading: &Reading) -> Withhold {
-        Withhold::Secrets
+    /// What masks mean for a text and for what it, or a portal, runs by name.
+    fn weigh(&self, reading: Option<&Arc<Reading>>, named: &Candidates) -> Weighed {
+        let Some(masks) = self.masks else { return Weighed::default() };
+        let own = reading.into_iter().flat_map(|reading| {
+            (0..reading.statements().len()).map(|at| Source::new(Arc::clone(reading), at))
+        });
+        let mut weighed = Weighed::default();
+        for source in own.chain(named.iter().map(|candidate| candidate.source.clone())) {
+            let judged = masks.judge(Some(&source));
+            weighed.withhold |= masks.withhold(&judged);
+            weighed.against = weighed.against.or_else(|| masks.objection(Some(&source), &judged));
+            weighed.judged.push((source, judged));
+        }
+        if named.unknown {
+            let judged = masks.judge(None);
+            weighed.withhold |= masks.withhold(&judged);
+            weighed.against = weighed.against.or_else(|| masks.objection(None, &judged));
+        }
+        weighed
+    }
+
+    /// A command passes, unless it was refused.
+    fn passes(&self, weighed: &Weighed, refused: Option<&Words>) {
+        if refused.is_none() {
+            for (source, judged) in &weighed.judged {
+                source.statement().iter().for_each(|s| self.masking.passes(s, judged));
+            }
+        }
+    }
+
+    /// The request view of a text.
+    fn view<'r>(&self, reading: &'r Reading, weighed: &Weighed) -> Cow<'r, str> {
+        let withhold = if weighed.withhold { Withhold::Literals } else { Withhold::Secrets };
+        let view = reading.view(withhold);
+        self.masks.map_or(Cow::Borrowed(view), |masks| masks.plan().view(view))
+    }
+
+    /// The request view of bound values.
+    fn view_of_values<'a>(&self, attributes: &'a Attributes) -> Cow<'a, Attributes> {
+        let mut shown = Cow::Borrowed(attributes);
+        let values = attributes.get(command::PARAMETERS).and_then(serde_json::Value::as_array);
+        if let (Some(masks), Some(values)) = (self.masks, values) {
+            let mut masked = values.clone();
+            for value in &mut masked {
+                if let serde_json::Value::String(text) = value
+                    && let Cow::Owned(view) = masks.plan().view(text)
+                {
+                    *text = view;
+                }
+            }
+            if masked != *values {
+                shown.to_mut().insert(command::PARAMETERS.into(), masked.into());
+            }
+        }
+        shown
     }
 
     /// Whether values that are bound to one of these may be shown and kept nowhere.
     fn withholds_values(&self, candidates: &Candidates) -> bool {
         candidates.unknown
-            || candidates.iter().any(|candidate| {
-                let reading = candidate.source.reading();
-                reading.is_secret() || self.withhold(reading) == Withhold::Literals
-            })
+            || candidates.iter().any(|candidate| candidate.source.reading().is_secret())
+            || self.weigh(None, candidates).withhold
     }
 
-    /// Records the run so far; the next one begins at `next`.
+    /// Records the runs so far; the next ones begin at `next`.
     fn end_run(&mut self, next: usize) {
+        self.end_plain(next);
+        self.end_secret(next);
+    }
+
+    fn end_plain(&mut self, next: usize) {
         let run = std::mem::replace(&mut self.plain, next..next);
         if !run.is_empty() {
             self.admission.data(run, None);
+        }
+    }
+
+    fn end_secret(&mut self, next: usize) {
+        let run = std::mem::replace(&mut self.secret, next..next);
+        if !run.is_empty() {
+            self.admission.withheld(run, "COPY data");
         }
     }
 }

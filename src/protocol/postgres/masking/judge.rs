@@ -99,21 +99,12 @@ impl Judged {
         }
     }
 
-    /// Whether it has nothing to do with masked columns.
-    pub(in super::super) fn is_clear(&self) -> bool {
-        self.value.is_empty()
-            && self.literals.is_empty()
-            && self.errors.is_empty()
-            && self.written.is_empty()
-    }
-
     fn effect(&mut self, effect: &Effect, shapes: &Shapes, made: &impl Fn(&Object) -> bool) {
         let action = &*effect.action;
         self.opaque |= OPAQUE.contains(&action);
         self.changing |= CHANGING.contains(&action);
         let Some(object) = &effect.object else { return };
-        let writes =
-            matches!(action, "sql.insert" | "sql.update" | "sql.delete" | "sql.copy-from");
+        let writes = matches!(action, "sql.insert" | "sql.update" | "sql.delete" | "sql.copy-from");
         match action {
             "sql.function" => self.opaque |= shapes.is_opaque(object),
             _ if writes || action == "sql.select" || action == "sql.copy-to" => {

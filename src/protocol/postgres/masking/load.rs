@@ -39,8 +39,7 @@ pub(super) async fn read(
     read.texts = rows(next()?, |row| number(row, 0))?;
     read.columns = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?, text(row, 2)?)))?;
     read.inherits = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
-    read.generated =
-        rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
+    read.generated = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
     let views = rows(next()?, |row| Ok((number(row, 0)?, text(row, 1)?)))?;
     if read.relations.len() > MOST_RELATIONS || views.len() > MOST_VIEWS {
         return Err(bad("more tables or views than can be looked at"));

@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::Column;
-use crate::decode::sql::{Source, Statement, StatementKind};
+use crate::decode::sql::{Reading, Source, Statement, StatementKind};
 use crate::gate::{Against, Gate};
 use crate::mask::{Action, Applied, MaskPlan, Masked, REDACTED};
 use crate::policy::{Object, Unprovable};
@@ -181,14 +181,21 @@ impl Masking {
 #[derive(Debug, Clone)]
 pub(super) struct Judgement(Judged);
 
-impl Judgement {
-    /// Whether it names what the catalog did not have.
-    pub(super) fn names_unknown(&self) -> bool {
-        self.0.unknown
-    }
-}
-
 impl MasksNow {
+    /// Whether a text names tables that the catalog did not have.
+    pub(super) fn name_unknown(&self, reading: &Reading) -> bool {
+        let Some(shapes) = &self.shapes else { return false };
+        reading.statements().iter().any(|s| self.judge_statement(s, shapes).unknown)
+    }
+
+    /// Whether columns are of tables that the catalog did not have.
+    pub(super) fn lack(&self, columns: &[Column]) -> bool {
+        let Some(shapes) = self.shapes.as_ref().filter(|_| self.plan.masks_columns()) else {
+            return false;
+        };
+        columns.iter().any(|column| column.table != 0 && !shapes.has(column.table))
+    }
+
     /// Whether the catalog had to be read and could not be.
     pub(super) fn are_blind(&self) -> bool {
         self.shapes.is_none()

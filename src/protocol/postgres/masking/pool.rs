@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 
 use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::names::TargetName;
-use crate::protocol::postgres::upstream::{
-    Connector, ProtocolVersion, Questions, UpstreamError,
-};
+use crate::protocol::postgres::upstream::{Connector, ProtocolVersion, Questions, UpstreamError};
 
 use super::load::{self, Described};
 use super::shapes::{ColumnMasks, Shapes};

@@ -120,10 +120,7 @@ pub(super) fn for_both(
         return Ok(None);
     }
     let whole = || Bytes::copy_from_slice(message);
-    Ok(Some(Masked::by_value(
-        shown.unwrap_or_else(whole),
-        stored.unwrap_or_else(whole),
-    )))
+    Ok(Some(Masked::by_value(shown.unwrap_or_else(whole), stored.unwrap_or_else(whole))))
 }
 
 fn framed(tag: u8, write: impl FnOnce(&mut BytesMut)) -> Result<Bytes, Malformed> {

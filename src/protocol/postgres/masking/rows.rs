@@ -11,7 +11,7 @@ use crate::mask::{Action, HashKey, Masker};
 use super::values::Holds;
 
 /// What is done with the columns of a result, for two pairs of eyes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in super::super) struct RowMasks {
     shown: Cells,
     /// Where storage is masked otherwise than what the client sees.
@@ -90,12 +90,7 @@ impl Cells {
         self.cells.iter().all(|cell| cell.masked.is_none() && !searched(cell))
     }
 
-    fn write(
-        &self,
-        row: &[u8],
-        out: &mut BytesMut,
-        counts: &mut Counts,
-    ) -> Result<(), Malformed> {
+    fn write(&self, row: &[u8], out: &mut BytesMut, counts: &mut Counts) -> Result<(), Malformed> {
         let values = backend::data_row(row)?;
         if values.left() != self.cells.len() {
             return Err(Malformed("a row has other columns than were described"));

@@ -185,6 +185,11 @@ impl Shapes {
         &self.of
     }
 
+    /// Whether a relation was there.
+    pub(in super::super) fn has(&self, oid: u32) -> bool {
+        self.relations.contains_key(&oid)
+    }
+
     /// Every mask of columns.
     pub(super) fn every_mask(&self) -> MaskSet {
         self.of.all()
@@ -254,9 +259,9 @@ impl Shapes {
             return false;
         }
         let columns = self.exposed.entry(table).or_default();
-        let (_, known) = columns.entry(number).or_insert_with(|| {
-            (name.into(), Lineage { masks: MaskSet::default(), itself: true })
-        });
+        let (_, known) = columns
+            .entry(number)
+            .or_insert_with(|| (name.into(), Lineage { masks: MaskSet::default(), itself: true }));
         let before = known.clone();
         known.masks.add(&found.masks);
         known.itself &= found.itself;
@@ -303,7 +308,8 @@ impl Shapes {
     ) {
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            let both = inherits.iter().flat_map(|(child, parent)| [(child, parent), (parent, child)]);
+            let both =
+                inherits.iter().flat_map(|(child, parent)| [(child, parent), (parent, child)]);
             for (from, to) in both {
                 let found: Vec<_> = self.exposed.get(from).into_iter().flatten().collect();
                 let found: Vec<(Box<str>, Lineage)> =

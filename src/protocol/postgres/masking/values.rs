@@ -53,12 +53,7 @@ impl Holds {
     }
 
     /// What stands in a masked value's place; `None` is NULL, for types that hold no mask.
-    pub(super) fn masked(
-        self,
-        action: Action,
-        value: &[u8],
-        key: &HashKey,
-    ) -> Option<Vec<u8>> {
+    pub(super) fn masked(self, action: Action, value: &[u8], key: &HashKey) -> Option<Vec<u8>> {
         let raw: Cow<'_, [u8]> = match self {
             Self::Text | Self::Json | Self::Bytes => value.into(),
             Self::Jsonb => value.get(1..).unwrap_or_default().into(),
