@@ -120,6 +120,9 @@ pub struct Statement {
     pub effects: Vec<Effect>,
     /// What becomes of the columns that it reads; none of those whose value nobody looks at.
     pub uses: Vec<Use>,
+    /// Of a query over plain tables: what each of its columns reads, in their order. `None` where
+    /// that is not told, and for everything but queries, PREPARE and DECLARE.
+    pub outputs: Option<Vec<Vec<Use>>>,
     /// Whether its literals are secret whatever the rules say: passwords, connection strings.
     pub secret: bool,
     /// What it is.
@@ -189,7 +192,7 @@ pub fn analyze(sql: &str, settings: LexerSettings) -> Result<Analysis, Unparsed>
 fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     let mut walker = Walker::default();
     raw.stmt.walk(&mut walker);
-    let Walked { mut effects, uses, secret } = walker.finish()?;
+    let Walked { mut effects, uses, outputs, secret } = walker.finish()?;
     if effects.is_empty() {
         // `SELECT 1` reads nothing; anything else has an effect of its own.
         match raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
@@ -205,5 +208,10 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     };
     let kind = StatementKind::of(raw.stmt.as_ref().and_then(|node| node.node.as_ref()));
     let refers = effects.iter().any(|effect| reading::reference(effect).is_some());
-    Ok(Statement { range: start..end, effects, uses, secret, kind, refers })
+    let gives = matches!(
+        kind,
+        StatementKind::Select | StatementKind::Prepare { .. } | StatementKind::Declare { .. }
+    );
+    let outputs = outputs.filter(|_| gives);
+    Ok(Statement { range: start..end, effects, uses, outputs, secret, kind, refers })
 }

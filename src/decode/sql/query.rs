@@ -36,6 +36,7 @@ impl Walk for pg::SelectStmt {
             rarg,
         } = self;
         walker.with_common_tables(|walker| {
+            let told = walker.gives_outputs() && gives_its_own(self, walker);
             let query = |walker: &mut Walker| {
                 with_clause.walk(walker);
                 into_clause.walk(walker);
@@ -44,7 +45,11 @@ impl Walk for pg::SelectStmt {
                 let relations = relations_in(from_clause, walker);
                 walker.in_scope(relations, |walker| {
                     from_clause.walk(walker);
-                    target_list.iter().for_each(|target| comes_out(target, walker));
+                    if told {
+                        walker.outputs(target_list, comes_out);
+                    } else {
+                        target_list.iter().for_each(|target| comes_out(target, walker));
+                    }
                     walker.computing(|walker| values_lists.walk(walker));
                     walker.filtering(|walker| {
                         where_clause.walk(walker);
@@ -65,6 +70,43 @@ impl Walk for pg::SelectStmt {
             if into_clause.is_some() { walker.writing(query) } else { query(walker) }
         });
     }
+}
+
+/// Whether each item of a query's select list is one column, and reads nothing but what is named
+/// in it: no set operation, nothing in FROM but tables, no star.
+fn gives_its_own(query: &pg::SelectStmt, walker: &Walker) -> bool {
+    let plain = |item: &pg::Node| is_plain(item, walker);
+    let single = |target: &pg::Node| match &target.node {
+        Some(NodeEnum::ResTarget(target)) => !target.val.iter().any(|value| has_star(value)),
+        _ => false,
+    };
+    query.larg.is_none()
+        && query.rarg.is_none()
+        && query.into_clause.is_none()
+        && query.with_clause.is_none()
+        && query.values_lists.is_empty()
+        && query.from_clause.iter().all(plain)
+        && query.target_list.iter().all(single)
+}
+
+/// A table, or tables joined.
+fn is_plain(item: &pg::Node, walker: &Walker) -> bool {
+    match &item.node {
+        Some(NodeEnum::RangeVar(name)) => !walker.is_common_table(name),
+        Some(NodeEnum::JoinExpr(join)) => {
+            [&join.larg, &join.rarg].into_iter().flatten().all(|side| is_plain(side, walker))
+        }
+        _ => false,
+    }
+}
+
+fn has_star(value: &pg::Node) -> bool {
+    let fields = match &value.node {
+        Some(NodeEnum::ColumnRef(column)) => &column.fields,
+        Some(NodeEnum::AIndirection(inner)) => &inner.indirection,
+        _ => return false,
+    };
+    fields.iter().any(|field| matches!(field.node, Some(NodeEnum::AStar(_))))
 }
 
 /// An item of a select list: a column as it is, or something computed.
@@ -253,6 +295,10 @@ impl Walk for pg::FuncCall {
         let function = object("function", &self.funcname);
         walker.effect(actions::FUNCTION, function.clone());
         let mut writes = false;
+        if let [.., name] = names(&self.funcname).as_slice() {
+            // Which locks are held is there for everybody to see.
+            writes = name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory");
+        }
         if let [schema @ .., name] = names(&self.funcname).as_slice()
             && let Some(known) = functions::known(schema.last().copied(), name)
         {

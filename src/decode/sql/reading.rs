@@ -50,6 +50,7 @@ impl Reading {
                 range: 0..text.len(),
                 effects: vec![reason.effect()],
                 uses: Vec::new(),
+                outputs: None,
                 secret: true,
                 kind: StatementKind::NotUnderstood,
                 refers: false,

@@ -69,6 +69,14 @@ impl Uses {
         }
     }
 
+    pub(super) fn add(&mut self, other: &Self) {
+        for (place, columns) in &other.0 {
+            for (column, how) in columns {
+                self.note(*place, column, *how);
+            }
+        }
+    }
+
     /// The uses, for a statement that writes rows from values, or not.
     pub(super) fn finish(self, writes: bool, table: impl Fn(usize) -> Option<Object>) -> Vec<Use> {
         let mut uses = Vec::new();

@@ -57,6 +57,7 @@ struct Probe {
 pub(super) struct Walked {
     pub(super) effects: Vec<Effect>,
     pub(super) uses: Vec<Use>,
+    pub(super) outputs: Option<Vec<Vec<Use>>>,
     /// Whether a literal of the statement is always secret.
     pub(super) secret: bool,
 }
@@ -68,6 +69,10 @@ pub(super) struct Walker {
     uses: Uses,
     /// What becomes of the values of columns that are named here.
     how: How,
+    /// What each column of the outermost query reads.
+    outputs: Option<Vec<Uses>>,
+    /// It was looked whether that can be told.
+    looked_at_outputs: bool,
     places: HashMap<(Action, Option<Object>), Vec<usize>>,
     tables: Vec<Table>,
     scopes: Vec<Vec<Relation>>,
@@ -88,6 +93,8 @@ impl Default for Walker {
             effects: Vec::new(),
             uses: Uses::default(),
             how: How::OUTPUT,
+            outputs: None,
+            looked_at_outputs: false,
             places: HashMap::new(),
             tables: Vec::new(),
             scopes: Vec::new(),
@@ -115,7 +122,35 @@ impl Walker {
         let effects = &self.effects;
         let table = |place: usize| effects.get(place).and_then(|effect| effect.object.clone());
         let uses = self.uses.finish(writes, table);
-        Ok(Walked { effects: self.effects, uses, secret: self.secret })
+        let outputs = self
+            .outputs
+            .map(|outputs| outputs.into_iter().map(|output| output.finish(false, table)).collect());
+        Ok(Walked { effects: self.effects, uses, outputs, secret: self.secret })
+    }
+
+    /// Whether this query is the outermost one, whose columns are the statement's. Asked once.
+    pub(super) fn gives_outputs(&mut self) -> bool {
+        let outermost = !self.looked_at_outputs && self.how == How::OUTPUT;
+        self.looked_at_outputs |= self.how.has(How::OUTPUT);
+        outermost && self.scopes.is_empty()
+    }
+
+    /// Walks over the columns of the outermost query, each by itself.
+    pub(super) fn outputs<'a>(
+        &mut self,
+        targets: impl IntoIterator<Item = &'a pg::Node>,
+        mut walk: impl FnMut(&'a pg::Node, &mut Self),
+    ) {
+        let mut outputs = Vec::new();
+        let mut whole = std::mem::take(&mut self.uses);
+        for target in targets {
+            walk(target, self);
+            let output = std::mem::take(&mut self.uses);
+            whole.add(&output);
+            outputs.push(output);
+        }
+        self.uses = whole;
+        self.outputs = Some(outputs);
     }
 
     // What becomes of the values of columns.

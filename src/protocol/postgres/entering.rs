@@ -306,6 +306,10 @@ impl Entering<'_, '_, '_> {
     /// What masks mean for a text and for what it, or a portal, runs by name.
     fn weigh(&self, reading: Option<&Arc<Reading>>, named: &Candidates) -> Weighed {
         let Some(masks) = self.masks else { return Weighed::default() };
+        let mut masks = Cow::Borrowed(masks);
+        if self.masking.is_changing() {
+            masks = Cow::Owned(masks.unsettled());
+        }
         let own = reading.into_iter().flat_map(|reading| {
             (0..reading.statements().len()).map(|at| Source::new(Arc::clone(reading), at))
         });
@@ -314,6 +318,9 @@ impl Entering<'_, '_, '_> {
             let judged = masks.judge(Some(&source));
             weighed.withhold |= masks.withhold(&judged);
             weighed.against = weighed.against.or_else(|| masks.objection(Some(&source), &judged));
+            if Masking::may_change(&judged) {
+                masks = Cow::Owned(masks.unsettled());
+            }
             weighed.judged.push((source, judged));
         }
         if named.unknown {

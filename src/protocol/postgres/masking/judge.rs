@@ -1,6 +1,6 @@
 //! What a statement does with masked columns, as far as its text and the catalog tell.
 
-use crate::decode::sql::{How, Statement};
+use crate::decode::sql::{How, Statement, Use};
 use crate::policy::{Effect, Object};
 
 use super::shapes::{MaskSet, Shapes};
@@ -36,6 +36,8 @@ pub(in super::super) struct Judged {
     /// Masks whose columns' values may be in what comes out, where that is not known to be
     /// something else.
     pub(in super::super) value: MaskSet,
+    /// The same for each column that comes out, where that is told.
+    outputs: Option<Vec<MaskSet>>,
     /// Masks whose columns' values could be among the literals.
     pub(in super::super) literals: MaskSet,
     /// Masks whose columns' values could be in errors and notices.
@@ -53,18 +55,21 @@ pub(in super::super) struct Judged {
 }
 
 impl Judged {
-    /// Looks at one statement. `made` says of a table that the session made it itself, empty.
+    /// Looks at one statement. `made` says of a table that the session made it itself, empty;
+    /// `views_hold`, whether views are what they were when the catalog was read.
     pub(in super::super) fn of(
         statement: &Statement,
         shapes: &Shapes,
+        views_hold: bool,
         made: impl Fn(&Object) -> bool,
     ) -> Self {
+        let names = Names { shapes, views_hold, made };
         let mut judged = Self::default();
         for effect in &statement.effects {
-            judged.effect(effect, shapes, &made);
+            judged.effect(effect, &names);
         }
         for used in &statement.uses {
-            let masks = shapes.named(&used.table, &used.column).masks;
+            let masks = names.masks(used);
             if masks.is_empty() {
                 continue;
             }
@@ -80,16 +85,26 @@ impl Judged {
                 judged.inferred.add(&masks);
             }
         }
+        judged.outputs = statement.outputs.as_ref().map(|outputs| {
+            let masks = |output: &Vec<Use>| {
+                let mut masks = MaskSet::default();
+                for used in output.iter().filter(|used| used.how.has(How::OUTPUT)) {
+                    masks.add(&names.masks(used));
+                }
+                masks
+            };
+            outputs.iter().map(masks).collect()
+        });
         if judged.opaque || judged.unknown {
+            judged.outputs = None;
             let all = shapes.every_mask();
             (judged.value, judged.literals, judged.errors) = (all.clone(), all.clone(), all);
         }
         judged
     }
 
-    /// One of which nothing is known.
-    pub(in super::super) fn unknown(shapes: &Shapes) -> Self {
-        let all = shapes.every_mask();
+    /// One of which nothing is known, where all of these masks are.
+    pub(in super::super) fn unknown(all: MaskSet) -> Self {
         Self {
             value: all.clone(),
             literals: all.clone(),
@@ -99,7 +114,14 @@ impl Judged {
         }
     }
 
-    fn effect(&mut self, effect: &Effect, shapes: &Shapes, made: &impl Fn(&Object) -> bool) {
+    /// Masks whose columns' values may be in a column that comes out, of so many.
+    pub(in super::super) fn output(&self, at: usize, of: usize) -> &MaskSet {
+        let told = self.outputs.as_ref().filter(|outputs| outputs.len() == of);
+        told.and_then(|outputs| outputs.get(at)).unwrap_or(&self.value)
+    }
+
+    fn effect(&mut self, effect: &Effect, names: &Names<'_, impl Fn(&Object) -> bool>) {
+        let shapes = names.shapes;
         let action = &*effect.action;
         self.opaque |= OPAQUE.contains(&action);
         self.changing |= CHANGING.contains(&action);
@@ -108,16 +130,38 @@ impl Judged {
         match action {
             "sql.function" => self.opaque |= shapes.is_opaque(object),
             _ if writes || action == "sql.select" || action == "sql.copy-to" => {
-                self.unknown |= shapes.named(object, "").unknown && !made(object);
+                self.unknown |= names.unknown(object);
             }
             _ => {}
         }
         if writes {
             // What a constraint or a trigger says of a row may hold all of it.
-            self.errors.add(&shapes.named(object, "*").masks);
+            self.errors.add(&shapes.named(object, "*", true).masks);
             for column in &effect.columns {
-                self.literals.add(&shapes.named(object, column).masks);
+                self.literals.add(&shapes.named(object, column, true).masks);
             }
+        }
+    }
+}
+
+/// What names mean.
+struct Names<'s, M> {
+    shapes: &'s Shapes,
+    views_hold: bool,
+    made: M,
+}
+
+impl<M: Fn(&Object) -> bool> Names<'_, M> {
+    fn unknown(&self, table: &Object) -> bool {
+        self.shapes.named(table, "", self.views_hold).unknown && !(self.made)(table)
+    }
+
+    /// The masks of a column that is read; all of them, when nobody knows the table.
+    fn masks(&self, used: &Use) -> MaskSet {
+        let named = self.shapes.named(&used.table, &used.column, self.views_hold);
+        match named.unknown && !(self.made)(&used.table) {
+            true => self.shapes.every_mask(),
+            false => named.masks,
         }
     }
 }

@@ -107,11 +107,13 @@ SELECT oid FROM pg_catalog.pg_type WHERE oid >= 16384 AND typcategory = 'S' AND 
   WHERE a.attnum > 0 AND NOT a.attisdropped;
 {reach} SELECT i.inhrelid, i.inhparent FROM reach
   JOIN pg_catalog.pg_inherits i ON i.inhrelid = reach.oid;
-{reach} SELECT d.objid, d.objsubid, d.refobjsubid FROM reach
+{reach} SELECT a.attrelid, a.attnum, d.refobjsubid FROM reach
   JOIN pg_catalog.pg_attribute a ON a.attrelid = reach.oid AND a.attgenerated <> ''
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-    AND d.objid = a.attrelid AND d.objsubid = a.attnum
-    AND d.refclassid = d.classid AND d.refobjid = d.objid AND d.refobjsubid > 0;
+  JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    AND d.refobjid = a.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum
+    AND (d.classid = d.refclassid AND d.objid = a.attrelid AND d.objsubid = a.attnum
+      OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid);
 {reach} SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) FROM reach
   JOIN pg_catalog.pg_class c ON c.oid = reach.oid
   WHERE c.relkind IN ('v', 'm') AND c.oid >= 16384 LIMIT {views};

@@ -168,6 +168,16 @@ impl Masking {
         }
     }
 
+    /// Whether the session changed the catalog in the transaction that is open.
+    pub(super) fn is_changing(&self) -> bool {
+        self.known.lock().changing
+    }
+
+    /// Whether a statement may change the catalog.
+    pub(super) fn may_change(judged: &Judgement) -> bool {
+        judged.0.changing
+    }
+
     /// The server has done everything that it was asked to, and holds no transaction open.
     pub(super) fn at_rest(&self) {
         let mut known = self.known.lock();
@@ -204,25 +214,22 @@ impl MasksNow {
     /// What a statement does with masked columns; one that is not known does anything.
     pub(super) fn judge(&self, source: Option<&Source>) -> Judgement {
         let Some(shapes) = &self.shapes else {
-            let all = self.columns.all();
-            let blind = Judged {
-                value: all.clone(),
-                literals: all.clone(),
-                errors: all,
-                opaque: true,
-                ..Judged::default()
-            };
-            return Judgement(blind);
+            return Judgement(Judged::unknown(self.columns.all()));
         };
         Judgement(match source.and_then(Source::statement) {
             Some(statement) => self.judge_statement(statement, shapes),
-            None => Judged::unknown(shapes),
+            None => Judged::unknown(shapes.every_mask()),
         })
     }
 
     fn judge_statement(&self, statement: &Statement, shapes: &Shapes) -> Judged {
         let made = |table: &Object| table.name().is_some_and(|name| self.made.contains(name));
-        Judged::of(statement, shapes, made)
+        Judged::of(statement, shapes, self.views_hold, made)
+    }
+
+    /// The same once something was forwarded that may change views.
+    pub(super) fn unsettled(&self) -> Self {
+        Self { views_hold: false, ..self.clone() }
     }
 
     /// Whether literals of a statement may be shown and kept nowhere.
@@ -287,9 +294,9 @@ impl MasksNow {
         // A plan repeats the literals of the statement.
         let explains = matches!(kind, Some(StatementKind::Explain));
         let mut both: [Vec<Cell>; 2] = [Vec::new(), Vec::new()];
-        for column in columns {
+        for (at, column) in columns.iter().enumerate() {
             let holds = Holds::of(column.type_oid, column.format, shapes.is_text(column.type_oid));
-            let made = Some((&judged.0.value, false));
+            let made = Some((judged.0.output(at, columns.len()), false));
             let masked = match shapes.origin(column, self.views_hold) {
                 Origin::Clear => None,
                 Origin::Masked(lineage) => Some((&lineage.masks, lineage.itself)),
@@ -297,11 +304,8 @@ impl MasksNow {
             };
             let wholes = match masked {
                 Some((masks, itself)) if !masks.is_empty() => self.wholes(masks, itself),
-                Some(_) if explains => {
-                    let [_, stored] = self.wholes(&judged.0.literals, false);
-                    [None, stored]
-                }
-                _ => [None, None],
+                Some(_) if explains => self.stored_alone(&judged.0.literals),
+                _ => self.stored_alone(&judged.0.written),
             };
             for (cells, masked) in both.iter_mut().zip(wholes) {
                 cells.push(Cell { holds, masked });
@@ -321,6 +325,12 @@ impl MasksNow {
         };
         let other = (!same_patterns || shown != stored).then(|| cells(stored, stored_patterns));
         Some(RowMasks::new(cells(shown, shown_patterns), other))
+    }
+
+    /// What is stored of a column that may show what the statement holds or writes.
+    fn stored_alone(&self, masks: &MaskSet) -> [Option<Whole>; 2] {
+        let [_, stored] = self.wholes(masks, false);
+        [None, stored]
     }
 
     /// What is done with a column that shows masked ones, for both pairs of eyes.

@@ -28,6 +28,9 @@ const SHOWING: &[(&str, &[&str])] = &[
     ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
 ];
 
+/// The first OID that is not of the system's own making (`FirstNormalObjectId`).
+const FIRST_NORMAL: u32 = 16_384;
+
 /// The names of [`SHOWING`], for the question about the catalog.
 pub(super) fn showing() -> impl Iterator<Item = &'static str> {
     SHOWING.iter().map(|(name, _)| *name)
@@ -203,8 +206,7 @@ impl Shapes {
     /// What a column of a result is. `views_hold` says whether views are still what they were
     /// when the catalog was read.
     pub(in super::super) fn origin(&self, column: &Column, views_hold: bool) -> Origin<'_> {
-        let Some(relation) = self.relations.get(&column.table) else { return Origin::Unknown };
-        if relation.view && !views_hold {
+        if !self.has(column.table) || (!views_hold && self.may_change(column.table)) {
             return Origin::Unknown;
         }
         match (self.exposed.get(&column.table), column.number) {
@@ -217,17 +219,26 @@ impl Shapes {
     }
 
     /// What could be meant by a column of a table as a statement names them; `*` is every column.
-    pub(super) fn named(&self, table: &Object, column: &str) -> Named {
+    /// Views may be unknown though they are there, when they do not hold.
+    pub(super) fn named(&self, table: &Object, column: &str, views_hold: bool) -> Named {
         let mut named = Named { masks: MaskSet::default(), unknown: true };
+        let mut changed = false;
         for oid in self.could_be(table) {
             named.unknown = false;
+            changed |= !views_hold && self.may_change(*oid);
             for (name, lineage) in self.exposed.get(oid).into_iter().flat_map(BTreeMap::values) {
                 if column == "*" || **name == *column {
                     named.masks.add(&lineage.masks);
                 }
             }
         }
+        named.unknown |= changed;
         named
+    }
+
+    /// A view that is not the system's own.
+    fn may_change(&self, oid: u32) -> bool {
+        oid >= FIRST_NORMAL && self.relations.get(&oid).is_some_and(|relation| relation.view)
     }
 
     /// The relations that a name could mean.
@@ -339,8 +350,8 @@ impl Shapes {
             for ((view, _, described), analysis) in views.iter().zip(&analysed) {
                 let statement = analysis.as_ref().and_then(|found| found.statements.first());
                 let read = match statement {
-                    Some(statement) => Judged::of(statement, self, |_| false).value,
-                    None => self.of.all(),
+                    Some(statement) => Judged::of(statement, self, true, |_| false),
+                    None => Judged::unknown(self.of.all()),
                 };
                 for (number, name) in columns.get(view).into_iter().flatten() {
                     let found = self.of_view(described.as_deref(), *number, &read);
@@ -350,15 +361,19 @@ impl Shapes {
         }
     }
 
-    /// What a view's column shows, for one that reads columns of these masks.
-    fn of_view(&self, described: Option<&[Column]>, number: i16, read: &MaskSet) -> Lineage {
+    /// What a view's column shows, for one that reads these columns.
+    fn of_view(&self, described: Option<&[Column]>, number: i16, read: &Judged) -> Lineage {
         let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
         let column = described.zip(at).and_then(|(columns, at)| columns.get(at));
         match column.map(|column| self.origin(column, true)) {
             Some(Origin::Clear) => Lineage::default(),
             Some(Origin::Masked(lineage)) => lineage.clone(),
             Some(Origin::Row | Origin::Unknown) | None => {
-                Lineage { masks: read.clone(), itself: false }
+                let masks = match (described, at) {
+                    (Some(columns), Some(at)) => read.output(at, columns.len()),
+                    _ => &read.value,
+                };
+                Lineage { masks: masks.clone(), itself: false }
             }
         }
     }
