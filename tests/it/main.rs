@@ -25,6 +25,7 @@ mod memory;
 mod policy;
 mod quickstart;
 mod recording;
+mod rules;
 mod rust_client;
 mod session;
 mod sql_effects;
