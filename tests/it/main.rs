@@ -22,6 +22,7 @@ mod hostile;
 mod identity;
 mod kills;
 mod memory;
+mod pg_cases;
 mod policy;
 mod quickstart;
 mod recording;
