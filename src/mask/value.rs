@@ -100,7 +100,7 @@ mod tests {
         fn what_is_left_is_text_and_at_most_four_characters(value in "\\PC{0,40}") {
             let left = masked(Action::Partial, &value);
             if !value.contains('@') {
-                let seen = left.chars().filter(|c| c.is_ascii_alphanumeric()).count();
+                let seen = left.chars().filter(char::is_ascii_alphanumeric).count();
                 prop_assert!(seen <= KEPT, "{left}");
             }
         }

@@ -46,7 +46,6 @@ impl Down<'_> {
         }
         check(piece.tag, bytes)?;
         let masked = match (self.masks, piece.tag) {
-            (None, _) => None,
             (Some(masks), b'E' | b'N') => {
                 let judged = self.judged(masks);
                 masks.report(bytes, judged.as_ref()).map_err(End::TargetMalformed)?
@@ -57,7 +56,7 @@ impl Down<'_> {
                 self.described(masks, piece.tag, bytes)?;
                 None
             }
-            (Some(_), _) => None,
+            _ => None,
         };
         // What is remembered of an error is what is stored of it.
         let seen = masked.as_ref().map_or(bytes, |masked| masked.stored());

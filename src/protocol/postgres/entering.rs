@@ -77,12 +77,12 @@ impl Entering<'_, '_, '_> {
             match message {
                 Message::Query { sql } => {
                     let reading = self.read(sql, read.as_ref());
-                    self.query(range, message, reading)?;
+                    self.query(range, message, &reading)?;
                 }
                 Message::Parse { statement, sql, parameter_types } => {
                     let reading = self.read(sql, read.as_ref());
                     let attributes = command::parse(&reading, statement, parameter_types);
-                    self.parse(range, message, reading, &attributes, statement.is_empty())?;
+                    self.parse(range, message, &reading, &attributes, statement.is_empty())?;
                 }
                 Message::Bind(bind) => self.bind(range, message, bind)?,
                 Message::Execute { portal, max_rows } => {
@@ -133,15 +133,15 @@ impl Entering<'_, '_, '_> {
         &mut self,
         range: Range<usize>,
         message: &Message<'_>,
-        reading: Arc<Reading>,
+        reading: &Arc<Reading>,
     ) -> Result<(), Malformed> {
-        let attributes = command::query(&reading, self.replies.in_transaction());
-        let candidates = self.replies.named_in(&reading);
-        let mut runs = runs(&reading);
+        let attributes = command::query(reading, self.replies.in_transaction());
+        let candidates = self.replies.named_in(reading);
+        let mut runs = runs(reading);
         if candidates.unknown {
             runs.push(&*UNKNOWN_NAME);
         }
-        let weighed = self.weigh(Some(&reading), &candidates);
+        let weighed = self.weigh(Some(reading), &candidates);
         let own = CommandParts {
             form: "query",
             text: reading.text(),
@@ -149,14 +149,14 @@ impl Entering<'_, '_, '_> {
             effects: &runs,
         };
         // What the text itself makes is among its own effects.
-        let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), &reading));
+        let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), reading));
         let named: Vec<_> =
             others.map(|c| Named::new(&c.source, "query", &attributes, None)).collect();
         let named: Vec<_> = named.iter().map(Named::parts).collect();
         let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
         let all: Vec<&[Effect]> =
             commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect();
-        let shown = self.view(&reading, &weighed);
+        let shown = self.view(reading, &weighed);
         let asked = Asked {
             commands: &commands,
             view: CommandParts { text: &shown, effects: &all, ..own },
@@ -168,7 +168,7 @@ impl Entering<'_, '_, '_> {
         let (of, refused) = self.ask(range, &asked, refusal::failing_query);
         self.passes(&weighed, refused.as_ref());
         let takes_secrets = weighed.withhold;
-        let reading = Some(Arc::clone(&reading));
+        let reading = Some(Arc::clone(reading));
         let entered =
             Entered { of, refused, reading, candidates, takes_secrets, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
@@ -178,15 +178,15 @@ impl Entering<'_, '_, '_> {
         &mut self,
         range: Range<usize>,
         message: &Message<'_>,
-        reading: Arc<Reading>,
+        reading: &Arc<Reading>,
         attributes: &Attributes,
         unnamed: bool,
     ) -> Result<(), Malformed> {
-        let runs = runs(&reading);
+        let runs = runs(reading);
         let own = CommandParts { form: "parse", text: reading.text(), attributes, effects: &runs };
-        let named = self.masks.map(|_| self.replies.named_in(&reading)).unwrap_or_default();
-        let weighed = self.weigh(Some(&reading), &named);
-        let shown = self.view(&reading, &weighed);
+        let named = self.masks.map(|_| self.replies.named_in(reading)).unwrap_or_default();
+        let weighed = self.weigh(Some(reading), &named);
+        let shown = self.view(reading, &weighed);
         let asked = Asked {
             commands: &[own],
             view: CommandParts { text: &shown, ..own },
@@ -196,7 +196,7 @@ impl Entering<'_, '_, '_> {
             against: weighed.against.clone(),
         };
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed));
-        let reading = Some(Arc::clone(&reading));
+        let reading = Some(Arc::clone(reading));
         let entered = Entered { of, refused, reading, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }

@@ -218,7 +218,7 @@ impl Relay {
                 continue;
             }
             let masks = self.masks_for(&bytes, &pieces).await?;
-            let released = self.record_answers(bytes, &pieces, masks.as_ref())?;
+            let released = self.record_answers(&bytes, &pieces, masks.as_ref())?;
             self.progress.notify_waiters();
             client.at_boundary = incoming.walker.at_boundary();
             client.release(released).await.map_err(End::ClientBroken)?;
@@ -247,7 +247,7 @@ impl Relay {
     /// Holds the server's messages against the queue, masks and records them.
     fn record_answers(
         &self,
-        bytes: Bytes,
+        bytes: &Bytes,
         pieces: &[Piece],
         masks: Option<&MasksNow>,
     ) -> Result<Released, End> {

@@ -34,13 +34,13 @@ pub(super) async fn read(
 ) -> Result<Read, UpstreamError> {
     let mut results = questions.rows(&question(masks)).await?.into_iter();
     let mut next = || results.next().ok_or_else(|| bad("fewer results than questions"));
-    let mut read = Read { relations: rows(next()?, relation)?, ..Read::default() };
-    read.functions = rows(next()?, |row| Ok((text(row, 0)?, text(row, 1)? == "t")))?;
-    read.texts = rows(next()?, |row| number(row, 0))?;
-    read.columns = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?, text(row, 2)?)))?;
-    read.inherits = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
-    read.generated = rows(next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
-    let views = rows(next()?, |row| Ok((number(row, 0)?, text(row, 1)?)))?;
+    let mut read = Read { relations: rows(&next()?, relation)?, ..Read::default() };
+    read.functions = rows(&next()?, |row| Ok((text(row, 0)?, text(row, 1)? == "t")))?;
+    read.texts = rows(&next()?, |row| number(row, 0))?;
+    read.columns = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, text(row, 2)?)))?;
+    read.inherits = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
+    read.generated = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
+    let views = rows(&next()?, |row| Ok((number(row, 0)?, text(row, 1)?)))?;
     if read.relations.len() > MOST_RELATIONS || views.len() > MOST_VIEWS {
         return Err(bad("more tables or views than can be looked at"));
     }
@@ -153,7 +153,7 @@ fn relation(row: &Row) -> Result<(u32, String, String, bool), UpstreamError> {
 }
 
 fn rows<T>(
-    rows: Vec<Row>,
+    rows: &[Row],
     each: impl Fn(&Row) -> Result<T, UpstreamError>,
 ) -> Result<Vec<T>, UpstreamError> {
     rows.iter().map(each).collect()

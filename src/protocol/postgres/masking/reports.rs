@@ -155,7 +155,8 @@ mod tests {
         let error = message(b'E', CAST);
         let seen = |seen, masker| report(&error, seen, masker).unwrap();
         assert_eq!(seen(Seen::All, None), None);
-        let masked = seen(Seen::All, Some(&masker())).unwrap();
+        let masker = masker();
+        let masked = seen(Seen::All, Some(&masker)).unwrap();
         assert!(!masked.windows(6).any(|six| six == b"a@b.cc"));
         let withheld = seen(Seen::OfText, None).unwrap();
         let expected = format!("SERROR\0VERROR\0C22P02\0M{WITHHELD}\0Rfun\0\0");

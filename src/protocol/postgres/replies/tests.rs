@@ -55,7 +55,7 @@ fn enter(replies: &mut Replies, message: &Message<'_>, of: Sequence, refused: Op
         }
         _ => None,
     };
-    let entered = Entered { of, refused, reading, bound, candidates };
+    let entered = Entered { of, refused, reading, bound, candidates, takes_secrets: false };
     replies.expect(message, Instant::now(), entered).unwrap();
 }
 
