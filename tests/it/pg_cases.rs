@@ -81,7 +81,7 @@ verdict = "block"
 
 [[rule]]
 name = "deny-settings"
-actions = ["sql.set", "sql.reset"]
+actions = ["sql.set"]
 objects = ["setting:session_replication_role", "setting:*transaction_read_only"]
 verdict = "block"
 

@@ -239,7 +239,7 @@ impl Entering<'_, '_, '_> {
         self.replies.follow(&mut candidates);
         let weighed = self.weigh(None, &candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
-        let looks_at_values = self.admission.looks_at_attributes();
+        let looks_at_values = self.admission.looks_at(command::PARAMETERS);
         let named: Vec<_> = candidates
             .iter()
             .map(|candidate| {
