@@ -98,6 +98,18 @@ actions = ["sql.drop", "sql.truncate"]
 verdict = "block"
 reason = "DROP and TRUNCATE are for a migration, not for an agent."
 
+# What no agent sees, and no recording holds: recordings, index and log have the masks, too.
+[[mask]]
+name = "customer-contact"
+targets = ["shop"]
+columns = ["customers.email"]
+with = "partial"
+
+[[mask]]
+name = "customer-numbers"
+targets = ["shop"]
+columns = ["customers.card_number", "customers.ssn"]
+
 # What the rules are meant to do; `portcullis check --config` with this file tries it.
 [[test]]
 identity = {{ user = "agent", groups = ["agents"] }}

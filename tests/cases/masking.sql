@@ -25,6 +25,12 @@ create function list_contacts() returns setof customers language sql stable
     as 'select * from customers';
 create function tells() returns void language plpgsql as $$
 begin raise notice 'it is %', (select email from customers where id = 1); end $$;
+create function total(i int) returns numeric language sql stable
+    as 'select sum(total) from orders where customer_id = i';
+create function through(i int) returns text language plpgsql as $$
+begin return get_contact(i); end $$;
+create function dynamic(t text) returns text language plpgsql as $$
+declare found text; begin execute 'select email from cust' || t into found; return found; end $$;
 create view v_function as select get_contact(1) as c, 1 as one;
 create table people (id int, email text) partition by range (id);
 create table people_p1 partition of people for values from (0) to (100);
@@ -34,5 +40,13 @@ insert into cust_child values
     (50, 'Kid', 'kid.secret@example.com', '111-22-3333', '4111111111111111', 2010, '', '', 'x');
 create table made (id int, ssn text, shout text generated always as (upper(ssn)) stored);
 insert into made values (1, '078-05-1120');
+create table typed (
+    t text, v varchar(40), c char(40), j json, jb jsonb, b bytea, x xml, i int, l bigint, n numeric,
+    d date, ts timestamptz, o boolean, u uuid, a text[], ia int[], r int4range, f float8, ip inet
+);
+insert into typed values (
+    'sentinel', 'sentinel', 'sentinel', '"sentinel"', '"sentinel"', 'sentinel', 'sentinel', 1, 2, 3.5,
+    '2020-01-01', now(), true, gen_random_uuid(), '{sentinel}', '{1,2}', '[1,3)', 1.5, '10.0.0.1'
+);
 create sequence sq;
 analyze;

@@ -131,6 +131,7 @@ impl Reading {
             error_code,
             error_message: error_message.map(|message| shorten::message(message)),
             duration_us: number(outcome.duration_us),
+            masked: outcome.masked.iter().map(|(m, n)| (shorten::name(m), number(*n))).collect(),
         });
     }
 
@@ -193,6 +194,7 @@ impl Reading {
             error_code: None,
             error_message: None,
             duration_us: None,
+            masked: BTreeMap::new(),
         });
     }
 

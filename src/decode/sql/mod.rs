@@ -41,6 +41,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::RawStmt;
 
 pub use actions::{ACTIONS, ATTRIBUTES, Action, KINDS};
+pub use functions::reads_unseen;
 pub use reading::{Reading, Reference, Source, StatementKind};
 pub use uses::{How, Use};
 pub use view::{Withhold, view};

@@ -1,7 +1,9 @@
 //! Drivers of every kind: none gets what is masked, in either format, described or not.
 
+use std::process::Command;
+
 use super::{MASKS, Masked, SENTINELS};
-use crate::support::client::transcript;
+use crate::support::client::{Client, transcript};
 use crate::support::wire::{Session, Wire, messages};
 
 #[test]
@@ -60,4 +62,58 @@ fn a_statement_that_nobody_describes_is_masked() {
     let described = messages(&wire.received).filter(|m| m[0] == b'T').count();
     assert_eq!(described, 1, "the client sees the one that it asked for");
     masked.finish(SENTINELS);
+}
+
+#[test]
+fn ordinary_traffic_says_the_same_under_masks() {
+    let masked = Masked::new(MASKS);
+    let (direct, through) = (masked.database.client(), masked.gateway.client("orders"));
+    let psql = |client: &Client| {
+        let mut psql = client.psql();
+        for command in [
+            r"\d",
+            r"\d customers",
+            r"\d+ v_same",
+            r"\dt+ orders",
+            r"\dv",
+            r"\df",
+            r"\dn+",
+            r"\du",
+            r"\dp",
+            r"\dx",
+            r"\sf get_contact",
+            r"\dT",
+            r"\di",
+            r"\ds",
+            r"\dP",
+            r"\conninfo_not",
+        ] {
+            psql.args(["-c", command]);
+        }
+        psql.args(["-v", "ON_ERROR_STOP=0"]);
+        psql
+    };
+    let dump = |client: &Client| {
+        let mut dump = client.postgres_program("pg_dump");
+        dump.args(["--schema-only", "--restrict-key=same"]);
+        dump
+    };
+    let reflection = |client: &Client| client.python("masked_reflection.py");
+    let programs: [&dyn Fn(&Client) -> Command; 3] = [&psql, &dump, &reflection];
+    for program in programs {
+        let (_, expected) = transcript(program(&direct));
+        let (_, found) = transcript(program(&through));
+        assert!(expected.lines().count() > 20, "{expected}");
+        assert_eq!(expected, found);
+    }
+    masked.finish(&["alice.secret", "078-05-1120"]);
+}
+
+#[test]
+fn values_keep_their_types_in_both_formats() {
+    let masked =
+        Masked::new("[[mask]]\nname = \"all\"\ncolumns = [\"public.typed.*\"]\nwith = \"hash\"\n");
+    let (succeeded, said) = transcript(masked.gateway.client("orders").python("masked_types.py"));
+    assert!(succeeded, "{said}");
+    masked.finish(&["sentinel", "73656e74696e656c"]);
 }

@@ -16,6 +16,8 @@ select * from v_union
 select * from v_function
 select * from mv_customers
 select get_contact(1)
+select through(1)
+select dynamic('omers')
 select * from list_contacts()
 select email from cust_child
 select * from only cust_child
@@ -26,6 +28,7 @@ with x(e) as (select email from customers) select e from x
 select name from vendors v join lateral (select email as name from customers) z on true
 select email || '' as x from customers
 select upper(email) x from customers
+select left(card_number, 8), right(card_number, 8) from customers
 select encode(ssn::bytea, 'hex') x from customers
 select string_to_table(card_number, null) x from customers where id = 1
 select case when id = 1 then email else 'n/a' end x from customers
@@ -108,6 +111,8 @@ const HARMLESS: &[(&str, &str)] = &[
     ("select relname from pg_class where relname = 'customers'", "customers\n"),
     ("explain (costs off) select name from customers where id = 1", "Append\n"),
     ("copy (select id, name from customers where id = 1) to stdout", "1\tAlice\n"),
+    ("select total(1) > 0, upper('x')", "t|X\n"),
+    ("update customers set email = lower(email) where id = 1 returning id", "1\n"),
     ("show search_path", "\"$user\", public\n"),
 ];
 

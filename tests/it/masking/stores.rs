@@ -64,6 +64,20 @@ fn patterns_are_masked_wherever_they_stand() {
     ] {
         masked.shows_nothing(statement);
     }
+    // However the bytes are cut on their way.
+    for before in [8 << 10, 64 << 10, 200 << 10] {
+        let said = masked.shows_nothing(&format!(
+            "select repeat('-', {before} - n) || 'alice.secret@example.com' from generate_series(1, 40) n"
+        ));
+        assert_eq!(said.matches("[email]").count(), 40);
+    }
+    // However the bytes are cut on their way.
+    for before in [8 << 10, 64 << 10, 200 << 10] {
+        let said = masked.shows_nothing(&format!(
+            "select repeat('-', {before} - n) || ' alice.secret@example.com' from generate_series(1, 40) n"
+        ));
+        assert_eq!(said.matches("[email]").count(), 40);
+    }
     assert_eq!(
         masked.says("select '{\"a\": \"bob.secret@x.com\"}'::jsonb"),
         "{\"a\": \"[email]\"}\n"

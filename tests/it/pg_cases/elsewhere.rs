@@ -23,7 +23,11 @@ pub fn of(id: &str) -> Option<Plan> {
             ("session", "what_runs_when_the_token_ends_may_finish_within_the_grace"),
         ],
         "G01" | "G03" | "G05" | "G07" => return Some(Plan::Waits("wait for approvals")),
-        "G16" | "G20" | "G22" | "G24" | "G25" | "X105" => {
+        "G20" => &[("masking/clients", "values_keep_their_types_in_both_formats")],
+        "G22" => &[("masking/statements", "no_statement_brings_a_masked_value")],
+        "G24" => &[("masking/stores", "patterns_are_masked_wherever_they_stand")],
+        "X105" => &[("masking/statements", "no_statement_brings_a_masked_value")],
+        "G16" | "G25" => {
             return Some(Plan::Waits("wait for masks, in a test of their own"));
         }
         _ => return None,

@@ -85,6 +85,9 @@ impl Judged {
                 judged.inferred.add(&masks);
             }
         }
+        if keeps_masked(statement, shapes, &judged.written) {
+            judged.written = MaskSet::default();
+        }
         judged.outputs = statement.outputs.as_ref().map(|outputs| {
             let masks = |output: &Vec<Use>| {
                 let mut masks = MaskSet::default();
@@ -128,7 +131,10 @@ impl Judged {
         let Some(object) = &effect.object else { return };
         let writes = matches!(action, "sql.insert" | "sql.update" | "sql.delete" | "sql.copy-from");
         match action {
-            "sql.function" => self.opaque |= shapes.is_opaque(object),
+            "sql.function" => {
+                self.opaque |= shapes.is_opaque(object);
+                self.unknown |= !shapes.has_function(object) && !self.changing;
+            }
             _ if writes || action == "sql.select" || action == "sql.copy-to" => {
                 self.unknown |= names.unknown(object);
             }
@@ -142,6 +148,23 @@ impl Judged {
             }
         }
     }
+}
+
+/// Whether values of masked columns are written only where the same masks are: an UPDATE of such
+/// columns alone, as `SET email = lower(email)`.
+fn keeps_masked(statement: &Statement, shapes: &Shapes, written: &MaskSet) -> bool {
+    let keeps = |effect: &Effect| match (&*effect.action, &effect.object) {
+        ("sql.select", _) => true,
+        ("sql.function", Some(function)) => {
+            let name = function.name().unwrap_or_default();
+            !name.starts_with("pg_advisory") && !name.starts_with("pg_try_advisory")
+        }
+        ("sql.update", Some(table)) => {
+            effect.columns.iter().all(|column| shapes.certainly(table, column).holds(written))
+        }
+        _ => false,
+    };
+    !written.is_empty() && statement.effects.iter().all(keeps)
 }
 
 /// What names mean.

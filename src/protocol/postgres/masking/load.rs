@@ -11,7 +11,7 @@ use crate::decode::postgres::backend::Column;
 use crate::policy::Glob;
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};
 
-use super::shapes::{ColumnMasks, Read, showing};
+use super::shapes::{ColumnMasks, Does, Read, showing};
 
 /// More relations than a database has that anybody works with.
 const MOST_RELATIONS: usize = 1_000_000;
@@ -35,7 +35,16 @@ pub(super) async fn read(
     let mut results = questions.rows(&question(masks)).await?.into_iter();
     let mut next = || results.next().ok_or_else(|| bad("fewer results than questions"));
     let mut read = Read { relations: rows(&next()?, relation)?, ..Read::default() };
-    read.functions = rows(&next()?, |row| Ok((text(row, 0)?, text(row, 1)? == "t")))?;
+    read.functions = rows(&next()?, |row| {
+        let body = row.get(2).cloned().flatten();
+        let does = match (row.get(1).and_then(Option::as_deref), body) {
+            (Some("known"), _) => Does::Known,
+            // One that is stored as parsed has no text.
+            (Some("code"), Some(body)) if !body.is_empty() => Does::Code(body),
+            _ => Does::Anything,
+        };
+        Ok((text(row, 0)?, does))
+    })?;
     read.texts = rows(&next()?, |row| number(row, 0))?;
     read.columns = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, text(row, 2)?)))?;
     read.inherits = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
@@ -99,8 +108,11 @@ reach(oid) AS (
 SELECT c.oid, n.nspname, c.relname, c.relkind IN ('v', 'm') FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') LIMIT {limit};
-SELECT p.proname, pg_catalog.bool_or({OPAQUE}) FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang GROUP BY 1;
+SELECT DISTINCT proname, 'known', NULL FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE NOT {OPAQUE}
+  UNION ALL SELECT p.proname, CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN 'code' END, p.prosrc
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE {OPAQUE};
 SELECT oid FROM pg_catalog.pg_type WHERE oid >= 16384 AND typcategory = 'S' AND typtype = 'b';
 {reach} SELECT a.attrelid, a.attnum, a.attname FROM reach
   JOIN pg_catalog.pg_attribute a ON a.attrelid = reach.oid
@@ -123,8 +135,8 @@ COMMIT",
     )
 }
 
-/// Functions of which nobody knows what they read: those of the database's own that are not C, and
-/// those of extensions that take SQL, or tables, as text.
+/// Functions of which it must be looked what they read: those of the database's own that are not C,
+/// and those of extensions that take SQL, or tables, as text.
 const OPAQUE: &str = "(p.oid >= 16384 AND (l.lanname NOT IN ('internal', 'c') \
     OR p.proname LIKE 'dblink%' OR p.proname LIKE 'crosstab%' OR p.proname LIKE 'connectby%' \
     OR p.proname LIKE 'xpath\\_table%' OR p.proname LIKE '%page%' OR p.proname LIKE 'heap%' \

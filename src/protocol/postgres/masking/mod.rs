@@ -10,11 +10,13 @@
 //! notification, COPY of masked columns, everything while the catalog cannot be read.
 //!
 //! Honest limits: what code inside the database does (functions, triggers, operators and casts of
-//! one's own) is not seen; functions that are called by name count as reading anything. Rows that
+//! one's own) is not seen; functions that are called by name count as reading whatever their code
+//! names, and anything where that does not tell. Rows that
 //! a condition picks, their number and their order tell of the values that it looked at, unless
 //! `unprovable = "block"`. A view that is changed by somebody else, past the gateway, is masked as
 //! it was for up to ten seconds.
 
+mod bodies;
 mod judge;
 mod load;
 mod pool;

@@ -21,7 +21,7 @@ use super::shapes::{ColumnMasks, Shapes};
 /// How long what was read counts: until then a view that somebody changed elsewhere is masked as
 /// it was.
 const FRESH: Duration = Duration::from_secs(10);
-/// How soon it is read again because of a name that it does not have.
+/// How long after it was read again because of a name that it did not have, it is not again.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The catalogs of all targets that sessions mask on.
@@ -79,6 +79,8 @@ pub(in super::super) struct TargetCatalog {
 struct Current {
     shapes: Option<Arc<Shapes>>,
     read_at: Option<Instant>,
+    /// When it was last read because of a name that it did not have.
+    missed_at: Option<Instant>,
     /// How often it changed, as far as is known, and how often when it was read.
     changed: u64,
     read_after: u64,
@@ -123,10 +125,14 @@ impl TargetCatalog {
         if let Some(newer) = self.known(masks, FRESH).and_then(newer) {
             return Ok(newer);
         }
-        match self.known(masks, UNKNOWN_PAUSE) {
-            Some(same) => Ok(same),
-            None => self.read(&mut reading, masks).await,
+        let missed = self.current.lock().missed_at;
+        if missed.is_some_and(|at| at.elapsed() < UNKNOWN_PAUSE)
+            && let Some(same) = self.known(masks, FRESH)
+        {
+            return Ok(same);
         }
+        self.current.lock().missed_at = Some(Instant::now());
+        self.read(&mut reading, masks).await
     }
 
     fn known(&self, masks: &ColumnMasks, fresh: Duration) -> Option<Arc<Shapes>> {

@@ -13,6 +13,7 @@ use crate::decode::sql::{self, LexerSettings};
 use crate::mask::{ColumnPattern, MaskPlan};
 use crate::policy::Object;
 
+use super::bodies::Body;
 use super::judge::Judged;
 
 /// Columns of the system's that show values of any column: statistics, statements of others.
@@ -58,6 +59,14 @@ impl MaskSet {
     pub(super) fn add(&mut self, other: &Self) {
         other.0.iter().for_each(|mask| self.insert(*mask));
     }
+
+    fn common(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|mask| other.0.contains(mask)).copied().collect())
+    }
+
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        other.0.iter().all(|mask| self.0.contains(mask))
+    }
 }
 
 /// The masks of columns in a plan, each with its place there. Plans of one target have the same.
@@ -99,8 +108,8 @@ impl ColumnMasks {
 pub(super) struct Read {
     /// Everything that has columns: OID, schema, name, and whether it is a view.
     pub(super) relations: Vec<(u32, String, String, bool)>,
-    /// Names of functions, and whether what one of that name does is not known.
-    pub(super) functions: Vec<(String, bool)>,
+    /// Names of functions, and what is known of one of that name.
+    pub(super) functions: Vec<(String, Does)>,
     /// Types that are written as texts, beside those that every server has.
     pub(super) texts: Vec<u32>,
     /// Columns of all that may show masked ones: table, number, name.
@@ -111,6 +120,17 @@ pub(super) struct Read {
     pub(super) generated: Vec<(u32, i16, i16)>,
     /// Views that may show masked columns: definition, and its columns as the server sees them.
     pub(super) views: Vec<(u32, String, Option<Vec<Column>>)>,
+}
+
+/// What is known of a function.
+#[derive(Debug)]
+pub(super) enum Does {
+    /// It is the server's or an extension's own, and reads nothing but its arguments.
+    Known,
+    /// Its code.
+    Code(String),
+    /// It may do anything.
+    Anything,
 }
 
 #[derive(Debug)]
@@ -161,6 +181,20 @@ pub(in super::super) struct Shapes {
     texts: HashSet<u32>,
 }
 
+/// A view, its definition taken apart.
+struct AnalysedView<'r> {
+    view: u32,
+    described: Option<&'r [Column]>,
+    analysis: Option<sql::Analysis>,
+}
+
+impl<'r> AnalysedView<'r> {
+    fn of((view, definition, described): &'r (u32, String, Option<Vec<Column>>)) -> Self {
+        let analysis = sql::analyze(definition, LexerSettings::default()).ok();
+        Self { view: *view, described: described.as_deref(), analysis }
+    }
+}
+
 impl Shapes {
     pub(super) fn new(of: &ColumnMasks, read: Read) -> Self {
         let mut shapes = Self { of: of.clone(), ..Self::default() };
@@ -169,8 +203,16 @@ impl Shapes {
             let relation = Relation { schema: schema.into(), name: name.into(), view };
             shapes.relations.insert(oid, relation);
         }
-        shapes.functions =
-            read.functions.into_iter().map(|(name, opaque)| (name.into(), opaque)).collect();
+        let mut bodies = Vec::new();
+        for (name, does) in read.functions {
+            let body = match &does {
+                Does::Code(code) => Body::new(code),
+                Does::Known | Does::Anything => None,
+            };
+            let opaque = body.is_none() && !matches!(does, Does::Known);
+            *shapes.functions.entry(name.as_str().into()).or_default() |= opaque;
+            bodies.extend(body.map(|body| (Box::from(name), body)));
+        }
         shapes.texts = read.texts.into_iter().collect();
         let mut columns: HashMap<u32, BTreeMap<i16, Box<str>>> = HashMap::new();
         for (table, number, name) in read.columns {
@@ -179,7 +221,9 @@ impl Shapes {
         shapes.expose_named(&columns);
         shapes.expose_generated(&columns, &read.generated);
         shapes.expose_relatives(&columns, &read.inherits);
-        shapes.expose_views(&columns, &read.views);
+        // Functions read views, and views call functions.
+        let analysed: Vec<_> = read.views.iter().map(AnalysedView::of).collect();
+        while shapes.close_functions(&mut bodies) | shapes.expose_views(&columns, &analysed) {}
         shapes
     }
 
@@ -251,6 +295,21 @@ impl Shapes {
             let found = self.relations.get(oid);
             schema.as_ref().is_none_or(|schema| found.is_some_and(|r| *r.schema == **schema))
         })
+    }
+
+    /// The masks that a column has whichever table is meant.
+    pub(super) fn certainly(&self, table: &Object, column: &str) -> MaskSet {
+        let masks = self.could_be(table).map(|oid| {
+            let exposed = self.exposed.get(oid).into_iter().flat_map(BTreeMap::values);
+            let of = exposed.filter(|(name, _)| **name == *column);
+            of.map(|(_, lineage)| lineage.masks.clone()).next().unwrap_or_default()
+        });
+        masks.reduce(|all, one| all.common(&one)).unwrap_or_default()
+    }
+
+    /// Whether a function was there.
+    pub(super) fn has_function(&self, function: &Object) -> bool {
+        function.name().is_some_and(|name| self.functions.contains_key(name))
     }
 
     /// Whether nobody knows what a function does: one of the database's own.
@@ -335,30 +394,44 @@ impl Shapes {
         }
     }
 
-    /// Views, whatever they are made from: as often as one shows more than was known.
+    /// Functions whose code names what shows masked columns, or such a function, are not known any
+    /// more. Says whether there were any.
+    fn close_functions(&mut self, bodies: &mut Vec<(Box<str>, Body)>) -> bool {
+        let of_tables = self.exposed.keys().filter_map(|oid| self.relations.get(oid));
+        let mut names: HashSet<String> = of_tables.map(|r| r.name.to_lowercase()).collect();
+        let opaque = self.functions.iter().filter(|(_, opaque)| **opaque);
+        names.extend(opaque.map(|(name, _)| name.to_lowercase()));
+        let mut found = false;
+        bodies.retain(|(function, body)| {
+            let reads = names.iter().any(|name| body.names(name));
+            if reads {
+                self.functions.insert(function.clone(), true);
+            }
+            found |= reads;
+            !reads
+        });
+        found
+    }
+
+    /// Views, whatever they are made from. Says whether one shows more than was known.
     fn expose_views(
         &mut self,
         columns: &HashMap<u32, BTreeMap<i16, Box<str>>>,
-        views: &[(u32, String, Option<Vec<Column>>)],
-    ) {
-        let analysed: Vec<_> = views
-            .iter()
-            .map(|(_, definition, _)| sql::analyze(definition, LexerSettings::default()).ok())
-            .collect();
-        let mut changed = true;
-        while std::mem::take(&mut changed) {
-            for ((view, _, described), analysis) in views.iter().zip(&analysed) {
-                let statement = analysis.as_ref().and_then(|found| found.statements.first());
-                let read = match statement {
-                    Some(statement) => Judged::of(statement, self, true, |_| false),
-                    None => Judged::unknown(self.of.all()),
-                };
-                for (number, name) in columns.get(view).into_iter().flatten() {
-                    let found = self.of_view(described.as_deref(), *number, &read);
-                    changed |= self.expose(*view, *number, name, &found);
-                }
+        views: &[AnalysedView<'_>],
+    ) -> bool {
+        let mut changed = false;
+        for AnalysedView { view, described, analysis } in views {
+            let statement = analysis.as_ref().and_then(|found| found.statements.first());
+            let read = match statement {
+                Some(statement) => Judged::of(statement, self, true, |_| false),
+                None => Judged::unknown(self.of.all()),
+            };
+            for (number, name) in columns.get(view).into_iter().flatten() {
+                let found = self.of_view(*described, *number, &read);
+                changed |= self.expose(*view, *number, name, &found);
             }
         }
+        changed
     }
 
     /// What a view's column shows, for one that reads these columns.
