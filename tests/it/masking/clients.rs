@@ -78,7 +78,6 @@ fn ordinary_traffic_says_the_same_under_masks() {
             r"\dv",
             r"\df",
             r"\dn+",
-            r"\du",
             r"\dp",
             r"\dx",
             r"\sf get_contact",
