@@ -14,10 +14,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::approval::Desk;
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
+use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
 use crate::protocol::postgres;
 use crate::recording::Store;
@@ -37,20 +39,29 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let data_dir = &config.server.data_dir;
     let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
-    let verifier = Verifier::start(&config.issuers).await?;
-    let catalog = Arc::new(Catalog::new(Arc::clone(&config)));
+    let (database, private_server) = database(&config).await?;
+    let public_url = config.web.public_url.clone();
+    let desk = Desk::new(database.clone(), store.gateway().to_owned(), public_url);
+    let tickets = Tickets::new(database.clone());
+    let withdrawn = Arc::clone(desk.withdrawn());
+    let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
+    let catalog = Arc::new(Catalog::new(Arc::clone(&config), Arc::clone(&desk)));
     let limits = Arc::new(Limits::new(config.server.max_sessions));
     let shutdown = Shutdown::new();
     let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
-    let (database, private_server) = database(&config).await?;
     let settings = IndexSettings {
         index_text: config.database.index_text,
         migrate: config.database.url.is_none(),
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
-    let api =
-        Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
+    let api = Api::new(
+        Arc::clone(&catalog),
+        indexer.lag(),
+        roles,
+        Arc::clone(&verifier),
+        shutdown.clone(),
+    );
     let router = api.router();
     let figures = metrics::router(indexer.lag(), store.clone());
 
@@ -81,6 +92,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.spawn(|cancel| indexer.run(cancel));
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
+    index.spawn(|cancel| desk.run(cancel));
     let reload = Arc::clone(&reloader);
     let router = router.merge(admin::routes(move || reload.reload()));
     serving.spawn(|cancel| async move {

@@ -3,6 +3,11 @@
 //!
 //! [`Permitted`] and [`Released`] have private fields and are made here alone; the writers of
 //! every protocol take nothing else. The gate knows no protocol.
+//!
+//! A command that people have to approve comes out of [`Gate::admit`] as a [`Held`]:
+//! [`Gate::hold`] asks them, and [`Hold::wait`] gives its very bytes once they said yes.
+
+mod hold;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,7 +17,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::access::{self, Grant, NoAccess};
+use crate::access::{Grant, NoAccess};
+use crate::approval::Present;
 use crate::catalog::{Catalog, Rules};
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
@@ -23,6 +29,8 @@ use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
     Recording, RecordingFailure, Sequence, Store, Told,
 };
+
+pub use hold::{Held, Hold, NotReleased, Settled};
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -58,6 +66,9 @@ pub struct Gate {
     in_force: Mutex<InForce>,
     opened: Instant,
     metrics: SessionMetrics,
+    /// Ends what waits for people, when the client asks to cancel.
+    cancels: hold::Cancels,
+    _present: Present,
 }
 
 /// The rules that were last in force, narrowed to the session.
@@ -97,8 +108,20 @@ impl Gate {
             run: name(&opened.run),
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
-        let opened = Instant::now();
-        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened, metrics })
+        let present = catalog.desk().enter(opened.session, grant.identity());
+        Ok(Self {
+            grant,
+            catalog,
+            store,
+            recording,
+            masks,
+            facts,
+            in_force,
+            opened: Instant::now(),
+            metrics,
+            cancels: hold::Cancels::default(),
+            _present: present,
+        })
     }
 
     /// The right that the session stands on.
@@ -194,11 +217,14 @@ impl Gate {
         }
     }
 
-    /// Whether the rules in force now still give the access that the session stands on.
+    /// Whether the rules in force now still give the access that the session stands on, and
+    /// nobody has withdrawn it or ended the session.
     pub fn still_granted(&self) -> Result<(), NoAccess> {
-        let rules = self.catalog.current();
-        let target = self.grant.target();
-        access::grant(&rules, self.grant.identity(), &target.name).map(|_| ())
+        let desk = self.catalog.desk();
+        if let Some(by) = desk.is_killed(self.session()) {
+            return Err(NoAccess::Killed(by));
+        }
+        self.grant.still_holds(&self.catalog.current(), desk.withdrawn())
     }
 
     /// Ends the recording.
@@ -233,6 +259,9 @@ pub enum Ruling {
     Passes,
     /// They do not; [`Admission::instead`] may put others in their place.
     Refused(Decision),
+    /// People decide. Nothing behind it may be told to this admission any more: what is told
+    /// passes now, ahead of it.
+    Held(Box<Held>),
 }
 
 impl Admission<'_, '_> {
@@ -256,12 +285,20 @@ impl Admission<'_, '_> {
         let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
-        if decision.verdict() == Verdict::Allow {
-            self.passing.pass(range);
-            (sequence, Ruling::Passes)
-        } else {
-            (sequence, Ruling::Refused(decision))
-        }
+        let ruling = match decision.verdict() {
+            Verdict::Allow => {
+                self.passing.pass(range);
+                Ruling::Passes
+            }
+            Verdict::Block => Ruling::Refused(decision),
+            Verdict::Approve => {
+                let bytes = (self.passing.take_step(), self.passing.exact(range));
+                let truth = vec![command.clone()];
+                let held = Held::new(sequence, truth, command.clone(), decision, bytes);
+                Ruling::Held(Box::new(held))
+            }
+        };
+        (sequence, ruling)
     }
 
     /// Records and passes bytes that belong to commands decided before.
@@ -277,6 +314,21 @@ impl Admission<'_, '_> {
         self.passing.push(harmless);
     }
 
+    /// For who cannot wait: what would wait with the command passes now, and `harmless` in the
+    /// command's place.
+    pub fn refuse(&mut self, held: Held, harmless: &[u8]) -> Decision {
+        let (before, decision) = held.refuse();
+        self.passing.push(&before);
+        self.passing.push(harmless);
+        decision
+    }
+
+    /// What was told so far makes the target do something: a command that is held behind it does
+    /// not hold it back. What is told behind the last such step waits with the command.
+    pub fn step(&mut self) {
+        self.passing.step();
+    }
+
     /// Records something worth knowing.
     pub fn note(&mut self, what: &'static str, text: String) {
         let note = Note { what: Cow::Borrowed(what), text };
@@ -290,11 +342,36 @@ struct Passing {
     source: Bytes,
     piece: Range<usize>,
     copy: Option<BytesMut>,
+    /// How much of it passes whatever is held behind it.
+    step: usize,
 }
 
 impl Passing {
     fn of(source: Bytes) -> Self {
-        Self { source, piece: 0..0, copy: None }
+        Self { source, piece: 0..0, copy: None, step: 0 }
+    }
+
+    fn step(&mut self) {
+        self.step = self.copy.as_ref().map_or(self.piece.len(), BytesMut::len);
+    }
+
+    /// Takes back what was told since the last step.
+    fn take_step(&mut self) -> Bytes {
+        match &mut self.copy {
+            Some(copy) => copy.split_off(self.step.min(copy.len())).freeze(),
+            None => {
+                let at = self.piece.start + self.step.min(self.piece.len());
+                let taken = self.source.slice(at..self.piece.end);
+                self.piece.end = at;
+                taken
+            }
+        }
+    }
+
+    /// The exact bytes of a command.
+    fn exact(&self, range: Range<usize>) -> Bytes {
+        let there = self.source.get(range.clone()).is_some();
+        if there { self.source.slice(range) } else { Bytes::new() }
     }
 
     fn pass(&mut self, range: Range<usize>) {
@@ -372,5 +449,26 @@ mod tests {
         gap.pass(4..6);
         assert_eq!(gap.finish(), "aacc");
         assert_eq!(Passing::of(source).finish(), "", "what is not told does not pass");
+    }
+
+    #[test]
+    fn what_is_told_behind_a_step_waits_with_the_command_that_is_held() {
+        let source = Bytes::from_static(b"aabbcc");
+        for copied in [false, true] {
+            let mut passing = Passing::of(source.clone());
+            passing.pass(0..2);
+            if copied {
+                passing.push(b"XX");
+            }
+            passing.step();
+            passing.pass(2..4);
+            assert_eq!(passing.take_step(), "bb");
+            assert_eq!(passing.exact(4..6), "cc");
+            assert_eq!(passing.finish(), if copied { "aaXX" } else { "aa" });
+        }
+        let mut all = Passing::of(source);
+        all.pass(0..4);
+        assert_eq!(all.take_step(), "aabb");
+        assert_eq!(all.finish(), "");
     }
 }

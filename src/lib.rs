@@ -11,7 +11,7 @@
 //! | [`catalog`], [`access`] | an [`access::Grant`]: this caller may open this target, until then |
 //! | [`decode`] | a [`policy::Command`] and its effects from bytes; pure |
 //! | [`policy`] | a [`policy::Decision`] from identity, target and command; pure |
-//! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded |
+//! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded; what people have to approve waits there ([`approval`]) |
 //! | [`mask`] | a [`mask::Masked`] response; pure |
 //! | [`recording`] | the stored events of the session |
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
@@ -35,6 +35,7 @@
 
 pub mod access;
 pub mod app;
+pub mod approval;
 pub mod catalog;
 pub mod cli;
 pub mod config;

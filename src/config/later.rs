@@ -23,11 +23,8 @@ use Shape::{Duration, Secret, Text, Texts, Word};
 type Keys = &'static [(&'static str, Shape)];
 
 /// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] = &[
-    ("ssh", &[("host_key", Text), ("user_ca", Text)]),
-    ("http", &[("base_domain", Text)]),
-    ("tickets", &[("max_lifetime", Duration)]),
-];
+const TABLES: &[(&str, Keys)] =
+    &[("ssh", &[("host_key", Text), ("user_ca", Text)]), ("http", &[("base_domain", Text)])];
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[

@@ -31,9 +31,9 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
-    TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen,
+    NamedTest, OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind,
+    TargetSelector, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -66,6 +66,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let listen = server::listen(&top, top.has("tls"));
     let (web, database) = (server::web(&top), server::database(&top));
     let recording = server::recording(&top, &server.data_dir);
+    let tickets = server::tickets(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -96,6 +97,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         web,
         database,
         recording,
+        tickets,
         targets,
         access,
         policy: Arc::new(policy),

@@ -32,6 +32,8 @@ pub struct Config {
     pub database: Database,
     /// `[recording]`
     pub recording: Recording,
+    /// `[tickets]`
+    pub tickets: Tickets,
     /// `[[target]]`
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// `[[access]]`
@@ -166,6 +168,8 @@ pub enum ClaimPath {
 /// `[web]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Web {
+    /// Where people reach the gateway's pages and API, without a slash at the end.
+    pub public_url: Option<String>,
     /// Groups that may read what was recorded.
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
@@ -300,6 +304,28 @@ pub struct AccessRule {
     pub max_session: Option<Duration>,
     /// Whether a session may go on after its token ends.
     pub outlive_token: bool,
+    /// Whether what was presented opens one session and never another.
+    pub single_session: bool,
+    /// Who has to grant the access first; none when it stands.
+    pub asked: Option<AskedAccess>,
+}
+
+/// `grant = "approval"`: access that people grant, for some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedAccess {
+    /// The groups whose members may.
+    pub approvers: Vec<String>,
+    /// How many of them must.
+    pub approvals: u32,
+    /// How long it lasts, from then on.
+    pub duration: Duration,
+}
+
+/// `[tickets]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tickets {
+    /// The longest that a ticket lives.
+    pub max_lifetime: Duration,
 }
 
 /// A user as access rules name one.

@@ -3,10 +3,14 @@
 
 pub mod admin;
 pub mod api;
+mod approvals;
 mod ask;
 mod caller;
+mod grants;
+mod kills;
 pub mod metrics;
 mod problem;
 pub mod server;
+mod tickets;
 
 pub use caller::Roles;

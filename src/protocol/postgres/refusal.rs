@@ -23,6 +23,10 @@ impl Words {
 pub(super) enum Refusal {
     /// The token, the target or the access is wrong: one and the same for all of them.
     AccessDenied,
+    /// People have to grant the access; this is where they do.
+    AccessAsked(TargetName, String),
+    /// Somebody ended the session.
+    Killed,
     /// The client must speak TLS before a token may be asked for.
     TlsRequired,
     /// The client broke the protocol.
@@ -54,14 +58,14 @@ impl Refusal {
     fn code(&self) -> &'static str {
         match self {
             Self::AccessDenied => "28P01",
-            Self::TlsRequired | Self::Expired | Self::AccessLost => "28000",
+            Self::TlsRequired | Self::Expired | Self::AccessLost | Self::AccessAsked(..) => "28000",
             Self::Malformed(_) => "08P01",
             Self::Parameter(_) | Self::Replication => "0A000",
             Self::Encoding => "22023",
             Self::TooManySessions => "53300",
             Self::Unreachable(_) => "08001",
             Self::NotRecorded => "58030",
-            Self::Shutdown => "57P01",
+            Self::Shutdown | Self::Killed => "57P01",
             Self::TargetLost(_) => "08006",
         }
     }
@@ -70,6 +74,10 @@ impl Refusal {
     pub(super) fn message(&self) -> String {
         match self {
             Self::AccessDenied => "access denied".to_owned(),
+            Self::AccessAsked(target, link) => {
+                format!("access to \"{target}\" waits for approval: {link}")
+            }
+            Self::Killed => "the session was ended by an administrator".to_owned(),
             Self::TlsRequired => "the gateway takes tokens over TLS only".to_owned(),
             Self::Malformed(what) => what.to_string(),
             Self::Parameter(name) => format!("startup parameter \"{name}\" is not allowed"),
@@ -88,8 +96,9 @@ impl Refusal {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::AccessDenied => Some(
-                "The database is the name of a target, the password a current token for this gateway.",
+                "The database is the name of a target, the password a current token or ticket for this gateway.",
             ),
+            Self::AccessAsked(..) => Some("Connect again once it is granted."),
             Self::TlsRequired => Some("Connect with sslmode=require or stricter."),
             Self::Expired => Some("Get a new token and connect again."),
             Self::TooManySessions => Some("Try again later."),

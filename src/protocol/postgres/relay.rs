@@ -269,6 +269,11 @@ impl Entering<'_, '_, '_> {
                 let reason = decision.reason().map(str::to_owned);
                 Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
             }
+            Ruling::Held(held) => {
+                let decision = self.admission.refuse(*held, &refusal::failing_parse());
+                let reason = decision.reason().map(str::to_owned);
+                Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
+            }
         };
         self.replies.expect(message, of, self.now, refused)
     }
