@@ -24,7 +24,7 @@ pub struct Visible {
 const MAX_MARKS: usize = 4;
 
 /// Cyrillic, Greek, Armenian and Cherokee letters that look like Latin ones.
-const LOOKALIKES: &str = "авеёзікмнорстухьѕјԁԛԝһԍѵԚԜАВЕЅІЈКМНОРСТУХЗЬѴԌҺαβγεζηικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳօսհոցզքՕՍᎪᏴᏟᎠᎬᎻᎥᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ";
+const LOOKALIKES: &str = "аеорісухѕјԁԛԝһԍѵԚԜАВЕЅІЈКМНОРСТУХЗЬѴԌҺαβγεζηικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧϲϳօսհոցզքՕՍᎪᏴᏟᎠᎬᎻᎥᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ";
 
 /// Makes a text visible.
 pub fn visible(text: &str) -> Visible {
