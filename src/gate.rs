@@ -24,10 +24,10 @@ use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
-use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
+use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
-    Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
-    Recording, RecordingFailure, Sequence, Store, Told,
+    Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
+    RecordingFailure, Sequence, Store, Told,
 };
 
 pub use hold::{Held, Hold, NotReleased, Settled};
@@ -252,6 +252,22 @@ pub struct Admission<'g, 'b> {
     decided: bool,
 }
 
+/// A command that is to be decided and recorded.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What it is in truth, which nobody but policy sees; everything that it may be, where that is
+    /// not certain: the strictest decision counts.
+    pub commands: &'a [CommandParts<'a>],
+    /// Its request view, which is recorded.
+    pub view: CommandParts<'a>,
+    /// Whether the view leaves something of the exact bytes out: their keyed hash is recorded.
+    pub withheld: bool,
+    /// Whether it only prepares what is decided again when it runs.
+    pub prepares: bool,
+    /// The recorded command that it builds on.
+    pub of: Option<Sequence>,
+}
+
 /// What became of a command.
 #[derive(Debug)]
 pub enum Ruling {
@@ -275,14 +291,24 @@ impl Admission<'_, '_> {
         of: Option<Sequence>,
         withheld: bool,
     ) -> (Sequence, Ruling) {
-        let decision = self.policy.decide(command);
+        let effects = [command.effects.as_slice()];
+        let view = command.parts(&effects);
+        self.ask(range, &Asked { commands: &[view], view, withheld, prepares: false, of })
+    }
+
+    /// The same for a command whose truth and view differ, or that may be one of several.
+    pub fn ask(&mut self, range: Range<usize>, asked: &Asked<'_>) -> (Sequence, Ruling) {
+        let mut decision = self.policy.decide_parts(asked.commands);
+        if asked.prepares {
+            decision = decision.of_preparing();
+        }
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
-        let recorded = RecordedCommand {
-            command: Cow::Borrowed(command),
-            decision: Cow::Borrowed(&decision),
-            exact: withheld.then(|| self.gate.store.keyed_hash(exact)),
+        let recorded = NewCommand {
+            command: &asked.view,
+            decision: &decision,
+            exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
-        let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
+        let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
         let ruling = match decision.verdict() {
@@ -293,12 +319,27 @@ impl Admission<'_, '_> {
             Verdict::Block => Ruling::Refused(decision),
             Verdict::Approve => {
                 let bytes = (self.passing.take_step(), self.passing.exact(range));
-                let truth = vec![command.clone()];
-                let held = Held::new(sequence, truth, command.clone(), decision, bytes);
-                Ruling::Held(Box::new(held))
+                let truth = asked.commands.iter().map(CommandParts::to_command).collect();
+                let view = asked.view.to_command();
+                Ruling::Held(Box::new(Held::new(sequence, truth, view, decision, bytes)))
             }
         };
         (sequence, ruling)
+    }
+
+    /// Whether a rule may hold commands of this session for people.
+    pub fn asks_people(&self) -> bool {
+        self.policy.asks_people()
+    }
+
+    /// A keyed hash of some of the bytes.
+    pub fn keyed_hash(&self, range: Range<usize>) -> String {
+        self.gate.store.keyed_hash(self.passing.source.get(range).unwrap_or_default())
+    }
+
+    /// Whether a rule looks at more of a command than its text and effects: values, for example.
+    pub fn looks_at_attributes(&self) -> bool {
+        self.policy.looks_at_attributes()
     }
 
     /// Records and passes bytes that belong to commands decided before.

@@ -28,6 +28,9 @@ use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
 use crate::recording::{ApprovalStep, Direction, Kind, RecordedVote, RecordingFailure, Sequence};
 
+/// The largest view that people are asked about, in bytes: nobody approves what nobody can read.
+const MAX_SHOWN: usize = 1 << 20;
+
 /// A command that was decided, recorded and held: its bytes, and what has to pass together with
 /// them. Dropped, it never runs.
 #[derive(Debug)]
@@ -67,6 +70,11 @@ impl Held {
         &self.decision
     }
 
+    /// What people see of it: with the text that was prepared before, and its values.
+    pub fn view_mut(&mut self) -> &mut Command {
+        &mut self.view
+    }
+
     /// Binds the approval to more than the command's own bytes: to those of what it runs, for
     /// example, where that came before.
     pub fn bind(&mut self, basis: &str) {
@@ -101,6 +109,9 @@ pub enum NotReleased {
     /// Nobody decided in time.
     #[error("nobody approved it in time")]
     Expired,
+    /// People could not be shown all of it.
+    #[error("it is too large to be shown to those who approve")]
+    TooLarge,
     /// Within a transaction it could wait no longer.
     #[error("it was not approved in the time that a transaction may wait")]
     TransactionWait,
@@ -129,7 +140,7 @@ impl NotReleased {
             Self::Expired | Self::TransactionWait => "expired",
             Self::Cancelled => "cancelled",
             Self::Closing => "given-up",
-            Self::Stricter | Self::Unavailable | Self::NotRecorded(_) => "refused",
+            Self::Stricter | Self::TooLarge | Self::Unavailable | Self::NotRecorded(_) => "refused",
         }
     }
 
@@ -138,6 +149,7 @@ impl NotReleased {
         match self {
             Self::Denied(_) => "it was denied",
             Self::Expired => "nobody decided in time",
+            Self::TooLarge => "it could not be shown",
             Self::TransactionWait => "a transaction could wait no longer",
             Self::Stricter => "the rules changed",
             Self::Cancelled => "the client cancelled",
@@ -186,22 +198,21 @@ impl Gate {
         let cancels = self.cancels.0.subscribe();
         let asking = self.asking(&held, patience);
         let id = asking.request.id;
-        let asked = match patience {
-            Duration::ZERO => Err(None),
-            _ => self.catalog.desk().ask(asking).await.map_err(Some),
+        let asked = if patience.is_zero() {
+            Err(NotReleased::TransactionWait)
+        } else if shown_bytes(&held.view) > MAX_SHOWN {
+            Err(NotReleased::TooLarge)
+        } else {
+            self.catalog.desk().ask(asking).await.map_err(|error| {
+                tracing::warn!(session = %self.session(), %error, "nobody can be asked");
+                NotReleased::Unavailable
+            })
         };
         let waiting = match asked {
             Ok(waiting) => waiting,
-            Err(error) => {
-                let why = match &error {
-                    None => NotReleased::TransactionWait,
-                    Some(_) => NotReleased::Unavailable,
-                };
-                if let Some(error) = error {
-                    tracing::warn!(session = %self.session(), %error, "nobody can be asked");
-                }
-                let why =
-                    self.step(&held, id, why.step(), &[], why.to_string()).err().unwrap_or(why);
+            Err(why) => {
+                let step = self.step(&held, id, why.step(), &[], why.to_string());
+                let why = step.err().unwrap_or(why);
                 return Err((held.without(harmless), Some(why)));
             }
         };
@@ -406,6 +417,12 @@ impl Drop for Hold<'_> {
             }
         }
     }
+}
+
+/// What a command's view takes where people read it, about.
+fn shown_bytes(view: &Command) -> usize {
+    let json = |value| serde_json::to_vec(value).map_or(usize::MAX, |json| json.len());
+    view.attributes.values().map(json).fold(view.text.len(), usize::saturating_add)
 }
 
 fn recorded(vote: &Vote) -> RecordedVote {

@@ -2,6 +2,8 @@
 //!
 //! What a client may be told is this list; no error text of another layer ever reaches it.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::postgres::Malformed;
@@ -12,6 +14,11 @@ use crate::names::{SessionId, TargetName};
 pub(super) struct Words(Bytes);
 
 impl Words {
+    /// Nothing: the client does not see what came.
+    pub(super) fn none() -> Self {
+        Self(Bytes::new())
+    }
+
     /// The messages, as they are sent.
     pub(super) fn as_bytes(&self) -> &Bytes {
         &self.0
@@ -122,6 +129,17 @@ pub(super) enum Objection {
         /// The session that it is recorded in.
         session: SessionId,
     },
+    /// People had to approve it, and it does not run.
+    NotReleased {
+        /// Why.
+        why: String,
+        /// The client asked to cancel.
+        cancelled: bool,
+        /// The rule's reason, if it has one.
+        reason: Option<String>,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
     /// The function call message is not relayed.
     FunctionCall,
 }
@@ -134,6 +152,17 @@ impl Objection {
                 let reason = reason.as_deref().unwrap_or("the command is refused by policy");
                 error_response("ERROR", "42501", reason, Some(&format!("Session {session}.")))
             }
+            Self::NotReleased { cancelled: true, session, .. } => {
+                let message = "canceling statement due to user request";
+                error_response("ERROR", "57014", message, Some(&format!("Session {session}.")))
+            }
+            Self::NotReleased { why, reason, session, .. } => {
+                let message = match reason {
+                    Some(reason) => format!("the command was not approved: {why}. {reason}"),
+                    None => format!("the command was not approved: {why}"),
+                };
+                error_response("ERROR", "42501", &message, Some(&format!("Session {session}.")))
+            }
             Self::FunctionCall => error_response(
                 "ERROR",
                 "0A000",
@@ -142,6 +171,27 @@ impl Objection {
             ),
         }
     }
+}
+
+/// `NoticeResponse`: the client learns that its command waits, and where people decide it.
+pub(super) fn waits_for_approval(id: &str, link: &str, left: Duration) -> Words {
+    let mut out = BytesMut::new();
+    let message = format!(
+        "the command waits for approval, {} s at most: request {id}",
+        left.as_secs().max(1)
+    );
+    let hint = format!("Decide: {link}");
+    framed(&mut out, b'N', |body| {
+        let severity = "NOTICE";
+        for (field, text) in
+            [(b'S', severity), (b'V', severity), (b'C', "00000"), (b'M', &message), (b'H', &hint)]
+        {
+            body.put_u8(field);
+            text_with_nul(body, text);
+        }
+        body.put_u8(0);
+    });
+    Words(out.freeze())
 }
 
 /// A text that is no SQL in any setting: the server says so and does nothing else, and its own
@@ -158,13 +208,25 @@ pub(super) fn failing_query() -> Bytes {
     out.freeze()
 }
 
-/// A Parse message that fails, to stand where one was refused.
-pub(super) fn failing_parse() -> Bytes {
+/// A Parse message that fails, to stand where a message of the extended protocol was refused: the
+/// server then skips to the Sync. The unnamed statement goes with a Parse that was to replace it,
+/// as it would have; no other is touched.
+pub(super) fn failing_parse(unnamed: bool) -> Bytes {
     let mut out = BytesMut::new();
     framed(&mut out, b'P', |body| {
-        body.put_u8(0);
+        body.put_slice(if unnamed { b"\0" } else { NO_SQL });
         body.put_slice(NO_SQL);
         body.put_u16(0);
+    });
+    out.freeze()
+}
+
+/// A Describe of a portal: the server says by it whether there is one.
+pub(super) fn describe_portal(name: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'D', |body| {
+        body.put_u8(b'P');
+        text_with_nul(body, name);
     });
     out.freeze()
 }

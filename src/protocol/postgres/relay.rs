@@ -13,17 +13,18 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::decode::postgres::command::{self, Decoded};
 use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
-use crate::gate::{Admission, Gate, Permitted, Released, Ruling};
+use crate::gate::{Gate, Permitted, Released};
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
-use super::refusal::{self, Objection, Words};
+use super::entering::Entering;
+use super::reader::Reader;
+use super::refusal::Words;
 use super::replies::{Answered, Replies};
 use super::stream::Stream;
 
@@ -32,26 +33,43 @@ const READ_MIN: usize = 8 << 10;
 /// What a busy direction reads at once, in bytes: enough that a system call carries its weight.
 const READ_MAX: usize = 128 << 10;
 
+/// Words of the gateway's own that wait for the client to take them.
+const MAX_NOTICES: usize = 4;
+
 /// A session that is relayed.
 #[derive(Debug)]
 pub(super) struct Relay {
-    gate: Arc<Gate>,
-    replies: Mutex<Replies>,
+    pub(super) gate: Arc<Gate>,
+    reader: Arc<Reader>,
+    pub(super) replies: Mutex<Replies>,
     /// Told when the queue of replies got shorter.
     progress: Notify,
     /// No new command may start.
     closing: AtomicBool,
+    /// Nothing waits for people any more.
+    pub(super) no_holds: watch::Sender<bool>,
+    /// Words of the gateway's own, for the client.
+    notices: (mpsc::Sender<Words>, Mutex<Option<mpsc::Receiver<Words>>>),
     /// The client said that it leaves, or closed its side.
     client_left: AtomicBool,
 }
 
 impl Relay {
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
+    /// `parameters` are what the target told of itself when it let the gateway in.
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        reader: Arc<Reader>,
+        parameters: &[(String, String)],
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(MAX_NOTICES);
         Self {
             gate,
-            replies: Mutex::new(Replies::new()),
+            reader,
+            replies: Mutex::new(Replies::new(parameters)),
             progress: Notify::new(),
             closing: AtomicBool::new(false),
+            no_holds: watch::Sender::new(false),
+            notices: (sender, Mutex::new(Some(receiver))),
             client_left: AtomicBool::new(false),
         }
     }
@@ -59,6 +77,20 @@ impl Relay {
     /// From now on no new command starts; what runs goes on.
     pub(super) fn begin_closing(&self) {
         self.closing.store(true, Ordering::Release);
+        self.end_holds();
+    }
+
+    /// What waits for people is refused, now and from now on.
+    pub(super) fn end_holds(&self) {
+        self.no_holds.send_replace(true);
+    }
+
+    /// Tells the client something, as soon as a message may follow. When too much waits to be
+    /// told, it is not.
+    pub(super) fn tell(&self, words: Words) {
+        if self.notices.0.try_send(words).is_err() {
+            tracing::debug!(session = %self.gate.session(), "a notice is left out");
+        }
     }
 
     /// Waits until the server owes nothing. Cancel safe.
@@ -94,18 +126,15 @@ impl Relay {
         let mut incoming = Incoming::new(Side::Frontend, BytesMut::new());
         loop {
             self.until(Replies::has_room).await;
-            match incoming.read(client).await.map_err(End::ClientBroken)? {
-                0 => break,
-                _ => {
-                    let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
-                    if bytes.is_empty() {
-                        continue;
-                    }
-                    let leaves = self.forward(bytes, &pieces, target).await?;
-                    if leaves {
-                        break;
-                    }
+            let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
+            if bytes.is_empty() {
+                if incoming.read(client).await.map_err(End::ClientBroken)? == 0 {
+                    break;
                 }
+                continue;
+            }
+            if self.forward(bytes, &pieces, &mut incoming, client, target).await? {
+                break;
             }
         }
         self.client_left.store(true, Ordering::Release);
@@ -119,6 +148,8 @@ impl Relay {
         &self,
         bytes: Bytes,
         pieces: &[Piece],
+        incoming: &mut Incoming,
+        client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<bool, End> {
         let mut messages = Vec::with_capacity(pieces.len());
@@ -130,26 +161,52 @@ impl Relay {
                 (true, Some(whole)) => frontend::message(whole).map_err(End::ClientMalformed)?,
                 _ => Message::CopyData,
             };
-            messages.push((range, message));
+            let read = match &message {
+                Message::Query { sql } | Message::Parse { sql, .. } => {
+                    let settings = self.replies.lock().lexing().settings;
+                    Some(self.reader.read(sql, settings).await)
+                }
+                _ => None,
+            };
+            messages.push((range, message, read));
         }
         let starts = |message: &Message<'_>| {
             use Message::{Bind, Execute, FunctionCall, Parse, Query};
             matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
         };
-        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m)| starts(m)) {
+        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m, _)| starts(m)) {
             return std::future::pending().await;
         }
-        let leaves = messages.iter().any(|(_, m)| matches!(m, Message::Terminate));
-        let now = Instant::now();
-        let admitted = self.gate.admit(bytes.clone(), |admission| {
-            let mut replies = self.replies.lock();
-            Entering { admission, replies: &mut replies, gate: &self.gate, now, plain: 0..0 }
-                .enter(&messages)
-        });
-        let (permitted, entered) = admitted.await?;
-        entered.map_err(End::ClientMalformed)?;
-        target.permit(permitted).await.map_err(End::TargetBroken)?;
-        Ok(leaves)
+        let leaves = messages.iter().any(|(_, m, _)| matches!(m, Message::Terminate));
+        let mut rest = messages.as_slice();
+        loop {
+            let start = rest.first().map_or(0, |(range, ..)| range.start);
+            let admitted = self.gate.admit(bytes.clone(), |admission| {
+                let mut replies = self.replies.lock();
+                Entering {
+                    admission,
+                    replies: &mut replies,
+                    gate: &self.gate,
+                    analyzer: self.reader.analyzer(),
+                    now: Instant::now(),
+                    plain: start..start,
+                    acts: false,
+                }
+                .enter(rest)
+            });
+            let (permitted, entered) = admitted.await?;
+            let stop = entered.map_err(End::ClientMalformed)?;
+            target.permit(permitted).await.map_err(End::TargetBroken)?;
+            let Some(stop) = stop else { return Ok(leaves) };
+            let Some(((_, message, _), behind)) = rest.get(stop.at..).and_then(<[_]>::split_first)
+            else {
+                return Ok(leaves);
+            };
+            if self.until_decided(stop, message, incoming, client, target).await? {
+                return Ok(true);
+            }
+            rest = behind;
+        }
     }
 
     /// Carries the server's messages down until the server ends or something goes wrong.
@@ -163,10 +220,20 @@ impl Relay {
         buffered: BytesMut,
     ) -> Result<std::convert::Infallible, End> {
         let mut incoming = Incoming::new(Side::Backend, buffered);
+        let mut notices = self.notices.1.lock().take();
         loop {
             let (bytes, pieces) = incoming.take().map_err(End::TargetMalformed)?;
             if bytes.is_empty() {
-                if incoming.read(target).await.map_err(End::TargetBroken)? == 0 {
+                let at_boundary = incoming.walker.at_boundary();
+                let read = tokio::select! {
+                    read = incoming.read(target) => read.map_err(End::TargetBroken)?,
+                    words = next(&mut notices), if at_boundary => {
+                        self.gate.announce(words.as_bytes())?;
+                        client.say(&words).await.map_err(End::ClientBroken)?;
+                        continue;
+                    }
+                };
+                if read == 0 {
                     let left = self.client_left.load(Ordering::Acquire);
                     return Err(if left { End::Client } else { End::Target });
                 }
@@ -215,75 +282,14 @@ impl Relay {
     }
 }
 
-/// Enters the client's messages into recording and queue, under one append.
-struct Entering<'e, 'g, 'b> {
-    admission: &'e mut Admission<'g, 'b>,
-    replies: &'e mut Replies,
-    gate: &'e Gate,
-    now: Instant,
-    /// A run of messages that are no commands: recorded as one event.
-    plain: Range<usize>,
-}
-
-impl Entering<'_, '_, '_> {
-    fn enter(&mut self, messages: &[(Range<usize>, Message<'_>)]) -> Result<(), Malformed> {
-        for (range, message) in messages {
-            match (command::of(message), message) {
-                (Some(decoded), _) => {
-                    self.end_run(range.end);
-                    self.command(range.clone(), message, &decoded)?;
-                }
-                (None, Message::FunctionCall) => {
-                    self.end_run(range.end);
-                    self.admission.note("refused", "the function call message".to_owned());
-                    self.admission.instead(&refusal::failing_query());
-                    let words = Objection::FunctionCall.to_words();
-                    self.replies.expect(message, 0, self.now, Some(words))?;
-                }
-                (None, _) => {
-                    self.replies.expect(message, 0, self.now, None)?;
-                    self.plain.end = range.end;
-                }
-            }
-        }
-        self.end_run(0);
-        Ok(())
-    }
-
-    fn command(
-        &mut self,
-        range: Range<usize>,
-        message: &Message<'_>,
-        decoded: &Decoded,
-    ) -> Result<(), Malformed> {
-        let basis = self.replies.basis(message);
-        let (of, ruling) = self.admission.command(range, &decoded.command, basis, decoded.withheld);
-        let refused = match ruling {
-            Ruling::Passes => None,
-            Ruling::Refused(decision) => {
-                self.admission.instead(&match message {
-                    Message::Query { .. } => refusal::failing_query(),
-                    // Also for Bind and Execute: whatever fails makes the server skip to the Sync.
-                    _ => refusal::failing_parse(),
-                });
-                let reason = decision.reason().map(str::to_owned);
-                Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
-            }
-            Ruling::Held(held) => {
-                let decision = self.admission.refuse(*held, &refusal::failing_parse());
-                let reason = decision.reason().map(str::to_owned);
-                Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
-            }
-        };
-        self.replies.expect(message, of, self.now, refused)
-    }
-
-    /// Records the run so far; the next one begins at `next`.
-    fn end_run(&mut self, next: usize) {
-        let run = std::mem::replace(&mut self.plain, next..next);
-        if !run.is_empty() {
-            self.admission.data(run, None);
-        }
+async fn next(notices: &mut Option<mpsc::Receiver<Words>>) -> Words {
+    let words = match notices {
+        Some(notices) => notices.recv().await,
+        None => None,
+    };
+    match words {
+        Some(words) => words,
+        None => std::future::pending().await,
     }
 }
 
@@ -365,8 +371,8 @@ fn check(tag: u8, message: &[u8]) -> Result<(), End> {
 }
 
 /// Bytes that came in and are not taken yet.
-struct Incoming {
-    buffer: BytesMut,
+pub(super) struct Incoming {
+    pub(super) buffer: BytesMut,
     walker: Walker,
     last_read: usize,
 }
@@ -378,7 +384,7 @@ impl Incoming {
 
     /// Reads once; 0 is the end. The room follows what came last, so idle sessions stay small
     /// and busy ones need few reads. Cancel safe.
-    async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    pub(super) async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         let wanted = (self.last_read * 2).clamp(READ_MIN, READ_MAX);
         if self.buffer.is_empty() && self.buffer.capacity() > 2 * wanted {
             self.buffer = BytesMut::new();
@@ -416,7 +422,7 @@ impl Outgoing {
     }
 
     /// Sends what the gate permitted. Cancel safe with [`Outgoing::finish`].
-    async fn permit(&mut self, permitted: Permitted) -> io::Result<()> {
+    pub(super) async fn permit(&mut self, permitted: Permitted) -> io::Result<()> {
         self.pending = permitted.into_bytes();
         self.finish().await
     }

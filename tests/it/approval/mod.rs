@@ -1,6 +1,7 @@
 //! What people decide while the gateway runs: tickets, kills, approvals, access for a time; on one
 //! gateway and on two that share a database.
 
+mod held;
 mod kills;
 mod tickets;
 
@@ -26,8 +27,8 @@ fn setup(database: &Database) -> Setup {
     Setup { listen: WEB.to_owned(), ..Setup::for_targets([database.target("orders")]) }
 }
 
-/// Gateways that share an issuer and the database of their state; these sections for each.
-fn gateways<const N: usize>(database: &Database, access: &str, sections: &str) -> [Gateway; N] {
+/// Gateways that share an issuer and the database of their state; these rules for each.
+fn gateways<const N: usize>(database: &Database, access: &str, policy: &str) -> [Gateway; N] {
     let issuer = Arc::new(Issuer::start(3600));
     let state = format!("url = {:?}", PostgresServer::fresh_index());
     let gateways = [(); N].map(|()| {
@@ -35,7 +36,7 @@ fn gateways<const N: usize>(database: &Database, access: &str, sections: &str) -
             issuer: Some(Arc::clone(&issuer)),
             database: Some(state.clone()),
             access: access.to_owned(),
-            sections: sections.to_owned(),
+            policy: policy.to_owned(),
             ..setup(database)
         })
     });

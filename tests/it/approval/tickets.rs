@@ -14,7 +14,7 @@ use crate::support::postgres::{Options, PostgresServer};
 fn a_ticket_opens_its_target_as_its_owner_and_nothing_else() {
     let database = Database::fresh();
     let gateway = Gateway::start(&Setup {
-        sections: "[tickets]\nmax_lifetime = \"1h\"\n".to_owned(),
+        policy: "[tickets]\nmax_lifetime = \"1h\"\n".to_owned(),
         targets: vec![database.target("orders"), database.target("other")],
         ..setup(&database)
     });

@@ -38,6 +38,8 @@ pub struct Setup {
     pub access: String,
     /// More lines of `[listen]`, and sections after it.
     pub listen: String,
+    /// `[policy]`, `[[rule]]`s and what belongs to them.
+    pub policy: String,
     /// Lines of `[database]`; a database in a server that tests share when left out. With `Some`
     /// of nothing there is no such section.
     pub database: Option<String>,
@@ -47,8 +49,6 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// The issuer that it trusts, when not one of its own.
     pub issuer: Option<Arc<Issuer>>,
-    /// More sections.
-    pub sections: String,
 }
 
 impl Setup {
@@ -255,7 +255,7 @@ fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &
             target.name, target.port, target.database, target.user,
         );
     }
-    text += &setup.sections;
+    text += &setup.policy;
     fs::write(folder.join("portcullis.toml"), text).unwrap();
 }
 
