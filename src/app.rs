@@ -21,6 +21,7 @@ use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
+use crate::notify::Notifier;
 use crate::protocol::postgres;
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
@@ -41,7 +42,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let store = Store::open(data_dir, &config.recording, &key)?;
     let (database, private_server) = database(&config).await?;
     let public_url = config.web.public_url.clone();
-    let desk = Desk::new(database.clone(), store.gateway().to_owned(), public_url);
+    let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
+    let desk = Desk::new(database.clone(), Arc::clone(&notifier), public_url);
     let tickets = Tickets::new(database.clone());
     let withdrawn = Arc::clone(desk.withdrawn());
     let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
@@ -94,6 +96,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
     index.spawn(|cancel| desk.run(cancel));
+    index.spawn(|cancel| notifier.run(cancel));
     let reload = Arc::clone(&reloader);
     let router = router.merge(admin::routes(move || reload.reload()));
     serving.spawn(|cancel| async move {

@@ -20,10 +20,12 @@ use parking_lot::Mutex;
 use crate::access::{Grant, NoAccess};
 use crate::approval::Present;
 use crate::catalog::{Catalog, Rules};
+use crate::config::NotifyEvent;
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
+use crate::notify::News;
 use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
     Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
@@ -96,7 +98,13 @@ impl Gate {
         opened: &Opened,
     ) -> Result<Self, RecordingFailure> {
         let recording =
-            store.create(opened, grant.target().on_recording_failure).inspect_err(count)?;
+            store.create(opened, grant.target().on_recording_failure).inspect_err(|failure| {
+                metrics::recording_failed();
+                catalog.desk().notifier().tell(NotifyEvent::Recording, || News {
+                    text: failure.to_string(),
+                    ..news_of(&grant)
+                });
+            })?;
         let metrics = SessionMetrics::open(opened.protocol, &opened.target);
         let (store, masks) = (store.clone(), MaskPlan::default());
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
@@ -109,6 +117,11 @@ impl Gate {
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
         let present = catalog.desk().enter(opened.session, grant.identity());
+        catalog.desk().notifier().tell(NotifyEvent::SessionStart, || News {
+            session: Some(opened.session),
+            text: format!("from {}", opened.client),
+            ..news_of(&grant)
+        });
         Ok(Self {
             grant,
             catalog,
@@ -166,9 +179,9 @@ impl Gate {
             let described = describe(&mut admission);
             (described, admission.passing.finish(), admission.decided)
         });
-        let (described, passed, decided) = appended.inspect_err(count)?;
+        let (described, passed, decided) = appended.inspect_err(|failure| self.count(failure))?;
         if decided {
-            self.recording.committed().await.inspect_err(count)?;
+            self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
         }
         self.metrics.passed_up(passed.len(), began.elapsed());
         Ok((Permitted(passed), described))
@@ -197,7 +210,7 @@ impl Gate {
     ) -> Result<Released, RecordingFailure> {
         let appended =
             self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
-        appended.inspect_err(count)?;
+        appended.inspect_err(|failure| self.count(failure))?;
         self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
     }
@@ -227,9 +240,25 @@ impl Gate {
         self.grant.still_holds(&self.catalog.current(), desk.withdrawn())
     }
 
+    /// Counts what could not be recorded, and tells of it.
+    fn count(&self, failure: &RecordingFailure) {
+        metrics::recording_failed();
+        self.tell(NotifyEvent::Recording, || News { text: failure.to_string(), ..News::default() });
+    }
+
+    /// Tells those who want to be told, of something in this session.
+    fn tell(&self, event: NotifyEvent, news: impl FnOnce() -> News) {
+        self.catalog.desk().notifier().tell(event, || {
+            let of = news_of(&self.grant);
+            let session = Some(self.session());
+            News { username: of.username, target: of.target, session, ..news() }
+        });
+    }
+
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
         self.metrics.ended(how);
+        self.tell(NotifyEvent::SessionEnd, || News { text: text.clone(), ..News::default() });
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
@@ -237,8 +266,13 @@ impl Gate {
     }
 }
 
-fn count(_: &RecordingFailure) {
-    metrics::recording_failed();
+/// Who, where.
+fn news_of(grant: &Grant) -> News {
+    News {
+        username: grant.identity().username().to_owned(),
+        target: grant.target().name.to_string(),
+        ..News::default()
+    }
 }
 
 /// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
@@ -316,7 +350,15 @@ impl Admission<'_, '_> {
                 self.passing.pass(range);
                 Ruling::Passes
             }
-            Verdict::Block => Ruling::Refused(decision),
+            Verdict::Block => {
+                self.gate.tell(NotifyEvent::Block, || News {
+                    rules: decision.rules().iter().map(ToString::to_string).collect(),
+                    reason: decision.reason().map(str::to_owned),
+                    text: asked.view.text.to_owned(),
+                    ..News::default()
+                });
+                Ruling::Refused(decision)
+            }
             Verdict::Approve => {
                 let bytes = (self.passing.take_step(), self.passing.exact(range));
                 let truth = asked.commands.iter().map(CommandParts::to_command).collect();

@@ -17,7 +17,7 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
+//! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
 //! [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
@@ -47,6 +47,7 @@ pub mod listener;
 pub mod mask;
 pub mod metrics;
 pub mod names;
+pub mod notify;
 pub mod policy;
 pub mod protocol;
 pub mod quickstart;

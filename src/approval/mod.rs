@@ -21,13 +21,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{AskedAccess, Target};
+use crate::config::{AskedAccess, NotifyEvent, Target};
 use crate::database::{
     Database, DatabaseError, Need, NewRequest, StateNews, Timestamp, Withdrawal, Withdrawn,
     WithdrawnKind,
 };
 use crate::identity::Identity;
 use crate::names::{RequestId, SessionId};
+use crate::notify::{News, Notifier};
 
 pub use visible::{Visible, visible};
 pub(crate) use waiting::told;
@@ -50,7 +51,7 @@ const MAX_NOTES: usize = 100_000;
 #[derive(Debug)]
 pub struct Desk {
     database: Database,
-    gateway: String,
+    notifier: Arc<Notifier>,
     /// A gateway that starts anew holds nothing of what it held before.
     process: Uuid,
     public_url: Option<String>,
@@ -103,11 +104,15 @@ impl Drop for Present {
 }
 
 impl Desk {
-    /// The desk of a gateway, known by its id; links begin with `public_url`.
-    pub fn new(database: Database, gateway: String, public_url: Option<String>) -> Arc<Self> {
+    /// The desk of a gateway; links begin with `public_url`.
+    pub fn new(
+        database: Database,
+        notifier: Arc<Notifier>,
+        public_url: Option<String>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             database,
-            gateway,
+            notifier,
             process: Uuid::now_v7(),
             public_url,
             withdrawn: Arc::default(),
@@ -123,6 +128,11 @@ impl Desk {
     /// Where state is kept.
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Tells those who want to be told.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// What counts no more before its time.
@@ -219,6 +229,14 @@ impl Desk {
         if new {
             let (request, username) = (request.id, identity.username());
             tracing::info!(%request, username, target = %target.name, "access asked for");
+            self.notifier.tell(NotifyEvent::Approval, || News {
+                username: username.to_owned(),
+                target: target.name.to_string(),
+                request: Some(request),
+                link: Some(self.access_link(request)),
+                text: format!("access to {} for {} s", target.name, duration.as_secs()),
+                ..News::default()
+            });
         }
         Ok((Asked { link: self.access_link(request.id), id: request.id }, new))
     }
@@ -244,7 +262,7 @@ impl Desk {
 
     async fn attend(&self) -> Result<std::convert::Infallible, DatabaseError> {
         let mut news = self.database.state_news().await?;
-        let left = self.database.expire_left(&self.gateway, self.process).await?;
+        let left = self.database.expire_left(self.notifier.gateway(), self.process).await?;
         if left > 0 {
             tracing::info!(left, "commands that an earlier process held are given up");
         }

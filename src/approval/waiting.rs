@@ -7,10 +7,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Desk;
+use crate::config::NotifyEvent;
 use crate::database::{
     CommandRequest, DatabaseError, NewRequest, RequestState, Standing, Vote, VoteVerdict,
 };
 use crate::names::{RequestId, SessionId};
+use crate::notify::News;
 use crate::policy::Command;
 
 /// Commands that wait at one gateway at a time; more are refused.
@@ -89,17 +91,28 @@ impl Desk {
             over: false,
         };
         let command = CommandRequest {
-            gateway: self.gateway.clone(),
+            gateway: self.notifier.gateway().to_owned(),
             process: self.process,
             session,
             sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
             command,
             exact,
         };
+        let news = News {
+            username: request.username.clone(),
+            target: request.target.clone(),
+            session: Some(session),
+            request: Some(id),
+            link: Some(self.link(id)),
+            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
+            reason: request.reason.clone(),
+            text: command.command.text.clone(),
+        };
         let seconds = patience.as_secs().max(1);
         let kept = self.database.open_command_request(&request, &command, seconds);
         timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
         waiting.deadline = Instant::now() + patience;
+        self.notifier.tell(NotifyEvent::Approval, || news);
         Ok(waiting)
     }
 }

@@ -42,15 +42,6 @@ const LISTS: &[(&str, Keys)] = &[
     ),
     ("pattern", &[("name", Text), ("regex", Text)]),
     ("retention", &[("targets", Texts), ("keep", Duration)]),
-    (
-        "notify",
-        &[
-            ("name", Text),
-            ("kind", Word(&[("slack", ()), ("webhook", ())])),
-            ("url", Secret),
-            ("events", Texts),
-        ],
-    ),
 ];
 
 /// Reads and refuses the sections that nothing acts on yet.

@@ -15,6 +15,7 @@ mod issuer;
 mod later;
 mod mistake;
 mod model;
+mod notify;
 mod policy;
 mod reader;
 mod secret_ref;
@@ -32,8 +33,8 @@ use reader::Table;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen,
-    NamedTest, OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind,
-    TargetSelector, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    NamedTest, Notify, NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording,
+    Server, Target, TargetKind, TargetSelector, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -67,6 +68,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let (web, database) = (server::web(&top), server::database(&top));
     let recording = server::recording(&top, &server.data_dir);
     let tickets = server::tickets(&top);
+    let notify = notify::notify(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -98,6 +100,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         database,
         recording,
         tickets,
+        notify,
         targets,
         access,
         policy: Arc::new(policy),

@@ -34,6 +34,8 @@ pub struct Config {
     pub recording: Recording,
     /// `[tickets]`
     pub tickets: Tickets,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[[target]]`
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// `[[access]]`
@@ -58,6 +60,7 @@ impl Config {
             ("[web]", self.web != new.web),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
+            ("[[notify]]", self.notify != new.notify),
         ]
         .into_iter()
         .filter_map(|(section, changed)| changed.then_some(section))
@@ -319,6 +322,58 @@ pub struct AskedAccess {
     pub approvals: u32,
     /// How long it lasts, from then on.
     pub duration: Duration,
+}
+
+/// `[[notify]]`: who is told of what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Its name, in logs and figures.
+    pub name: String,
+    /// How it is told.
+    pub kind: NotifyKind,
+    /// Where; such addresses are secrets themselves.
+    pub url: SecretRef,
+    /// What a webhook's messages are signed with.
+    pub secret: Option<SecretRef>,
+    /// Of what.
+    pub events: Vec<NotifyEvent>,
+}
+
+/// How somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyKind {
+    /// JSON, signed.
+    Webhook,
+    /// A message to a Slack channel.
+    Slack,
+}
+
+/// What somebody may be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotifyEvent {
+    /// A command or access waits for people.
+    Approval,
+    /// A command was blocked.
+    Block,
+    /// A session opened.
+    SessionStart,
+    /// A session ended.
+    SessionEnd,
+    /// Something could not be recorded.
+    Recording,
+}
+
+impl NotifyEvent {
+    /// The word in configuration and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Block => "block",
+            Self::SessionStart => "session-start",
+            Self::SessionEnd => "session-end",
+            Self::Recording => "recording",
+        }
+    }
 }
 
 /// `[tickets]`

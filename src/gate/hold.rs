@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Gate, Permitted, count};
+use super::{Gate, Permitted};
 use crate::approval::{Asking, Outcome, Waiting, visible};
 use crate::database::{Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
@@ -291,7 +291,10 @@ impl Gate {
         let appended = self.recording.append(|batch| {
             batch.json(Kind::Approval, Direction::None, of, &event);
         });
-        appended.inspect_err(count).map(|_| ()).map_err(NotReleased::NotRecorded)
+        appended
+            .inspect_err(|failure| self.count(failure))
+            .map(|_| ())
+            .map_err(NotReleased::NotRecorded)
     }
 
     /// Whether the rules in force now let the command run with what people said.
@@ -402,7 +405,8 @@ impl Hold<'_> {
         let text = format!("approved by {}", crate::approval::told(&votes, VoteVerdict::Approve));
         let released = self.gate.step(held, self.id, ApprovalStep::RELEASED, &votes, text);
         released.map_err(|why| (why, votes.clone()))?;
-        let committed = self.gate.recording.committed().await.inspect_err(count);
+        let committed = self.gate.recording.committed().await;
+        let committed = committed.inspect_err(|failure| self.gate.count(failure));
         committed.map_err(|failure| (NotReleased::NotRecorded(failure), votes))
     }
 }

@@ -26,6 +26,7 @@ use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page
 use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
 use crate::names::SessionId;
+use crate::notify::DeadLetter;
 use crate::shutdown::Shutdown;
 
 const DESCRIPTION: &str = include_str!("openapi.json");
@@ -69,6 +70,7 @@ impl Api {
             .route("/api/v1/sessions/{id}/commands", get(session_commands))
             .route("/api/v1/commands", get(commands))
             .route("/api/v1/audit", get(audit))
+            .route("/api/v1/notifications", get(undelivered))
             .merge(kills::routes())
             .merge(tickets::routes())
             .merge(approvals::routes())
@@ -215,6 +217,16 @@ async fn audit(
     let page = api.database.audit_log(&ask.filter, &ask.wanted).await?;
     api.shown(&caller, "audit.list", None, ask.said).await?;
     Ok(Json(page))
+}
+
+/// Messages that could not be delivered.
+#[derive(Debug, Serialize)]
+struct Undelivered {
+    items: Vec<DeadLetter>,
+}
+
+async fn undelivered(State(api): State<Arc<Api>>, Reader(_): Reader) -> Json<Undelivered> {
+    Json(Undelivered { items: api.catalog.desk().notifier().dead_letters() })
 }
 
 /// What the audit log can be asked for.

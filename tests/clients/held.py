@@ -55,8 +55,9 @@ def pipeline_client():
             with connection.pipeline():
                 change = connection.execute("update pears set n = n + %s", (1,))
                 behind = connection.execute(f"/* {sys.argv[2]} */ select %s::int + 4", (1,))
-                print("changed", change.rowcount)
-                print("selected", behind.fetchone()[0])
+                selected = behind.fetchone()[0]
+            print("changed", change.rowcount)
+            print("selected", selected)
         except psycopg.Error as error:
             print("refused", error.sqlstate)
         print("then", connection.execute("select 7").fetchone()[0])

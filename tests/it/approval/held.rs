@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{ask, ask_with, client_with, command, gateways, psql, setup, wait_for_state};
+use super::{
+    OpenSession, ask, ask_with, client_with, command, gateways, psql, setup, wait_for_state,
+};
 use crate::support::client::{Client, Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
@@ -226,8 +228,7 @@ fn a_request_ends_with_its_time_and_with_its_client() {
 fn a_cancel_ends_the_wait_and_the_session_goes_on() {
     let (database, gateway) = started(RULES);
     let mut program = gateway.client("orders").psql();
-    program.args(["-v", "ON_ERROR_STOP=0", "-v", "VERBOSITY=verbose"]);
-    program.args(["-c", "delete from pears", "-c", "select 'on'"]);
+    program.args(["-v", "VERBOSITY=verbose", "-c", "delete from pears"]);
     program.stdout(Stdio::piped()).stderr(Stdio::piped());
     let psql = program.spawn().unwrap();
     let request = pending(&gateway);
@@ -236,11 +237,20 @@ fn a_cancel_ends_the_wait_and_the_session_goes_on() {
     let output = psql.wait_with_output().unwrap();
     let said = crate::support::gateway::told(&output);
     assert!(said.contains("57014") && said.contains("canceling statement"), "{said}");
-    assert!(said.contains("on\n"), "{said}");
     wait_until("the request to end", || {
         state(&gateway, &request)["note"] == "the client cancelled"
     });
     assert_eq!(decide(&gateway, "anna", &request, "approve").0, 409);
+    let session = OpenSession::open(&gateway.client("orders"));
+    let cancel = session.client.cancel_token();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| session.query("delete from pears"));
+        pending(&gateway);
+        session.runtime.block_on(cancel.cancel_query(tokio_postgres::NoTls)).unwrap();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert_eq!(error.code().map(|code| code.code().to_owned()).as_deref(), Some("57014"));
+    });
+    session.query("select 'on'").unwrap();
     assert_eq!(pears(&database), "0");
 }
 
@@ -260,7 +270,8 @@ fn python_drivers_wait_with_their_values_shown_and_go_on_after_a_no() {
                 values.contains('1') && values.contains("100") || values.contains("64"),
                 "{values}"
             );
-            assert_eq!(request["command"]["effects"][0]["action"], "sql.update");
+            let effects = request["command"]["effects"].as_array().unwrap();
+            assert!(effects.iter().any(|effect| effect["action"] == "sql.update"), "{request}");
             assert_eq!(decide(&gateway, "anna", &request, word).0, 200);
             let (ok, said) = waiting.join().unwrap();
             let came = if word == "approve" {
@@ -382,11 +393,11 @@ fn a_gateway_that_was_killed_has_given_up_what_it_held() {
 #[test]
 fn who_decides_sees_what_a_text_would_hide() {
     let (_database, gateway) = started(RULES);
-    let hidden = "update pears set n = 1 -- \u{202e}0 = n erehw\u{200b}";
+    let hidden = "update pears set n = 1 where 'a\u{202e}0 = n\u{200b}' <> ''";
     let waiting = start_psql(&gateway.client("orders"), &[hidden]);
     let request = pending(&gateway);
     let text = request["visible_text"].as_str().unwrap();
-    assert_eq!(text, "update pears set n = 1 -- \\u{202e}0 = n erehw\\u{200b}");
+    assert_eq!(text, "update pears set n = 1 where 'a\\u{202e}0 = n\\u{200b}' <> ''");
     assert!(request["cautions"][0].as_str().unwrap().contains("2 invisible"), "{request}");
     let (ok, shown) = command(&gateway, "anna", &["approval", "show", &id(&request)]);
     assert!(ok && shown.contains("\\u{202e}") && !shown.contains('\u{202e}'), "{shown}");

@@ -1,8 +1,10 @@
 //! What people decide while the gateway runs: tickets, kills, approvals, access for a time; on one
 //! gateway and on two that share a database.
 
+mod access;
 mod held;
 mod kills;
+mod notify;
 mod tickets;
 
 use std::io::{Read as _, Write as _};
