@@ -26,6 +26,7 @@ mod memory;
 mod policy;
 mod quickstart;
 mod recording;
+mod rules;
 mod rust_client;
 mod session;
 mod sql_effects;
