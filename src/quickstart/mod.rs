@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
@@ -51,6 +52,8 @@ const WEB_PORT: u16 = 8443;
 const MAX_PORTS_TRIED: u16 = 100;
 /// How often the gateway is asked whether it serves.
 const POLL: Duration = Duration::from_millis(20);
+/// More than the gateway says of itself.
+const MAX_ANSWER: u64 = 64 << 10;
 
 const STATE: &str = "quickstart.json";
 const CONFIGURATION: &str = "portcullis.toml";
@@ -222,11 +225,24 @@ impl Gateway<'_> {
     }
 }
 
-/// Returns when the gateway takes connections.
+/// Returns when the gateway takes connections, and its database what people decide.
 async fn answers(postgres: SocketAddr, admin: &Path) {
-    while UnixStream::connect(admin).await.is_err() || TcpStream::connect(postgres).await.is_err() {
+    while !knows_state(admin).await || TcpStream::connect(postgres).await.is_err() {
         sleep(POLL).await;
     }
+}
+
+/// Whether the gateway says that it has read its state.
+async fn knows_state(admin: &Path) -> bool {
+    let asked = async {
+        let mut socket = UnixStream::connect(admin).await?;
+        let request = b"GET /readyz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).await?;
+        let mut answer = Vec::new();
+        socket.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains(r#""state":"current""#))
+    };
+    asked.await.unwrap_or(false)
 }
 
 /// An address whose port is free now: the one that was chosen, or one by its usual port.
