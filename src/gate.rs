@@ -23,6 +23,7 @@ use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
     Recording, RecordingFailure, Sequence, Store, Told,
 };
+use crate::telemetry::SessionSpans;
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ pub struct Gate {
     in_force: Mutex<InForce>,
     opened: Instant,
     metrics: SessionMetrics,
+    spans: SessionSpans,
 }
 
 /// The rules that were last in force, narrowed to the session.
@@ -97,8 +99,20 @@ impl Gate {
             run: name(&opened.run),
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let spans = SessionSpans::open(opened);
         let opened = Instant::now();
-        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened, metrics })
+        Ok(Self {
+            grant,
+            catalog,
+            store,
+            recording,
+            masks,
+            facts,
+            in_force,
+            opened,
+            metrics,
+            spans,
+        })
     }
 
     /// The right that the session stands on.
@@ -172,8 +186,9 @@ impl Gate {
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
-        let appended =
-            self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
+        let appended = self
+            .recording
+            .append(|batch| describe(&mut Release { gate: self, batch }, response.as_bytes()));
         appended.inspect_err(count)?;
         self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
@@ -204,6 +219,7 @@ impl Gate {
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
         self.metrics.ended(how);
+        self.spans.close(how);
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
@@ -256,6 +272,7 @@ impl Admission<'_, '_> {
         let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
+        self.gate.spans.command(sequence, command, &decision);
         if decision.verdict() == Verdict::Allow {
             self.passing.pass(range);
             (sequence, Ruling::Passes)
@@ -324,6 +341,7 @@ impl Passing {
 /// Tells the recording, under one append, what some downstream-bound bytes hold.
 #[derive(Debug)]
 pub struct Release<'g, 'b> {
+    gate: &'g Gate,
     batch: &'g mut Batch<'b>,
 }
 
@@ -336,6 +354,7 @@ impl Release<'_, '_> {
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);
+        self.gate.spans.outcome(of, outcome);
     }
 }
 

@@ -32,8 +32,8 @@ use reader::Table;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
-    TokenKind, UpstreamTls, UserKey, Web,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector,
+    Telemetry, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -65,6 +65,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
     let (web, database) = (server::web(&top), server::database(&top));
+    let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
@@ -94,6 +95,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         tls,
         issuers: issuers.known,
         web,
+        telemetry,
         database,
         recording,
         targets,

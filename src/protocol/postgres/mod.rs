@@ -289,6 +289,25 @@ impl Wanted {
     }
 }
 
+/// Opens the target with its own credential, once for each database that callers may name, and
+/// closes it again: whether the gateway could, for `portcullis check --online`.
+pub async fn probe(target: &PostgresTarget) -> Vec<String> {
+    let password = match target.password.read().await {
+        Ok(password) => password,
+        Err(error) => return vec![error.to_string()],
+    };
+    let connector = match Connector::new(target) {
+        Ok(connector) => connector,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for database in std::iter::once(&target.database).chain(&target.databases) {
+        let opened = connector.connect(database, ProtocolVersion::V3_0, &[], &password).await;
+        problems.extend(opened.err().map(|error| format!("database {database}: {error}")));
+    }
+    problems
+}
+
 /// Opens the target with its own credential. An open gate is the proof that the caller may, and
 /// that the session is being recorded.
 async fn connect(
