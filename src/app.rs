@@ -68,7 +68,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         store.clone(),
         Arc::clone(&limits),
         shutdown.clone(),
-    );
+    )
+    .context("no thread for large statements")?;
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
     postgres_context.tls = files::tls(&config, postgres::ALPN)?;

@@ -18,10 +18,10 @@ use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
-use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
+use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
-    Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
-    Recording, RecordingFailure, Sequence, Store, Told,
+    Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
+    RecordingFailure, Sequence, Store, Told,
 };
 use crate::telemetry::SessionSpans;
 
@@ -242,6 +242,22 @@ pub struct Admission<'g, 'b> {
     decided: bool,
 }
 
+/// A command that is to be decided and recorded.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What it is in truth, which nobody but policy sees; everything that it may be, where that is
+    /// not certain: the strictest decision counts.
+    pub commands: &'a [CommandParts<'a>],
+    /// Its request view, which is recorded.
+    pub view: CommandParts<'a>,
+    /// Whether the view leaves something of the exact bytes out: their keyed hash is recorded.
+    pub withheld: bool,
+    /// Whether it only prepares what is decided again when it runs.
+    pub prepares: bool,
+    /// The recorded command that it builds on.
+    pub of: Option<Sequence>,
+}
+
 /// What became of a command.
 #[derive(Debug)]
 pub enum Ruling {
@@ -262,14 +278,24 @@ impl Admission<'_, '_> {
         of: Option<Sequence>,
         withheld: bool,
     ) -> (Sequence, Ruling) {
-        let decision = self.policy.decide(command);
+        let effects = [command.effects.as_slice()];
+        let view = command.parts(&effects);
+        self.ask(range, &Asked { commands: &[view], view, withheld, prepares: false, of })
+    }
+
+    /// The same for a command whose truth and view differ, or that may be one of several.
+    pub fn ask(&mut self, range: Range<usize>, asked: &Asked<'_>) -> (Sequence, Ruling) {
+        let mut decision = self.policy.decide_parts(asked.commands);
+        if asked.prepares {
+            decision = decision.of_preparing();
+        }
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
-        let recorded = RecordedCommand {
-            command: Cow::Borrowed(command),
-            decision: Cow::Borrowed(&decision),
-            exact: withheld.then(|| self.gate.store.keyed_hash(exact)),
+        let recorded = NewCommand {
+            command: &asked.view,
+            decision: &decision,
+            exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
-        let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
+        let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
         self.gate.spans.command(sequence, command, &decision);
@@ -279,6 +305,11 @@ impl Admission<'_, '_> {
         } else {
             (sequence, Ruling::Refused(decision))
         }
+    }
+
+    /// Whether a rule looks at more of a command than its text and effects: values, for example.
+    pub fn looks_at_attributes(&self) -> bool {
+        self.policy.looks_at_attributes()
     }
 
     /// Records and passes bytes that belong to commands decided before.
