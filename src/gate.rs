@@ -298,7 +298,7 @@ impl Admission<'_, '_> {
         let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
-        self.gate.spans.command(sequence, command, &decision);
+        self.gate.spans.command(sequence, &asked.view, &decision);
         if decision.verdict() == Verdict::Allow {
             self.passing.pass(range);
             (sequence, Ruling::Passes)
