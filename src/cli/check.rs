@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigFile, output, policy};
-use crate::config::{self, Config, Mistake, Mistakes, SecretRef, TargetKind};
+use crate::config::{self, Config, Mistake, Mistakes, SecretRef, SshCredential, TargetKind};
 use crate::identity::Verifier;
 
 /// Explain every mistake of a configuration.
@@ -105,8 +105,13 @@ fn secrets(config: &Config) -> impl Iterator<Item = (String, &SecretRef)> {
         Some((format!("issuer {}", issuer.name), issuer.client_secret.as_ref()?))
     });
     let of_targets = config.targets.values().map(|target| {
-        let TargetKind::Postgres(postgres) = &target.kind;
-        (format!("target {}", target.name), &postgres.password)
+        let secret = match &target.kind {
+            TargetKind::Postgres(postgres) => &postgres.password,
+            TargetKind::Ssh(ssh) => match &ssh.credential {
+                SshCredential::Password(secret) | SshCredential::PrivateKey(secret) => secret,
+            },
+        };
+        (format!("target {}", target.name), secret)
     });
     of_issuers.chain(of_targets)
 }

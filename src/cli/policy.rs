@@ -10,6 +10,7 @@ use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::Message;
+use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
@@ -64,7 +65,7 @@ struct Explain {
     /// Print the explanation as JSON.
     #[arg(long)]
     json: bool,
-    /// The command: SQL, for a Postgres target.
+    /// The command: SQL for a Postgres target, a command line for an SSH host.
     command: String,
 }
 
@@ -159,9 +160,8 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
         Protocol::Postgres => command::of(&Message::Query { sql: text })
             .map(|decoded| decoded.command)
             .ok_or_else(|| "it is no command".to_owned()),
-        Protocol::Ssh | Protocol::Http => {
-            Err(format!("commands of {} cannot be read yet", target.protocol))
-        }
+        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
+        Protocol::Http => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }
 }
 

@@ -28,5 +28,6 @@ mod recording;
 mod rust_client;
 mod session;
 mod sql_effects;
+mod ssh;
 mod support;
 mod upstream;
