@@ -149,6 +149,8 @@ impl Site {
     pub fn set_up(sections: &str, setup: Setup) -> Self {
         let listen = format!("ssh = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"\n{}", setup.listen);
         let gateway = Gateway::start(&Setup { listen: format!("{listen}\n{sections}"), ..setup });
+        // A certificate is noted in the audit log before it is given.
+        gateway.daemon().wait_for_log("database migrated");
         let folder = TempDir::with_prefix("portcullis-ssh-client-").unwrap();
         let site = Self { gateway, folder };
         site.write_known_hosts();
