@@ -25,7 +25,7 @@ async def main():
         )
         print([(result.stdout, result.exit_status) for result in results])
 
-        async with connection.create_process("echo ready; exec sleep 60") as process:
+        async with connection.create_process("echo ready; exec sleep 3") as process:
             await process.stdout.readline()
             process.send_signal("TERM")
             await process.wait()

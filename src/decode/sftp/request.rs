@@ -40,6 +40,8 @@ pub enum Body<'a> {
         /// The other handle, of operations that have two.
         second: Option<&'a [u8]>,
     },
+    /// Where relative paths begin.
+    Home,
     /// A question that is about no file.
     Question(&'static str),
     /// An extension that is not known; what it would do is not either.
@@ -78,6 +80,9 @@ impl<'a> Request<'a> {
     /// are relative to, where it is known.
     pub fn command(&self, home: Option<&str>) -> Option<Command> {
         let Body::Named { operation, first, second, flags } = self.body else { return None };
+        // The one operation to which `~` means something.
+        let elsewhere = operation == "expand-path" && first.starts_with(b"~");
+        let home = home.filter(|_| !elsewhere);
         let file = |written: &[u8]| Object::new("file", [path(written, home)]);
         let mut effects = Vec::new();
         let mut add = |action: &'static str, written: &[u8]| {
@@ -174,7 +179,11 @@ fn plain<'a>(kind: u8, fields: &mut Fields<'a>) -> Result<Body<'a>, Malformed> {
             named("mkdir", first)
         }
         15 => named("rmdir", fields.string()?),
-        16 => named("realpath", fields.string()?),
+        // The first question of every client, about no file yet.
+        16 => match fields.string()? {
+            b"" | b"." => Body::Home,
+            path => named("realpath", path),
+        },
         17 => named("stat", fields.string()?),
         18 => two("rename", fields)?,
         19 => named("readlink", fields.string()?),

@@ -50,8 +50,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVES: usize = 3;
 /// Each refused key of an agent is an attempt.
 const ATTEMPTS: usize = 10;
-/// How long a refusal takes, whatever is wrong.
-const REFUSAL_TIME: Duration = Duration::from_millis(400);
+/// How long a refusal takes, whatever is wrong. OpenSSH offers a certificate's key without the
+/// certificate first, so this is part of every login.
+const REFUSAL_TIME: Duration = Duration::from_millis(20);
 
 fn preferred(keys: Cow<'static, [Algorithm]>) -> Preferred {
     Preferred {

@@ -27,7 +27,7 @@ use super::end::End;
 use super::inbox::{Inbox, Item};
 use super::login::Caller;
 use super::session::Session;
-use super::window;
+use super::window::Windows;
 use super::words::Refusal;
 
 type Answer = Result<(), russh::Error>;
@@ -50,6 +50,9 @@ pub(super) struct Connection {
     channels: HashMap<ChannelId, Open>,
     /// How much had passed when a stalled channel trickled last.
     trickled: u64,
+    windows: Windows,
+    /// The last user name that came with a key and no certificate.
+    bare_key: Option<String>,
 }
 
 enum State {
@@ -83,7 +86,15 @@ impl Connection {
         open: oneshot::Sender<Arc<Session>>,
     ) -> Self {
         let state = State::Unproved(Some(open));
-        Self { context, client, state, channels: HashMap::new(), trickled: 0 }
+        Self {
+            context,
+            client,
+            state,
+            channels: HashMap::new(),
+            trickled: 0,
+            windows: Windows::default(),
+            bare_key: None,
+        }
     }
 
     fn caller<'a>(&'a self, user: &'a str) -> Caller<'a> {
@@ -91,6 +102,7 @@ impl Connection {
     }
 
     fn proved(&mut self, grant: Option<Grant>) -> Auth {
+        self.bare_key = None;
         let (Some(grant), State::Unproved(open)) = (grant, &mut self.state) else {
             return Auth::reject();
         };
@@ -196,6 +208,9 @@ impl Connection {
 impl Drop for Connection {
     /// The connection is over, and so are its channels.
     fn drop(&mut self) {
+        if let Some(user) = &self.bare_key {
+            self.caller(user).denied(None, "a key without a certificate");
+        }
         for open in self.channels.values() {
             open.inbox.close();
         }
@@ -230,7 +245,8 @@ impl Handler for Connection {
         user: &str,
         _key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, russh::Error> {
-        self.caller(user).denied(None, "a key without a certificate");
+        // Clients try such keys on the way to the right one; it is told of when nothing follows.
+        self.bare_key = Some(user.chars().take(MAX_TERM).collect());
         Ok(Auth::reject())
     }
 
@@ -490,7 +506,7 @@ impl Handler for Connection {
         let stalled = |open: &Open| open.inbox.is_stalled();
         let this = self.channels.get(&id).is_some_and(stalled);
         let another = self.channels.iter().any(|(other, open)| *other != id && stalled(open));
-        window::next(this, another, current)
+        self.windows.next(this, another, current)
     }
 
     async fn channel_eof(

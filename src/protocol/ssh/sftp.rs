@@ -124,7 +124,6 @@ impl<'r> Sftp<'r> {
             (Body::Named { operation, first, .. }, _) => {
                 let kind = match operation {
                     "open" | "opendir" => Kind::Open(first.to_vec()),
-                    "realpath" if matches!(first, b"." | b"") => Kind::Home,
                     _ => Kind::Command,
                 };
                 let home = self.state.lock().home.clone();
@@ -152,9 +151,10 @@ impl<'r> Sftp<'r> {
                 self.part(packet.clone(), opened.of).await
             }
             (Body::Open { .. }, None) => self.answer(status(id, FAILURE, "no such handle")),
-            (Body::Question(_), _) => {
+            (body @ (Body::Home | Body::Question(_)), _) => {
                 let of = self.relay.channel.of;
-                self.wait_for(id, of, Kind::Part);
+                let kind = if matches!(body, Body::Home) { Kind::Home } else { Kind::Part };
+                self.wait_for(id, of, kind);
                 self.part(packet.clone(), of).await
             }
             (Body::Unknown | Body::Init, _) => {
@@ -265,10 +265,11 @@ impl<'r> Sftp<'r> {
             (Kind::Home, Response::Name { single: Some(name), .. }) => {
                 state.home = sftp::path(name, None);
             }
-            (Kind::Part, Response::Handle { .. }) => return Err("a handle that nobody asked for"),
+            (Kind::Part | Kind::Home, Response::Handle { .. }) => return Err("a handle that nobody asked for"),
             _ => {}
         }
-        let outcome = (!matches!(kind, Kind::Part)).then(|| outcome(response, since));
+        let part = matches!(kind, Kind::Part | Kind::Home);
+        let outcome = (!part).then(|| outcome(response, since));
         Ok(Answered { of, outcome })
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::client::{clients_folder, venv};
 use crate::support::gateway::told;
-use crate::support::ssh::Site;
+use crate::support::ssh::{Site, Sshd};
 
 fn python(site: &Site, program: &str) -> String {
     let mut python = site.program(venv().join("bin/python").to_str().unwrap());
@@ -45,11 +45,13 @@ fn asyncssh_works_through_the_gateway() {
     let said = python(&site, "asyncssh_client.py");
     let numbers: Vec<String> = (0..10).map(|n| format!("('{n}\\n', {n})")).collect();
     assert!(said.starts_with(&format!("[{}]\n", numbers.join(", "))), "{said}");
-    assert!(said.contains("signal ('TERM', "), "{said}");
+    // sshd that runs its sessions as root passes no signals on, and says so.
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || said.contains("signal ('TERM', "), "{said}");
     assert!(said.contains("killed ('KILL', "), "{said}");
     assert!(said.ends_with("exists False\nsame True\n"), "{said}");
-    let recorded = site.recorded("\"status\":\"signal TERM\"");
-    assert!(recorded.contains("signal KILL"));
+    site.recorded("\"status\":\"signal KILL\"");
+    assert!(!root || Sshd::shared().log().contains("session signalling requires"), "no signal");
     site.finish();
 }
 
@@ -61,10 +63,11 @@ fn ansible_pings_and_copies() {
         "inventory",
         &format!(
             "far ansible_host=127.0.0.1 ansible_port={} ansible_user=web-1 \
-             ansible_python_interpreter=/usr/bin/env\\ python3\n\
+             ansible_python_interpreter={}\n\
              [all:vars]\nansible_ssh_common_args='{options} -o ControlMaster=auto \
              -o ControlPersist=5 -o ControlPath={}/cm-%%h'\n",
             site.port(),
+            venv().join("bin/python").display(),
             site.folder.path().display(),
         ),
     );

@@ -46,7 +46,8 @@ fn a_blocked_command_is_told_on_stderr_with_126_and_the_connection_lives() {
         assert_eq!(output.stdout, b"");
         assert!(told(&output).contains("portcullis: "), "{}", told(&output));
         assert!(!marker.exists(), "{line} ran");
-        assert!(ssh().arg("/usr/bin/id").output().unwrap().status.success());
+        let after = ssh().arg("/usr/bin/id").output().unwrap();
+        assert!(after.status.success(), "after {line}: {:?} {}", after.status, told(&after));
     }
     let _gone = ssh().args(["-O", "exit"]).output().unwrap();
     assert_eq!(site.gateway.recordings().len(), 1, "it was one connection");
