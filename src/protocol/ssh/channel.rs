@@ -1,13 +1,15 @@
 //! One channel, from the moment that its command was decided to its end.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Pty};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::decode::ssh::message::{self, Size};
 use crate::gate::{Gate, Permitted};
@@ -20,6 +22,9 @@ use super::relay::Relay;
 use super::session::{Running, Session};
 use super::upstream::{self, Upstream};
 use super::words::Refusal;
+
+/// How long a target may take to read what a client sent before it closed the channel.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// A terminal that a client asked for.
 #[derive(Debug, Clone)]
@@ -112,10 +117,15 @@ impl Channel {
     /// Runs the command to its end.
     pub(super) async fn run(self, start: Start, _running: Running) {
         let began = Instant::now();
+        let mut carry = pin!(self.carry(start, began));
         let ended = tokio::select! {
-            ended = self.carry(start, began) => ended,
-            () = self.inbox.closed() => Err(Broken::Client),
+            ended = &mut carry => ended,
             () = self.session.ended() => Err(Broken::Session),
+            // What the client sent before it closed the channel still goes to the target.
+            () = self.inbox.closed() => tokio::select! {
+                ended = timeout(CLOSING, &mut carry) => ended.unwrap_or(Err(Broken::Client)),
+                () = self.session.ended() => Err(Broken::Client),
+            },
         };
         if let Err(broken) = ended {
             self.broke(broken, began).await;

@@ -7,6 +7,7 @@
 //! resort: there the connection's loop waits.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -56,6 +57,7 @@ pub(super) struct Inbox {
     queue: Mutex<Queue>,
     arrived: Notify,
     taken: Notify,
+    finished: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -85,6 +87,9 @@ impl Inbox {
 
     /// Takes in anything else.
     pub(super) async fn other(&self, item: Item) {
+        if matches!(item, Item::Eof) {
+            self.finished.store(true, Ordering::Relaxed);
+        }
         self.room().await;
         let mut queue = self.queue.lock();
         // Of several sizes only the last matters.
@@ -116,15 +121,23 @@ impl Inbox {
         }
     }
 
-    /// The next item; waits until there is one. Cancel safe.
-    pub(super) async fn next(&self) -> Item {
+    /// The next item; waits until there is one, or gives none when the channel was closed. Cancel
+    /// safe.
+    pub(super) async fn next(&self) -> Option<Item> {
         loop {
             let arrived = self.arrived.notified();
+            let closed = self.closed.is_cancelled();
             if let Some(item) = self.pop() {
                 self.taken.notify_one();
-                return item;
+                return Some(item);
             }
-            arrived.await;
+            if closed {
+                return None;
+            }
+            tokio::select! {
+                () = arrived => {}
+                () = self.closed.cancelled() => {}
+            }
         }
     }
 
@@ -139,7 +152,12 @@ impl Inbox {
         }
     }
 
-    /// The client closed the channel, or is gone; what waits is of no use any more.
+    /// Whether the client said that no more input comes.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// The client closed the channel, or is gone; nothing is taken in any more.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
@@ -168,11 +186,11 @@ mod tests {
         inbox.data(&[b'c'; PIECE]).await;
         inbox.data(b"d").await;
         inbox.other(Item::Eof).await;
-        assert!(matches!(inbox.next().await, Item::Data(data) if data == "ab"));
-        assert!(matches!(inbox.next().await, Item::Signal(Sig::INT)));
-        assert!(matches!(inbox.next().await, Item::Data(data) if data.len() == PIECE));
-        assert!(matches!(inbox.next().await, Item::Data(data) if data == "d"));
-        assert!(matches!(inbox.next().await, Item::Eof));
+        assert!(matches!(inbox.next().await, Some(Item::Data(data)) if data == "ab"));
+        assert!(matches!(inbox.next().await, Some(Item::Signal(Sig::INT))));
+        assert!(matches!(inbox.next().await, Some(Item::Data(data)) if data.len() == PIECE));
+        assert!(matches!(inbox.next().await, Some(Item::Data(data)) if data == "d"));
+        assert!(matches!(inbox.next().await, Some(Item::Eof)));
         assert_eq!(inbox.queue.lock().bytes, 0);
     }
 

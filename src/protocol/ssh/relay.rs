@@ -89,7 +89,12 @@ impl<'c> Relay<'c> {
     async fn upwards(&self, sftp: Option<&Sftp<'_>>) -> Result<(), Broken> {
         loop {
             let mut recorded = Vec::new();
-            match self.channel.inbox.next().await {
+            let Some(item) = self.channel.inbox.next().await else {
+                or_wait(self.up.eof().await).await;
+                or_wait(self.up.close().await).await;
+                return std::future::pending().await;
+            };
+            match item {
                 Item::Data(data) => match sftp {
                     Some(sftp) => sftp.up(&data).await?,
                     None => {
@@ -154,7 +159,7 @@ impl<'c> Relay<'c> {
     ) -> Result<(), Broken> {
         let down = &self.channel.down;
         let mut from = self.from.lock().await;
-        let mut ended = false;
+        let (mut ended, mut held) = (false, false);
         loop {
             let message = tokio::select! {
                 message = from.wait() => message,
@@ -172,6 +177,9 @@ impl<'c> Relay<'c> {
                 },
                 ChannelMsg::ExtendedData { data, ext } => self.output(Some(ext), data).await?,
                 ChannelMsg::Failure => return Err(self.refused()),
+                // A client that has nothing more to say closes the channel when it hears this, and
+                // would not hear the exit status that comes next.
+                ChannelMsg::Eof if self.channel.inbox.is_finished() => held = true,
                 ChannelMsg::Eof => down.eof().await.map_err(|_| Broken::Client)?,
                 ChannelMsg::ExitStatus { exit_status } => {
                     ended = true;
@@ -186,6 +194,9 @@ impl<'c> Relay<'c> {
                 ChannelMsg::Close => {
                     if !ended {
                         self.ended("closed".to_owned())?;
+                    }
+                    if held {
+                        down.eof().await.map_err(|_| Broken::Client)?;
                     }
                     return down.close().await.map_err(|_| Broken::Client);
                 }
@@ -222,11 +233,17 @@ impl<'c> Relay<'c> {
     /// Gives to the client what may go there; waits while it takes no more.
     pub(super) async fn give(&self, code: Option<u32>, released: Released) -> Result<(), Broken> {
         let (down, bytes) = (&self.channel.down, released.into_bytes());
-        let given = match code {
-            None => down.data_bytes(bytes).await,
-            Some(code) => down.extended_data_bytes(code, bytes).await,
+        let given = async {
+            match code {
+                None => down.data_bytes(bytes).await,
+                Some(code) => down.extended_data_bytes(code, bytes).await,
+            }
         };
-        given.map_err(|_| Broken::Client)
+        tokio::select! {
+            given = given => given.map_err(|_| Broken::Client),
+            // A channel that its client closed has no room any more.
+            () = self.channel.inbox.closed() => Ok(()),
+        }
     }
 
     async fn killed(
@@ -282,7 +299,7 @@ impl<'c> Relay<'c> {
 /// Waits for ever when the target is gone.
 async fn or_wait(sent: Result<(), russh::Error>) {
     if sent.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

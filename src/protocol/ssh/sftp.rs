@@ -265,7 +265,9 @@ impl<'r> Sftp<'r> {
             (Kind::Home, Response::Name { single: Some(name), .. }) => {
                 state.home = sftp::path(name, None);
             }
-            (Kind::Part | Kind::Home, Response::Handle { .. }) => return Err("a handle that nobody asked for"),
+            (Kind::Part | Kind::Home, Response::Handle { .. }) => {
+                return Err("a handle that nobody asked for");
+            }
             _ => {}
         }
         let part = matches!(kind, Kind::Part | Kind::Home);

@@ -73,11 +73,6 @@ impl Sshd {
         fs::read_to_string(self.folder.path().join("host_key.pub")).unwrap().trim().to_owned()
     }
 
-    /// Where it listens.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Its log.
     pub fn log(&self) -> String {
         self.daemon.log()
