@@ -20,12 +20,13 @@ use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::listener::{self, Accepted, Limits};
-use crate::protocol::postgres;
+use crate::protocol::{postgres, ssh};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
+use crate::web::certificates;
 use crate::web::{Roles, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
@@ -54,7 +55,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let roles = Roles::new(&config.web);
     let api =
         Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
-    let router = api.router();
+    let (host_key, authority) = files::ssh_keys(&config)?;
+    let authority = Arc::new(authority);
+    let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
+    let router = api.router().merge(certificates);
     let figures = metrics::router(indexer.lag(), store.clone());
 
     // Bind.
@@ -62,6 +66,15 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         .await
         .context("the admin socket cannot be bound")?;
     let listeners = Listeners::bind(&config).await?;
+    let mut ssh_context = ssh::Context::new(
+        Arc::clone(&catalog),
+        (Arc::clone(&verifier), authority),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+        host_key,
+    );
+    ssh_context.expiry_grace = config.server.expiry_grace;
     let mut postgres_context = postgres::Context::new(
         catalog,
         Arc::clone(&verifier),
@@ -96,6 +109,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let postgres_context = Arc::new(postgres_context);
     door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
+    });
+    let ssh_context = Arc::new(ssh_context);
+    door.open(&serving, listeners.ssh, move |accepted| {
+        ssh::serve(accepted, Arc::clone(&ssh_context))
     });
     let figures = server::Context::new(figures, None, true, door.shutdown.clone());
     door.open(&serving, listeners.metrics, move |accepted| {
@@ -144,6 +161,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 /// The sockets that clients connect to.
 struct Listeners {
     postgres: Option<TcpListener>,
+    ssh: Option<TcpListener>,
     web: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
@@ -153,6 +171,7 @@ impl Listeners {
         let listen = &config.listen;
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
+            ssh: bind("ssh", listen.ssh).await?,
             web: bind("web", listen.web).await?,
             metrics: bind("metrics", listen.metrics).await?,
         })

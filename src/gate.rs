@@ -319,6 +319,13 @@ impl Admission<'_, '_> {
         self.passing.pass(range);
     }
 
+    /// Passes bytes that belong to commands decided before, and records them in another form: one
+    /// that says more (which channel), or less (that something was typed, not what).
+    pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
+        self.batch.data(Direction::Up, of, recorded);
+        self.passing.pass(range);
+    }
+
     /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
     /// that the target does nothing but say no.
     pub fn instead(&mut self, harmless: &[u8]) {

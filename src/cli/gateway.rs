@@ -50,7 +50,7 @@ impl Options {
 }
 
 /// What a problem document says, for a person.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(str::escape_debug);
     let hint = match status {

@@ -71,6 +71,19 @@ impl Client {
         self.send(request.body(form.join("&").into())?, url).await
     }
 
+    /// Posts JSON with a token.
+    pub(super) async fn post_json(
+        &self,
+        url: &str,
+        json: &serde_json::Value,
+        token: &Secret,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = Request::post(address(url)?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        self.send(request.body(json.to_string().into())?, url).await
+    }
+
     async fn send(
         &self,
         request: Request<Full<Bytes>>,

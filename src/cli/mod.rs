@@ -20,6 +20,7 @@ mod reload;
 mod replay;
 mod serve;
 mod session;
+mod ssh_cert;
 mod token;
 
 use std::path::PathBuf;
@@ -57,6 +58,7 @@ enum Command {
     Migrate(migrate::Options),
     Login(login::Options),
     Token(token::Options),
+    SshCert(ssh_cert::Options),
     Issuer(issuer::Options),
     Completions(completions::Options),
 }
@@ -111,6 +113,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,
         Command::Token(options) => token::run(options).await,
+        Command::SshCert(options) => ssh_cert::run(options).await,
         Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }

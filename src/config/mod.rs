@@ -19,6 +19,7 @@ mod policy;
 mod reader;
 mod secret_ref;
 mod server;
+mod ssh;
 mod target;
 mod value;
 
@@ -32,8 +33,8 @@ use reader::Table;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector,
-    Telemetry, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
+    TargetKind, TargetSelector, Telemetry, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -64,6 +65,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let server = server::server(&top);
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
+    let ssh = ssh::ssh(&top, &server.data_dir);
     let (web, database) = (server::web(&top), server::database(&top));
     let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
@@ -75,8 +77,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
-    if listen.postgres.is_none() {
-        findings.warning(start, "[listen] names no postgres: no caller can connect", None);
+    if listen.postgres.is_none() && listen.ssh.is_none() {
+        findings.warning(start, "[listen] names no protocol: no caller can connect", None);
     }
     if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
         findings.warning(
@@ -94,6 +96,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         listen,
         tls,
         issuers: issuers.known,
+        ssh,
         web,
         telemetry,
         database,

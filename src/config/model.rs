@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
+use russh::keys::PublicKey;
 
 use super::mistake::Mistake;
 use super::secret_ref::SecretRef;
@@ -26,6 +27,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// `[[issuer]]`
     pub issuers: Vec<Issuer>,
+    /// `[ssh]`
+    pub ssh: Ssh,
     /// `[web]`
     pub web: Web,
     /// `[telemetry]`
@@ -55,6 +58,7 @@ impl Config {
             ("[listen]", self.listen != new.listen),
             ("[tls]", self.tls != new.tls),
             ("[[issuer]]", self.issuers != new.issuers),
+            ("[ssh]", self.ssh != new.ssh),
             ("[web]", self.web != new.web),
             ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
@@ -86,6 +90,8 @@ pub struct Listen {
     pub postgres: Option<SocketAddr>,
     /// Whether Postgres clients beyond loopback may come without TLS.
     pub postgres_insecure: bool,
+    /// Where SSH clients connect.
+    pub ssh: Option<SocketAddr>,
     /// Where the API is.
     pub web: Option<SocketAddr>,
     /// Whether the API may be used without TLS from beyond loopback.
@@ -166,6 +172,15 @@ pub enum ClaimPath {
     Pointer(String),
 }
 
+/// `[ssh]`: private keys, made on first start where they are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    /// The gateway's own key towards clients.
+    pub host_key: PathBuf,
+    /// The key that signs short-lived user certificates.
+    pub user_ca: PathBuf,
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Web {
@@ -233,6 +248,8 @@ pub struct Target {
 pub enum TargetKind {
     /// A PostgreSQL server.
     Postgres(PostgresTarget),
+    /// An SSH host.
+    Ssh(SshTarget),
 }
 
 impl Target {
@@ -240,6 +257,7 @@ impl Target {
     pub fn protocol(&self) -> Protocol {
         match self.kind {
             TargetKind::Postgres(_) => Protocol::Postgres,
+            TargetKind::Ssh(_) => Protocol::Ssh,
         }
     }
 
@@ -273,6 +291,32 @@ pub struct PostgresTarget {
     pub user: String,
     /// That user's password.
     pub password: SecretRef,
+}
+
+/// An SSH target.
+#[derive(Debug)]
+pub struct SshTarget {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The key that the target must show.
+    pub host_key: PublicKey,
+    /// The user the gateway logs in as.
+    pub user: String,
+    /// How it proves to be that user.
+    pub credential: SshCredential,
+    /// Whether what is typed into terminals is recorded, and not its length alone.
+    pub record_input: bool,
+}
+
+/// What an SSH target lets the gateway in for.
+#[derive(Debug)]
+pub enum SshCredential {
+    /// A password.
+    Password(SecretRef),
+    /// A private key in OpenSSH's format, without a passphrase.
+    PrivateKey(SecretRef),
 }
 
 /// How TLS towards a target is used.

@@ -58,12 +58,12 @@ pub(super) fn listen(top: &Table<'_>, tls: bool) -> Listen {
         })
     };
     (listen.postgres, listen.web) = (guarded("postgres"), guarded("web"));
+    // SSH brings its own encryption.
+    listen.ssh = table.read("ssh", value::listen_address);
     listen.metrics = table.read("metrics", value::listen_address);
     listen.trusted_proxies =
         table.read("trusted_proxies", |f| f.list(value::network)).unwrap_or_default();
-    for key in ["ssh", "http"] {
-        table.later(key, value::listen_address);
-    }
+    table.later("http", value::listen_address);
     table.finish();
     listen
 }

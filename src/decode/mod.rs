@@ -2,7 +2,10 @@
 //! tests share. No I/O, and no state beyond what a caller hands in.
 
 pub mod postgres;
+pub mod sftp;
+pub mod shell;
 pub mod sql;
+pub mod ssh;
 
 use std::sync::LazyLock;
 

@@ -10,12 +10,14 @@
 //! machine client the subject of a user (RFC 9068 section 5); where one might, an access rule
 //! names `azp` beside the user.
 
+mod certificate;
 mod claims;
 pub mod dev_issuer;
 mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+pub mod ssh_key;
 #[cfg(test)]
 mod test_key;
 pub mod token;
@@ -27,6 +29,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use self::certificate::{Authority, NotIssued};
 use self::discovery::Discovery;
 use self::fetch::FetchError;
 use self::key_cache::KeyCache;
@@ -145,6 +148,12 @@ impl Verifier {
         };
         let signed = source.keys.check(token).await?;
         claims::identify(&source.settings, signed, SystemTime::now())
+    }
+
+    /// The issuer of this URL, when it is configured.
+    fn issuer(&self, url: &str) -> Option<Arc<str>> {
+        let mut known = self.issuers.iter().map(|source| source.settings.url.as_str());
+        known.find(|known| *known == url).map(Arc::from)
     }
 
     /// Keeps the keys fresh until cancelled.

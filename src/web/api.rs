@@ -76,7 +76,7 @@ impl Api {
     }
 
     /// Notes in the audit log what is about to be shown.
-    async fn shown(
+    pub(super) async fn shown(
         &self,
         caller: &Caller,
         action: &str,

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api;
 mod ask;
 mod caller;
+pub mod certificates;
 pub mod metrics;
 mod problem;
 pub mod server;

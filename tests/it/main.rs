@@ -28,6 +28,7 @@ mod recording;
 mod rust_client;
 mod session;
 mod sql_effects;
+mod ssh;
 mod support;
 mod telemetry;
 mod upstream;

@@ -227,7 +227,9 @@ impl Caller<'_> {
         };
         let grant = access::grant(&rules, &identity, target)
             .map_err(|no_access| self.denied(Some(&identity), &no_access.to_string()))?;
-        let TargetKind::Postgres(postgres) = &grant.target().kind;
+        let TargetKind::Postgres(postgres) = &grant.target().kind else {
+            return Err(self.denied(Some(&identity), "the target is no Postgres database"));
+        };
         let Some(database) = self.wanted.database_of(postgres) else {
             return Err(self.denied(Some(&identity), "the target has no such database"));
         };
@@ -327,7 +329,9 @@ async fn connect(
     wanted: &Wanted,
 ) -> Result<Upstream, NotConnected> {
     let target = gate.grant().target();
-    let TargetKind::Postgres(postgres) = &target.kind;
+    let TargetKind::Postgres(postgres) = &target.kind else {
+        return Err(NotConnected::OtherProtocol);
+    };
     let connector = context.sessions.connector(target, postgres)?;
     let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
@@ -338,6 +342,8 @@ async fn connect(
 /// Why a target was not reached; for operators alone.
 #[derive(Debug, thiserror::Error)]
 enum NotConnected {
+    #[error("the target is no Postgres database")]
+    OtherProtocol,
     #[error("the credential cannot be read: {0}")]
     Credential(#[from] SecretError),
     #[error(transparent)]

@@ -7,4 +7,5 @@ pub mod gateway;
 pub mod issuer;
 pub mod postgres;
 pub mod random;
+pub mod ssh;
 pub mod wire;
