@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::decode::postgres::command;
-use crate::decode::postgres::frontend::Message;
 use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{
@@ -157,9 +156,7 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 /// Reads a command as the target's protocol does.
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
-        Protocol::Postgres => command::of(&Message::Query { sql: text })
-            .map(|decoded| decoded.command)
-            .ok_or_else(|| "it is no command".to_owned()),
+        Protocol::Postgres => Ok(command::of_text(text)),
         Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
         Protocol::Http => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }

@@ -34,7 +34,7 @@ pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
     OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
-    TargetKind, TargetSelector, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    TargetKind, TargetSelector, Telemetry, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -67,6 +67,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let listen = server::listen(&top, top.has("tls"));
     let ssh = ssh::ssh(&top, &server.data_dir);
     let (web, database) = (server::web(&top), server::database(&top));
+    let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
@@ -97,6 +98,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         issuers: issuers.known,
         ssh,
         web,
+        telemetry,
         database,
         recording,
         targets,

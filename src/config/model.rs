@@ -31,6 +31,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// `[web]`
     pub web: Web,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
     /// `[database]`
     pub database: Database,
     /// `[recording]`
@@ -58,6 +60,7 @@ impl Config {
             ("[[issuer]]", self.issuers != new.issuers),
             ("[ssh]", self.ssh != new.ssh),
             ("[web]", self.web != new.web),
+            ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
         ]
@@ -185,6 +188,13 @@ pub struct Web {
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
     pub admins: Vec<String>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector that gets spans, by OTLP over HTTP.
+    pub otlp: Option<String>,
 }
 
 /// `[database]`

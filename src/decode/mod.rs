@@ -6,3 +6,46 @@ pub mod sftp;
 pub mod shell;
 pub mod sql;
 pub mod ssh;
+
+use std::sync::LazyLock;
+
+use crate::policy::Vocabulary;
+
+/// The words that rules can use of commands.
+pub fn vocabulary() -> Vocabulary<'static> {
+    static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+        actions: sql::ACTIONS
+            .iter()
+            .map(|(action, _)| *action)
+            .chain(ssh::ACTIONS.iter().copied())
+            .collect(),
+        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(OTHER_KINDS).copied().collect(),
+        attributes: sql::ATTRIBUTES
+            .iter()
+            .chain(ssh::EFFECT_ATTRIBUTES)
+            .map(|name| format!("effect.{name}").leak() as &str)
+            .chain(
+                postgres::command::ATTRIBUTES
+                    .iter()
+                    .chain(ssh::ATTRIBUTES)
+                    .map(|n| format!("command.{n}").leak() as &str),
+            )
+            .collect(),
+    });
+    Vocabulary {
+        actions: &WORDS.actions,
+        kinds: &WORDS.kinds,
+        attributes: &WORDS.attributes,
+        open: OPEN,
+    }
+}
+
+struct Words {
+    actions: Vec<&'static str>,
+    kinds: Vec<&'static str>,
+    attributes: Vec<&'static str>,
+}
+
+/// Kinds of objects of protocols whose words are not listed yet.
+const OTHER_KINDS: &[&str] = &["path"];
+const OPEN: &[&str] = &["http."];

@@ -30,4 +30,5 @@ mod session;
 mod sql_effects;
 mod ssh;
 mod support;
+mod telemetry;
 mod upstream;
