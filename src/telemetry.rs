@@ -27,7 +27,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::policy::{Command, Decision, Verdict};
+use crate::policy::{CommandParts, Decision, Verdict};
 use crate::recording::{Opened, Outcome, Sequence};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -160,9 +160,9 @@ impl SessionSpans {
     }
 
     /// Begins a decided command's span; a blocked one's ends here.
-    pub fn command(&self, sequence: Sequence, command: &Command, decision: &Decision) {
+    pub fn command(&self, sequence: Sequence, command: &CommandParts<'_>, decision: &Decision) {
         let Some(spans) = &self.0 else { return };
-        let mut actions: Vec<_> = command.effects.iter().map(|e| e.action.to_string()).collect();
+        let mut actions: Vec<_> = command.effects().map(|e| e.action.to_string()).collect();
         actions.sort();
         actions.dedup();
         let verdict = decision.verdict();
@@ -173,7 +173,7 @@ impl SessionSpans {
         ];
         let mut span = spans
             .tracer
-            .span_builder(command.form.to_string())
+            .span_builder(command.form.to_owned())
             .with_kind(SpanKind::Client)
             .with_attributes(attributes)
             .start_with_context(spans.tracer, &spans.session);
