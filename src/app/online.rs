@@ -40,7 +40,7 @@ fn unreadable_files(config: &Config) -> Vec<String> {
 async fn probe(target: &Target) -> Vec<String> {
     let problems = match &target.kind {
         TargetKind::Postgres(postgres) => postgres::probe(postgres).await,
-        TargetKind::Ssh(ssh) => ssh::probe(ssh).await,
+        TargetKind::Ssh(host) => ssh::probe(host).await,
     };
     problems.into_iter().map(|problem| format!("target {}: {problem}", target.name)).collect()
 }

@@ -8,6 +8,25 @@ use std::borrow::Cow;
 
 use crate::policy::{Attributes, Command, Effect, Object};
 
+/// The actions of effects, here and in [`super::shell`] and [`super::sftp`].
+pub const ACTIONS: &[&str] = &[
+    "ssh.exec",
+    "ssh.shell",
+    "ssh.subsystem",
+    "ssh.forward",
+    "sftp.read",
+    "sftp.write",
+    "sftp.remove",
+    "sftp.list",
+    "sftp.stat",
+];
+/// The kinds of objects.
+pub const KINDS: &[&str] = &["file", "forward", "program", "subsystem"];
+/// The attributes of effects.
+pub const EFFECT_ATTRIBUTES: &[&str] = &["argv", "direction", "operation", "simple", "via"];
+/// The attributes of commands.
+pub const ATTRIBUTES: &[&str] = &["channel", "env", "mode", "pty"];
+
 /// An interactive shell. What is typed into it is recorded and not decided.
 pub fn shell() -> Command {
     command("shell", String::new(), Effect::of("ssh.shell"))

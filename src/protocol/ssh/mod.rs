@@ -31,13 +31,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::config::SshTarget;
 use crate::identity::{Authority, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 
 use handler::Connection;
-pub use upstream::probe;
 use session::Session;
 use stream::Cuttable;
 
@@ -85,6 +85,11 @@ impl Context {
             server: Arc::new(algorithms::downstream(host_key)),
         }
     }
+}
+
+/// Tries a target with the gateway's credential, and tells what keeps it from being used.
+pub async fn probe(target: &SshTarget) -> Vec<String> {
+    upstream::probe(target).await.err().map(|error| error.to_string()).into_iter().collect()
 }
 
 /// Serves one connection from its first byte to its last.

@@ -61,19 +61,20 @@ pub(super) async fn connect(_open: &Gate, target: &SshTarget) -> Result<Upstream
     timeout(CONNECT_TIME, connecting(target)).await.unwrap_or(Err(UpstreamError::Slow))
 }
 
-/// Connects to a target and leaves again: what keeps the gateway from it, for
-/// `portcullis check --online`.
-pub async fn probe(target: &SshTarget) -> Vec<String> {
-    match timeout(CONNECT_TIME, connecting(target)).await.unwrap_or(Err(UpstreamError::Slow)) {
-        Ok(upstream) => {
-            upstream.split().1.end().await;
-            Vec::new()
-        }
-        Err(error) => vec![error.to_string()],
-    }
+/// Logs in and leaves. Cancel safe.
+pub(super) async fn probe(target: &SshTarget) -> Result<(), UpstreamError> {
+    let entered = timeout(CONNECT_TIME, entering(target)).await;
+    Connection(entered.unwrap_or(Err(UpstreamError::Slow))?).end().await;
+    Ok(())
 }
 
 async fn connecting(target: &SshTarget) -> Result<Upstream, UpstreamError> {
+    let handle = entering(target).await?;
+    let channel = handle.channel_open_session().await?;
+    Ok(Upstream { handle, channel })
+}
+
+async fn entering(target: &SshTarget) -> Result<client::Handle<Verify>, UpstreamError> {
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(UpstreamError::Connect)?;
@@ -91,8 +92,7 @@ async fn connecting(target: &SshTarget) -> Result<Upstream, UpstreamError> {
     if !log_in(&mut handle, target).await? {
         return Err(UpstreamError::Denied);
     }
-    let channel = handle.channel_open_session().await?;
-    Ok(Upstream { handle, channel })
+    Ok(handle)
 }
 
 async fn log_in(
