@@ -307,9 +307,9 @@ impl Admission<'_, '_> {
         }
     }
 
-    /// Whether a rule looks at more of a command than its text and effects: values, for example.
-    pub fn looks_at_attributes(&self) -> bool {
-        self.policy.looks_at_attributes()
+    /// Whether a rule looks at this attribute of commands.
+    pub fn looks_at(&self, attribute: &str) -> bool {
+        self.policy.looks_at(attribute)
     }
 
     /// Records and passes bytes that belong to commands decided before.

@@ -66,6 +66,11 @@ impl Session {
 
         tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
         let _gone = timeout(GOODBYE, say_goodbye(&gate, &mut to_client, &end, &target)).await;
+        if !relay.is_idle() && !matches!(end, End::Target | End::TargetBroken(_)) {
+            // Nobody waits for it any more, and the server would not look before its end.
+            gate.note("cancel", "what ran was cancelled: its client is gone".to_owned());
+            let _too_late = timeout(GOODBYE, upstream.cancel.cancel()).await;
+        }
         let _gone = timeout(GOODBYE, to_target.shutdown()).await;
         gate.close(end.how(), end.to_string());
     }

@@ -8,4 +8,5 @@ pub mod issuer;
 pub mod postgres;
 pub mod random;
 pub mod ssh;
+pub mod talk;
 pub mod wire;
