@@ -15,11 +15,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::approval::Desk;
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
+use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
+use crate::notify::Notifier;
 use crate::protocol::{postgres, ssh};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
@@ -41,20 +44,30 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let telemetry = config.telemetry.otlp.as_deref().map(Telemetry::start).transpose()?;
     let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
-    let verifier = Verifier::start(&config.issuers).await?;
-    let catalog = Arc::new(Catalog::new(Arc::clone(&config)));
+    let (database, private_server) = database(&config).await?;
+    let public_url = config.web.public_url.clone();
+    let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
+    let desk = Desk::new(database.clone(), Arc::clone(&notifier), public_url);
+    let tickets = Tickets::new(database.clone());
+    let withdrawn = Arc::clone(desk.withdrawn());
+    let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
+    let catalog = Arc::new(Catalog::new(Arc::clone(&config), Arc::clone(&desk)));
     let limits = Arc::new(Limits::new(config.server.max_sessions));
     let shutdown = Shutdown::new();
     let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
-    let (database, private_server) = database(&config).await?;
     let settings = IndexSettings {
         index_text: config.database.index_text,
         private: config.database.url.is_none(),
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
-    let api =
-        Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
+    let api = Api::new(
+        Arc::clone(&catalog),
+        indexer.lag(),
+        roles,
+        Arc::clone(&verifier),
+        shutdown.clone(),
+    );
     let (host_key, authority) = files::ssh_keys(&config)?;
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
@@ -98,6 +111,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.spawn(|cancel| indexer.run(cancel));
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
+    index.spawn(|cancel| desk.run(cancel));
+    index.spawn(|cancel| notifier.run(cancel));
     let reload = Arc::clone(&reloader);
     let router = router.merge(admin::routes(move || reload.reload()));
     serving.spawn(|cancel| async move {

@@ -3,6 +3,8 @@
 //! A command returns what went wrong; [`run`] alone prints it and picks the exit code: 0 done,
 //! 1 failed, 2 usage or configuration.
 
+mod access;
+mod approval;
 mod check;
 mod completions;
 mod gateway;
@@ -21,6 +23,7 @@ mod replay;
 mod serve;
 mod session;
 mod ssh_cert;
+mod ticket;
 mod token;
 
 use std::path::PathBuf;
@@ -53,6 +56,9 @@ enum Command {
     Policy(policy::Options),
     Reload(reload::Options),
     Session(session::Options),
+    Approval(approval::Options),
+    Access(access::Options),
+    Ticket(ticket::Options),
     Replay(replay::Options),
     Recording(recording::Options),
     Migrate(migrate::Options),
@@ -109,6 +115,9 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Reload(options) => reload::run(options).await,
         Command::Replay(options) => replay::run(&options),
         Command::Session(options) => session::run(options).await,
+        Command::Approval(options) => approval::run(options).await,
+        Command::Access(options) => access::run(options).await,
+        Command::Ticket(options) => ticket::run(options).await,
         Command::Recording(options) => recording::run(&options).await,
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,

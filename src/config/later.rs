@@ -23,8 +23,7 @@ use Shape::{Duration, Secret, Text, Texts, Word};
 type Keys = &'static [(&'static str, Shape)];
 
 /// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] =
-    &[("http", &[("base_domain", Text)]), ("tickets", &[("max_lifetime", Duration)])];
+const TABLES: &[(&str, Keys)] = &[("http", &[("base_domain", Text)])];
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
@@ -42,15 +41,6 @@ const LISTS: &[(&str, Keys)] = &[
     ),
     ("pattern", &[("name", Text), ("regex", Text)]),
     ("retention", &[("targets", Texts), ("keep", Duration)]),
-    (
-        "notify",
-        &[
-            ("name", Text),
-            ("kind", Word(&[("slack", ()), ("webhook", ())])),
-            ("url", Secret),
-            ("events", Texts),
-        ],
-    ),
 ];
 
 /// Reads and refuses the sections that nothing acts on yet.

@@ -15,6 +15,7 @@ mod issuer;
 mod later;
 mod mistake;
 mod model;
+mod notify;
 mod policy;
 mod reader;
 mod secret_ref;
@@ -32,9 +33,10 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
-    TargetKind, TargetSelector, Telemetry, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen,
+    NamedTest, Notify, NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording,
+    Server, Ssh, SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets,
+    Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -69,6 +71,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let (web, database) = (server::web(&top), server::database(&top));
     let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
+    let tickets = server::tickets(&top);
+    let notify = notify::notify(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -101,6 +105,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         telemetry,
         database,
         recording,
+        tickets,
+        notify,
         targets,
         access,
         policy: Arc::new(policy),

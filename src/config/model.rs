@@ -37,6 +37,10 @@ pub struct Config {
     pub database: Database,
     /// `[recording]`
     pub recording: Recording,
+    /// `[tickets]`
+    pub tickets: Tickets,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[[target]]`
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// `[[access]]`
@@ -63,6 +67,7 @@ impl Config {
             ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
+            ("[[notify]]", self.notify != new.notify),
         ]
         .into_iter()
         .filter_map(|(section, changed)| changed.then_some(section))
@@ -184,6 +189,8 @@ pub struct Ssh {
 /// `[web]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Web {
+    /// Where people reach the gateway's pages and API, without a slash at the end.
+    pub public_url: Option<String>,
     /// Groups that may read what was recorded.
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
@@ -354,6 +361,80 @@ pub struct AccessRule {
     pub max_session: Option<Duration>,
     /// Whether a session may go on after its token ends.
     pub outlive_token: bool,
+    /// Whether what was presented opens one session and never another.
+    pub single_session: bool,
+    /// Who has to grant the access first; none when it stands.
+    pub asked: Option<AskedAccess>,
+}
+
+/// `grant = "approval"`: access that people grant, for some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedAccess {
+    /// The groups whose members may.
+    pub approvers: Vec<String>,
+    /// How many of them must.
+    pub approvals: u32,
+    /// How long it lasts, from then on.
+    pub duration: Duration,
+}
+
+/// `[[notify]]`: who is told of what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Its name, in logs and figures.
+    pub name: String,
+    /// How it is told.
+    pub kind: NotifyKind,
+    /// Where; such addresses are secrets themselves.
+    pub url: SecretRef,
+    /// What a webhook's messages are signed with.
+    pub secret: Option<SecretRef>,
+    /// Of what.
+    pub events: Vec<NotifyEvent>,
+}
+
+/// How somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyKind {
+    /// JSON, signed.
+    Webhook,
+    /// A message to a Slack channel.
+    Slack,
+}
+
+/// What somebody may be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotifyEvent {
+    /// A command or access waits for people.
+    Approval,
+    /// A command was blocked.
+    Block,
+    /// A session opened.
+    SessionStart,
+    /// A session ended.
+    SessionEnd,
+    /// Something could not be recorded.
+    Recording,
+}
+
+impl NotifyEvent {
+    /// The word in configuration and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Block => "block",
+            Self::SessionStart => "session-start",
+            Self::SessionEnd => "session-end",
+            Self::Recording => "recording",
+        }
+    }
+}
+
+/// `[tickets]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tickets {
+    /// The longest that a ticket lives.
+    pub max_lifetime: Duration,
 }
 
 /// A user as access rules name one.

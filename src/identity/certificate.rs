@@ -195,6 +195,7 @@ impl Carried {
             run: self.run,
             expires: UNIX_EPOCH + Duration::from_secs(self.expires.min(valid_before)),
             token_id: self.token_id,
+            bound: None,
         }
     }
 }

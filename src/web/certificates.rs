@@ -63,6 +63,9 @@ async fn issue(
     let Some(identity) = caller.identity() else {
         return Err(Problem::bad("a certificate is for an identity: ask with a token, over TCP"));
     };
+    if identity.bound().is_some() {
+        return Err(Problem::forbidden("a ticket opens a session; for a certificate use a token"));
+    }
     let body = to_bytes(body, MAX_REQUEST).await.map_err(|_| Problem::bad("it is too long"))?;
     let wanted: Wanted = serde_json::from_slice(&body)
         .map_err(|_| Problem::bad("send {\"public_key\": \"ssh-ed25519 AAAA…\"}"))?;
@@ -89,11 +92,10 @@ async fn issue(
 impl Certificates {
     /// The SSH targets that access rules give the identity now.
     fn reachable(&self, identity: &Identity) -> Vec<TargetName> {
-        let identity = Arc::new(identity.clone());
         let rules = self.catalog.current();
         let granted = |name: &TargetName| {
-            access::grant(&rules, &identity, name)
-                .is_ok_and(|grant| grant.target().protocol() == Protocol::Ssh)
+            access::right(&rules, identity, name)
+                .is_ok_and(|(target, _)| target.protocol() == Protocol::Ssh)
         };
         rules.names().filter(|name| granted(name)).cloned().collect()
     }

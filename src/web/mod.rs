@@ -3,11 +3,15 @@
 
 pub mod admin;
 pub mod api;
+mod approvals;
 mod ask;
 mod caller;
 pub mod certificates;
+mod grants;
+mod kills;
 pub mod metrics;
 mod problem;
 pub mod server;
+mod tickets;
 
 pub use caller::Roles;

@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod approval;
 mod architecture;
 mod clients;
 mod commands;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::access::NoAccess;
 use crate::gate::Gate;
 use crate::names::TargetName;
 
@@ -101,12 +102,16 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
         tokio::select! {
             () = gate.grant().ends().over(gate.opened()) => break End::Expired,
             changed = changes.changed() => match changed {
-                Ok(()) if gate.still_granted().is_ok() => {}
-                Ok(()) => break End::AccessLost,
+                Ok(()) => match gate.still_granted() {
+                    Ok(()) => {}
+                    Err(NoAccess::Killed(by)) => break End::Killed(by),
+                    Err(_) => break End::AccessLost,
+                },
                 Err(_) => break End::Shutdown,
             },
             () = async {
                 context.shutdown.draining().await;
+                relay.end_holds();
                 relay.at_rest().await;
             } => return End::Shutdown,
             () = context.shutdown.cutting() => break End::Shutdown,

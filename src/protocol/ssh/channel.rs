@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::decode::ssh::message::{self, Size};
-use crate::gate::{Gate, Permitted};
+use crate::gate::{Gate, Held, Permitted};
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
@@ -131,6 +131,39 @@ impl Channel {
             self.broke(broken, began).await;
         }
         self.inbox.close();
+    }
+
+    /// Asks people first, and tells the client so. A channel or session that ends meanwhile ends
+    /// the wait, and the command never runs.
+    pub(super) async fn run_once_approved(self, held: Held, start: Start, running: Running) {
+        let settled = {
+            let wait = async {
+                let hold = match self.gate.hold(held, None, &[]).await {
+                    Ok(hold) => hold,
+                    Err(settled) => return Some(settled),
+                };
+                let minutes = hold.left().as_secs().div_ceil(60);
+                let link = hold.link().to_owned();
+                let words = format!(
+                    "portcullis: this waits for approval, {minutes} min at most: {link}\r\n"
+                );
+                self.say(&words).await.ok()?;
+                Some(hold.wait(std::future::pending(), &[]).await)
+            };
+            tokio::select! {
+                settled = wait => settled,
+                () = self.inbox.closed() => None,
+                () = self.session.ended() => None,
+            }
+        };
+        match settled {
+            Some((permitted, None)) => self.run(Start { permitted, ..start }, running).await,
+            Some((_, Some(why))) => {
+                let session = self.gate.session();
+                self.refuse(&Refusal::NotReleased { why: why.to_string(), session }).await;
+            }
+            None => self.inbox.close(),
+        }
     }
 
     /// Tells that nothing runs here, and closes the channel.

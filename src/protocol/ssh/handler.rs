@@ -19,6 +19,7 @@ use crate::access::Grant;
 use crate::decode::shell;
 use crate::decode::ssh::{Forward, may_pass, message::Size, shell, subsystem};
 use crate::gate::{Gate, Ruling};
+use crate::names::SessionId;
 use crate::policy::Command;
 
 use super::Context;
@@ -45,6 +46,8 @@ const TRICKLE: usize = 2;
 /// One client's connection, as russh calls it.
 pub(super) struct Connection {
     context: Arc<Context>,
+    /// The session's, once there is one.
+    id: SessionId,
     client: SocketAddr,
     state: State,
     channels: HashMap<ChannelId, Open>,
@@ -88,6 +91,7 @@ impl Connection {
         let state = State::Unproved(Some(open));
         Self {
             context,
+            id: SessionId::generate(),
             client,
             state,
             channels: HashMap::new(),
@@ -98,7 +102,7 @@ impl Connection {
     }
 
     fn caller<'a>(&'a self, user: &'a str) -> Caller<'a> {
-        Caller { context: &self.context, client: self.client, user }
+        Caller { context: &self.context, client: self.client, user, session: self.id }
     }
 
     fn proved(&mut self, grant: Option<Grant>) -> Auth {
@@ -156,22 +160,27 @@ impl Connection {
             }
         };
         session.channel_success(id)?;
-        let refusal = match ruling {
-            Ruling::Refused(decision) => Some(Refusal::policy(&decision, gate.session())),
-            Ruling::Passes => None,
+        let decided = match ruling {
+            Ruling::Refused(decision) => Err(Refusal::policy(&decision, gate.session())),
+            Ruling::Passes => Ok(None),
+            Ruling::Held(held) => Ok(Some(held)),
         };
-        let running = match (refusal, own.begin()) {
-            (None, Ok(running)) => Ok(running),
-            (Some(refusal), _) => Err(refusal),
-            (None, Err(words)) => Err(Refusal::Closing(words)),
-        };
+        let running = decided.and_then(|held| match own.begin() {
+            Ok(running) => Ok((held, running)),
+            Err(words) => Err(Refusal::Closing(words)),
+        });
         let Setup { down, terminal, variables } = setup;
         let channel =
             Running { session: Arc::clone(&own), gate, inbox, down, handle: session.handle(), of };
         match running {
-            Ok(running) => {
+            Ok((held, running)) => {
                 let start = Start { what, permitted, terminal, variables };
-                own.tasks.spawn(channel.run(start, running));
+                own.tasks.spawn(async move {
+                    match held {
+                        None => channel.run(start, running).await,
+                        Some(held) => channel.run_once_approved(*held, start, running).await,
+                    }
+                });
             }
             Err(refusal) => {
                 own.tasks.spawn(async move { channel.refuse(&refusal).await });
@@ -255,7 +264,7 @@ impl Handler for Connection {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, russh::Error> {
-        let grant = self.caller(user).with_certificate(certificate);
+        let grant = self.caller(user).with_certificate(certificate).await;
         Ok(self.proved(grant))
     }
 
@@ -268,7 +277,8 @@ impl Handler for Connection {
             return session.disconnect(Disconnect::TooManyConnections, words, "");
         };
         let version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
-        let own = Session::new(Arc::clone(&self.context), *grant, (self.client, version), slot);
+        let client = (self.client, version);
+        let own = Session::new(Arc::clone(&self.context), self.id, *grant, client, slot);
         let own = Arc::new(own);
         // Without anybody who waits for it, its time to log in is over.
         if open.is_none_or(|open| open.send(Arc::clone(&own)).is_err()) {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use russh::keys::Certificate;
 
-use crate::access::{self, Grant};
+use crate::access::{Access, Grant};
 use crate::config::TargetKind;
 use crate::gate::recorded_identity;
 use crate::identity::{Identity, Refused};
 use crate::metrics;
-use crate::names::{Protocol, TargetName};
+use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::RefusedCaller;
 use crate::secret::Secret;
 
@@ -26,22 +26,24 @@ pub(super) struct Caller<'a> {
     pub(super) client: SocketAddr,
     /// The user name, which should be a target's.
     pub(super) user: &'a str,
+    /// The id that the session will have.
+    pub(super) session: SessionId,
 }
 
 impl Caller<'_> {
     /// Logs in with a token.
     pub(super) async fn with_token(&self, token: &str) -> Option<Grant> {
         let token = Secret::new(token.to_owned());
-        self.log_in(self.context.verifier.verify(&token).await)
+        self.log_in(self.context.verifier.verify(&token).await).await
     }
 
     /// Logs in with a certificate, for a key that the client proved to have.
-    pub(super) fn with_certificate(&self, certificate: &Certificate) -> Option<Grant> {
+    pub(super) async fn with_certificate(&self, certificate: &Certificate) -> Option<Grant> {
         let context = self.context;
-        self.log_in(context.authority.verify(certificate, self.user, &context.verifier))
+        self.log_in(context.authority.verify(certificate, self.user, &context.verifier)).await
     }
 
-    fn log_in(&self, proved: Result<Identity, Refused>) -> Option<Grant> {
+    async fn log_in(&self, proved: Result<Identity, Refused>) -> Option<Grant> {
         let identity = match proved {
             Ok(identity) => Arc::new(identity),
             Err(refused) => return self.denied(None, &refused.to_string()),
@@ -50,9 +52,13 @@ impl Caller<'_> {
         let Ok(target) = self.user.parse::<TargetName>() else {
             return self.denied(Some(&identity), "the user name is no target's");
         };
-        match access::grant(&self.context.catalog.current(), &identity, &target) {
-            Ok(grant) if matches!(grant.target().kind, TargetKind::Ssh(_)) => Some(grant),
-            Ok(_) => self.denied(Some(&identity), "the target is no SSH host"),
+        let rules = self.context.catalog.current();
+        if !rules.target(&target).is_some_and(|of| matches!(of.kind, TargetKind::Ssh(_))) {
+            return self.denied(Some(&identity), "there is no SSH host of that name");
+        }
+        let access = Access::new(Arc::clone(self.context.catalog.desk()));
+        match access.admit(&rules, &identity, &target, self.session).await {
+            Ok(grant) => Some(grant),
             Err(no_access) => self.denied(Some(&identity), &no_access.to_string()),
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{self, Grant};
+use crate::access::Grant;
 use crate::config::{SshTarget, TargetKind};
 use crate::gate::{Gate, recorded_identity};
 use crate::names::{Protocol, SessionId};
@@ -33,6 +33,7 @@ const MAX_NAME: usize = 256;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
+    id: SessionId,
     grant: Grant,
     client: SocketAddr,
     client_version: String,
@@ -72,12 +73,14 @@ impl Drop for Running {
 impl Session {
     pub(super) fn new(
         context: Arc<Context>,
+        id: SessionId,
         grant: Grant,
         (client, client_version): (SocketAddr, String),
         slot: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             context,
+            id,
             grant,
             client,
             client_version,
@@ -145,7 +148,7 @@ impl Session {
         };
         let identity = self.grant.identity();
         Opened {
-            session: SessionId::generate(),
+            session: self.id,
             protocol: Protocol::Ssh,
             target: self.grant.target().name.clone(),
             database: None,
@@ -262,12 +265,10 @@ impl Session {
             tokio::select! {
                 () = self.grant.ends().over(self.since) => return End::Expired,
                 changed = changes.changed() => {
-                    let (identity, target) = (self.grant.identity(), &self.grant.target().name);
-                    let rules = self.context.catalog.current();
                     if changed.is_err() {
                         return End::Shutdown;
                     }
-                    if access::grant(&rules, identity, target).is_err() {
+                    if !self.is_still_granted() {
                         return End::AccessLost;
                     }
                 }
@@ -281,6 +282,19 @@ impl Session {
                 () = self.context.shutdown.cutting() => return End::Shutdown,
             }
         }
+    }
+}
+
+impl Session {
+    /// Whether the right that the session stands on still holds, and nobody ended it.
+    fn is_still_granted(&self) -> bool {
+        if let Some(gate) = &self.recording.lock().gate {
+            return gate.still_granted().is_ok();
+        }
+        let desk = self.context.catalog.desk();
+        let rules = self.context.catalog.current();
+        desk.is_killed(self.id).is_none()
+            && self.grant.still_holds(&rules, desk.withdrawn()).is_ok()
     }
 }
 

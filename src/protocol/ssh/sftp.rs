@@ -207,8 +207,13 @@ impl<'r> Sftp<'r> {
                 self.wait_for(id, of, kind);
                 Ok(Next::Pass(permitted))
             }
-            Ruling::Refused(decision) => {
-                let reason = decision.reason().unwrap_or("refused by policy");
+            // An operation in the middle of a transfer does not wait for people.
+            Ruling::Refused(_) | Ruling::Held(_) => {
+                let reason = match &ruling {
+                    Ruling::Refused(decision) => decision.reason(),
+                    _ => Some("sftp operations do not wait for approval"),
+                };
+                let reason = reason.unwrap_or("refused by policy");
                 let refusal = permission_denied(id, reason);
                 Ok(Next::Answer(self.relay.record(None, refusal, of)?))
             }

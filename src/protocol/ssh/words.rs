@@ -20,6 +20,13 @@ pub(super) enum Refusal {
         /// The session that it is recorded in.
         session: SessionId,
     },
+    /// People were asked, and it does not run.
+    NotReleased {
+        /// Why, for the client.
+        why: String,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
     /// The session is about to end.
     Closing(&'static str),
     /// The target cannot be reached, or did not let the gateway in.
@@ -41,7 +48,7 @@ impl Refusal {
     /// The exit status that goes with it; none when the program's own would be made up.
     pub(super) fn exit_status(&self) -> Option<u32> {
         match self {
-            Self::Policy { .. } | Self::Closing(_) => Some(BLOCKED),
+            Self::Policy { .. } | Self::NotReleased { .. } | Self::Closing(_) => Some(BLOCKED),
             Self::Unreachable(_) | Self::TargetRefused(_) | Self::Malformed => Some(FAILED),
             Self::TargetLost(_) => None,
         }
@@ -54,6 +61,7 @@ impl Refusal {
                 let reason = reason.as_deref().unwrap_or("The command is refused by policy.");
                 format!("{reason} (session {session})")
             }
+            Self::NotReleased { why, session } => format!("{why} (session {session})"),
             Self::Closing(words) => (*words).to_owned(),
             Self::Unreachable(target) => format!("target \"{target}\" cannot be reached"),
             Self::TargetRefused(target) => format!("target \"{target}\" refuses the request"),
