@@ -62,6 +62,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
     let api = Api::new(
+        data_dir,
         Arc::clone(&catalog),
         indexer.lag(),
         roles,

@@ -60,6 +60,18 @@ impl Client {
         self.send(request.body(Full::new(body.unwrap_or_default()))?, url).await
     }
 
+    /// Gets something of any length, as it comes.
+    pub(super) async fn open(
+        &self,
+        url: &str,
+        token: &Secret,
+    ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
+        let request = Request::get(address(url)?)
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .body(Full::default())?;
+        self.0.request(request).await.with_context(|| format!("{url} cannot be asked"))
+    }
+
     /// Posts a form, with HTTP Basic authentication (RFC 6749 section 2.3.1) where there is a
     /// user and a password.
     pub(super) async fn post(

@@ -113,7 +113,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Check(options) => check::run(options).await,
         Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
-        Command::Replay(options) => replay::run(&options),
+        Command::Replay(options) => replay::run(options).await,
         Command::Session(options) => session::run(options).await,
         Command::Approval(options) => approval::run(options).await,
         Command::Access(options) => access::run(options).await,

@@ -11,6 +11,7 @@ mod grants;
 mod kills;
 pub mod metrics;
 mod problem;
+mod recordings;
 pub mod server;
 mod tickets;
 
