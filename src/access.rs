@@ -6,7 +6,7 @@
 //! be used once) is refused while it cannot be asked.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::approval::{Asked, Desk};
 use crate::catalog::Rules;
@@ -33,6 +33,26 @@ pub struct Ends {
     pub token: Option<SystemTime>,
     /// How long a session may last at most.
     pub session: Option<Duration>,
+}
+
+impl Ends {
+    /// Waits until the time of a session that opened then is over; the wall clock counts for the
+    /// proof of identity. Cancel safe.
+    pub async fn over(self, opened: Instant) {
+        loop {
+            let token =
+                self.token.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+            let session = self.session.map(|length| length.saturating_sub(opened.elapsed()));
+            let Some(left) = token.into_iter().chain(session).min() else {
+                return std::future::pending().await;
+            };
+            if left.is_zero() {
+                return;
+            }
+            // Looked at again every minute: the wall clock may be set.
+            tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+        }
+    }
 }
 
 impl Grant {

@@ -1,6 +1,7 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
 mod files;
+pub mod online;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,11 +23,13 @@ use crate::identity::Verifier;
 use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
-use crate::protocol::postgres;
+use crate::protocol::{postgres, ssh};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
+use crate::web::certificates;
 use crate::web::{Roles, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
@@ -38,6 +41,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
 
     // Build.
     let data_dir = &config.server.data_dir;
+    let telemetry = config.telemetry.otlp.as_deref().map(Telemetry::start).transpose()?;
     let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
     let (database, private_server) = database(&config).await?;
@@ -53,18 +57,22 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
     let settings = IndexSettings {
         index_text: config.database.index_text,
-        migrate: config.database.url.is_none(),
+        private: config.database.url.is_none(),
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
     let api = Api::new(
+        data_dir,
         Arc::clone(&catalog),
         indexer.lag(),
         roles,
         Arc::clone(&verifier),
         shutdown.clone(),
     );
-    let router = api.router();
+    let (host_key, authority) = files::ssh_keys(&config)?;
+    let authority = Arc::new(authority);
+    let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
+    let router = api.router().merge(certificates);
     let figures = metrics::router(indexer.lag(), store.clone());
 
     // Bind.
@@ -72,6 +80,15 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         .await
         .context("the admin socket cannot be bound")?;
     let listeners = Listeners::bind(&config).await?;
+    let mut ssh_context = ssh::Context::new(
+        Arc::clone(&catalog),
+        (Arc::clone(&verifier), authority),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+        host_key,
+    );
+    ssh_context.expiry_grace = config.server.expiry_grace;
     let mut postgres_context = postgres::Context::new(
         catalog,
         Arc::clone(&verifier),
@@ -109,6 +126,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
     });
+    let ssh_context = Arc::new(ssh_context);
+    door.open(&serving, listeners.ssh, move |accepted| {
+        ssh::serve(accepted, Arc::clone(&ssh_context))
+    });
     let figures = server::Context::new(figures, None, true, door.shutdown.clone());
     door.open(&serving, listeners.metrics, move |accepted| {
         server::serve(accepted, Arc::clone(&figures))
@@ -132,6 +153,9 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.end().await;
     database.close().await;
     below.end().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     tracing::info!(cut, "stopped");
     Ok(())
 }
@@ -153,6 +177,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 /// The sockets that clients connect to.
 struct Listeners {
     postgres: Option<TcpListener>,
+    ssh: Option<TcpListener>,
     web: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
@@ -162,6 +187,7 @@ impl Listeners {
         let listen = &config.listen;
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
+            ssh: bind("ssh", listen.ssh).await?,
             web: bind("web", listen.web).await?,
             metrics: bind("metrics", listen.metrics).await?,
         })

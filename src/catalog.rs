@@ -27,6 +27,11 @@ impl Rules {
         self.config.targets.get(name)
     }
 
+    /// The names of all targets.
+    pub fn names(&self) -> impl Iterator<Item = &TargetName> {
+        self.config.targets.keys()
+    }
+
     /// The access rules in the order they are written.
     pub fn access(&self) -> &[AccessRule] {
         &self.config.access

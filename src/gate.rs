@@ -31,6 +31,7 @@ use crate::recording::{
     Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
 };
+use crate::telemetry::SessionSpans;
 
 pub use hold::{Held, Hold, NotReleased, Settled};
 
@@ -68,6 +69,7 @@ pub struct Gate {
     in_force: Mutex<InForce>,
     opened: Instant,
     metrics: SessionMetrics,
+    spans: SessionSpans,
     /// Ends what waits for people, when the client asks to cancel.
     cancels: hold::Cancels,
     _present: Present,
@@ -116,6 +118,7 @@ impl Gate {
             run: name(&opened.run),
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let spans = SessionSpans::open(opened);
         let present = catalog.desk().enter(opened.session, grant.identity());
         catalog.desk().notifier().tell(NotifyEvent::SessionStart, || News {
             session: Some(opened.session),
@@ -132,6 +135,7 @@ impl Gate {
             in_force,
             opened: Instant::now(),
             metrics,
+            spans,
             cancels: hold::Cancels::default(),
             _present: present,
         })
@@ -208,8 +212,9 @@ impl Gate {
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
-        let appended =
-            self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
+        let appended = self
+            .recording
+            .append(|batch| describe(&mut Release { gate: self, batch }, response.as_bytes()));
         appended.inspect_err(|failure| self.count(failure))?;
         self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
@@ -258,6 +263,7 @@ impl Gate {
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
         self.metrics.ended(how);
+        self.spans.close(how);
         self.tell(NotifyEvent::SessionEnd, || News { text: text.clone(), ..News::default() });
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
@@ -345,6 +351,7 @@ impl Admission<'_, '_> {
         let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
+        self.gate.spans.command(sequence, &asked.view, &decision);
         let ruling = match decision.verdict() {
             Verdict::Allow => {
                 self.passing.pass(range);
@@ -379,15 +386,22 @@ impl Admission<'_, '_> {
         self.gate.store.keyed_hash(self.passing.source.get(range).unwrap_or_default())
     }
 
-    /// Whether a rule looks at more of a command than its text and effects: values, for example.
-    pub fn looks_at_attributes(&self) -> bool {
-        self.policy.looks_at_attributes()
+    /// Whether a rule looks at this attribute of commands.
+    pub fn looks_at(&self, attribute: &str) -> bool {
+        self.policy.looks_at(attribute)
     }
 
     /// Records and passes bytes that belong to commands decided before.
     pub fn data(&mut self, range: Range<usize>, of: Option<Sequence>) {
         let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
         self.batch.data(Direction::Up, of, bytes);
+        self.passing.pass(range);
+    }
+
+    /// Passes bytes that belong to commands decided before, and records them in another form: one
+    /// that says more (which channel), or less (that something was typed, not what).
+    pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
+        self.batch.data(Direction::Up, of, recorded);
         self.passing.pass(range);
     }
 
@@ -484,6 +498,7 @@ impl Passing {
 /// Tells the recording, under one append, what some downstream-bound bytes hold.
 #[derive(Debug)]
 pub struct Release<'g, 'b> {
+    gate: &'g Gate,
     batch: &'g mut Batch<'b>,
 }
 
@@ -496,6 +511,7 @@ impl Release<'_, '_> {
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);
+        self.gate.spans.outcome(of, outcome);
     }
 }
 

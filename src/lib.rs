@@ -17,8 +17,9 @@
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
-//! [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
+//! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
+//! recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -55,4 +56,5 @@ pub mod recording;
 pub mod replay;
 pub mod secret;
 pub mod shutdown;
+pub mod telemetry;
 pub mod web;

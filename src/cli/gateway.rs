@@ -1,13 +1,15 @@
 //! The running gateway: on this machine through its admin socket, elsewhere through its API.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -63,6 +65,28 @@ impl Options {
         serde_json::from_slice(&body).context("the gateway's answer is not understood")
     }
 
+    /// Copies what stands at a path of the API into a file, of whatever length.
+    pub(super) async fn download(&self, path: &str, out: &File) -> anyhow::Result<()> {
+        if let Some(server) = &self.server {
+            let token = login::token_for(server)?;
+            let url = format!("{}{path}", server.trim_end_matches('/'));
+            return copy(Client::new()?.open(&url, &token).await?, out).await;
+        }
+        let stream = connect(&config::data_dir(&self.config.path)?).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::get(path).header("host", "gateway").body(Full::<Bytes>::default())?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let copied = copy(response, out).await;
+            // The connection ends with its last sender.
+            drop(sender);
+            copied
+        };
+        let (copied, connection) = tokio::join!(answer, connection);
+        copied.or_else(|e| connection.map_err(anyhow::Error::from).and(Err(e)))
+    }
+
     /// Up to so many rows, over as many pages as they take.
     pub(super) async fn pages<T: DeserializeOwned>(
         &self,
@@ -91,7 +115,7 @@ struct Page<T> {
 }
 
 /// What a problem document says, for a person.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(str::escape_debug);
     let hint = match status {
@@ -105,6 +129,27 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
+/// Writes an answer's body down, if it is what was asked for.
+async fn copy(response: Response<Incoming>, mut out: &File) -> anyhow::Result<()> {
+    let status = response.status();
+    let mut body = response.into_body();
+    if !status.is_success() {
+        let told = Limited::new(body, MAX_ANSWER).collect().await;
+        bail!(refusal(status, &told.map_err(|e| anyhow::anyhow!(e))?.to_bytes()));
+    }
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.context("the gateway broke off")?.into_data() {
+            out.write_all(&data)?;
+        }
+    }
+    Ok(())
+}
+
+async fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {
+    let socket = data_dir.join(admin::FILE_NAME);
+    UnixStream::connect(&socket).await.map_err(|e| anyhow::anyhow!(explained(&e, &socket)))
+}
+
 /// Posts to a path of the gateway that runs on this `data_dir`.
 pub(super) async fn post(data_dir: &Path, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     ask(data_dir, Method::POST, path, None).await
@@ -116,11 +161,7 @@ async fn ask(
     path: &str,
     body: Option<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let socket = data_dir.join(admin::FILE_NAME);
-    let stream = match UnixStream::connect(&socket).await {
-        Ok(stream) => stream,
-        Err(e) => bail!(explained(&e, &socket)),
-    };
+    let stream = connect(data_dir).await?;
     tokio::time::timeout(ANSWER_TIME, exchange(stream, method, path, body))
         .await
         .context("the gateway did not answer in time")?

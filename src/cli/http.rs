@@ -60,6 +60,18 @@ impl Client {
         self.send(request.body(Full::new(body.unwrap_or_default()))?, url).await
     }
 
+    /// Gets something of any length, as it comes.
+    pub(super) async fn open(
+        &self,
+        url: &str,
+        token: &Secret,
+    ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
+        let request = Request::get(address(url)?)
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .body(Full::default())?;
+        self.0.request(request).await.with_context(|| format!("{url} cannot be asked"))
+    }
+
     /// Posts a form, with HTTP Basic authentication (RFC 6749 section 2.3.1) where there is a
     /// user and a password.
     pub(super) async fn post(
@@ -79,6 +91,19 @@ impl Client {
                 request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(both)));
         }
         self.send(request.body(form.join("&").into())?, url).await
+    }
+
+    /// Posts JSON with a token.
+    pub(super) async fn post_json(
+        &self,
+        url: &str,
+        json: &serde_json::Value,
+        token: &Secret,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = Request::post(address(url)?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        self.send(request.body(json.to_string().into())?, url).await
     }
 
     async fn send(

@@ -22,6 +22,7 @@ mod reload;
 mod replay;
 mod serve;
 mod session;
+mod ssh_cert;
 mod ticket;
 mod token;
 
@@ -63,6 +64,7 @@ enum Command {
     Migrate(migrate::Options),
     Login(login::Options),
     Token(token::Options),
+    SshCert(ssh_cert::Options),
     Issuer(issuer::Options),
     Completions(completions::Options),
 }
@@ -111,7 +113,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Check(options) => check::run(options).await,
         Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
-        Command::Replay(options) => replay::run(&options),
+        Command::Replay(options) => replay::run(options).await,
         Command::Session(options) => session::run(options).await,
         Command::Approval(options) => approval::run(options).await,
         Command::Access(options) => access::run(options).await,
@@ -120,6 +122,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,
         Command::Token(options) => token::run(options).await,
+        Command::SshCert(options) => ssh_cert::run(options).await,
         Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }

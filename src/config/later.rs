@@ -23,8 +23,7 @@ use Shape::{Duration, Secret, Text, Texts, Word};
 type Keys = &'static [(&'static str, Shape)];
 
 /// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] =
-    &[("ssh", &[("host_key", Text), ("user_ca", Text)]), ("http", &[("base_domain", Text)])];
+const TABLES: &[(&str, Keys)] = &[("http", &[("base_domain", Text)])];
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
@@ -61,18 +60,6 @@ pub(super) fn sections(top: &Table<'_>) {
             read(table, keys);
         }
     }
-}
-
-/// The keys of a target with `protocol = "ssh"`.
-pub(super) fn ssh_target(table: &Table<'_>) {
-    table.read("address", value::host_and_port);
-    look(table, &[("host_key", Text), ("record_input", Word(&[("full", ())]))]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("user", Text), ("password", Secret), ("private_key", Secret)]);
-        credential.finish();
-        Some(())
-    });
 }
 
 /// The keys of a target with `protocol = "http"`.

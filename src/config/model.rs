@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
+use russh::keys::PublicKey;
 
 use super::mistake::Mistake;
 use super::secret_ref::SecretRef;
@@ -26,8 +27,12 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// `[[issuer]]`
     pub issuers: Vec<Issuer>,
+    /// `[ssh]`
+    pub ssh: Ssh,
     /// `[web]`
     pub web: Web,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
     /// `[database]`
     pub database: Database,
     /// `[recording]`
@@ -57,7 +62,9 @@ impl Config {
             ("[listen]", self.listen != new.listen),
             ("[tls]", self.tls != new.tls),
             ("[[issuer]]", self.issuers != new.issuers),
+            ("[ssh]", self.ssh != new.ssh),
             ("[web]", self.web != new.web),
+            ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
             ("[[notify]]", self.notify != new.notify),
@@ -88,6 +95,8 @@ pub struct Listen {
     pub postgres: Option<SocketAddr>,
     /// Whether Postgres clients beyond loopback may come without TLS.
     pub postgres_insecure: bool,
+    /// Where SSH clients connect.
+    pub ssh: Option<SocketAddr>,
     /// Where the API is.
     pub web: Option<SocketAddr>,
     /// Whether the API may be used without TLS from beyond loopback.
@@ -168,6 +177,15 @@ pub enum ClaimPath {
     Pointer(String),
 }
 
+/// `[ssh]`: private keys, made on first start where they are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    /// The gateway's own key towards clients.
+    pub host_key: PathBuf,
+    /// The key that signs short-lived user certificates.
+    pub user_ca: PathBuf,
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Web {
@@ -177,6 +195,13 @@ pub struct Web {
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
     pub admins: Vec<String>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector that gets spans, by OTLP over HTTP.
+    pub otlp: Option<String>,
 }
 
 /// `[database]`
@@ -230,6 +255,8 @@ pub struct Target {
 pub enum TargetKind {
     /// A PostgreSQL server.
     Postgres(PostgresTarget),
+    /// An SSH host.
+    Ssh(SshTarget),
 }
 
 impl Target {
@@ -237,6 +264,7 @@ impl Target {
     pub fn protocol(&self) -> Protocol {
         match self.kind {
             TargetKind::Postgres(_) => Protocol::Postgres,
+            TargetKind::Ssh(_) => Protocol::Ssh,
         }
     }
 
@@ -270,6 +298,32 @@ pub struct PostgresTarget {
     pub user: String,
     /// That user's password.
     pub password: SecretRef,
+}
+
+/// An SSH target.
+#[derive(Debug)]
+pub struct SshTarget {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The key that the target must show.
+    pub host_key: PublicKey,
+    /// The user the gateway logs in as.
+    pub user: String,
+    /// How it proves to be that user.
+    pub credential: SshCredential,
+    /// Whether what is typed into terminals is recorded, and not its length alone.
+    pub record_input: bool,
+}
+
+/// What an SSH target lets the gateway in for.
+#[derive(Debug)]
+pub enum SshCredential {
+    /// A password.
+    Password(SecretRef),
+    /// A private key in OpenSSH's format, without a passphrase.
+    PrivateKey(SecretRef),
 }
 
 /// How TLS towards a target is used.

@@ -12,12 +12,14 @@
 //! machine client the subject of a user (RFC 9068 section 5); where one might, an access rule
 //! names `azp` beside the user.
 
+mod certificate;
 mod claims;
 pub mod dev_issuer;
 mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+pub mod ssh_key;
 #[cfg(test)]
 mod test_key;
 pub mod ticket;
@@ -30,6 +32,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use self::certificate::{Authority, NotIssued};
 use self::discovery::Discovery;
 use self::fetch::FetchError;
 use self::key_cache::KeyCache;
@@ -158,6 +161,15 @@ impl Verifier {
         Ok(Arc::new(Self { issuers: sources(issuers).await?, state: None }))
     }
 
+    /// Asks every issuer once, and tells of each that cannot be used now, for whatever reason.
+    pub async fn probe(issuers: &[config::Issuer]) -> Vec<DiscoveryError> {
+        let asked = issuers.iter().map(|settings| async {
+            let (_, outcome) = Source::ask(settings).await?;
+            outcome.map_err(|error| DiscoveryError::new(settings, error.to_string()))
+        });
+        join_all(asked).await.into_iter().filter_map(Result::err).collect()
+    }
+
     /// The same, and takes tickets too, and nothing that was withdrawn.
     pub async fn start_with(
         issuers: &[config::Issuer],
@@ -201,6 +213,12 @@ impl Verifier {
         claims::identify(&source.settings, signed, SystemTime::now())
     }
 
+    /// The issuer of this URL, when it is configured.
+    fn issuer(&self, url: &str) -> Option<Arc<str>> {
+        let mut known = self.issuers.iter().map(|source| source.settings.url.as_str());
+        known.find(|known| *known == url).map(Arc::from)
+    }
+
     /// Keeps the keys fresh until cancelled.
     pub async fn run(self: Arc<Self>, cancel: tokio_util::sync::CancellationToken) {
         join_all(self.issuers.iter().map(|source| source.keys.keep_fresh(&cancel))).await;
@@ -213,12 +231,10 @@ async fn sources(issuers: &[config::Issuer]) -> Result<Vec<Source>, DiscoveryErr
 
 impl Source {
     async fn start(settings: &config::Issuer) -> Result<Self, DiscoveryError> {
-        let failed = |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
-        let discovery = Discovery::new(settings).map_err(failed)?;
-        let keys = KeyCache::new(&settings.name, Box::new(discovery));
-        match keys.refresh().await {
+        let (keys, outcome) = Self::ask(settings).await?;
+        match outcome {
             Ok(()) => {}
-            Err(FetchError::Wrong(problem)) => return Err(failed(problem)),
+            Err(FetchError::Wrong(problem)) => return Err(DiscoveryError::new(settings, problem)),
             Err(FetchError::Unreachable(problem)) => tracing::warn!(
                 issuer = %settings.name,
                 %problem,
@@ -226,6 +242,17 @@ impl Source {
             ),
         }
         Ok(Self { settings: settings.clone(), keys })
+    }
+
+    /// Fetches an issuer's documents for the first time.
+    async fn ask(
+        settings: &config::Issuer,
+    ) -> Result<(KeyCache, Result<(), FetchError>), DiscoveryError> {
+        let discovery =
+            Discovery::new(settings).map_err(|problem| DiscoveryError::new(settings, problem))?;
+        let keys = KeyCache::new(&settings.name, Box::new(discovery));
+        let outcome = keys.refresh().await;
+        Ok((keys, outcome))
     }
 }
 
@@ -237,4 +264,10 @@ pub struct DiscoveryError {
     pub issuer: String,
     /// What is wrong, and what to do.
     pub problem: String,
+}
+
+impl DiscoveryError {
+    fn new(settings: &config::Issuer, problem: String) -> Self {
+        Self { issuer: settings.name.clone(), problem }
+    }
 }

@@ -8,9 +8,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::clock::rfc3339;
 use crate::names::{Protocol, RequestId, SessionId, TargetName};
 use crate::policy::{Command, CommandParts, Decision};
 
@@ -105,6 +108,33 @@ pub struct Event {
     pub of: Option<Sequence>,
     /// Bytes of the protocol, or JSON.
     pub payload: Bytes,
+}
+
+impl Event {
+    /// The event as JSON for programs: `data` is base64 of a payload that is bytes, `payload` is
+    /// one that is JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        let base64 = || STANDARD.encode(&self.payload).into();
+        let (name, payload) = match self.kind {
+            Kind::Data => ("data", base64()),
+            _ => match serde_json::from_slice(&self.payload) {
+                Ok(json) => ("payload", json),
+                Err(_) => ("data", base64()),
+            },
+        };
+        let mut shape = serde_json::json!({
+            "sequence": self.sequence,
+            "at": rfc3339(self.wall_us),
+            "monotonic_us": self.monotonic_us,
+            "direction": self.direction,
+            "kind": self.kind,
+            "of": self.of,
+        });
+        if let Some(object) = shape.as_object_mut() {
+            object.insert(name.to_owned(), payload);
+        }
+        shape
+    }
 }
 
 /// Payload of [`Kind::Opened`].

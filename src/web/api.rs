@@ -5,6 +5,7 @@
 //! is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use serde_json::Value;
 use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::problem::Problem;
-use super::{approvals, grants, kills, tickets};
+use super::{approvals, grants, kills, recordings, tickets};
 use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
@@ -39,6 +40,7 @@ pub struct Api {
     pub(super) database: Database,
     pub(super) catalog: Arc<Catalog>,
     pub(super) tickets: Tickets,
+    data_dir: PathBuf,
     lag: LagWatch,
     roles: Roles,
     verifier: Arc<Verifier>,
@@ -46,8 +48,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API of one gateway.
+    /// The API of one gateway, which writes its recordings in `data_dir`.
     pub fn new(
+        data_dir: impl Into<PathBuf>,
         catalog: Arc<Catalog>,
         lag: LagWatch,
         roles: Roles,
@@ -56,7 +59,8 @@ impl Api {
     ) -> Arc<Self> {
         let database = catalog.desk().database().clone();
         let tickets = Tickets::new(database.clone());
-        Arc::new(Self { database, catalog, tickets, lag, roles, verifier, shutdown })
+        let data_dir = data_dir.into();
+        Arc::new(Self { database, catalog, tickets, data_dir, lag, roles, verifier, shutdown })
     }
 
     /// Its paths, for connections that say how they came ([`super::server`], [`super::admin`]).
@@ -72,12 +76,17 @@ impl Api {
             .route("/api/v1/audit", get(audit))
             .route("/api/v1/notifications", get(undelivered))
             .merge(kills::routes())
+            .merge(recordings::routes())
             .merge(tickets::routes())
             .merge(approvals::routes())
             .merge(grants::routes())
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::wrong_method())
             .with_state(self)
+    }
+
+    pub(super) fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
     }
 
     pub(super) fn roles(&self) -> &Roles {

@@ -100,7 +100,7 @@ impl Caller {
         self.identity().map(|identity| (identity.issuer(), identity.subject()))
     }
 
-    async fn of(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+    pub(super) async fn of(parts: &Parts, api: &Api) -> Result<Self, Problem> {
         let Some(ConnectInfo(arrival)) = parts.extensions.get::<ConnectInfo<Arrival>>() else {
             return Err(Problem::internal());
         };

@@ -66,6 +66,18 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, title, detail: Some(detail) }
     }
 
+    /// A recording that cannot be read on, and where.
+    pub(super) fn damaged(detail: String) -> Self {
+        let title = "the recording is damaged";
+        Self { status: StatusCode::CONFLICT, title, detail: Some(detail) }
+    }
+
+    /// Bytes that are not there; their length stands in a header.
+    pub(super) fn outside() -> Self {
+        let title = "there are no such bytes";
+        Self { status: StatusCode::RANGE_NOT_SATISFIABLE, title, detail: None }
+    }
+
     pub(super) fn wrong_method() -> Self {
         let title = "this cannot be done here";
         Self { status: StatusCode::METHOD_NOT_ALLOWED, title, detail: None }

@@ -270,7 +270,7 @@ impl Entering<'_, '_, '_> {
         candidates.unknown |= unknown_portal;
         self.replies.follow(&mut candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
-        let looks_at_values = self.admission.looks_at_attributes();
+        let looks_at_values = self.admission.looks_at(command::PARAMETERS);
         let named: Vec<_> = candidates
             .iter()
             .map(|candidate| {

@@ -228,7 +228,9 @@ impl Caller<'_> {
         else {
             return Err(self.denied(Some(&identity), "no such target"));
         };
-        let TargetKind::Postgres(postgres) = &target.kind;
+        let TargetKind::Postgres(postgres) = &target.kind else {
+            return Err(self.denied(Some(&identity), "the target is no Postgres database"));
+        };
         let Some(database) = self.wanted.database_of(postgres) else {
             return Err(self.denied(Some(&identity), "the target has no such database"));
         };
@@ -313,6 +315,25 @@ impl Wanted {
     }
 }
 
+/// Opens the target with its own credential, once for each database that callers may name, and
+/// closes it again: whether the gateway could, for `portcullis check --online`.
+pub async fn probe(target: &PostgresTarget) -> Vec<String> {
+    let password = match target.password.read().await {
+        Ok(password) => password,
+        Err(error) => return vec![error.to_string()],
+    };
+    let connector = match Connector::new(target) {
+        Ok(connector) => connector,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for database in std::iter::once(&target.database).chain(&target.databases) {
+        let opened = connector.connect(database, ProtocolVersion::V3_0, &[], &password).await;
+        problems.extend(opened.err().map(|error| format!("database {database}: {error}")));
+    }
+    problems
+}
+
 /// Opens the target with its own credential. An open gate is the proof that the caller may, and
 /// that the session is being recorded.
 async fn connect(
@@ -321,7 +342,9 @@ async fn connect(
     wanted: &Wanted,
 ) -> Result<Upstream, NotConnected> {
     let target = gate.grant().target();
-    let TargetKind::Postgres(postgres) = &target.kind;
+    let TargetKind::Postgres(postgres) = &target.kind else {
+        return Err(NotConnected::OtherProtocol);
+    };
     let connector = context.sessions.connector(target, postgres)?;
     let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
@@ -332,6 +355,8 @@ async fn connect(
 /// Why a target was not reached; for operators alone.
 #[derive(Debug, thiserror::Error)]
 enum NotConnected {
+    #[error("the target is no Postgres database")]
+    OtherProtocol,
     #[error("the credential cannot be read: {0}")]
     Credential(#[from] SecretError),
     #[error(transparent)]

@@ -8,12 +8,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 
 use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
@@ -33,6 +34,8 @@ const READ_MIN: usize = 8 << 10;
 /// What a busy direction reads at once, in bytes: enough that a system call carries its weight.
 const READ_MAX: usize = 128 << 10;
 
+/// How long what runs may go on when the client closed its side without a word.
+const ABANDONED: Duration = Duration::from_secs(5);
 /// Words of the gateway's own that wait for the client to take them.
 const MAX_NOTICES: usize = 4;
 
@@ -93,6 +96,11 @@ impl Relay {
         }
     }
 
+    /// Whether the server owes nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.replies.lock().is_idle()
+    }
+
     /// Waits until the server owes nothing. Cancel safe.
     pub(super) async fn idle(&self) {
         self.until(Replies::is_idle).await;
@@ -124,6 +132,7 @@ impl Relay {
         target: &mut Outgoing,
     ) -> Result<std::convert::Infallible, End> {
         let mut incoming = Incoming::new(Side::Frontend, BytesMut::new());
+        let mut said_so = false;
         loop {
             self.until(Replies::has_room).await;
             let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
@@ -133,11 +142,16 @@ impl Relay {
                 }
                 continue;
             }
-            if self.forward(bytes, &pieces, &mut incoming, client, target).await? {
+            said_so = self.forward(bytes, &pieces, &mut incoming, client, target).await?;
+            if said_so {
                 break;
             }
         }
         self.client_left.store(true, Ordering::Release);
+        // A client that only closed its side may still read; one that is gone waits for nothing.
+        if !said_so && timeout(ABANDONED, self.idle()).await.is_err() {
+            return Err(End::Client);
+        }
         target.shutdown().await.map_err(End::TargetBroken)?;
         std::future::pending().await
     }

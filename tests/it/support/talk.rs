@@ -77,10 +77,18 @@ impl Talk {
         let mut parameters = vec!["user", user, "database", database];
         parameters.extend(more.iter().flat_map(|(name, value)| [*name, *value]));
         parameters.push("");
-        let body = [&196_608_u32.to_be_bytes()[..], &strings(&parameters)].concat();
-        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-        talk.send(&[&length[..], &body].concat());
+        talk.startup(196_608, &strings(&parameters));
         talk.send(&message(b'p', &strings(&[password])));
+        talk
+    }
+
+    /// A session of a role that a server trusts.
+    pub fn trusted(address: SocketAddr, user: &str, database: &str) -> Self {
+        let mut talk = Self { wire: Wire::connect(address), seen: 0 };
+        let body = strings(&["user", user, "database", database, ""]);
+        talk.startup(196_608, &body);
+        let said = talk.until_ready(1);
+        assert_eq!(said.last().map(String::as_str), Some("ZI"), "{said:?}");
         talk
     }
 
@@ -90,6 +98,17 @@ impl Talk {
         let said = talk.until_ready(1);
         assert_eq!(said.last().map(String::as_str), Some("ZI"), "{said:?}");
         talk
+    }
+
+    /// A connection on which nothing was said yet.
+    pub fn silent(address: SocketAddr) -> Self {
+        Self { wire: Wire::connect(address), seen: 0 }
+    }
+
+    /// Sends a startup packet.
+    pub fn startup(&mut self, version: u32, parameters: &[u8]) {
+        let length = u32::try_from(parameters.len() + 8).unwrap().to_be_bytes();
+        self.send(&[&length[..], &version.to_be_bytes(), parameters].concat());
     }
 
     /// Sends bytes.
@@ -128,6 +147,12 @@ impl Talk {
         let said: Vec<String> = messages(new).map(told).collect();
         self.seen += messages(new).map(<[u8]>::len).sum::<usize>();
         said
+    }
+
+    /// What comes up to the end of the connection.
+    pub fn until_end(&mut self) -> Vec<String> {
+        self.wire.read_to_end();
+        self.news()
     }
 
     /// Every byte that came.
