@@ -15,33 +15,17 @@ enum Shape {
     Texts,
     Duration,
     Secret,
-    Word(&'static [(&'static str, ())]),
 }
 
-use Shape::{Duration, Secret, Text, Texts, Word};
+use Shape::{Duration, Secret, Text, Texts};
 
 type Keys = &'static [(&'static str, Shape)];
 
 /// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] = &[
-    ("ssh", &[("host_key", Text), ("user_ca", Text)]),
-    ("http", &[("base_domain", Text)]),
-    ("tickets", &[("max_lifetime", Duration)]),
-];
+const TABLES: &[(&str, Keys)] = &[("http", &[("base_domain", Text)])];
 
 /// `[[name]]`, of which there may be many.
-const LISTS: &[(&str, Keys)] = &[
-    ("retention", &[("targets", Texts), ("keep", Duration)]),
-    (
-        "notify",
-        &[
-            ("name", Text),
-            ("kind", Word(&[("slack", ()), ("webhook", ())])),
-            ("url", Secret),
-            ("events", Texts),
-        ],
-    ),
-];
+const LISTS: &[(&str, Keys)] = &[("retention", &[("targets", Texts), ("keep", Duration)])];
 
 /// Reads and refuses the sections that nothing acts on yet.
 pub(super) fn sections(top: &Table<'_>) {
@@ -60,18 +44,6 @@ pub(super) fn sections(top: &Table<'_>) {
             read(table, keys);
         }
     }
-}
-
-/// The keys of a target with `protocol = "ssh"`.
-pub(super) fn ssh_target(table: &Table<'_>) {
-    table.read("address", value::host_and_port);
-    look(table, &[("host_key", Text), ("record_input", Word(&[("full", ())]))]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("user", Text), ("password", Secret), ("private_key", Secret)]);
-        credential.finish();
-        Some(())
-    });
 }
 
 /// The keys of a target with `protocol = "http"`.
@@ -104,7 +76,6 @@ fn look(table: &Table<'_>, keys: Keys) {
             Texts => field.texts().map(drop),
             Duration => value::duration(field).map(drop),
             Secret => value::secret(field).map(drop),
-            Word(words) => field.word(words),
         });
     }
 }

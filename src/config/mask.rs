@@ -130,11 +130,16 @@ fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
     Some(mask)
 }
 
-/// Columns are those of databases, and mean nothing elsewhere.
+/// Columns are those of databases, and mean nothing elsewhere. Streams of SSH are not masked yet.
 fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
-    let mut named = targets.values().filter(|target| mask.names_target(target.name.as_str()));
-    if !mask.columns.is_empty() && !named.any(|target| target.protocol() == Protocol::Postgres) {
+    let named = || targets.values().filter(|target| mask.names_target(target.name.as_str()));
+    if !mask.columns.is_empty() && !named().any(|target| target.protocol() == Protocol::Postgres) {
         table.warn_at("columns", "no target of the mask has columns", "name a Postgres target");
+    }
+    let ssh = named().find(|target| target.protocol() == Protocol::Ssh);
+    if let Some(target) = ssh.filter(|_| !mask.patterns.is_empty()) {
+        let problem = format!("on the SSH target {} they are not yet supported", target.name);
+        table.wrong_at("patterns", problem, "give the mask targets without it");
     }
 }
 

@@ -3,22 +3,23 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Instant;
 
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
-use crate::decode::postgres::frontend::{Bind, Message};
-use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
-use crate::gate::{Admission, Against, Asked, Gate, Ruling};
-use crate::policy::{Attributes, CommandParts, Effect};
+use crate::decode::postgres::frontend::{Bind, Message, Parameter};
+use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed};
+use crate::gate::{Admission, Asked, Gate, Held, Ruling};
+use crate::policy::{Attributes, CommandParts, Effect, SessionPolicy};
 use crate::recording::Sequence;
 
-use super::masking::{Judgement, Masking, MasksNow};
+use super::masking::{Masking, MasksNow};
 use super::names::{Bound, Values};
 use super::reader::LARGE;
 use super::refusal::{self, Objection, Words};
 use super::replies::{Candidates, Entered, Replies};
+use super::weighing::Weighed;
 
 /// Bound values of more bytes than this are not kept for rules that look at values.
 const MOST_VALUES: usize = 16 << 10;
@@ -42,29 +43,51 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) plain: Range<usize>,
     /// A run of COPY data that is not to be stored.
     pub(super) secret: Range<usize>,
+    /// What was entered so far makes the server act: it does not wait with what is held.
+    pub(super) acts: bool,
 }
 
-/// What masks mean for a command, as a whole.
-#[derive(Debug, Default)]
-struct Weighed {
-    /// Why it must not run.
-    against: Option<Against>,
-    /// Its literals, values and COPY data may be shown and kept nowhere.
-    withhold: bool,
-    /// Its statements, with what each does.
-    judged: Vec<(Source, Judgement)>,
+/// Where entering stopped: a command that people decide, and what happens once they have.
+#[derive(Debug)]
+pub(super) struct Stop {
+    /// Its place among the messages.
+    pub(super) at: usize,
+    /// The command.
+    pub(super) held: Box<Held>,
+    /// What stands for it when it does not run.
+    pub(super) harmless: bytes::Bytes,
+    /// The portal, when that begins with a question of the gateway's own about it.
+    pub(super) probes: Option<Box<str>>,
+    /// How it enters the queue.
+    pub(super) entered: Entered,
+    /// What masks mean for it.
+    pub(super) weighed: Weighed,
+}
+
+/// What policy says of a message.
+enum Asking {
+    /// It goes on, or what fails does, and the client is told this.
+    Settled(Sequence, Option<Words>),
+    /// People decide it.
+    Held(Box<Held>),
 }
 
 impl Entering<'_, '_, '_> {
-    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<(), Malformed> {
-        for (range, message, read) in messages {
+    /// Enters messages, up to one that people decide.
+    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<Option<Stop>, Malformed> {
+        for (at, (range, message, read)) in messages.iter().enumerate() {
             let range = range.clone();
             match message {
                 Message::Query { .. }
                 | Message::Parse { .. }
                 | Message::Bind(_)
                 | Message::Execute { .. }
-                | Message::FunctionCall => self.end_run(range.end),
+                | Message::FunctionCall => {
+                    self.end_run(range.end);
+                    if std::mem::take(&mut self.acts) {
+                        self.admission.step();
+                    }
+                }
                 Message::CopyData if self.replies.takes_secrets() => {
                     self.end_plain(range.end);
                     self.secret.end = range.end;
@@ -74,19 +97,27 @@ impl Entering<'_, '_, '_> {
                     self.plain.end = range.end;
                 }
             }
-            match message {
+            self.acts |= !matches!(
+                message,
+                Message::Parse { .. } | Message::Bind(_) | Message::Describe(_) | Message::Close(_)
+            );
+            let stop = match message {
                 Message::Query { sql } => {
                     let reading = self.read(sql, read.as_ref());
-                    self.query(range, message, &reading)?;
+                    self.query(range, message, &reading)?
                 }
                 Message::Parse { statement, sql, parameter_types } => {
                     let reading = self.read(sql, read.as_ref());
                     let attributes = command::parse(&reading, statement, parameter_types);
                     self.parse(range, message, &reading, &attributes, statement.is_empty())?;
+                    None
                 }
-                Message::Bind(bind) => self.bind(range, message, bind)?,
+                Message::Bind(bind) => {
+                    self.bind(range, message, bind)?;
+                    None
+                }
                 Message::Execute { portal, max_rows } => {
-                    self.execute(range, message, portal, *max_rows)?;
+                    self.execute(range, message, portal, *max_rows)?
                 }
                 Message::FunctionCall => {
                     self.admission.note("refused", "the function call message".to_owned());
@@ -94,12 +125,19 @@ impl Entering<'_, '_, '_> {
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
                     self.replies.expect(message, self.now, entered)?;
+                    None
                 }
-                _ => self.replies.expect(message, self.now, Entered::default())?,
+                _ => {
+                    self.replies.expect(message, self.now, Entered::default())?;
+                    None
+                }
+            };
+            if let Some(stop) = stop {
+                return Ok(Some(Stop { at, ..stop }));
             }
         }
         self.end_run(0);
-        Ok(())
+        Ok(None)
     }
 
     /// The text as the server will read it. Where that is not certain, because of what was
@@ -134,7 +172,7 @@ impl Entering<'_, '_, '_> {
         range: Range<usize>,
         message: &Message<'_>,
         reading: &Arc<Reading>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Option<Stop>, Malformed> {
         let attributes = command::query(reading, self.replies.in_transaction());
         let candidates = self.replies.named_in(reading);
         let mut runs = runs(reading);
@@ -151,7 +189,7 @@ impl Entering<'_, '_, '_> {
         // What the text itself makes is among its own effects.
         let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), reading));
         let named: Vec<_> =
-            others.map(|c| Named::new(&c.source, "query", &attributes, None)).collect();
+            others.map(|c| Named::new(&c.source, "query", &attributes, None, |_| false)).collect();
         let named: Vec<_> = named.iter().map(Named::parts).collect();
         let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
         let all: Vec<&[Effect]> =
@@ -165,13 +203,27 @@ impl Entering<'_, '_, '_> {
             of: None,
             against: weighed.against.clone(),
         };
-        let (of, refused) = self.ask(range, &asked, refusal::failing_query);
-        self.passes(&weighed, refused.as_ref());
-        let takes_secrets = weighed.withhold;
-        let reading = Some(Arc::clone(reading));
-        let entered =
-            Entered { of, refused, reading, candidates, takes_secrets, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+        let asking = self.ask(range, &asked, refusal::failing_query);
+        let mut entered = Entered {
+            reading: Some(Arc::clone(reading)),
+            candidates,
+            takes_secrets: weighed.withhold,
+            ..Entered::default()
+        };
+        match asking {
+            Asking::Settled(of, refused) => {
+                weighed.passes(self.masking, refused.as_ref());
+                (entered.of, entered.refused) = (of, refused);
+                self.replies.expect(message, self.now, entered)?;
+                Ok(None)
+            }
+            Asking::Held(mut held) => {
+                entered.of = held.sequence();
+                self.show_named(&mut held, reading, &entered.candidates);
+                let harmless = refusal::failing_query();
+                Ok(Some(Stop { at: 0, held, harmless, probes: None, entered, weighed }))
+            }
+        }
     }
 
     fn parse(
@@ -195,7 +247,7 @@ impl Entering<'_, '_, '_> {
             of: None,
             against: weighed.against.clone(),
         };
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed));
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed)).settled();
         let reading = Some(Arc::clone(reading));
         let entered = Entered { of, refused, reading, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
@@ -220,10 +272,47 @@ impl Entering<'_, '_, '_> {
         let of = self.replies.basis(message);
         let withheld = secret || matches!(shown, Cow::Owned(_));
         let asked = Asked { commands: &[], view, withheld, prepares: false, of, against: None };
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false));
-        let bound = Some(Arc::new(bound(bind, attributes, secret)));
+        let asks = self.admission.asks_people();
+        let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false)).settled();
+        let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
+        let shown = shown.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
+        let values = match () {
+            () if bind.parameters.is_empty() => Values::None,
+            () if secret || bytes > MOST_VALUES => {
+                Values::Forgotten(self.pass_with_values(&candidates, bind, secret, attributes))
+            }
+            () => Values::Known(attributes),
+        };
+        let kept = shown.is_some() || matches!(values, Values::Known(_));
+        let bytes = if kept { bytes } else { 0 };
+        let bound = Bound { formats: bind.result_formats.clone(), values, shown, exact, bytes };
+        let bound = Some(Arc::new(bound));
         let entered = Entered { of, refused, bound, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
+    }
+
+    /// Decides what a portal will run while its values are at hand that are not kept.
+    fn pass_with_values(
+        &self,
+        candidates: &Candidates,
+        bind: &Bind<'_>,
+        secret: bool,
+        attributes: Attributes,
+    ) -> Option<Weak<SessionPolicy>> {
+        if candidates.unknown || !self.admission.looks_at(command::PARAMETERS) {
+            return None;
+        }
+        let in_transaction = self.replies.in_transaction();
+        let values = if secret { command::bind(bind, false) } else { attributes };
+        let values = Bound { values: Values::Known(values), ..Bound::default() };
+        let attributes = command::execute(bind.portal, 0, in_transaction);
+        let named: Vec<_> = candidates
+            .iter()
+            .map(|c| Named::new(&c.source, "execute", &attributes, Some(&values), |_| false))
+            .collect();
+        let commands: Vec<_> = named.iter().map(Named::parts).collect();
+        self.admission.lets_pass(&commands)
     }
 
     fn execute(
@@ -232,7 +321,7 @@ impl Entering<'_, '_, '_> {
         message: &Message<'_>,
         portal: &str,
         max_rows: u32,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Option<Stop>, Malformed> {
         let mut candidates = self.replies.portal_candidates(portal);
         let unknown_portal = candidates.is_empty();
         candidates.unknown |= unknown_portal;
@@ -244,7 +333,9 @@ impl Entering<'_, '_, '_> {
             .iter()
             .map(|candidate| {
                 let bound = candidate.bound.as_deref().filter(|_| looks_at_values);
-                Named::new(&candidate.source, "execute", &attributes, bound)
+                Named::new(&candidate.source, "execute", &attributes, bound, |policy| {
+                    self.admission.is_by(policy)
+                })
             })
             .collect();
         let mut commands: Vec<_> = named.iter().map(Named::parts).collect();
@@ -272,21 +363,82 @@ impl Entering<'_, '_, '_> {
             self.admission.beside(&refusal::describe_portal(portal));
             self.replies.expect_probe(portal);
         }
-        let (sequence, refused) = self.ask(range, &asked, || match unknown_portal && !asks {
+        let probes = (unknown_portal && !asks).then(|| Box::from(portal));
+        let harmless = || match probes.is_some() {
             // The server says itself that there is no such portal.
             true => {
                 [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
             }
             false => refusal::failing_parse(false),
-        });
-        if unknown_portal && !asks && refused.is_some() {
-            self.replies.expect_probe(portal);
-        }
-        self.passes(&weighed, refused.as_ref());
+        };
         let takes_secrets = weighed.withhold;
-        let entered =
-            Entered { of: sequence, refused, candidates, takes_secrets, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+        match self.ask(range, &asked, harmless) {
+            Asking::Settled(of, refused) => {
+                weighed.passes(self.masking, refused.as_ref());
+                if let (Some(portal), true) = (&probes, refused.is_some()) {
+                    self.replies.expect_probe(portal);
+                }
+                let entered =
+                    Entered { of, refused, candidates, takes_secrets, ..Entered::default() };
+                self.replies.expect(message, self.now, entered)?;
+                Ok(None)
+            }
+            Asking::Held(mut held) => {
+                self.show(&mut held, &candidates);
+                let of = held.sequence();
+                let entered = Entered { of, candidates, takes_secrets, ..Entered::default() };
+                let harmless = harmless();
+                Ok(Some(Stop { at: 0, held, harmless, probes, entered, weighed }))
+            }
+        }
+    }
+
+    /// Shows people what a text runs by name.
+    fn show_named(&self, held: &mut Held, of: &Arc<Reading>, candidates: &Candidates) {
+        for candidate in candidates.iter() {
+            let reading = candidate.source.reading();
+            if !Arc::ptr_eq(reading, of) {
+                held.bind(reading.text());
+                let shown = self.view_alone(reading);
+                held.view_mut().text += &format!("\n-- runs by name:\n{shown}");
+            }
+        }
+        if candidates.unknown {
+            held.caution("a statement that it runs by name is not known");
+        }
+    }
+
+    /// Shows people what an Execute runs: text and values came before, in other messages. The
+    /// approval is bound to them too.
+    fn show(&self, held: &mut Held, candidates: &Candidates) {
+        let mut texts = Vec::new();
+        let mut effects = Vec::new();
+        let mut values = None;
+        for candidate in candidates.iter() {
+            let reading = candidate.source.reading();
+            texts.push(self.view_alone(reading));
+            effects.extend_from_slice(candidate.source.effects());
+            held.bind(reading.text());
+            if let Some(bound) = &candidate.bound {
+                held.bind(bound.exact.as_deref().unwrap_or_default());
+                if bound.shown.is_none() && !matches!(bound.values, Values::None) {
+                    held.caution("the values that were bound may not be shown");
+                }
+                values = values.or_else(|| bound.shown.clone());
+            }
+        }
+        if candidates.unknown {
+            held.caution("which statement it runs is not known");
+        }
+        if texts.len() > 1 {
+            held.caution("it runs one of several statements, all of which are shown");
+        }
+        let view = held.view_mut();
+        view.text = texts.join("\n-- or --\n");
+        view.effects = effects;
+        if let Some(values) = values {
+            view.attributes.insert(command::PARAMETERS.into(), values);
+        }
     }
 
     /// Asks policy. What is refused is replaced by what fails; gives what the client is told then.
@@ -295,83 +447,25 @@ impl Entering<'_, '_, '_> {
         range: Range<usize>,
         asked: &Asked<'_>,
         instead: impl FnOnce() -> bytes::Bytes,
-    ) -> (Sequence, Option<Words>) {
+    ) -> Asking {
         let (of, ruling) = self.admission.ask(range, asked);
-        let Ruling::Refused(decision) = ruling else { return (of, None) };
+        let decision = match ruling {
+            Ruling::Passes => return Asking::Settled(of, None),
+            Ruling::Refused(decision) => decision,
+            Ruling::Held(mut held) => {
+                if asked.commands.iter().any(|parts| parts.effects().any(reads_copy_data)) {
+                    held.caution("the rows that the client sends then are not part of this");
+                }
+                if asked.withheld {
+                    held.caution("parts of the text are withheld; the hash covers them");
+                }
+                return Asking::Held(held);
+            }
+        };
         self.admission.instead(&instead());
         let reason = decision.reason().map(str::to_owned);
-        (of, Some(Objection::Policy { reason, session: self.gate.session() }.to_words()))
-    }
-
-    /// What masks mean for a text and for what it, or a portal, runs by name.
-    fn weigh(&self, reading: Option<&Arc<Reading>>, named: &Candidates) -> Weighed {
-        let Some(masks) = self.masks else { return Weighed::default() };
-        let mut masks = Cow::Borrowed(masks);
-        if self.masking.is_changing() {
-            masks = Cow::Owned(masks.unsettled());
-        }
-        let own = reading.into_iter().flat_map(|reading| {
-            (0..reading.statements().len()).map(|at| Source::new(Arc::clone(reading), at))
-        });
-        let mut weighed = Weighed::default();
-        for source in own.chain(named.iter().map(|candidate| candidate.source.clone())) {
-            let judged = masks.judge(Some(&source));
-            weighed.withhold |= masks.withhold(&judged);
-            weighed.against = weighed.against.or_else(|| masks.objection(Some(&source), &judged));
-            if Masking::may_change(&judged) {
-                masks = Cow::Owned(masks.unsettled());
-            }
-            weighed.judged.push((source, judged));
-        }
-        if named.unknown {
-            let judged = masks.judge(None);
-            weighed.withhold |= masks.withhold(&judged);
-            weighed.against = weighed.against.or_else(|| masks.objection(None, &judged));
-        }
-        weighed
-    }
-
-    /// A command passes, unless it was refused.
-    fn passes(&self, weighed: &Weighed, refused: Option<&Words>) {
-        if refused.is_none() {
-            for (source, judged) in &weighed.judged {
-                source.statement().iter().for_each(|s| self.masking.passes(s, judged));
-            }
-        }
-    }
-
-    /// The request view of a text.
-    fn view<'r>(&self, reading: &'r Reading, weighed: &Weighed) -> Cow<'r, str> {
-        let withhold = if weighed.withhold { Withhold::Literals } else { Withhold::Secrets };
-        let view = reading.view(withhold);
-        self.masks.map_or(Cow::Borrowed(view), |masks| masks.plan().view(view))
-    }
-
-    /// The request view of bound values.
-    fn view_of_values<'a>(&self, attributes: &'a Attributes) -> Cow<'a, Attributes> {
-        let mut shown = Cow::Borrowed(attributes);
-        let values = attributes.get(command::PARAMETERS).and_then(serde_json::Value::as_array);
-        if let (Some(masks), Some(values)) = (self.masks, values) {
-            let mut masked = values.clone();
-            for value in &mut masked {
-                if let serde_json::Value::String(text) = value
-                    && let Cow::Owned(view) = masks.plan().view(text)
-                {
-                    *text = view;
-                }
-            }
-            if masked != *values {
-                shown.to_mut().insert(command::PARAMETERS.into(), masked.into());
-            }
-        }
-        shown
-    }
-
-    /// Whether values that are bound to one of these may be shown and kept nowhere.
-    fn withholds_values(&self, candidates: &Candidates) -> bool {
-        candidates.unknown
-            || candidates.iter().any(|candidate| candidate.source.reading().is_secret())
-            || self.weigh(None, candidates).withhold
+        let session = self.gate.session();
+        Asking::Settled(of, Some(Objection::Policy { reason, session }.to_words()))
     }
 
     /// Records the runs so far; the next ones begin at `next`.
@@ -395,6 +489,20 @@ impl Entering<'_, '_, '_> {
     }
 }
 
+impl Asking {
+    /// Of a message that only prepares, which is never held.
+    fn settled(self) -> (Sequence, Option<Words>) {
+        match self {
+            Self::Settled(of, refused) => (of, refused),
+            Self::Held(held) => (held.sequence(), None),
+        }
+    }
+}
+
+fn reads_copy_data(effect: &Effect) -> bool {
+    effect.action == "sql.copy-from"
+}
+
 /// A text of which the server may read anything.
 fn unsettled(sql: &str, settings: LexerSettings) -> Arc<Reading> {
     Arc::new(Reading::new(sql, settings, Err(Unparsed::Settings)))
@@ -405,17 +513,8 @@ fn runs(reading: &Reading) -> Vec<&[Effect]> {
     reading.statements().iter().map(|statement| statement.effects.as_slice()).collect()
 }
 
-/// What is kept of a Bind beside what is recorded.
-fn bound(bind: &Bind<'_>, attributes: Attributes, secret: bool) -> Bound {
-    let bytes: usize =
-        bind.parameters.iter().map(|parameter| 64 + parameter.value.map_or(0, <[u8]>::len)).sum();
-    let values = match () {
-        () if bind.parameters.is_empty() => Values::None,
-        () if secret || bytes > MOST_VALUES => Values::Forgotten,
-        () => Values::Known(attributes),
-    };
-    let bytes = if matches!(values, Values::Known(_)) { bytes } else { 0 };
-    Bound { formats: bind.result_formats.clone(), values, bytes }
+fn value_bytes(parameter: &Parameter<'_>) -> usize {
+    64 + parameter.value.map_or(0, <[u8]>::len)
 }
 
 /// A statement that a command runs by name, as a command of its own.
@@ -434,6 +533,7 @@ impl<'a> Named<'a> {
         form: &'static str,
         attributes: &'a Attributes,
         bound: Option<&Bound>,
+        is_in_force: impl Fn(&Weak<SessionPolicy>) -> bool,
     ) -> Self {
         let mut attributes = Cow::Borrowed(attributes);
         let mut forgotten = false;
@@ -442,7 +542,9 @@ impl<'a> Named<'a> {
                 let value = values.get(command::PARAMETERS).cloned().unwrap_or_default();
                 attributes.to_mut().insert(command::PARAMETERS.into(), value);
             }
-            Some(Values::Forgotten) => forgotten = true,
+            Some(Values::Forgotten(passed)) => {
+                forgotten = !passed.as_ref().is_some_and(is_in_force);
+            }
             Some(Values::None) | None => {}
         }
         Self { source, form, effects: [source.effects()], attributes, forgotten }

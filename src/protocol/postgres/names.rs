@@ -5,11 +5,11 @@
 //! asks for such a name is told so and takes it for anything.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::decode::postgres::frontend::Format;
 use crate::decode::sql::{Source, StatementKind};
-use crate::policy::Attributes;
+use crate::policy::{Attributes, SessionPolicy};
 use crate::recording::Sequence;
 
 use super::masking::RowMasks;
@@ -52,6 +52,11 @@ pub(super) struct Bound {
     pub(super) formats: Vec<Format>,
     /// The bound values.
     pub(super) values: Values,
+    /// The values as people may see them who are asked whether it may run; none when they may
+    /// not. Kept while rules ask people.
+    pub(super) shown: Option<serde_json::Value>,
+    /// A keyed hash of the whole Bind, while rules ask people.
+    pub(super) exact: Option<String>,
     /// Bytes that they take.
     pub(super) bytes: usize,
 }
@@ -64,8 +69,9 @@ pub(super) enum Values {
     None,
     /// They are these.
     Known(Attributes),
-    /// There are some, too large to be kept.
-    Forgotten,
+    /// There are some, too large to be kept. Under this policy they were looked at when they came,
+    /// and nothing was against running what they are bound to.
+    Forgotten(Option<Weak<SessionPolicy>>),
 }
 
 /// Until when a portal lives.

@@ -11,6 +11,7 @@
 
 mod candidates;
 mod producer;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
 pub(super) use candidates::Candidates;
 pub(super) use producer::Producer;
+use work::Work;
 
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
 /// at the latest after 1,638 of the shortest replies, so waiting at this bound always ends.
@@ -73,6 +75,7 @@ struct Running {
     makes: Vec<Source>,
     /// Of a Query: what is done with the rows that come; `None` while it is not known.
     rows: Option<Arc<RowMasks>>,
+    work: Work,
 }
 
 /// What a command runs.
@@ -161,6 +164,8 @@ pub(super) struct Replies {
     encoding_unsettled: bool,
     /// COPY data that comes now may be kept nowhere.
     takes_secrets: bool,
+    /// The transaction, if one is open, has done something.
+    worked: bool,
 }
 
 /// Places in the queue: 0 is none, 1 the first reply that was ever expected.
@@ -188,6 +193,7 @@ impl Replies {
             unsettled: false,
             encoding_unsettled: false,
             takes_secrets: false,
+            worked: false,
         };
         for (name, value) in parameters {
             replies.parameter(name, value);
@@ -286,8 +292,8 @@ impl Replies {
             self.takes_secrets = takes_secrets || (self.takes_secrets && !self.is_idle());
         }
         let running = |refused, runs| {
-            let (makes, rows) = (Vec::new(), None);
-            Running { of, since, outcome: Outcome::default(), refused, runs, makes, rows }
+            let (makes, rows, work) = (Vec::new(), None, Work::default());
+            Running { of, since, outcome: Outcome::default(), refused, runs, makes, rows, work }
         };
         let expected = match message {
             Message::Query { .. } => Expected::Query(running(refused, Runs::Text(reading, 0))),
@@ -394,7 +400,11 @@ impl Replies {
             Expected::Query(running) | Expected::Execute(running) if running.refused.is_none() => {
                 self.last.unsettling = place;
                 let mut changes_encoding = candidates.unknown;
+                if candidates.unknown {
+                    running.work = Work::UNKNOWN;
+                }
                 let mut see = |source: &Source| {
+                    running.work.add(source);
                     changes_encoding |= source.reading().may_change_encoding();
                     match source.statement().map(|statement| &statement.kind) {
                         Some(StatementKind::Prepare { .. }) => self.last.statement = place,
@@ -414,6 +424,9 @@ impl Replies {
                 }
             }
             _ => {}
+        }
+        if let Expected::Query(running) | Expected::Execute(running) = &expected {
+            self.works(running.work);
         }
         self.unsettled |= self.last.unsettling == place;
         self.encoding_unsettled |= self.last.encoding == place;
@@ -589,7 +602,8 @@ impl Replies {
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
                     let (outcome, makes) = (Outcome::default(), Vec::new());
                     let runs = Runs::Text(None, 0);
-                    Running { of, since: now, outcome, refused: None, runs, makes, rows: None }
+                    let (rows, work) = (None, Work::default());
+                    Running { of, since: now, outcome, refused: None, runs, makes, rows, work }
                 }
                 // The error is that of the Execute that the question was asked for.
                 Expected::Probe(_) => continue,
@@ -622,6 +636,9 @@ impl Replies {
             self.failed = false;
         }
         self.take_to_ready(now, ended);
+        if status == TransactionStatus::Idle {
+            self.rests();
+        }
         self.unsettled = self.is_expected(self.last.unsettling);
         self.encoding_unsettled = self.is_expected(self.last.encoding);
     }

@@ -177,7 +177,10 @@ impl TargetCatalog {
         reading: &mut Reading,
         masks: &ColumnMasks,
     ) -> Result<(Instant, super::shapes::Read), NotRead> {
-        let TargetKind::Postgres(target) = &self.target.kind;
+        let TargetKind::Postgres(target) = &self.target.kind else {
+            let what = "the target has no catalog".to_owned();
+            return Err(UpstreamError::Configuration(what).into());
+        };
         let mut connection = self.connect(target).await?;
         let at = Instant::now();
         let read = load::read(&mut connection, masks, &mut reading.described).await?;
