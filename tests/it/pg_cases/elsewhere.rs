@@ -24,9 +24,8 @@ pub fn of(id: &str) -> Option<Plan> {
         ],
         "G01" | "G03" | "G05" | "G07" => return Some(Plan::Waits("wait for approvals")),
         "G20" => &[("masking/clients", "values_keep_their_types_in_both_formats")],
-        "G22" => &[("masking/statements", "no_statement_brings_a_masked_value")],
+        "G22" | "X105" => &[("masking/statements", "no_statement_brings_a_masked_value")],
         "G24" => &[("masking/stores", "patterns_are_masked_wherever_they_stand")],
-        "X105" => &[("masking/statements", "no_statement_brings_a_masked_value")],
         "G16" | "G25" => {
             return Some(Plan::Waits("wait for masks, in a test of their own"));
         }
