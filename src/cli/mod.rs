@@ -3,6 +3,7 @@
 //! A command returns what went wrong; [`run`] alone prints it and picks the exit code: 0 done,
 //! 1 failed, 2 usage or configuration.
 
+mod backtest;
 mod check;
 mod completions;
 mod gateway;
