@@ -110,11 +110,8 @@ fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Report> {
         if terminal && told.replace(share) != Some(share) {
             let bar = "#".repeat(share / 4);
             // Progress that cannot be shown is not needed.
-            let _gone = write!(
-                io::stderr(),
-                "\r[{bar:25}] {share} %, {} commands\x1b[K",
-                report.commands
-            );
+            let _gone =
+                write!(io::stderr(), "\r[{bar:25}] {share} %, {} commands\x1b[K", report.commands);
         }
         let reader = Reader::open(path)
             .with_context(|| format!("{} is no recording that can be read", path.display()))?;

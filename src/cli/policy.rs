@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{ConfigFile, backtest, output};
 use crate::config::{self, Config};
 use crate::decode::postgres::command;
+use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
@@ -64,7 +65,7 @@ struct Explain {
     /// Print the explanation as JSON.
     #[arg(long)]
     json: bool,
-    /// The command: SQL, for a Postgres target.
+    /// The command: SQL for a Postgres target, a command line for an SSH host.
     command: String,
 }
 
@@ -158,9 +159,8 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
         Protocol::Postgres => Ok(command::of_text(text)),
-        Protocol::Ssh | Protocol::Http => {
-            Err(format!("commands of {} cannot be read yet", target.protocol))
-        }
+        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
+        Protocol::Http => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }
 }
 

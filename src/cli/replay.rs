@@ -1,18 +1,19 @@
 //! `portcullis replay`: shows a recording in the terminal.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use tempfile::NamedTempFile;
 
-use super::ConfigFile;
-use crate::config;
-use crate::recording::{Event, Kind, Reader, recording_path, rfc3339};
+use super::gateway;
+use crate::names::SessionId;
+use crate::recording::Reader;
 use crate::replay::{self, Pace, ReplayError};
 
 /// Show a recording in the terminal: commands, decisions, rows.
@@ -21,18 +22,23 @@ use crate::replay::{self, Pace, ReplayError};
     after_help = "Examples:\n  portcullis replay 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b --speed 4\n  \
                   portcullis replay /var/lib/portcullis/recordings/2026-11-20/SESSION.rec --step"
 )]
+#[group(skip)]
 pub(super) struct Options {
-    /// A session's id, of the gateway on this machine, or a recording's file, SESSION.rec.
+    /// A session's id, which the gateway is asked for, or a recording's file, SESSION.rec.
     #[arg(value_name = "ID | PATH")]
     what: String,
     #[command(flatten)]
-    config: ConfigFile,
-    /// Keep the recorded timing, N times as fast.
+    gateway: gateway::Options,
+    /// Keep the recorded timing, N times as fast; terminals are shown as they were. A key pauses,
+    /// q ends.
     #[arg(long, value_name = "N", value_parser = speed)]
     speed: Option<f64>,
     /// Wait for Enter or space before each command; q ends.
     #[arg(long)]
     step: bool,
+    /// With --speed: no wait is longer than this, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = speed, requires = "speed")]
+    idle: Option<f64>,
     /// Rows shown of each result.
     #[arg(long, value_name = "N", default_value_t = 50)]
     rows: usize,
@@ -44,13 +50,27 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let path = match options.what.parse() {
-        Ok(session) => recording_path(&config::data_dir(&options.config.path)?, &session),
-        Err(_) => PathBuf::from(&options.what),
-    };
-    let shown = path.display();
-    let reader = Reader::open(&path).with_context(|| format!("cannot replay {shown}"))?;
+pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    match options.what.parse() {
+        Ok(session) => {
+            let fetched = fetch(&options.gateway, session).await?;
+            play(&options, fetched.path())
+        }
+        Err(_) => play(&options, Path::new(&options.what)),
+    }
+}
+
+/// A session's recording as the gateway gives it, which notes that it was looked at.
+async fn fetch(gateway: &gateway::Options, session: SessionId) -> anyhow::Result<NamedTempFile> {
+    let file = tempfile::Builder::new().prefix("portcullis-").suffix(".rec").tempfile()?;
+    let path = format!("/api/v1/sessions/{session}/recording");
+    gateway.download(&path, file.as_file()).await?;
+    Ok(file)
+}
+
+fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
+    let shown = &options.what;
+    let reader = Reader::open(path).with_context(|| format!("cannot replay {shown}"))?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     if options.step && !(terminal && io::stdin().is_terminal()) {
@@ -67,13 +87,18 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             colour: terminal && !no_colour,
             rows: options.rows,
             width: size.map(|size| size.ws_col).filter(|width| *width > 0),
+            live: terminal && options.speed.is_some(),
         };
-        let mut pace = Keyboard { speed: options.speed, step: options.step };
+        let keys = terminal && io::stdin().is_terminal();
+        let mut pace =
+            Keyboard { speed: options.speed, idle: options.idle, step: options.step, keys };
         replay::play(reader, &mut out, &look, &mut pace)
     };
     // What came before a damage is shown before the damage is told.
     let flushed = out.flush();
     match played {
+        // Whoever watched has seen enough.
+        Err(ReplayError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         Err(ReplayError::Io(error)) => Err(error.into()),
         Err(error) => Err(error).with_context(|| format!("cannot replay {shown} to its end")),
         Ok(()) => Ok(flushed?),
@@ -89,46 +114,32 @@ fn speed(text: &str) -> Result<f64, String> {
 
 fn json(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
     for event in reader {
-        serde_json::to_writer(&mut *out, &shape(&event?)).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *out, &event?.to_json()).map_err(io::Error::from)?;
         writeln!(out)?;
     }
     Ok(())
 }
 
-fn shape(event: &Event) -> serde_json::Value {
-    let base64 = || STANDARD.encode(&event.payload).into();
-    let (name, payload) = match event.kind {
-        Kind::Data => ("data", base64()),
-        _ => match serde_json::from_slice(&event.payload) {
-            Ok(json) => ("payload", json),
-            Err(_) => ("data", base64()),
-        },
-    };
-    let mut shape = serde_json::json!({
-        "sequence": event.sequence,
-        "at": rfc3339(event.wall_us),
-        "monotonic_us": event.monotonic_us,
-        "direction": event.direction,
-        "kind": event.kind,
-        "of": event.of,
-    });
-    if let Some(object) = shape.as_object_mut() {
-        object.insert(name.to_owned(), payload);
-    }
-    shape
-}
-
 /// The person at the terminal.
 struct Keyboard {
     speed: Option<f64>,
+    /// The longest wait, in seconds.
+    idle: Option<f64>,
+    /// Whether somebody can press a key.
+    keys: bool,
     step: bool,
 }
 
 impl Pace for Keyboard {
     fn passed(&mut self, recorded: Duration) -> io::Result<()> {
         if let Some(speed) = self.speed.filter(|speed| *speed > 0.0) {
-            let wait = Duration::try_from_secs_f64(recorded.as_secs_f64() / speed);
-            std::thread::sleep(wait.unwrap_or(Duration::MAX));
+            let seconds = recorded.as_secs_f64() / speed;
+            let seconds = self.idle.map_or(seconds, |idle| seconds.min(idle));
+            let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            if self.keys {
+                return rest(wait);
+            }
+            std::thread::sleep(wait);
         }
         Ok(())
     }
@@ -145,6 +156,40 @@ impl Pace for Keyboard {
             }
         }
     }
+}
+
+/// Waits so long; a key pauses until the next one, q ends.
+fn rest(wait: Duration) -> io::Result<()> {
+    let ends = Instant::now().checked_add(wait);
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut raw = before.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+    tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+    let pressed = loop {
+        let left = ends
+            .map_or(Duration::from_secs(60), |ends| ends.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            break Ok(false);
+        }
+        let timeout = Timespec::try_from(left.min(Duration::from_secs(60)));
+        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut ready, timeout.ok().as_ref()) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => break Ok(true),
+            Err(error) => break Err(error),
+        }
+    };
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    if !pressed? {
+        return Ok(());
+    }
+    let ends = |key: Option<u8>| matches!(key, None | Some(b'q' | b'Q' | 3 | 4));
+    // The first key pauses, the next goes on.
+    if ends(key()?) || ends(key()?) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
 }
 
 /// One key, without its echo. The terminal's signals are off for that moment, so that none

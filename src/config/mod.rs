@@ -15,10 +15,12 @@ mod issuer;
 mod later;
 mod mistake;
 mod model;
+mod notify;
 mod policy;
 mod reader;
 mod secret_ref;
 mod server;
+mod ssh;
 mod target;
 mod value;
 
@@ -31,9 +33,10 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
-    TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen,
+    NamedTest, Notify, NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording,
+    Server, Ssh, SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets,
+    Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -64,8 +67,12 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let server = server::server(&top);
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
+    let ssh = ssh::ssh(&top, &server.data_dir);
     let (web, database) = (server::web(&top), server::database(&top));
+    let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
+    let tickets = server::tickets(&top);
+    let notify = notify::notify(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -74,8 +81,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
-    if listen.postgres.is_none() {
-        findings.warning(start, "[listen] names no postgres: no caller can connect", None);
+    if listen.postgres.is_none() && listen.ssh.is_none() {
+        findings.warning(start, "[listen] names no protocol: no caller can connect", None);
     }
     if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
         findings.warning(
@@ -93,9 +100,13 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         listen,
         tls,
         issuers: issuers.known,
+        ssh,
         web,
+        telemetry,
         database,
         recording,
+        tickets,
+        notify,
         targets,
         access,
         policy: Arc::new(policy),

@@ -8,6 +8,7 @@ use super::mistake::Place;
 use super::model::{OnRecordingFailure, PostgresTarget, Target, TargetKind, UpstreamTls};
 use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
+use super::ssh;
 use super::value;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Verdict;
@@ -57,16 +58,13 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
     // Which other keys there are depends on it.
     let kind = match table.require("protocol", |field| {
         let protocol = field.word(PROTOCOLS)?;
-        if protocol != Protocol::Postgres {
+        if protocol == Protocol::Http {
             field.not_yet::<()>(format!("\"{protocol}\""));
         }
         Some(protocol)
     })? {
         Protocol::Postgres => postgres(&table).map(TargetKind::Postgres),
-        Protocol::Ssh => {
-            later::ssh_target(&table);
-            None
-        }
+        Protocol::Ssh => ssh::target(&table).map(TargetKind::Ssh),
         Protocol::Http => {
             later::http_target(&table);
             None

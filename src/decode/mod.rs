@@ -2,7 +2,10 @@
 //! tests share. No I/O, and no state beyond what a caller hands in.
 
 pub mod postgres;
+pub mod sftp;
+pub mod shell;
 pub mod sql;
+pub mod ssh;
 
 use std::sync::LazyLock;
 
@@ -11,13 +14,21 @@ use crate::policy::Vocabulary;
 /// The words that rules can use of commands.
 pub fn vocabulary() -> Vocabulary<'static> {
     static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
-        actions: sql::ACTIONS.iter().map(|(action, _)| *action).collect(),
-        kinds: sql::KINDS.iter().chain(OTHER_KINDS).copied().collect(),
+        actions: sql::ACTIONS
+            .iter()
+            .map(|(action, _)| *action)
+            .chain(ssh::ACTIONS.iter().copied())
+            .collect(),
+        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(OTHER_KINDS).copied().collect(),
         attributes: sql::ATTRIBUTES
             .iter()
+            .chain(ssh::EFFECT_ATTRIBUTES)
             .map(|name| format!("effect.{name}").leak() as &str)
             .chain(
-                postgres::command::ATTRIBUTES.iter().map(|n| format!("command.{n}").leak() as &str),
+                postgres::command::ATTRIBUTES
+                    .iter()
+                    .chain(ssh::ATTRIBUTES)
+                    .map(|n| format!("command.{n}").leak() as &str),
             )
             .collect(),
     });
@@ -36,5 +47,5 @@ struct Words {
 }
 
 /// Kinds of objects of protocols whose words are not listed yet.
-const OTHER_KINDS: &[&str] = &["file", "forward", "path", "program", "subsystem"];
-const OPEN: &[&str] = &["ssh.", "sftp.", "http."];
+const OTHER_KINDS: &[&str] = &["path"];
+const OPEN: &[&str] = &["http."];

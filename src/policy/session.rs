@@ -77,6 +77,12 @@ impl SessionPolicy {
         Self { masked, ..self }
     }
 
+    /// Whether a rule may hold a command for people.
+    pub fn asks_people(&self) -> bool {
+        let asks = |found: &Applicable| !found.spared && found.rule.verdict == Verdict::Approve;
+        self.rules.iter().any(asks)
+    }
+
     /// Whether a condition may look at this attribute of commands.
     pub fn looks_at(&self, attribute: &str) -> bool {
         let looks = |applicable: &Applicable| {

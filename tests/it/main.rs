@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod approval;
 mod architecture;
 mod clients;
 mod commands;
@@ -30,5 +31,7 @@ mod rules;
 mod rust_client;
 mod session;
 mod sql_effects;
+mod ssh;
 mod support;
+mod telemetry;
 mod upstream;

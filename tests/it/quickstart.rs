@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -33,7 +34,8 @@ impl Quickstart {
     fn restart(&mut self) {
         let folder = self.folder();
         let (folder, any) = (folder.to_str().unwrap(), "127.0.0.1:0");
-        let arguments = ["quickstart", "--postgres", any, "--web", any, "--data-dir", folder];
+        let arguments =
+            ["quickstart", "--postgres", any, "--web", any, "--ssh", any, "--data-dir", folder];
         let daemon = Daemon::start(&arguments);
         daemon.wait_for_log("Ctrl-C stops everything");
         self.daemon = Some(daemon);
@@ -53,6 +55,28 @@ impl Quickstart {
         let line = log.lines().find(|line| line.contains(printed)).unwrap().trim();
         let script = format!("{line} \"$@\"");
         Command::new("sh").args(["-c", &script, "sh"]).args(more).output().unwrap()
+    }
+
+    /// What `portcullis approval` says in a shell that has the printed line.
+    fn as_approver(&self, arguments: &[&str]) -> String {
+        let log = self.daemon.as_ref().unwrap().log();
+        let export = log.lines().find(|line| line.contains("export PORTCULLIS_SERVER")).unwrap();
+        let script = format!("{}\n\"$0\" approval \"$@\"", export.trim());
+        let output =
+            Command::new("sh").args(["-c", &script, PORTCULLIS]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The id of a request that waits, once there is one.
+    fn first_request(&self) -> String {
+        let mut id = String::new();
+        wait_until("a request", || {
+            let listed = self.as_approver(&["list"]);
+            id = listed.split('\t').next().unwrap().to_owned();
+            listed.contains('\t')
+        });
+        id
     }
 
     fn psql(&self, statement: &str) -> Output {
@@ -103,8 +127,10 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
     let open = quickstart.rows("select count(*) from open_orders where customer like 'Ada %'");
     assert!(open.parse::<u32>().unwrap() > 0);
     assert_eq!(quickstart.rows("select spent(7) > 0, current_user"), "t|shop_agent");
-    let refused = told(&quickstart.psql("select 1; drop table orders"));
-    assert!(refused.contains("for a migration, not for an agent"), "{refused}");
+    let refused = told(&quickstart.psql("alter table orders add more int"));
+    assert!(refused.contains("must be owner"), "{refused}");
+    let refused = told(&quickstart.psql("drop table orders"));
+    assert!(refused.contains("for a migration"), "{refused}");
 
     let replayed = quickstart.paste(" replay ", &[]);
     assert!(told(&replayed).contains("drop table orders"), "{}", told(&replayed));
@@ -114,7 +140,7 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
         .map(|file| file.unwrap().path())
         .filter(|file| file.extension().is_some_and(|e| e == "rec"))
         .collect();
-    assert_eq!(recordings.len(), 6, "{recordings:?}");
+    assert_eq!(recordings.len(), 7, "{recordings:?}");
     for recording in recordings {
         let arguments = ["recording", "verify", recording.to_str().unwrap()];
         // The last session's end may be on its way to the file.
@@ -176,7 +202,13 @@ fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
 fn it_goes_on_after_a_kill_and_a_stop_leaves_nothing_running() {
     let mut quickstart = Quickstart::start();
     let paid = "select count(*) from orders where status = 'paid'";
-    quickstart.rows("update orders set status = 'paid'");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| quickstart.rows("update orders set status = 'paid'"));
+        let id = quickstart.first_request();
+        let approved = quickstart.as_approver(&["approve", &id, "--comment", "all of them"]);
+        assert!(approved.contains("approved"), "{approved}");
+        waiting.join().unwrap();
+    });
     let before = quickstart.state();
     let servers = processes_in(&quickstart.folder());
     assert!(!servers.is_empty());
@@ -207,4 +239,16 @@ fn beyond_loopback_it_does_not_listen() {
     assert!(!refused.status.success());
     assert!(told(&refused).contains("is not loopback"), "{}", told(&refused));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_stranger_is_on_the_host_from_pasted_lines() {
+    let quickstart = Quickstart::start();
+    let made = quickstart.paste("ssh-cert --server", &[]);
+    assert!(made.status.success(), "{}", told(&made));
+    let output = quickstart.paste("ssh -i ", &["echo on the host"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "on the host\n", "{}", told(&output));
+    let ssh = &quickstart.state()["ssh"];
+    assert_eq!((&ssh["user"], &ssh["host"]), (&"host".into(), &"127.0.0.1".into()));
+    assert!(fs::read_to_string(ssh["known_hosts"].as_str().unwrap()).unwrap().contains("ed25519"));
 }

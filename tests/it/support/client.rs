@@ -109,8 +109,8 @@ pub fn clients_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// The Python that has the clients installed (`scripts/prepare`).
-fn venv() -> PathBuf {
+/// Where the Python clients are installed.
+pub fn venv() -> PathBuf {
     let place = std::env::var_os("PORTCULLIS_VENV").map(PathBuf::from);
     place.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv"))
 }

@@ -7,5 +7,6 @@ pub mod gateway;
 pub mod issuer;
 pub mod postgres;
 pub mod random;
+pub mod ssh;
 pub mod talk;
 pub mod wire;
