@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{ConfigFile, output};
+use super::{ConfigFile, backtest, output};
 use crate::config::{self, Config};
 use crate::decode::postgres::command;
 use crate::decode::shell;
@@ -30,6 +30,7 @@ pub(super) struct Options {
 enum Subject {
     Test(Test),
     Explain(Explain),
+    Backtest(backtest::Options),
 }
 
 /// Run the policy tests of a configuration, [[test]].
@@ -72,6 +73,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Subject::Test(options) => test(options),
         Subject::Explain(options) => explain(options),
+        Subject::Backtest(options) => backtest::run(options),
     }
 }
 

@@ -13,6 +13,7 @@
 mod api;
 mod approval;
 mod architecture;
+mod backtest;
 mod clients;
 mod commands;
 mod config;
