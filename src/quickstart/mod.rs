@@ -9,6 +9,9 @@
 //! quickstart.json     where all is, and the tokens; there while it serves
 //! agent.pgpass        the agent's token as libpq reads a password
 //! approver.token      the approver's token, for `portcullis approval`
+//! agent.token         the same, for `portcullis ssh-cert`
+//! known_hosts         the gateway's key, for SSH clients
+//! host/               the demonstration host: OpenSSH's server, where that is installed
 //! data/               the gateway's data_dir: recordings, keys
 //! shop/               the demonstration database
 //! shop_password, issuer_key.der, lock
@@ -16,6 +19,7 @@
 
 mod configuration;
 mod folder;
+mod host;
 mod shop;
 
 use std::io;
@@ -33,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::folder::Folder;
+use self::host::Host;
 use self::shop::Shop;
 use crate::app;
 use crate::identity::dev_issuer::{self, DevIssuer, Settings};
@@ -41,6 +46,8 @@ use crate::web::admin;
 
 /// The target's name, and its database's.
 pub const SHOP: &str = "shop";
+/// The SSH target's name.
+pub const HOST: &str = "host";
 /// Whom tokens are made for; each is the one user of a group.
 const USERS: [&str; 4] = ["agent", "approver", "auditor", "admin"];
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +55,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const ISSUER_PORT: u16 = 9100;
 const POSTGRES_PORT: u16 = 6432;
 const WEB_PORT: u16 = 8443;
+const SSH_PORT: u16 = 2222;
 /// More taken ports in a row than that are no accident.
 const MAX_PORTS_TRIED: u16 = 100;
 /// How often the gateway is asked whether it serves.
@@ -59,6 +67,8 @@ const STATE: &str = "quickstart.json";
 const CONFIGURATION: &str = "portcullis.toml";
 const PASSWORDS: &str = "agent.pgpass";
 const APPROVER: &str = "approver.token";
+const TOKEN: &str = "agent.token";
+const KNOWN_HOSTS: &str = "known_hosts";
 
 /// What may be chosen.
 #[derive(Debug)]
@@ -70,6 +80,8 @@ pub struct Options {
     pub postgres: Option<SocketAddr>,
     /// The same for the API, with port 8443.
     pub web: Option<SocketAddr>,
+    /// The same for SSH clients, with port 2222.
+    pub ssh: Option<SocketAddr>,
 }
 
 /// What serves now.
@@ -91,6 +103,12 @@ pub struct Serving {
     pub postgres: SocketAddr,
     /// Where the API is.
     pub web: SocketAddr,
+    /// Where SSH clients connect; none where there is no sshd to stand behind the gateway.
+    pub ssh: Option<SocketAddr>,
+    /// The file with the agent's token.
+    pub token: PathBuf,
+    /// The file with the gateway's key, for SSH clients.
+    pub known_hosts: PathBuf,
     /// How long it took.
     pub after: Duration,
 }
@@ -101,7 +119,7 @@ pub struct Serving {
 /// When something cannot be set up, with what to do about it; then nothing is left running.
 pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let chosen = [options.postgres, options.web];
+    let chosen = [options.postgres, options.web, options.ssh];
     if let Some(address) = chosen.iter().flatten().find(|address| !address.ip().is_loopback()) {
         bail!("{address} is not loopback: the quickstart is for this machine alone");
     }
@@ -109,6 +127,7 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     folder.remove(STATE)?;
     let listener = next_free(ISSUER_PORT).await?;
     let Some(shop) = unless_stopped(Shop::start(&folder)).await? else { return Ok(()) };
+    let host = Host::start(&folder).await?;
     let background = TaskTracker::new();
     let cancel = CancellationToken::new();
     let shop_port = shop.port;
@@ -116,13 +135,17 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
 
     let served = match start_issuer(listener, &folder) {
         Ok(issuer) => {
-            let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port };
+            let host = host.as_ref();
+            let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port, host };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
         }
         Err(error) => Err(error),
     };
+    if let Some(host) = host {
+        host.stop().await;
+    }
     cancel.cancel();
     background.close();
     background.wait().await;
@@ -153,6 +176,7 @@ struct Gateway<'a> {
     folder: &'a Folder,
     issuer: &'a DevIssuer,
     shop_port: u16,
+    host: Option<&'a Host>,
 }
 
 impl Gateway<'_> {
@@ -166,7 +190,12 @@ impl Gateway<'_> {
         // Ports are found as late as can be: they are free for others until the gateway has them.
         let postgres = free(options.postgres, POSTGRES_PORT).await?;
         let web = free(options.web, WEB_PORT).await?;
-        let text = configuration::gateway(self.issuer.url(), postgres, web, self.shop_port);
+        let ssh = match self.host {
+            Some(_) => Some(free(options.ssh, SSH_PORT).await?),
+            None => None,
+        };
+        let (issuer, host) = (self.issuer.url(), self.host.zip(ssh));
+        let text = configuration::gateway(issuer, postgres, web, self.shop_port, host);
         self.folder.write(CONFIGURATION, &Secret::new(text))?;
         let mut serving = Serving {
             data_dir: self.folder.root().to_owned(),
@@ -177,6 +206,9 @@ impl Gateway<'_> {
             issuer: self.issuer.url().to_owned(),
             postgres,
             web,
+            ssh,
+            token: self.folder.path(TOKEN),
+            known_hosts: self.folder.path(KNOWN_HOSTS),
             after: Duration::ZERO,
         };
         let mut gateway = Box::pin(app::serve(serving.config.clone()));
@@ -202,6 +234,7 @@ impl Gateway<'_> {
                 let host = host.to_string().replace(':', "\\:");
                 let line = format!("{host}:{port}:{SHOP}:{user}:{}\n", token.expose());
                 self.folder.write(PASSWORDS, &Secret::new(line))?;
+                self.folder.write(TOKEN, &Secret::new(token.expose().to_owned()))?;
             }
             if user == "approver" {
                 self.folder.write(APPROVER, &token)?;
@@ -209,7 +242,7 @@ impl Gateway<'_> {
             tokens.insert(user.to_owned(), token.expose().into());
         }
         let agent = tokens.get("agent").and_then(|token| token.as_str()).unwrap_or_default();
-        let state = json!({
+        let mut state = json!({
             "pid": std::process::id(),
             "data_dir": serving.data_dir,
             "config": serving.config,
@@ -221,7 +254,25 @@ impl Gateway<'_> {
             },
             "tokens": tokens,
         });
+        if let (Some(ssh), Some(state)) = (serving.ssh, state.as_object_mut()) {
+            self.write_known_hosts(ssh)?;
+            let (host, port) = (ssh.ip().to_string(), ssh.port());
+            let known_hosts = &serving.known_hosts;
+            let ssh = json!({
+                "host": host, "port": port, "user": HOST, "known_hosts": known_hosts,
+            });
+            state.insert("ssh".to_owned(), ssh);
+        }
         self.folder.write(STATE, &Secret::new(serde_json::to_string_pretty(&state)?))
+    }
+
+    /// Writes what SSH clients know the gateway by.
+    fn write_known_hosts(&self, ssh: SocketAddr) -> anyhow::Result<()> {
+        let file = self.folder.path(configuration::DATA_DIR).join("ssh_host_ed25519.pub");
+        let key = std::fs::read_to_string(&file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        let line = format!("[{}]:{} {key}", ssh.ip(), ssh.port());
+        self.folder.write(KNOWN_HOSTS, &Secret::new(line))
     }
 }
 

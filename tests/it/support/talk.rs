@@ -134,13 +134,6 @@ impl Talk {
         self.news()
     }
 
-    /// What comes up to a message of this kind, or the end.
-    pub fn until(&mut self, tag: u8) -> Vec<String> {
-        let seen = self.seen;
-        self.wire.read_until(|received| messages(&received[seen..]).any(|came| came[0] == tag));
-        self.news()
-    }
-
     /// What came since, and has not been told yet.
     fn news(&mut self) -> Vec<String> {
         let new = &self.wire.received[self.seen..];
