@@ -73,7 +73,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
     let router = api.router().merge(certificates);
-    let figures = metrics::router(indexer.lag(), store.clone());
+    let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
 
     // Bind.
     let admin = AdminSocket::bind(&data_dir.join(admin::FILE_NAME))

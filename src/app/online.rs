@@ -20,6 +20,13 @@ pub async fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("issuer {}: {error}", issuer.name));
         }
     }
+    for notify in &config.notify {
+        for secret in std::iter::once(&notify.url).chain(&notify.secret) {
+            if let Err(error) = secret.read().await {
+                problems.push(format!("notify {}: {error}", notify.name));
+            }
+        }
+    }
     problems.extend(Verifier::probe(&config.issuers).await.iter().map(ToString::to_string));
     let targets = join_all(config.targets.values().map(|target| probe(target))).await;
     problems.extend(targets.into_iter().flatten());
