@@ -19,7 +19,7 @@ use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::listener::{self, Accepted, Limits};
-use crate::protocol::postgres;
+use crate::protocol::{http, postgres};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::web::admin::{self, AdminSocket, Reloaded};
@@ -59,6 +59,17 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         .await
         .context("the admin socket cannot be bound")?;
     let listeners = Listeners::bind(&config).await?;
+    let mut http_context = http::Context::new(
+        Arc::clone(&catalog),
+        Arc::clone(&verifier),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+        config.http.clone(),
+    );
+    http_context.expiry_grace = config.server.expiry_grace;
+    http_context.insecure = config.listen.http_insecure;
+    http_context.tls = files::tls(&config, http::ALPN)?;
     let mut postgres_context = postgres::Context::new(
         catalog,
         Arc::clone(&verifier),
@@ -68,8 +79,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     );
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
-    postgres_context.tls = files::tls(&config, postgres::ALPN)?;
-    let web_tls = files::tls(&config, server::ALPN)?;
+    postgres_context.tls = files::tls(&config, &[postgres::ALPN])?;
+    let web_tls = files::tls(&config, &[server::ALPN])?;
     let insecure = config.listen.web_insecure;
     let web_context = server::Context::new(router.clone(), web_tls, insecure, shutdown.clone());
 
@@ -92,6 +103,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let postgres_context = Arc::new(postgres_context);
     door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
+    });
+    let http_context = Arc::new(http_context);
+    door.open(&serving, listeners.http, move |accepted| {
+        http::serve(accepted, Arc::clone(&http_context))
     });
     let figures = server::Context::new(figures, None, true, door.shutdown.clone());
     door.open(&serving, listeners.metrics, move |accepted| {
@@ -137,6 +152,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 /// The sockets that clients connect to.
 struct Listeners {
     postgres: Option<TcpListener>,
+    http: Option<TcpListener>,
     web: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
@@ -146,6 +162,7 @@ impl Listeners {
         let listen = &config.listen;
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
+            http: bind("http", listen.http).await?,
             web: bind("web", listen.web).await?,
             metrics: bind("metrics", listen.metrics).await?,
         })

@@ -271,6 +271,11 @@ impl Admission<'_, '_> {
         self.passing.pass(range);
     }
 
+    /// Records how a command's bytes may be seen, where they are not recorded as they are.
+    pub fn view(&mut self, view: &[u8], of: Sequence) {
+        self.batch.data(Direction::Up, Some(of), view);
+    }
+
     /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
     /// that the target does nothing but say no.
     pub fn instead(&mut self, harmless: &[u8]) {

@@ -53,4 +53,5 @@ pub mod recording;
 pub mod replay;
 pub mod secret;
 pub mod shutdown;
+pub mod trust;
 pub mod web;

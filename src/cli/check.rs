@@ -104,9 +104,12 @@ fn secrets(config: &Config) -> impl Iterator<Item = (String, &SecretRef)> {
     let of_issuers = config.issuers.iter().filter_map(|issuer| {
         Some((format!("issuer {}", issuer.name), issuer.client_secret.as_ref()?))
     });
-    let of_targets = config.targets.values().map(|target| {
-        let TargetKind::Postgres(postgres) = &target.kind;
-        (format!("target {}", target.name), &postgres.password)
+    let of_targets = config.targets.values().filter_map(|target| {
+        let secret = match &target.kind {
+            TargetKind::Postgres(postgres) => &postgres.password,
+            TargetKind::Http(http) => &http.credential.as_ref()?.value,
+        };
+        Some((format!("target {}", target.name), secret))
     });
     of_issuers.chain(of_targets)
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{ConfigFile, output};
 use crate::config::{self, Config};
+use crate::decode::http;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::Message;
 use crate::names::{Protocol, TargetName};
@@ -159,9 +160,8 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
         Protocol::Postgres => command::of(&Message::Query { sql: text })
             .map(|decoded| decoded.command)
             .ok_or_else(|| "it is no command".to_owned()),
-        Protocol::Ssh | Protocol::Http => {
-            Err(format!("commands of {} cannot be read yet", target.protocol))
-        }
+        Protocol::Http => http::command::from_text(text),
+        Protocol::Ssh => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }
 }
 

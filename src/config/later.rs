@@ -25,7 +25,6 @@ type Keys = &'static [(&'static str, Shape)];
 /// `[name]`, of which there is one.
 const TABLES: &[(&str, Keys)] = &[
     ("ssh", &[("host_key", Text), ("user_ca", Text)]),
-    ("http", &[("base_domain", Text)]),
     ("tickets", &[("max_lifetime", Duration)]),
 ];
 
@@ -82,17 +81,6 @@ pub(super) fn ssh_target(table: &Table<'_>) {
     table.read("credential", |field| {
         let credential = field.table()?;
         look(&credential, &[("user", Text), ("password", Secret), ("private_key", Secret)]);
-        credential.finish();
-        Some(())
-    });
-}
-
-/// The keys of a target with `protocol = "http"`.
-pub(super) fn http_target(table: &Table<'_>) {
-    look(table, &[("url", Text), ("kind", Text)]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("header", Text), ("value", Secret), ("prefix", Text)]);
         credential.finish();
         Some(())
     });

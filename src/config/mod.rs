@@ -11,6 +11,7 @@
 mod access;
 mod digest;
 mod document;
+mod http;
 mod issuer;
 mod later;
 mod mistake;
@@ -31,9 +32,10 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen, NamedTest,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Target, TargetKind, TargetSelector, Tls,
-    TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, ClaimPath, Config, Database, Durability, Http, HttpCredential, HttpKind,
+    HttpTarget, IpNetwork, Issuer, Listen, NamedTest, OnRecordingFailure, PostgresTarget,
+    Recording, Server, Target, TargetKind, TargetSelector, Tls, TokenKind, UpstreamTls, UserKey,
+    Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -66,6 +68,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let listen = server::listen(&top, top.has("tls"));
     let (web, database) = (server::web(&top), server::database(&top));
     let recording = server::recording(&top, &server.data_dir);
+    let http = http::http(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -74,8 +77,8 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
-    if listen.postgres.is_none() {
-        findings.warning(start, "[listen] names no postgres: no caller can connect", None);
+    if listen.postgres.is_none() && listen.http.is_none() {
+        findings.warning(start, "[listen] names no protocol: no caller can connect", None);
     }
     if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
         findings.warning(
@@ -96,6 +99,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         web,
         database,
         recording,
+        http,
         targets,
         access,
         policy: Arc::new(policy),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::http;
 use super::later;
 use super::mistake::Place;
 use super::model::{OnRecordingFailure, PostgresTarget, Target, TargetKind, UpstreamTls};
@@ -57,7 +58,7 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
     // Which other keys there are depends on it.
     let kind = match table.require("protocol", |field| {
         let protocol = field.word(PROTOCOLS)?;
-        if protocol != Protocol::Postgres {
+        if protocol == Protocol::Ssh {
             field.not_yet::<()>(format!("\"{protocol}\""));
         }
         Some(protocol)
@@ -67,10 +68,7 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
             later::ssh_target(&table);
             None
         }
-        Protocol::Http => {
-            later::http_target(&table);
-            None
-        }
+        Protocol::Http => http::target(&table).map(TargetKind::Http),
     };
     table.finish();
     Some(Target { name: name?, labels, on_recording_failure, default, kind: kind? })

@@ -1,3 +1,4 @@
 //! The protocols, one folder each. This is the one place that names them.
 
+pub mod http;
 pub mod postgres;

@@ -216,7 +216,9 @@ impl Caller<'_> {
         };
         let grant = access::grant(&rules, &identity, target)
             .map_err(|no_access| self.denied(Some(&identity), &no_access.to_string()))?;
-        let TargetKind::Postgres(postgres) = &grant.target().kind;
+        let TargetKind::Postgres(postgres) = &grant.target().kind else {
+            return Err(self.denied(Some(&identity), "the target is no database"));
+        };
         let Some(database) = self.wanted.database_of(postgres) else {
             return Err(self.denied(Some(&identity), "the target has no such database"));
         };
@@ -297,7 +299,7 @@ async fn connect(
     wanted: &Wanted,
 ) -> Result<Upstream, NotConnected> {
     let target = gate.grant().target();
-    let TargetKind::Postgres(postgres) = &target.kind;
+    let TargetKind::Postgres(postgres) = &target.kind else { return Err(NotConnected::Other) };
     let connector = context.sessions.connector(target, postgres)?;
     let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
@@ -310,6 +312,8 @@ async fn connect(
 enum NotConnected {
     #[error("the credential cannot be read: {0}")]
     Credential(#[from] SecretError),
+    #[error("the target is no database")]
+    Other,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }
