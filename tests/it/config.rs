@@ -80,7 +80,7 @@ fn the_example_is_right_and_says_what_its_comments_say() {
     assert_eq!(config.issuers[0].url, "http://127.0.0.1:9100");
     assert_eq!(config.listen.postgres.unwrap().to_string(), "127.0.0.1:6432");
     let target = &config.targets[&"orders".parse().unwrap()];
-    let TargetKind::Postgres(postgres) = &target.kind;
+    let TargetKind::Postgres(postgres) = &target.kind else { panic!("{target:?}") };
     assert_eq!((postgres.host.as_str(), postgres.port), ("127.0.0.1", 5432));
     assert_eq!(postgres.password, SecretRef::Env("ORDERS_PASSWORD".to_owned()));
     assert_eq!(config.access[0].groups, ["support-agents"]);

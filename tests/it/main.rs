@@ -19,6 +19,7 @@ mod database;
 mod disk_full;
 mod gateway;
 mod hostile;
+mod http;
 mod identity;
 mod kills;
 mod memory;

@@ -110,7 +110,7 @@ pub fn clients_folder() -> PathBuf {
 }
 
 /// The Python that has the clients installed (`scripts/prepare`).
-fn venv() -> PathBuf {
+pub fn venv() -> PathBuf {
     let place = std::env::var_os("PORTCULLIS_VENV").map(PathBuf::from);
     place.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv"))
 }
