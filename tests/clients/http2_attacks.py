@@ -1,11 +1,14 @@
 """What HTTP/2 clients should not do, done with raw frames; says how each connection ended."""
 
+import faulthandler
 import os
 import socket
 import struct
 from urllib.parse import urlsplit
 
 from hpack import Encoder
+
+faulthandler.dump_traceback_later(50, exit=True)
 
 GATEWAY, TOKEN = urlsplit(os.environ["GATEWAY"]), os.environ["TOKEN"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -1,9 +1,12 @@
 """httpx through the gateway over HTTP/2 (known beforehand): many requests at once, server-sent events."""
 
 import asyncio
+import faulthandler
 import os
 
 import httpx
+
+faulthandler.dump_traceback_later(50, exit=True)
 
 gateway, token = os.environ["GATEWAY"], os.environ["TOKEN"]
 

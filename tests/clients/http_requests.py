@@ -1,8 +1,11 @@
 """requests through the gateway: a session, streaming, an upload from a generator, redirects."""
 
+import faulthandler
 import os
 
 import requests
+
+faulthandler.dump_traceback_later(50, exit=True)
 
 gateway, token = os.environ["GATEWAY"], os.environ["TOKEN"]
 session = requests.Session()

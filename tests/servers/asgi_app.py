@@ -32,9 +32,9 @@ async def body_of(receive):
         chunk = message.get("body", b"")
         digest.update(chunk)
         length += len(chunk)
-        first = (first + chunk)[:65536]
+        first = first if len(first) > 65536 else first + chunk
         if not message.get("more_body"):
-            return first, length, digest.hexdigest()
+            return first[:65536], length, digest.hexdigest()
 
 
 async def answer(send, status=200, body=b"", headers=(), kind="text/plain"):
@@ -150,7 +150,7 @@ def end_with_input():
 
 
 async def main():
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", int(os.environ.get("PORT", 0))))
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.loglevel = "WARNING"

@@ -143,14 +143,18 @@ impl UpState {
                 },
                 why = self.exchange.cut() => return Err(BodyError::Ended(why)),
             };
-            let bytes = match frame.transpose().map_err(|e| BodyError::Client(chain(&e)))? {
-                None => self.scanner.finish(),
-                Some(frame) => match frame.into_data() {
-                    Ok(bytes) => self.scanner.push(bytes),
-                    Err(frame) => match frame.into_trailers() {
-                        Ok(trailers) => return Ok(Some(self.trailers(&trailers))),
-                        Err(_) => continue,
-                    },
+            let frame = frame.transpose().map_err(|e| BodyError::Client(chain(&e)))?;
+            let (bytes, ended) = match frame.map(Frame::into_data) {
+                None => (self.scanner.finish(), true),
+                // A length that was reached is the end: nobody asks for another frame then.
+                Some(Ok(bytes)) => {
+                    let bytes = self.scanner.push(bytes);
+                    let ended = incoming.is_end_stream();
+                    (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
+                }
+                Some(Err(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => return Ok(Some(self.trailers(&trailers))),
+                    Err(_) => continue,
                 },
             };
             if self.scanner.found() {
@@ -159,12 +163,8 @@ impl UpState {
             if !bytes.is_empty() {
                 return Ok(Some(Frame::data(self.exchange.up(bytes).await?)));
             }
-            if incoming.is_end_stream() {
-                let rest = self.scanner.finish();
-                if rest.is_empty() {
-                    return Ok(None);
-                }
-                return Ok(Some(Frame::data(self.exchange.up(rest).await?)));
+            if ended {
+                return Ok(None);
             }
         }
     }
@@ -207,21 +207,18 @@ impl DownState {
                 why = self.exchange.cut() => return Err(BodyError::Ended(why)),
             };
             let frame = frame.transpose().map_err(|e| BodyError::Target(chain(&e)))?;
-            let (mut bytes, ended) = match frame.map(Frame::into_data) {
+            let (bytes, ended) = match frame.map(Frame::into_data) {
                 None => (self.scanner.finish(), true),
-                // A length that was reached is the end: nobody asks for another frame then.
-                Some(Ok(bytes)) => (self.scanner.push(bytes), incoming.is_end_stream()),
+                Some(Ok(bytes)) => {
+                    let bytes = self.scanner.push(bytes);
+                    let ended = incoming.is_end_stream();
+                    (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
+                }
                 Some(Err(frame)) => match frame.into_trailers() {
                     Ok(trailers) => return self.trailers(&trailers).map(Some),
                     Err(_) => continue,
                 },
             };
-            if ended {
-                let rest = self.scanner.finish();
-                if !rest.is_empty() {
-                    bytes = [bytes, rest].concat().into();
-                }
-            }
             if bytes.is_empty() && !ended {
                 continue;
             }
@@ -250,6 +247,10 @@ fn only_trailing(trailers: &HeaderMap, fine: impl Fn(&[u8]) -> bool) -> HeaderMa
         passing.append(HeaderName::clone(name), HeaderValue::clone(value));
     }
     passing
+}
+
+fn joined(bytes: Bytes, rest: Bytes) -> Bytes {
+    if rest.is_empty() { bytes } else { [bytes, rest].concat().into() }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -75,8 +75,10 @@ pub(super) struct Guarded<S> {
     buffer: BytesMut,
     /// How much of the buffer may go on.
     ready: usize,
-    /// Nothing more comes.
+    /// Nothing more comes from the client.
     ended: bool,
+    /// Nothing more is taken from it, but it gets an answer: an end would be taken for its leaving.
+    refused: bool,
     head_due: Option<Pin<Box<Sleep>>>,
 }
 
@@ -84,20 +86,38 @@ impl<S> Guarded<S> {
     /// HTTP/1, of which some was read.
     pub(super) fn http1(stream: S, read: BytesMut, guard: Arc<Guard>) -> Self {
         let framer = Some(Framer::default());
-        Self { stream, framer, guard, buffer: read, ready: 0, ended: false, head_due: None }
+        Self {
+            stream,
+            framer,
+            guard,
+            buffer: read,
+            ready: 0,
+            ended: false,
+            refused: false,
+            head_due: None,
+        }
     }
 
     /// Another protocol, of which some was read.
     pub(super) fn other(stream: S, read: BytesMut) -> Self {
         let guard = Arc::default();
         let ready = read.len();
-        Self { stream, framer: None, guard, buffer: read, ready, ended: false, head_due: None }
+        Self {
+            stream,
+            framer: None,
+            guard,
+            buffer: read,
+            ready,
+            ended: false,
+            refused: false,
+            head_due: None,
+        }
     }
 
     /// A refused head becomes one that the service answers; in a body it is an error.
     fn refuse(&mut self, refused: Refused) -> io::Result<()> {
-        self.ended = true;
         self.buffer.clear();
+        self.refused = true;
         if self.framer.as_ref().is_some_and(Framer::in_head) {
             self.guard.0.lock().refused = Some(refused);
             self.buffer.extend_from_slice(REFUSED_HEAD);
@@ -137,6 +157,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 this.buffer.advance(length);
                 this.ready -= length;
                 return Poll::Ready(Ok(()));
+            }
+            if this.refused {
+                return Poll::Pending;
             }
             if this.ended {
                 return Poll::Ready(Ok(()));

@@ -45,16 +45,16 @@ fn a_flood_of_header_bytes_is_cut_off_and_others_are_served() {
 }
 
 #[test]
-fn a_million_tiny_chunks_pass_and_a_body_without_end_is_no_burden() {
+fn tiny_chunks_pass_one_by_one() {
     let app = App::start();
     let gateway = gateway(&app.target("crew", ""));
     let caller = Caller::of(&gateway);
     let head = caller.with_token(
         "POST /crew/x HTTP/1.1\r\nHost: x\r\n{auth}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
     );
-    let chunks = "1\r\na\r\n".repeat(100_000);
+    let chunks = "1\r\na\r\n".repeat(20_000);
     let answer = caller.raw_bytes(format!("{head}{chunks}0\r\n\r\n").as_bytes());
-    assert!(answer.contains("\"length\": 100000"), "{}", &answer[..answer.len().min(500)]);
+    assert!(answer.contains("\"length\": 20000"), "{}", &answer[..answer.len().min(500)]);
 }
 
 #[test]

@@ -299,7 +299,6 @@ impl Caller {
         let mut stream = self.connect();
         // The gateway may close while this is still being sent.
         let _refused = stream.write_all(request);
-        let _refused = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
