@@ -6,7 +6,6 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
@@ -245,13 +244,4 @@ impl From<Error> for SendError {
         let text = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
         if error.is_connect() { Self::Connect(text) } else { Self::Answer(text) }
     }
-}
-
-/// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
-pub(super) fn websocket_accept(key: &[u8]) -> String {
-    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key);
-    context.update(GUID);
-    base64::engine::general_purpose::STANDARD.encode(context.finish().as_ref())
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
@@ -184,7 +184,6 @@ impl Drop for Nginx {
 /// An upstream server that answers every connection with the same bytes once it has read a head.
 pub struct Canned {
     pub port: u16,
-    pub heads: mpsc::Receiver<String>,
 }
 
 impl Canned {
@@ -192,19 +191,18 @@ impl Canned {
     pub fn answering(bytes: &[u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (tell, heads) = mpsc::sync_channel(1_000);
         let bytes = bytes.to_vec();
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                let head = head_of(&mut stream);
-                if tell.try_send(head).is_err() || stream.write_all(&bytes).is_err() {
+                read_head(&mut stream);
+                if stream.write_all(&bytes).is_err() {
                     continue;
                 }
                 let _gone = stream.shutdown(Shutdown::Write);
                 let _rest = stream.read_to_end(&mut Vec::new());
             }
         });
-        Self { port, heads }
+        Self { port }
     }
 
     pub fn target(&self, name: &str, lines: &str) -> String {
@@ -212,13 +210,12 @@ impl Canned {
     }
 }
 
-fn head_of(stream: &mut TcpStream) -> String {
+fn read_head(stream: &mut TcpStream) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
         head.push(byte[0]);
     }
-    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// What a client was told.
