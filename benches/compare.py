@@ -1,4 +1,4 @@
-"""Measures pgbench, bulk reads and new TLS connections over four ways to one server, round by
+"""Measures pgbench, bulk reads and new TLS connections over several ways to one server, round by
 round in turn, so that what the machine does besides falls on all of them; prints medians and
 ratios as Markdown. Run by scripts/bench.
 
@@ -17,6 +17,8 @@ import time
 from servers import Bench, run
 
 WAYS = ("direct", "pgbouncer", "relay", "portcullis")
+# Not of the comparison, but of what the index costs: --ways portcullis unindexed.
+MORE_WAYS = ("unindexed",)
 MODES = ("simple", "extended", "prepared")
 CLIENTS = (1, 4, 16)
 
@@ -38,6 +40,7 @@ def main() -> None:
             "pgbouncer": bench.pgbouncer,
             "relay": bench.relay,
             "portcullis": bench.portcullis,
+            "unindexed": bench.unindexed,
         }
         ways = {way: start[way](direct) for way in arguments.ways}
         for round_number in range(arguments.rounds):
@@ -55,6 +58,9 @@ def main() -> None:
                 secured = env | {"PGSSLMODE": "require"}
                 measured = pgbench(bench, secured, "simple", 4, arguments.seconds, "-C")
                 note("TLS connections", way, tps=measured["tps"])
+            if "portcullis" in ways:
+                behind = bench.figure("portcullis", "portcullis_index_behind_seconds")
+                raw.append(f"# the index is {behind:.1f} s behind after it")
     tables(arguments, figures, raw)
 
 
@@ -62,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="of each pgbench run")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS + MORE_WAYS, default=WAYS)
     parser.add_argument("--out", type=pathlib.Path, help="where tables and raw figures go")
     return parser.parse_args()
 
@@ -106,7 +112,7 @@ def tables(arguments, figures, raw) -> None:
 
     def table(title, key, unit, better) -> None:
         cases = [case for case, by in figures.items() if key in next(iter(by.values()))[0]]
-        compared = [way for way in ("direct", "pgbouncer") if way in ways and "portcullis" in ways]
+        compared = [way for way in ("direct", "pgbouncer", "unindexed") if way in ways and "portcullis" in ways]
         heads = [title, *(f"{way}, {unit}" for way in ways), *(f"of {way}" for way in compared)]
         if key == "p50_us" and {"relay", "portcullis"} <= set(ways):
             heads = [*heads[: 1 + len(ways)], "above relay, µs"]

@@ -63,7 +63,7 @@ fn main() {
         let analyzer = Analyzer::new(1 << 20);
         let found = analyze(sql, settings).unwrap();
         let first = cost(|| analyze(sql, settings));
-        let again = cost(|| analyzer.analyze(sql, settings));
+        let again = cost(|| analyzer.read(sql, settings));
         let shown = cost(|| view(sql, settings, Ok(&found), Withhold::Literals));
         println!(
             "{name:<12} {:>8} {:>12.1} {again:>12.0} {:>12.2}",

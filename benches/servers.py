@@ -33,6 +33,7 @@ class Bench(contextlib.ExitStack):
         super().__enter__()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="portcullis-bench-"))
         self.callback(shutil.rmtree, self.directory)
+        self.metrics = {}
         # PostgreSQL and PgBouncer refuse to run as root.
         self.user = "postgres" if os.getuid() == 0 else None
         if self.user:
@@ -132,10 +133,14 @@ log_disconnections = 0
         port = process.stdout.readline().strip().rsplit(":", 1)[1]
         return environment(port, database="postgres")
 
-    def portcullis(self, direct: dict) -> dict:
+    def unindexed(self, direct: dict) -> dict:
+        """The same gateway, but nothing is written into its index: there is no database."""
+        return self.portcullis(direct, "unindexed", '[database]\nurl = "postgres://127.0.0.1:9/none"')
+
+    def portcullis(self, direct: dict, name="portcullis", sections="") -> dict:
         """The gateway with its default recording, and a development issuer to get tokens from."""
         program = RELEASE / "portcullis"
-        issuer_file = self.write("issuer.toml", """
+        issuer_file = self.write(f"{name}-issuer.toml", """
 audiences = ["portcullis"]
 token_seconds = 14400
 [[client]]
@@ -149,11 +154,13 @@ groups = ["agents"]
                               stderr=subprocess.DEVNULL, text=True)
         issuer = process.stdout.readline().strip()
         self.write("target-password", PASSWORD)
-        configuration = self.write("portcullis.toml", f"""
+        metrics = free_port()
+        configuration = self.write(f"{name}.toml", f"""
 [server]
-data_dir = "{self.directory}/portcullis"
+data_dir = "{self.directory}/{name}"
 [listen]
 postgres = "127.0.0.1:0"
+metrics = "127.0.0.1:{metrics}"
 [tls]
 certificate = "{self.certificate}"
 private_key = "{self.key}"
@@ -171,8 +178,9 @@ credential = {{ user = "bench", password = {{ file = "{self.directory}/target-pa
 [[access]]
 groups = ["agents"]
 targets = ["*"]
+{sections}
 """)
-        log = self.directory / "portcullis.log"
+        log = self.directory / f"{name}.log"
         process = self.launch(program, "serve", "--config", configuration, "--log-format", "json",
                               stderr=open(log, "wb"))
 
@@ -181,12 +189,19 @@ targets = ["*"]
             if process.poll() is not None:
                 raise SystemExit(said)
             for line in said.splitlines():
-                if '"listening"' in line:
+                if '"listening"' in line and '"postgres"' in line:
                     event = json.loads(line)
                     return event.get("fields", event)["address"]
 
         port = wait_for(address).rsplit(":", 1)[1]
+        self.metrics[name] = f"http://127.0.0.1:{metrics}/metrics"
         return environment(port, password=token(issuer))
+
+    def figure(self, name: str, figure: str) -> float:
+        """One of a gateway's own figures."""
+        page = urllib.request.urlopen(self.metrics[name], timeout=10).read().decode()
+        return next(float(line.split()[1]) for line in page.splitlines()
+                    if line.startswith(f"{figure} "))
 
 
 def token(issuer: str) -> str:

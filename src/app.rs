@@ -1,6 +1,7 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
 mod files;
+pub mod online;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::listener::{self, Accepted, Limits};
 use crate::protocol::{http, postgres};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
 use crate::web::{Roles, metrics, server};
@@ -35,6 +37,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
 
     // Build.
     let data_dir = &config.server.data_dir;
+    let telemetry = config.telemetry.otlp.as_deref().map(Telemetry::start).transpose()?;
     let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
     let verifier = Verifier::start(&config.issuers).await?;
@@ -45,7 +48,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let (database, private_server) = database(&config).await?;
     let settings = IndexSettings {
         index_text: config.database.index_text,
-        migrate: config.database.url.is_none(),
+        private: config.database.url.is_none(),
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
@@ -76,7 +79,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         store.clone(),
         Arc::clone(&limits),
         shutdown.clone(),
-    );
+    )
+    .context("no thread for large statements")?;
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
     postgres_context.tls = files::tls(&config, &[postgres::ALPN])?;
@@ -131,6 +135,9 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.end().await;
     database.close().await;
     below.end().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     tracing::info!(cut, "stopped");
     Ok(())
 }

@@ -18,11 +18,12 @@ use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
-use crate::policy::{Command, Decision, SessionFacts, SessionPolicy, Verdict};
+use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
-    Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedCommand, RecordedIdentity,
-    Recording, RecordingFailure, Sequence, Store, Told,
+    Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
+    RecordingFailure, Sequence, Store, Told,
 };
+use crate::telemetry::SessionSpans;
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ pub struct Gate {
     in_force: Mutex<InForce>,
     opened: Instant,
     metrics: SessionMetrics,
+    spans: SessionSpans,
 }
 
 /// The rules that were last in force, narrowed to the session.
@@ -97,8 +99,20 @@ impl Gate {
             run: name(&opened.run),
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let spans = SessionSpans::open(opened);
         let opened = Instant::now();
-        Ok(Self { grant, catalog, store, recording, masks, facts, in_force, opened, metrics })
+        Ok(Self {
+            grant,
+            catalog,
+            store,
+            recording,
+            masks,
+            facts,
+            in_force,
+            opened,
+            metrics,
+            spans,
+        })
     }
 
     /// The right that the session stands on.
@@ -172,8 +186,9 @@ impl Gate {
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
-        let appended =
-            self.recording.append(|batch| describe(&mut Release { batch }, response.as_bytes()));
+        let appended = self
+            .recording
+            .append(|batch| describe(&mut Release { gate: self, batch }, response.as_bytes()));
         appended.inspect_err(count)?;
         self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
@@ -204,6 +219,7 @@ impl Gate {
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
         self.metrics.ended(how);
+        self.spans.close(how);
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
@@ -226,6 +242,22 @@ pub struct Admission<'g, 'b> {
     decided: bool,
 }
 
+/// A command that is to be decided and recorded.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What it is in truth, which nobody but policy sees; everything that it may be, where that is
+    /// not certain: the strictest decision counts.
+    pub commands: &'a [CommandParts<'a>],
+    /// Its request view, which is recorded.
+    pub view: CommandParts<'a>,
+    /// Whether the view leaves something of the exact bytes out: their keyed hash is recorded.
+    pub withheld: bool,
+    /// Whether it only prepares what is decided again when it runs.
+    pub prepares: bool,
+    /// The recorded command that it builds on.
+    pub of: Option<Sequence>,
+}
+
 /// What became of a command.
 #[derive(Debug)]
 pub enum Ruling {
@@ -246,22 +278,38 @@ impl Admission<'_, '_> {
         of: Option<Sequence>,
         withheld: bool,
     ) -> (Sequence, Ruling) {
-        let decision = self.policy.decide(command);
+        let effects = [command.effects.as_slice()];
+        let view = command.parts(&effects);
+        self.ask(range, &Asked { commands: &[view], view, withheld, prepares: false, of })
+    }
+
+    /// The same for a command whose truth and view differ, or that may be one of several.
+    pub fn ask(&mut self, range: Range<usize>, asked: &Asked<'_>) -> (Sequence, Ruling) {
+        let mut decision = self.policy.decide_parts(asked.commands);
+        if asked.prepares {
+            decision = decision.of_preparing();
+        }
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
-        let recorded = RecordedCommand {
-            command: Cow::Borrowed(command),
-            decision: Cow::Borrowed(&decision),
-            exact: withheld.then(|| self.gate.store.keyed_hash(exact)),
+        let recorded = NewCommand {
+            command: &asked.view,
+            decision: &decision,
+            exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
-        let sequence = self.batch.json(Kind::Command, Direction::Up, of, &recorded);
+        let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
+        self.gate.spans.command(sequence, &asked.view, &decision);
         if decision.verdict() == Verdict::Allow {
             self.passing.pass(range);
             (sequence, Ruling::Passes)
         } else {
             (sequence, Ruling::Refused(decision))
         }
+    }
+
+    /// Whether a rule looks at more of a command than its text and effects: values, for example.
+    pub fn looks_at_attributes(&self) -> bool {
+        self.policy.looks_at_attributes()
     }
 
     /// Records and passes bytes that belong to commands decided before.
@@ -329,6 +377,7 @@ impl Passing {
 /// Tells the recording, under one append, what some downstream-bound bytes hold.
 #[derive(Debug)]
 pub struct Release<'g, 'b> {
+    gate: &'g Gate,
     batch: &'g mut Batch<'b>,
 }
 
@@ -341,6 +390,7 @@ impl Release<'_, '_> {
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);
+        self.gate.spans.outcome(of, outcome);
     }
 }
 

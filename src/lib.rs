@@ -18,7 +18,7 @@
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
 //! the API, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
-//! [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! [`telemetry`] sends spans, [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -53,5 +53,6 @@ pub mod recording;
 pub mod replay;
 pub mod secret;
 pub mod shutdown;
+pub mod telemetry;
 pub mod trust;
 pub mod web;

@@ -2,14 +2,21 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use portcullis::decode::postgres::frontend::Message;
 use portcullis::decode::postgres::{command, frame, frontend};
 
 mod pieces;
 
 fuzz_target!(|data: &[u8]| {
     pieces::of_any_size(frame::Side::Frontend, data, |message| {
-        if let Ok(decoded) = frontend::message(message) {
-            let _any = command::of(&decoded);
+        match frontend::message(message) {
+            Ok(Message::Query { sql } | Message::Parse { sql, .. }) => {
+                let _any = command::of_text(sql);
+            }
+            Ok(Message::Bind(bind)) => {
+                let _any = command::bind(&bind, false);
+            }
+            _ => {}
         }
         let _any = frontend::password(message);
     });

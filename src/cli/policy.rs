@@ -10,7 +10,6 @@ use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::decode::http;
 use crate::decode::postgres::command;
-use crate::decode::postgres::frontend::Message;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
@@ -157,9 +156,7 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 /// Reads a command as the target's protocol does.
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
-        Protocol::Postgres => command::of(&Message::Query { sql: text })
-            .map(|decoded| decoded.command)
-            .ok_or_else(|| "it is no command".to_owned()),
+        Protocol::Postgres => Ok(command::of_text(text)),
         Protocol::Http => http::command::from_text(text),
         Protocol::Ssh => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }

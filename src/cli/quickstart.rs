@@ -74,6 +74,7 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
   PGPASSFILE={passwords} psql "host={host} port={port} dbname={SHOP} user=agent"
 
    To try: \d    select * from customers limit 5;    select * from open_orders limit 5;    select spent(7);
+   What a rule blocks: drop table customers;    explain analyze with t as (select 1) select * from t; truncate orders;
 
 2. See what it did.
 

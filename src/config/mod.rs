@@ -34,8 +34,8 @@ pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, ClaimPath, Config, Database, Durability, Http, HttpCredential, HttpKind,
     HttpTarget, IpNetwork, Issuer, Listen, NamedTest, OnRecordingFailure, PostgresTarget,
-    Recording, Server, Target, TargetKind, TargetSelector, Tls, TokenKind, UpstreamTls, UserKey,
-    Web,
+    Recording, Server, Target, TargetKind, TargetSelector, Telemetry, Tls, TokenKind, UpstreamTls,
+    UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -67,6 +67,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
     let (web, database) = (server::web(&top), server::database(&top));
+    let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
     let http = http::http(&top);
     let issuers = issuer::issuers(&top);
@@ -97,6 +98,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         tls,
         issuers: issuers.known,
         web,
+        telemetry,
         database,
         recording,
         http,

@@ -28,6 +28,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// `[web]`
     pub web: Web,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
     /// `[database]`
     pub database: Database,
     /// `[recording]`
@@ -56,6 +58,7 @@ impl Config {
             ("[tls]", self.tls != new.tls),
             ("[[issuer]]", self.issuers != new.issuers),
             ("[web]", self.web != new.web),
+            ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
             ("[http]", self.http != new.http),
@@ -177,6 +180,13 @@ pub struct Web {
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
     pub admins: Vec<String>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector that gets spans, by OTLP over HTTP.
+    pub otlp: Option<String>,
 }
 
 /// `[database]`

@@ -8,10 +8,11 @@ use super::later;
 use super::model::{NamedTest, Target};
 use super::reader::{Field, Table};
 use super::value;
+use crate::decode;
 use crate::names::TargetName;
 use crate::policy::{
     Caller, Mode, Policy, PolicySettings, PolicyTest, Rule, TargetSelector, Unparsed, Unprovable,
-    Verdict, Vocabulary, advise,
+    Verdict, advise,
 };
 
 /// A command is held against every rule: this many still take less than a tenth of a millisecond.
@@ -48,7 +49,7 @@ pub(super) fn policy(top: &Table<'_>, targets: &Targets, hash: String) -> Policy
     match &compiled {
         Ok(_) => {
             let facts: Vec<_> = targets.values().map(|target| target.facts()).collect();
-            for advice in advise(&rules, &facts, &Vocabulary::default()) {
+            for advice in advise(&rules, &facts, &decode::vocabulary()) {
                 if let Some(Written { table, .. }) = written.get(advice.index) {
                     table.warn_at(advice.field, advice.problem, advice.hint);
                 }

@@ -1,9 +1,9 @@
-//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[database]`, `[recording]`.
+//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[telemetry]`, `[database]`, `[recording]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::model::{Database, Durability, Listen, Recording, Server, Tls, Web};
+use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tls, Web};
 use super::reader::{Field, Table};
 use super::secret_ref::SecretRef;
 use super::value;
@@ -82,6 +82,28 @@ pub(super) fn web(top: &Table<'_>) -> Web {
     };
     table.finish();
     web
+}
+
+pub(super) fn telemetry(top: &Table<'_>) -> Telemetry {
+    let Some(table) = top.table("telemetry") else { return Telemetry::default() };
+    let otlp = table.read("otlp", |field| {
+        let text = field.text()?;
+        let uri = text.parse::<hyper::Uri>().ok();
+        let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        match uri.and_then(|uri| uri.authority().cloned()) {
+            Some(authority) if !authority.as_str().contains('@') => Some(text.to_owned()),
+            Some(_) => field.wrong_with(
+                "a password is never written in the configuration",
+                "give headers for the collector in OTEL_EXPORTER_OTLP_HEADERS",
+            ),
+            None => field.wrong_with(
+                "is not the address of a collector",
+                "OTLP goes over HTTP, for example to \"http://127.0.0.1:4318\"",
+            ),
+        }
+    });
+    table.finish();
+    Telemetry { otlp }
 }
 
 pub(super) fn database(top: &Table<'_>) -> Database {

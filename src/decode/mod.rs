@@ -4,3 +4,43 @@
 pub mod http;
 pub mod postgres;
 pub mod sql;
+
+use std::sync::LazyLock;
+
+use crate::policy::Vocabulary;
+
+/// The words that rules can use of commands.
+pub fn vocabulary() -> Vocabulary<'static> {
+    static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+        actions: sql::ACTIONS
+            .iter()
+            .map(|(action, _)| *action)
+            .chain(http::METHODS.iter().map(|(_, action)| *action))
+            .collect(),
+        kinds: sql::KINDS.iter().chain(OTHER_KINDS).copied().collect(),
+        attributes: sql::ATTRIBUTES
+            .iter()
+            .chain(http::command::ATTRIBUTES)
+            .map(|name| format!("effect.{name}").leak() as &str)
+            .chain(
+                postgres::command::ATTRIBUTES.iter().map(|n| format!("command.{n}").leak() as &str),
+            )
+            .collect(),
+    });
+    Vocabulary {
+        actions: &WORDS.actions,
+        kinds: &WORDS.kinds,
+        attributes: &WORDS.attributes,
+        open: OPEN,
+    }
+}
+
+struct Words {
+    actions: Vec<&'static str>,
+    kinds: Vec<&'static str>,
+    attributes: Vec<&'static str>,
+}
+
+/// Kinds of objects of protocols whose words are not listed yet.
+const OTHER_KINDS: &[&str] = &["file", "forward", "path", "program", "subsystem"];
+const OPEN: &[&str] = &["ssh.", "sftp."];

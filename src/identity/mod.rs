@@ -124,6 +124,15 @@ impl Verifier {
         Ok(Arc::new(Self { issuers: started.into_iter().collect::<Result<_, _>>()? }))
     }
 
+    /// Asks every issuer once, and tells of each that cannot be used now, for whatever reason.
+    pub async fn probe(issuers: &[config::Issuer]) -> Vec<DiscoveryError> {
+        let asked = issuers.iter().map(|settings| async {
+            let (_, outcome) = Source::ask(settings).await?;
+            outcome.map_err(|error| DiscoveryError::new(settings, error.to_string()))
+        });
+        join_all(asked).await.into_iter().filter_map(Result::err).collect()
+    }
+
     /// Proves who holds this token, or says (for the log alone) why not. May wait some seconds for
     /// keys that its issuer has only just published, which needs [`Self::run`]. Cancel safe.
     pub async fn verify(&self, token: &Secret) -> Result<Identity, Refused> {
@@ -146,12 +155,10 @@ impl Verifier {
 
 impl Source {
     async fn start(settings: &config::Issuer) -> Result<Self, DiscoveryError> {
-        let failed = |problem: String| DiscoveryError { issuer: settings.name.clone(), problem };
-        let discovery = Discovery::new(settings).map_err(failed)?;
-        let keys = KeyCache::new(&settings.name, Box::new(discovery));
-        match keys.refresh().await {
+        let (keys, outcome) = Self::ask(settings).await?;
+        match outcome {
             Ok(()) => {}
-            Err(FetchError::Wrong(problem)) => return Err(failed(problem)),
+            Err(FetchError::Wrong(problem)) => return Err(DiscoveryError::new(settings, problem)),
             Err(FetchError::Unreachable(problem)) => tracing::warn!(
                 issuer = %settings.name,
                 %problem,
@@ -159,6 +166,17 @@ impl Source {
             ),
         }
         Ok(Self { settings: settings.clone(), keys })
+    }
+
+    /// Fetches an issuer's documents for the first time.
+    async fn ask(
+        settings: &config::Issuer,
+    ) -> Result<(KeyCache, Result<(), FetchError>), DiscoveryError> {
+        let discovery =
+            Discovery::new(settings).map_err(|problem| DiscoveryError::new(settings, problem))?;
+        let keys = KeyCache::new(&settings.name, Box::new(discovery));
+        let outcome = keys.refresh().await;
+        Ok((keys, outcome))
     }
 }
 
@@ -170,4 +188,10 @@ pub struct DiscoveryError {
     pub issuer: String,
     /// What is wrong, and what to do.
     pub problem: String,
+}
+
+impl DiscoveryError {
+    fn new(settings: &config::Issuer, problem: String) -> Self {
+        Self { issuer: settings.name.clone(), problem }
+    }
 }

@@ -22,6 +22,9 @@ pub struct Vocabulary<'a> {
     pub kinds: &'a [&'a str],
     /// Every attribute, as `effect.has_where` or `command.statements`.
     pub attributes: &'a [&'a str],
+    /// What the actions of protocols begin with whose actions and attributes are not among them:
+    /// `ssh.`.
+    pub open: &'a [&'a str],
 }
 
 /// Something about a rule that its author should look at.
@@ -117,10 +120,11 @@ fn unknown_targets(rule: &Compiled, targets: &[TargetFacts], tell: &mut Tell<'_>
 }
 
 fn unknown_words(rule: &Compiled, vocabulary: &Vocabulary<'_>, tell: &mut Tell<'_>) {
-    let Vocabulary { actions, kinds, attributes } = vocabulary;
-    let hint = "docs/policy.md lists what there is";
+    let Vocabulary { actions, kinds, attributes, open } = vocabulary;
+    let hint = "docs/effects.md lists what there is";
+    let is_open = |glob: &Glob| open.iter().any(|start| glob.matches_some_with_prefix(start));
     for glob in rule.actions.iter().flatten().filter(|_| !actions.is_empty()) {
-        if !actions.iter().any(|action| glob.matches(action)) {
+        if !is_open(glob) && !actions.iter().any(|action| glob.matches(action)) {
             tell("actions", format!("no command has the action {}", glob.as_str()), hint);
         }
     }
@@ -129,8 +133,13 @@ fn unknown_words(rule: &Compiled, vocabulary: &Vocabulary<'_>, tell: &mut Tell<'
             tell("objects", format!("no effect has an object {}", pattern.as_str()), hint);
         }
     }
+    // A condition about other protocols may look at what is not listed.
+    let all_known = match &rule.actions {
+        Some(globs) => !globs.iter().any(is_open),
+        None => open.is_empty(),
+    };
     let looked_at = rule.when.iter().flat_map(Condition::attributes);
-    for name in looked_at.filter(|_| !attributes.is_empty()) {
+    for name in looked_at.filter(|_| all_known && !attributes.is_empty()) {
         if !attributes.contains(&name.as_str()) {
             tell("when", format!("nothing sets {name}"), hint);
         }

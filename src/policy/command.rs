@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::object::Object;
 
@@ -26,6 +26,13 @@ pub struct Command {
     /// What the command would do; empty for what only prepares or binds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
+}
+
+impl Command {
+    /// The command by its parts, with `effects` for its own.
+    pub fn parts<'a>(&'a self, effects: &'a [&'a [Effect]]) -> CommandParts<'a> {
+        CommandParts { form: &self.form, text: &self.text, attributes: &self.attributes, effects }
+    }
 }
 
 /// One thing that a command would do: an action on an object.
@@ -60,4 +67,36 @@ impl Effect {
     pub fn on(action: &'static str, object: Object) -> Self {
         Self { object: Some(object), ..Self::of(action) }
     }
+}
+
+/// A command by its parts, borrowed from whoever keeps them: what is decided and recorded many
+/// times need not be copied each time. It is stored exactly as a [`Command`] is.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct CommandParts<'a> {
+    /// As [`Command::form`].
+    pub form: &'a str,
+    /// As [`Command::text`].
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub text: &'a str,
+    /// As [`Command::attributes`].
+    #[serde(skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: &'a Attributes,
+    /// As [`Command::effects`], in as many runs as there are places that keep them.
+    #[serde(skip_serializing_if = "none", serialize_with = "in_one_list")]
+    pub effects: &'a [&'a [Effect]],
+}
+
+impl CommandParts<'_> {
+    /// The effects, one after the other.
+    pub fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter().copied().flatten()
+    }
+}
+
+fn none(effects: &&[&[Effect]]) -> bool {
+    effects.iter().all(|run| run.is_empty())
+}
+
+fn in_one_list<S: Serializer>(effects: &&[&[Effect]], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(effects.iter().copied().flatten())
 }

@@ -60,6 +60,16 @@ impl Decision {
         }
     }
 
+    /// The same for a command that only prepares what is decided again when it runs: nobody is
+    /// asked about it yet.
+    #[must_use]
+    pub fn of_preparing(self) -> Self {
+        match self.verdict {
+            Verdict::Approve => Self { observed: self.observed, ..Self::allowed() },
+            Verdict::Allow | Verdict::Block => self,
+        }
+    }
+
     /// What happens to the command.
     pub fn verdict(&self) -> Verdict {
         self.verdict

@@ -117,19 +117,20 @@ impl Policy {
         let rules = self.for_caller(caller, target, session);
         let known = (fields(caller), fields(target), fields(session));
         let effects = command.effects.iter().map(|effect| {
-            let alone = Command { effects: vec![effect.clone()], ..command.clone() };
+            let alone = [std::slice::from_ref(effect)];
+            let alone = command.parts(&alone);
             let facts = Facts {
                 identity: &known.0,
                 target: &known.1,
                 session: &known.2,
-                command,
+                command: alone,
                 effect,
                 object: OnceCell::new(),
             };
             EffectExplanation {
                 action: effect.action.clone().into_owned(),
                 object: effect.object.clone(),
-                verdict: rules.decide(&alone).verdict(),
+                verdict: rules.decide_parts(&[alone]).verdict(),
                 rules: self
                     .rules
                     .iter()
@@ -173,7 +174,7 @@ fn explained(
         }
         Some(object) => format!("the object {object} is not one that it names"),
     });
-    miss(rule.names_text(facts.command), Selector::Text, &|| {
+    miss(rule.names_text(facts.command.text), Selector::Text, &|| {
         "the text holds no match of the expression".to_owned()
     });
     let failure = rule.when.as_ref().and_then(|when| when.holds(facts).err());

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use advice::{Advice, Vocabulary, advise};
-pub use command::{Attributes, Command, Effect};
+pub use command::{Attributes, Command, CommandParts, Effect};
 pub use decision::{Approval, Decision, Observed, Verdict};
 pub use explain::{EffectExplanation, Explanation, Missed, RuleExplanation, Selector};
 pub use facts::{Caller, SessionFacts, TargetFacts};

@@ -106,6 +106,33 @@ impl Object {
         self.fits(pattern, Glob::matches_all)
     }
 
+    /// Whether a column of this table could be one that the pattern means; `*` is every column.
+    pub fn column_could_match(&self, column: &str, pattern: &Pattern) -> bool {
+        self.column_fits(column, pattern, |_| true)
+    }
+
+    /// Whether it is one that the pattern means, whatever is unknown.
+    pub fn column_certainly_matches(&self, column: &str, pattern: &Pattern) -> bool {
+        self.column_fits(column, pattern, Glob::matches_all)
+    }
+
+    fn column_fits(
+        &self,
+        column: &str,
+        pattern: &Pattern,
+        unknown_fits: impl Fn(&Glob) -> bool,
+    ) -> bool {
+        let Some((kind, wanted)) = &pattern.named else { return true };
+        let Some((of_column, of_table)) = wanted.split_last() else { return false };
+        **kind == *"column"
+            && *self.kind == *"table"
+            && self.parts.iter().zip(of_table).all(|(part, glob)| match part {
+                Some(name) => glob.matches(name),
+                None => unknown_fits(glob),
+            })
+            && if column == "*" { unknown_fits(of_column) } else { of_column.matches(column) }
+    }
+
     fn fits(&self, pattern: &Pattern, unknown_fits: impl Fn(&Glob) -> bool) -> bool {
         let Some((kind, wanted)) = &pattern.named else { return true };
         **kind == *self.kind

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::command::{Command, Effect};
+use super::command::Effect;
 use super::condition::{self, Condition};
 use super::decision::{Approval, Verdict};
 use super::facts::TargetFacts;
@@ -227,19 +227,33 @@ impl Compiled {
 
     /// An allow rule wants to be certain; to the others a possibility is enough. An effect without
     /// an object is none that a rule names.
+    ///
+    /// Patterns of columns name an effect on a table by its columns: one of them is enough, but an
+    /// allow rule must name every one.
     pub(super) fn names_object(&self, effect: &Effect) -> bool {
-        self.objects.as_ref().is_none_or(|patterns| {
-            effect.object.as_ref().is_some_and(|object| {
-                patterns.iter().any(|pattern| match self.verdict {
-                    Verdict::Allow => object.certainly_matches(pattern),
-                    Verdict::Approve | Verdict::Block => object.could_match(pattern),
-                })
-            })
-        })
+        let Some(patterns) = &self.objects else { return true };
+        let Some(object) = &effect.object else { return false };
+        let named = |named: &dyn Fn(&Pattern) -> bool| patterns.iter().any(named);
+        match self.verdict {
+            Verdict::Allow => {
+                named(&|pattern| object.certainly_matches(pattern))
+                    || (!effect.columns.is_empty()
+                        && effect.columns.iter().all(|column| {
+                            named(&|pattern| object.column_certainly_matches(column, pattern))
+                        }))
+            }
+            Verdict::Approve | Verdict::Block => {
+                named(&|pattern| object.could_match(pattern))
+                    || effect
+                        .columns
+                        .iter()
+                        .any(|column| named(&|pattern| object.column_could_match(column, pattern)))
+            }
+        }
     }
 
-    pub(super) fn names_text(&self, command: &Command) -> bool {
-        self.text.as_ref().is_none_or(|text| text.is_match(&command.text))
+    pub(super) fn names_text(&self, text: &str) -> bool {
+        self.text.as_ref().is_none_or(|wanted| wanted.is_match(text))
     }
 
     /// Whether the condition holds. One that cannot be evaluated holds, but for an allow rule.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::command::{Command, Effect};
+use super::command::{Command, CommandParts, Effect};
 use super::condition::Facts;
 use super::decision::{Decision, Observed, Verdict};
 use super::facts::{Caller, SessionFacts, TargetFacts, fields};
@@ -77,21 +77,34 @@ impl SessionPolicy {
         Self { masked, ..self }
     }
 
+    /// Whether a condition may look at a command's attributes.
+    pub fn looks_at_attributes(&self) -> bool {
+        self.rules.iter().any(|applicable| applicable.rule.when.is_some())
+    }
+
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,
     /// else the target's default, and the command takes its strictest effect. A command without
     /// effects is allowed: it only prepares or continues what was decided.
     pub fn decide(&self, command: &Command) -> Decision {
+        self.decide_parts(&[command.parts(&[command.effects.as_slice()])])
+    }
+
+    /// Decides what stands in several places as one command: everything that a prepared statement
+    /// may be, for example. The strictest counts.
+    pub fn decide_parts(&self, commands: &[CommandParts<'_>]) -> Decision {
         let mut found = Found::default();
-        let mut texts = Texts::default();
-        for effect in &command.effects {
-            self.decide_effect(command, effect, &mut texts, &mut found);
+        for command in commands {
+            let mut texts = Texts::default();
+            for effect in command.effects.iter().copied().flatten() {
+                self.decide_effect(*command, effect, &mut texts, &mut found);
+            }
         }
         self.decision(found)
     }
 
     fn decide_effect(
         &self,
-        command: &Command,
+        command: CommandParts<'_>,
         effect: &Effect,
         texts: &mut Texts,
         found: &mut Found,
@@ -104,7 +117,7 @@ impl SessionPolicy {
             let rule = &*applicable.rule;
             let matches = rule.names_action(&effect.action)
                 && rule.names_object(effect)
-                && texts.hold(at, rule, command)
+                && texts.hold(at, rule, command.text)
                 && rule.condition_holds(&facts);
             if !matches {
                 continue;
@@ -141,7 +154,7 @@ impl SessionPolicy {
     /// its text and its protocol.
     fn concerned<'s>(
         &'s self,
-        command: &'s Command,
+        command: CommandParts<'s>,
         effect: &'s Effect,
         texts: &'s mut Texts,
     ) -> impl Iterator<Item = usize> + 's {
@@ -151,12 +164,12 @@ impl SessionPolicy {
                 && !applicable.spared
                 && rule.verdict != Verdict::Allow
                 && rule.names_protocol_of(&effect.action)
-                && texts.hold(at, rule, command);
+                && texts.hold(at, rule, command.text);
             concerned.then_some(at)
         })
     }
 
-    pub(super) fn facts<'a>(&'a self, command: &'a Command, effect: &'a Effect) -> Facts<'a> {
+    fn facts<'a>(&'a self, command: CommandParts<'a>, effect: &'a Effect) -> Facts<'a> {
         Facts {
             identity: &self.identity,
             target: &self.target,
@@ -240,14 +253,14 @@ impl Found {
 struct Texts(Vec<Option<bool>>);
 
 impl Texts {
-    fn hold(&mut self, at: usize, rule: &Compiled, command: &Command) -> bool {
+    fn hold(&mut self, at: usize, rule: &Compiled, text: &str) -> bool {
         if rule.text.is_none() {
             return true;
         }
         if self.0.len() <= at {
             self.0.resize(at + 1, None);
         }
-        let Some(known) = self.0.get_mut(at) else { return rule.names_text(command) };
-        *known.get_or_insert_with(|| rule.names_text(command))
+        let Some(known) = self.0.get_mut(at) else { return rule.names_text(text) };
+        *known.get_or_insert_with(|| rule.names_text(text))
     }
 }

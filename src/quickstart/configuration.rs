@@ -88,6 +88,29 @@ labels = {{ env = "demo" }}
 [[access]]
 groups = ["agents"]
 targets = ["shop"]
+
+# What nobody's agent may do. docs/policy.md tells the language, and `portcullis policy explain --config` with
+# this file says which rules a statement meets.
+[[rule]]
+name = "no-destructive-ddl"
+targets = ["shop"]
+actions = ["sql.drop", "sql.truncate"]
+verdict = "block"
+reason = "DROP and TRUNCATE are for a migration, not for an agent."
+
+# What the rules are meant to do; `portcullis check --config` with this file tries it.
+[[test]]
+identity = {{ user = "agent", groups = ["agents"] }}
+target = "shop"
+command = "with gone as (select 1) select * from gone; drop table customers"
+expect = "block"
+rule = "no-destructive-ddl"
+
+[[test]]
+identity = {{ user = "agent", groups = ["agents"] }}
+target = "shop"
+command = "select 'drop table customers'"
+expect = "allow"
 "#
     )
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Protocol, SessionId, TargetName};
-use crate::policy::{Command, Decision};
+use crate::policy::{Command, CommandParts, Decision};
 
 /// [`Closed::how`] of a session whose gateway did not live to close it.
 pub(super) const INTERRUPTED: &str = "interrupted";
@@ -177,6 +177,18 @@ pub struct RecordedCommand<'a> {
     pub decision: Cow<'a, Decision>,
     /// Keyed hash of the exact bytes, in hexadecimal, where the view withholds some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+}
+
+/// What is written as a [`RecordedCommand`], of parts that others keep.
+#[derive(Debug, Serialize)]
+pub struct NewCommand<'a> {
+    /// As [`RecordedCommand::command`].
+    pub command: &'a CommandParts<'a>,
+    /// As [`RecordedCommand::decision`].
+    pub decision: &'a Decision,
+    /// As [`RecordedCommand::exact`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<String>,
 }
 

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::client::{Client, Database, transcript};
+use crate::support::client::{Client, Database, transcript, venv};
 use crate::support::daemon::{PATIENCE, PORTCULLIS, wait_until};
 use crate::support::gateway::{Gateway, Setup, portcullis, told};
 use crate::support::postgres::{Options, PostgresServer};
@@ -339,7 +340,7 @@ fn commands_list_show_and_replay_what_was_recorded() {
     // From elsewhere, with a token for that server alone.
     let url = format!("http://{}", gateway.web());
     let away = |token: Option<&str>| {
-        let mut list = std::process::Command::new(PORTCULLIS);
+        let mut list = Command::new(PORTCULLIS);
         list.args(["session", "list", "--json", "--server", &url]);
         list.env("XDG_CONFIG_HOME", gateway.data_dir()).env_remove("PORTCULLIS_TOKEN");
         list.envs(token.map(|token| ("PORTCULLIS_TOKEN", token)));
@@ -410,7 +411,7 @@ fn a_person_logs_in_once_and_the_token_is_kept_from_others() {
     let url = format!("http://{}", gateway.web());
     let home = tempfile::TempDir::new().unwrap();
     let away = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(PORTCULLIS);
+        let mut command = Command::new(PORTCULLIS);
         command.args(arguments).args(["--server", &url]).env("XDG_CONFIG_HOME", home.path());
         command.env_remove("PORTCULLIS_TOKEN");
         command
@@ -479,4 +480,32 @@ fn figures_say_what_sessions_did() {
     let count = value(&format!("{latency}_count{{{orders}}}"));
     assert!(count > 0.0);
     assert_eq!(value(&format!("{latency}_bucket{{{orders},le=\"+Inf\"}}")), count);
+}
+
+#[test]
+fn what_is_asked_at_random_is_answered_as_documented() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    assert!(select(&gateway.client("orders"), "select 1"));
+    wait_until("the command in the index", || {
+        let (status, _, body) = local(&gateway, "/api/v1/commands");
+        status == 200 && !body["items"].as_array().unwrap().is_empty()
+    });
+    let examples = std::env::var("PORTCULLIS_API_EXAMPLES").unwrap_or("20".to_owned());
+    let base = format!("http://{}", gateway.web());
+    let output = Command::new(venv().join("bin/st"))
+        .args(["run", &format!("{base}/api/openapi.json"), "--url", &base])
+        .args(["--header", &format!("Authorization: Bearer {}", gateway.issuer().token("auditor"))])
+        .args(["--max-examples", &examples, "--seed", "1", "--no-color"])
+        .args(["--generation-database", "none"])
+        // That a cursor is one of ours is nothing that a description can say.
+        .args(["--exclude-checks", "positive_data_acceptance"])
+        // It leaves files where it runs.
+        .current_dir(gateway.data_dir())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", told(&output));
 }

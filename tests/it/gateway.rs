@@ -189,3 +189,37 @@ async fn a_stop_tells_open_sessions_and_seals_their_recordings() {
     assert!(complaint.contains("canceling statement"), "{complaint}");
     gateway.verify_all();
 }
+
+#[test]
+fn a_check_online_names_what_cannot_be_reached() {
+    let database = Database::fresh();
+    let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
+    let file = gateway.configuration();
+    let check = || portcullis(&["check", "--online", "--config", file.to_str().unwrap()]);
+    let fine = check();
+    assert!(fine.status.success(), "{}", told(&fine));
+
+    // Port 9 of loopback: nobody is there.
+    let right = fs::read_to_string(&file).unwrap();
+    let target = database.target("orders");
+    let wrong = right
+        .replace(&format!("127.0.0.1:{}\"", target.port), "127.0.0.1:9\"")
+        .replace(&gateway.issuer().url(), "http://127.0.0.1:9");
+    fs::write(&file, wrong).unwrap();
+    let (unreached, words) = (check(), told(&check()));
+    assert_eq!(unreached.status.code(), Some(1), "{words}");
+    for named in ["target orders: database ", "issuer dev: "] {
+        assert!(words.contains(named), "{named} is not in {words}");
+    }
+
+    let password = fs::read_dir(file.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "password"))
+        .unwrap();
+    fs::write(password, "not-the-password").unwrap();
+    fs::write(&file, right).unwrap();
+    let words = told(&check());
+    assert!(words.contains("target orders: database "), "{words}");
+    assert!(!words.contains("not-the-password"), "{words}");
+}

@@ -30,4 +30,5 @@ mod rust_client;
 mod session;
 mod sql_effects;
 mod support;
+mod telemetry;
 mod upstream;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use portcullis::decode::postgres::command::of_text;
 use portcullis::names::Protocol;
 use portcullis::policy::{
     Caller, Command, Decision, Effect, Mode, Object, Policy, PolicySettings, Rule, SessionFacts,
@@ -292,6 +293,7 @@ fn advice_names_the_words_that_no_decoder_uses_and_the_rules_that_another_covers
         actions: &["sql.select", "sql.drop"],
         kinds: &["table"],
         attributes: &["effect.has_where"],
+        open: &["ssh."],
     };
     let when = |when: &str| Rule { when: Some(when.to_owned()), ..rule("r", Verdict::Block) };
     let observing = Rule { mode: Mode::Observe, ..rule("all", Verdict::Block) };
@@ -305,8 +307,9 @@ fn advice_names_the_words_that_no_decoder_uses_and_the_rules_that_another_covers
         (vec![on(&["sql.*"], &["table:a.*"], rule("r", Verdict::Block))], None),
         (vec![on(&["sql.drpo"], &[], rule("r", Verdict::Block))], Some("actions")),
         (vec![on(&[], &["tabel:a"], rule("r", Verdict::Block))], Some("objects")),
-        (vec![when("effect.has_where")], None),
-        (vec![when("effect.has_were")], Some("when")),
+        (vec![on(&["sql.*"], &[], when("effect.has_where"))], None),
+        (vec![on(&["sql.*"], &[], when("effect.has_were"))], Some("when")),
+        (vec![on(&["ssh.*"], &[], when("effect.argv"))], None),
         (vec![rule("r", Verdict::Allow)], Some("verdict")),
         (vec![rule("all", Verdict::Block), drops.clone()], Some("verdict")),
         (vec![on(&["sql.d*"], &[], rule("all", Verdict::Block)), drops.clone()], Some("verdict")),
@@ -464,32 +467,6 @@ proptest! {
     }
 }
 
-/// The effects of the statements in `docs/policy.md`, as the decoder of SQL gives them.
-fn effects_of(sql: &str) -> Vec<Effect> {
-    let delete = |has_where: bool| {
-        let mut delete = effect("sql.delete", "table:?.orders");
-        delete.attributes.insert("has_where".into(), json!(has_where));
-        delete
-    };
-    let select = |object| effect("sql.select", object);
-    match sql {
-        "DROP TABLE Customers" => vec![effect("sql.drop", "table:?.customers")],
-        "DELETE FROM orders" => vec![delete(false)],
-        "DELETE FROM orders WHERE id = 7" => vec![delete(true), select("column:?.orders.id")],
-        "SELECT amount FROM public.entries" => {
-            vec![select("table:public.entries"), select("column:public.entries.amount")]
-        }
-        "SELECT amount FROM entries" => {
-            vec![select("table:?.entries"), select("column:?.entries.amount")]
-        }
-        "DRP TABLE customers" => vec![Effect::of("sql.unparsed")],
-        sql if sql.starts_with("WITH s AS (SELECT value FROM secrets)") => {
-            vec![delete(true), select("table:?.secrets")]
-        }
-        other => panic!("{other} is not in the document"),
-    }
-}
-
 #[test]
 fn the_examples_of_the_document_decide_what_it_says() {
     let document = include_str!("../../docs/policy.md");
@@ -503,8 +480,7 @@ fn the_examples_of_the_document_decide_what_it_says() {
     let targets: Vec<TargetFacts> = config.targets.values().map(|target| target.facts()).collect();
     assert!(config.tests.len() >= 8);
     for named in &config.tests {
-        let done =
-            named.test.run(&config.policy, &targets, |_, sql| Ok(command(sql, effects_of(sql))));
+        let done = named.test.run(&config.policy, &targets, |_, sql| Ok(of_text(sql)));
         if let Err(failure) = done {
             panic!("{}: {failure}", named.test.command);
         }

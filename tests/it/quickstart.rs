@@ -103,8 +103,10 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
     let open = quickstart.rows("select count(*) from open_orders where customer like 'Ada %'");
     assert!(open.parse::<u32>().unwrap() > 0);
     assert_eq!(quickstart.rows("select spent(7) > 0, current_user"), "t|shop_agent");
-    let refused = told(&quickstart.psql("drop table orders"));
+    let refused = told(&quickstart.psql("alter table orders add more int"));
     assert!(refused.contains("must be owner"), "{refused}");
+    let refused = told(&quickstart.psql("drop table orders"));
+    assert!(refused.contains("for a migration"), "{refused}");
 
     let replayed = quickstart.paste(" replay ", &[]);
     assert!(told(&replayed).contains("drop table orders"), "{}", told(&replayed));
@@ -114,7 +116,7 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
         .map(|file| file.unwrap().path())
         .filter(|file| file.extension().is_some_and(|e| e == "rec"))
         .collect();
-    assert_eq!(recordings.len(), 6, "{recordings:?}");
+    assert_eq!(recordings.len(), 7, "{recordings:?}");
     for recording in recordings {
         let arguments = ["recording", "verify", recording.to_str().unwrap()];
         // The last session's end may be on its way to the file.

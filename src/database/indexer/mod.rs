@@ -50,9 +50,9 @@ const NICE: i32 = 10;
 pub struct IndexSettings {
     /// `[database] index_text`: whether texts, values and messages go into the index.
     pub index_text: bool,
-    /// Whether an older database is migrated here: the private one is nobody else's. An empty one
-    /// always is.
-    pub migrate: bool,
+    /// Whether the server is the gateway's own: then an older database is migrated here (an empty
+    /// one always is), and the index's connection is served at low priority.
+    pub private: bool,
 }
 
 /// Keeps the index of one gateway's recordings.
@@ -124,6 +124,9 @@ impl Indexer {
     async fn attend(&self, cancel: &CancellationToken) -> Result<(), DatabaseError> {
         let mut connection = self.database.connect().await?;
         self.prepare(&mut connection).await?;
+        if self.settings.private {
+            be_modest(&mut connection).await?;
+        }
         let place = Place {
             data_dir: self.data_dir.clone(),
             gateway: self.gateway()?,
@@ -191,7 +194,7 @@ impl Indexer {
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), DatabaseError> {
         match migrations::check(connection).await {
             Err(DatabaseError::Schema(SchemaError::Empty)) => {}
-            Err(DatabaseError::Schema(SchemaError::Behind { .. })) if self.settings.migrate => {}
+            Err(DatabaseError::Schema(SchemaError::Behind { .. })) if self.settings.private => {}
             checked => return checked,
         }
         let migrated = self.database.migrate().await?;
@@ -205,6 +208,19 @@ impl Indexer {
     fn gateway(&self) -> Result<String, DatabaseError> {
         gateway_of(&self.data_dir).map_err(|error| DatabaseError::Other(sqlx::Error::Io(error)))
     }
+}
+
+/// Lowers the priority of the server process that works for this connection, where that is one of
+/// this machine and may be done; elsewhere nothing happens.
+async fn be_modest(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    let process: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(connection).await?;
+    #[cfg(target_os = "linux")]
+    if let Some(process) = rustix::process::Pid::from_raw(process) {
+        let _modest = rustix::process::setpriority_process(Some(process), NICE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = process;
+    Ok(())
 }
 
 fn failed(error: RoundError) -> DatabaseError {

@@ -15,6 +15,9 @@ use crate::policy::{Attributes, Command, Effect, Object};
 /// The form of the command.
 pub const FORM: &str = "request";
 
+/// What rules see of a request, beside its path.
+pub const ATTRIBUTES: &[&str] = &["method", "query", "headers", "content_type", "json"];
+
 /// What rules see of the headers: what says what is asked for, nothing that proves who asks.
 pub const HEADERS: &[&str] = &[
     "accept",

@@ -1,75 +1,106 @@
 //! Client messages as commands that policy decides, in their request view.
 //!
-//! Statements are not parsed yet: their one effect is `sql.unparsed`, and the only literal that
-//! the view withholds is what follows the word PASSWORD. COPY data is not part of a command.
+//! A Query or Parse is its text as [`crate::decode::sql`] reads it. What a Bind, an Execute or
+//! SQL's EXECUTE means depends on the session, which knows what their names stand for; here are the
+//! attributes that each of them brings. COPY data is not part of a command.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::frontend::{Bind, Format, Message};
+use super::frontend::{Bind, Format};
+use crate::decode::sql::{LexerSettings, Reading, Unparsed, analyze};
 use crate::policy::{Attributes, Command, Effect};
 
-/// A command, and whether its view withholds something of the exact bytes.
-#[derive(Debug)]
-pub struct Decoded {
-    /// The command in its request view.
-    pub command: Command,
-    /// Whether the exact bytes must be bound by a hash, because the view does not hold them all.
-    pub withheld: bool,
+/// Attributes that commands of this protocol have, beside those of their effects.
+pub const ATTRIBUTES: &[&str] = &[
+    "in_transaction",
+    "max_rows",
+    "parameter_types",
+    "parameters",
+    "portal",
+    "result_formats",
+    "statement",
+    "statements",
+];
+
+/// The attributes of a Query.
+pub fn query(reading: &Reading, in_transaction: bool) -> Attributes {
+    let mut attributes = Attributes::new();
+    add(&mut attributes, "in_transaction", Value::Bool(in_transaction));
+    add(&mut attributes, "statements", count(reading));
+    attributes
 }
 
-/// The command in a message, or `None` for messages that carry none: they only steer the
-/// protocol, describe, or bring the data of a command that was decided before.
-pub fn of(message: &Message<'_>) -> Option<Decoded> {
-    match message {
-        Message::Query { sql } => Some(statement("query", sql, Attributes::new())),
-        Message::Parse { statement: name, sql, parameter_types } => {
-            let mut attributes = Attributes::new();
-            add(&mut attributes, "statement", json!(name));
-            if !parameter_types.is_empty() {
-                add(&mut attributes, "parameter_types", json!(parameter_types));
-            }
-            Some(statement("parse", sql, attributes))
-        }
-        Message::Bind(bind) => Some(bound(bind)),
-        Message::Execute { portal, max_rows } => {
-            let mut attributes = Attributes::new();
-            add(&mut attributes, "portal", json!(portal));
-            if *max_rows != 0 {
-                add(&mut attributes, "max_rows", json!(max_rows));
-            }
-            Some(Decoded {
-                command: command("execute", String::new(), attributes),
-                withheld: false,
-            })
-        }
-        _ => None,
+/// The attributes of a Parse.
+pub fn parse(reading: &Reading, name: &str, parameter_types: &[u32]) -> Attributes {
+    let mut attributes = Attributes::new();
+    add(&mut attributes, "statement", json!(name));
+    add(&mut attributes, "statements", count(reading));
+    if !parameter_types.is_empty() {
+        add(&mut attributes, "parameter_types", json!(parameter_types));
     }
+    attributes
 }
 
-fn statement(form: &'static str, sql: &str, attributes: Attributes) -> Decoded {
-    let view = without_password(sql);
-    let withheld = matches!(view, Cow::Owned(_));
-    let mut command = command(form, view.into_owned(), attributes);
-    command.effects.push(Effect::of("sql.unparsed"));
-    Decoded { command, withheld }
-}
-
-fn bound(bind: &Bind<'_>) -> Decoded {
+/// The attributes of a Bind; its values are left out, as `?`, when they are secret.
+pub fn bind(bind: &Bind<'_>, secret: bool) -> Attributes {
     let mut attributes = Attributes::new();
     add(&mut attributes, "statement", json!(bind.statement));
     add(&mut attributes, "portal", json!(bind.portal));
     if !bind.parameters.is_empty() {
-        let values = bind.parameters.iter().map(|p| value(p.format, p.value)).collect();
-        add(&mut attributes, "parameters", Value::Array(values));
+        let shown = bind.parameters.iter().map(|parameter| match parameter.value {
+            Some(_) if secret => json!("?"),
+            bytes => value(parameter.format, bytes),
+        });
+        add(&mut attributes, PARAMETERS, Value::Array(shown.collect()));
     }
     if bind.result_formats.contains(&Format::Binary) {
         let binary = |format: &Format| Value::from(u8::from(*format == Format::Binary));
         let formats = bind.result_formats.iter().map(binary).collect();
         add(&mut attributes, "result_formats", Value::Array(formats));
     }
-    Decoded { command: command("bind", String::new(), attributes), withheld: false }
+    attributes
+}
+
+/// The attribute of a Bind that holds its values.
+pub const PARAMETERS: &str = "parameters";
+
+/// The attributes of an Execute.
+pub fn execute(portal: &str, max_rows: u32, in_transaction: bool) -> Attributes {
+    let mut attributes = Attributes::new();
+    add(&mut attributes, "in_transaction", Value::Bool(in_transaction));
+    add(&mut attributes, "portal", json!(portal));
+    add(&mut attributes, "statements", json!(1));
+    if max_rows != 0 {
+        add(&mut attributes, "max_rows", json!(max_rows));
+    }
+    attributes
+}
+
+/// The effect of running something by a name that is not known.
+pub fn unknown_name() -> Effect {
+    Unparsed::UnknownName.effect()
+}
+
+/// A text as a fresh session would send it in a Query, outside of a transaction. Its text is what
+/// is decided: not a request view.
+pub fn of_text(sql: &str) -> Command {
+    let settings = LexerSettings::default();
+    let reading = Reading::new(sql, settings, analyze(sql, settings));
+    let mut effects: Vec<Effect> = Vec::new();
+    for statement in reading.statements() {
+        effects.extend_from_slice(&statement.effects);
+    }
+    if !reading.knows_its_names() {
+        effects.push(unknown_name());
+    }
+    Command {
+        form: Cow::Borrowed("query"),
+        text: sql.to_owned(),
+        attributes: query(&reading, false),
+        effects,
+    }
 }
 
 /// Text as text; what is binary or not UTF-8 as `{"hex": "…"}`.
@@ -88,25 +119,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-fn command(form: &'static str, text: String, attributes: Attributes) -> Command {
-    Command { form: Cow::Borrowed(form), text, attributes, effects: Vec::new() }
+fn count(reading: &Reading) -> Value {
+    json!(reading.statements().len())
 }
 
 fn add(attributes: &mut Attributes, name: &'static str, value: Value) {
     attributes.insert(Cow::Borrowed(name), value);
-}
-
-/// The statement up to and with the first `password`, the rest withheld: until statements are
-/// parsed, where a password ends cannot be proved.
-fn without_password(sql: &str) -> Cow<'_, str> {
-    const WORD: &[u8] = b"password";
-    let found = sql.as_bytes().windows(WORD.len()).position(|w| w.eq_ignore_ascii_case(WORD));
-    match found.and_then(|at| sql.split_at_checked(at + WORD.len())) {
-        None | Some((_, "")) => Cow::Borrowed(sql),
-        Some((shown, withheld)) => {
-            Cow::Owned(format!("{shown} [{} bytes withheld]", withheld.len()))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -115,18 +133,24 @@ mod tests {
     use crate::decode::postgres::frontend::Parameter;
 
     #[test]
-    fn a_password_in_a_statement_is_not_in_the_view() {
-        let sql = "ALTER ROLE bob PassWord 'hunter2'";
-        let decoded = of(&Message::Query { sql }).unwrap();
-        assert_eq!(decoded.command.text, "ALTER ROLE bob PassWord [10 bytes withheld]");
-        assert!(decoded.withheld);
-        assert!(!of(&Message::Query { sql: "select 1" }).unwrap().withheld);
+    fn a_text_is_decided_as_a_fresh_session_would_run_it() {
+        let actions = |sql: &str| -> Vec<String> {
+            of_text(sql).effects.iter().map(|effect| effect.action.to_string()).collect()
+        };
+        assert_eq!(actions("select 1; drop table t"), ["sql.select", "sql.drop"]);
+        assert_eq!(actions("execute p"), ["sql.execute", "sql.unparsed"]);
+        assert_eq!(
+            actions("prepare p as delete from t; execute p"),
+            ["sql.prepare", "sql.delete", "sql.execute"]
+        );
+        assert_eq!(of_text(" ; ").effects, []);
+        assert_eq!(of_text("select 1; select 2").attributes["statements"], 2);
     }
 
     #[test]
-    fn bound_values_are_shown_as_text_or_hexadecimal() {
+    fn bound_values_are_shown_as_text_or_hexadecimal_or_not_at_all() {
         let text = |value| Parameter { format: Format::Text, value: Some(value) };
-        let bind = Bind {
+        let message = Bind {
             portal: "",
             statement: "s",
             parameters: vec![
@@ -137,18 +161,9 @@ mod tests {
             ],
             result_formats: vec![Format::Text, Format::Binary],
         };
-        let command = of(&Message::Bind(bind)).unwrap().command;
-        assert_eq!(command.attributes["result_formats"], json!([0, 1]));
-        assert_eq!(
-            command.attributes["parameters"],
-            json!(["a\"b", { "hex": "ff" }, { "hex": "00ab" }, null])
-        );
-    }
-
-    #[test]
-    fn messages_that_only_steer_are_no_commands() {
-        for message in [Message::Sync, Message::CopyData, Message::Terminate] {
-            assert!(of(&message).is_none());
-        }
+        let shown = bind(&message, false);
+        assert_eq!(shown["result_formats"], json!([0, 1]));
+        assert_eq!(shown["parameters"], json!(["a\"b", { "hex": "ff" }, { "hex": "00ab" }, null]));
+        assert_eq!(bind(&message, true)["parameters"], json!(["?", "?", "?", null]));
     }
 }

@@ -4,23 +4,23 @@
 //! old one goes. So what is used stays, one pass over many new texts cannot push all of it out at
 //! once, and nothing is ever searched for a victim.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Analysis, LexerSettings, Unparsed};
+use super::{LexerSettings, Reading};
 
 /// Texts longer than this are hardly asked for twice.
 const LONGEST: usize = 64 << 10;
 /// Beside its text and effects, what an entry takes.
-const ENTRY: usize = 200;
+const ENTRY: usize = 300;
 /// What an effect takes, with its names.
 const EFFECT: usize = 250;
 
-type Found = Result<Arc<Analysis>, Unparsed>;
-
-/// Findings by text, for each setting of the lexer apart.
+/// Readings by text, for each setting of the lexer apart.
 #[derive(Debug)]
 pub(super) struct Cache {
     generations: [Mutex<Generations>; 4],
@@ -30,11 +30,35 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<Box<str>, Found>,
-    old: HashMap<Box<str>, Found>,
+    young: HashSet<ByText>,
+    old: HashSet<ByText>,
     /// Bytes of the young one.
     bytes: usize,
 }
+
+/// A reading that is found by its text.
+#[derive(Debug, Clone)]
+struct ByText(Arc<Reading>);
+
+impl Borrow<str> for ByText {
+    fn borrow(&self) -> &str {
+        self.0.text()
+    }
+}
+
+impl Hash for ByText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.text().hash(state);
+    }
+}
+
+impl PartialEq for ByText {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text() == other.0.text()
+    }
+}
+
+impl Eq for ByText {}
 
 impl Cache {
     /// A cache of about so many bytes, for all settings together: nearly all texts come under one.
@@ -46,8 +70,8 @@ impl Cache {
         &self,
         text: &str,
         settings: LexerSettings,
-        make: impl FnOnce() -> Found,
-    ) -> Found {
+        make: impl FnOnce() -> Reading,
+    ) -> Arc<Reading> {
         let [neither, quote, strings, both] = &self.generations;
         let generations = match (settings.standard_conforming_strings, settings.backslash_quote) {
             (false, false) => neither,
@@ -56,31 +80,32 @@ impl Cache {
             (true, true) => both,
         };
         if text.len() > LONGEST {
-            return make();
+            return Arc::new(make());
         }
         if let Some(found) = generations.lock().get(text, self.most) {
             return found;
         }
         // Not under the lock: two sessions may find the same at once.
-        let found = make();
-        generations.lock().insert(text.into(), found.clone(), self.most);
-        found
+        let made = Arc::new(make());
+        generations.lock().insert(ByText(Arc::clone(&made)), self.most);
+        made
     }
 }
 
 impl Generations {
-    fn get(&mut self, text: &str, most: usize) -> Option<Found> {
+    fn get(&mut self, text: &str, most: usize) -> Option<Arc<Reading>> {
         if let Some(found) = self.young.get(text) {
-            return Some(found.clone());
+            return Some(Arc::clone(&found.0));
         }
-        let (text, found) = self.old.remove_entry(text)?;
-        self.insert(text, found.clone(), most);
-        Some(found)
+        let found = self.old.take(text)?;
+        self.insert(found.clone(), most);
+        Some(found.0)
     }
 
-    fn insert(&mut self, text: Box<str>, found: Found, most: usize) {
-        let effects = found.as_ref().map_or(0, |found| found.effects().map(size).sum());
-        let bytes = ENTRY + text.len() + effects;
+    fn insert(&mut self, made: ByText, most: usize) {
+        let statements = made.0.statements().iter();
+        let effects: usize = statements.flat_map(|statement| &statement.effects).map(size).sum();
+        let bytes = ENTRY + 2 * made.0.text().len() + effects;
         if bytes > most {
             return;
         }
@@ -88,7 +113,7 @@ impl Generations {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
         }
-        if self.young.insert(text, found).is_none() {
+        if self.young.insert(made) {
             self.bytes += bytes;
         }
     }
@@ -108,7 +133,7 @@ mod tests {
         let mut made = false;
         let _ = cache.get_or_make(text, settings, || {
             made = true;
-            analyze(text, settings).map(Arc::new)
+            Reading::new(text, settings, analyze(text, settings))
         });
         made
     }

@@ -1,6 +1,6 @@
 //! SQL understood by PostgreSQL's own grammar: text in, every effect of every statement out.
 //!
-//! [`Analyzer::analyze`] is what sessions and policy tools call. It parses, walks every node of
+//! [`Analyzer::read`] is what sessions and policy tools call. It parses, walks every node of
 //! the tree (`tree` is held to that by the compiler), and remembers what it found. What a text
 //! does not tell is said so, never guessed: a table without a schema is `table:?.orders`, a column
 //! that several tables may own is told to all of them.
@@ -26,6 +26,7 @@ mod grammar;
 mod lexer;
 mod object;
 mod query;
+mod reading;
 mod session;
 mod tree;
 mod view;
@@ -38,7 +39,8 @@ use std::sync::Arc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::RawStmt;
 
-pub use actions::{ACTIONS, Action};
+pub use actions::{ACTIONS, ATTRIBUTES, Action, KINDS};
+pub use reading::{Reading, Reference, Source, StatementKind};
 pub use view::{Withhold, view};
 
 use crate::policy::Effect;
@@ -80,6 +82,13 @@ pub enum Unparsed {
     /// The parser gave something that the gateway does not know.
     #[error("it was parsed into something unknown")]
     Unknown,
+    /// What it means depends on settings that statements before it may be changing.
+    #[error("how it is read depends on settings that may be changing")]
+    Settings,
+    /// It runs a prepared statement or cursor that the session did not make before the gateway's
+    /// eyes.
+    #[error("it runs a prepared statement or cursor that is not known")]
+    UnknownName,
 }
 
 impl Unparsed {
@@ -91,6 +100,8 @@ impl Unparsed {
             Self::TooComplex => "too-complex",
             Self::TooDeep => "too-deep",
             Self::Unknown => "unknown",
+            Self::Settings => "settings",
+            Self::UnknownName => "unknown-name",
         };
         let mut effect = Effect::of(actions::UNPARSED);
         effect.attributes.insert(Cow::Borrowed("reason"), reason.into());
@@ -107,6 +118,10 @@ pub struct Statement {
     pub effects: Vec<Effect>,
     /// Whether its literals are secret whatever the rules say: passwords, connection strings.
     pub secret: bool,
+    /// What it is.
+    pub kind: StatementKind,
+    /// Whether it runs something by name.
+    refers: bool,
 }
 
 /// A text taken apart: no statement for an empty one.
@@ -135,9 +150,28 @@ impl Analyzer {
         Self { cache: Cache::new(cache_bytes) }
     }
 
-    /// Takes a text apart, or says why it cannot.
-    pub fn analyze(&self, sql: &str, settings: LexerSettings) -> Result<Arc<Analysis>, Unparsed> {
-        self.cache.get_or_make(sql, settings, || analyze(sql, settings).map(Arc::new))
+    /// Takes a text apart, or finds that it cannot.
+    pub fn read(&self, sql: &str, settings: LexerSettings) -> Arc<Reading> {
+        self.cache
+            .get_or_make(sql, settings, || Reading::new(sql, settings, analyze(sql, settings)))
+    }
+
+    /// Takes a text apart that the server may be reading by other settings than those that it last
+    /// told. A text that would do one thing or another is not understood.
+    pub fn read_either_way(&self, sql: &str, told: LexerSettings) -> Arc<Reading> {
+        let reading = self.read(sql, told);
+        // Only a backslash in a string is read otherwise.
+        if !sql.contains('\\') {
+            return reading;
+        }
+        let other = LexerSettings {
+            standard_conforming_strings: !told.standard_conforming_strings,
+            ..told
+        };
+        if reading.is_understood() && *reading == *self.read(sql, other) && !reading.is_secret() {
+            return reading;
+        }
+        Arc::new(Reading::new(sql, told, Err(Unparsed::Settings)))
     }
 }
 
@@ -165,5 +199,7 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
         Ok(0) | Err(_) => length,
         Ok(len) => start.saturating_add(len).min(length),
     };
-    Ok(Statement { range: start..end, effects, secret })
+    let kind = StatementKind::of(raw.stmt.as_ref().and_then(|node| node.node.as_ref()));
+    let refers = effects.iter().any(|effect| reading::reference(effect).is_some());
+    Ok(Statement { range: start..end, effects, secret, kind, refers })
 }

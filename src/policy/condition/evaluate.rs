@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::{Expr, Kind, Literal, MAX_STEPS, Relation, Root};
-use crate::policy::command::{Command, Effect};
+use crate::policy::command::{CommandParts, Effect};
 
 /// What a condition is evaluated over.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(in crate::policy) struct Facts<'a> {
     pub(in crate::policy) identity: &'a Map<String, Json>,
     pub(in crate::policy) target: &'a Map<String, Json>,
     pub(in crate::policy) session: &'a Map<String, Json>,
-    pub(in crate::policy) command: &'a Command,
+    pub(in crate::policy) command: CommandParts<'a>,
     pub(in crate::policy) effect: &'a Effect,
     /// The text form of the effect's object, once it was asked for.
     pub(in crate::policy) object: OnceCell<Option<String>>,
@@ -148,8 +148,8 @@ impl<'a> Evaluation<'a> {
             Value::Root(Root::Target) => facts.target.get(name),
             Value::Root(Root::Session) => facts.session.get(name),
             Value::Root(Root::Command) => match name {
-                "form" => return Ok(Some(Value::Text(&facts.command.form))),
-                "text" => return Ok(Some(Value::Text(&facts.command.text))),
+                "form" => return Ok(Some(Value::Text(facts.command.form))),
+                "text" => return Ok(Some(Value::Text(facts.command.text))),
                 _ => facts.command.attributes.get(name),
             },
             Value::Root(Root::Effect) => match name {

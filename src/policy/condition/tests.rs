@@ -43,7 +43,7 @@ fn holds(source: &str) -> Result<bool, Failure> {
         identity: &identity,
         target: &target,
         session: &session,
-        command: &command,
+        command: command.parts(&[]),
         effect: &effect,
         object: OnceCell::new(),
     };
@@ -192,7 +192,7 @@ fn nesting_length_and_cost_are_bounded() {
         identity: &none,
         target: &none,
         session: &none,
-        command: &command,
+        command: command.parts(&[]),
         effect: &effect,
         object: OnceCell::new(),
     };

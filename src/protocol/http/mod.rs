@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use hyper::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,17 +34,19 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
 use crate::config;
 use crate::identity::Verifier;
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::names::TargetName;
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 
 use guarded::{Guard, Guarded};
 use session::Sessions;
-use upstream::{TlsCache, Tracked};
+use upstream::{TlsCache, Tracked, Upstream};
 
 /// The protocols that are spoken, as TLS names them (RFC 7301), the better first.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -118,6 +121,23 @@ impl Context {
             tls_upstream: TlsCache::default(),
             connections: Semaphore::new(MAX_CONNECTIONS),
         }
+    }
+}
+
+/// Asks the target for the head of `/` with its own credential: whether the gateway could, for
+/// `portcullis check --online`.
+pub async fn probe(name: &TargetName, target: &config::HttpTarget) -> Vec<String> {
+    let upstream = Upstream::open(name, target, &TlsCache::default(), &TaskTracker::new()).await;
+    let status = match upstream {
+        Ok(upstream) => upstream.probe().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match status {
+        Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if target.credential.is_some() => {
+            vec!["it does not take the credential for /".to_owned()]
+        }
+        Ok(_) => Vec::new(),
+        Err(problem) => vec![problem],
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
@@ -165,6 +165,17 @@ impl Upstream {
         let request = self.request(&bytes, body).ok_or(SendError::Unwritable)?;
         let client = if upgrade { &self.upgrades } else { &self.client };
         client.request(request).await.map_err(SendError::from)
+    }
+
+    /// Asks for the head of `/`, which changes nothing.
+    pub(super) async fn probe(&self) -> Result<StatusCode, SendError> {
+        let head = Bytes::from_static(b"HEAD / HTTP/1.1\r\n\r\n");
+        let request = self.request(&head, super::body::full).ok_or(SendError::Unwritable)?;
+        let answer = tokio::time::timeout(CONNECT_TIME, self.client.request(request)).await;
+        match answer {
+            Ok(answer) => Ok(answer?.status()),
+            Err(_) => Err(SendError::Answer("it took too long".to_owned())),
+        }
     }
 
     /// The request as it was permitted, to the authority of the catalog, with the credential.

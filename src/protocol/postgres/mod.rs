@@ -5,8 +5,11 @@
 
 mod cancel;
 mod end;
+mod entering;
 mod greeting;
+mod names;
 mod parameters;
+mod reader;
 mod refusal;
 mod relay;
 mod replies;
@@ -15,6 +18,7 @@ pub mod stream;
 pub mod upstream;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +42,7 @@ use cancel::{CancelKey, Cancels};
 pub use greeting::ALPN;
 use greeting::{Purpose, Turned, ask_password, greet, say_goodbye, startup_message};
 use parameters::Wanted;
+use reader::Reader;
 use refusal::Refusal;
 use session::Session;
 use stream::Stream;
@@ -69,23 +74,29 @@ pub struct Context {
 }
 
 /// What the open sessions share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
+    reader: Arc<Reader>,
     cancels: Arc<Cancels>,
     /// A connector is kept while its target is the catalog's.
     connectors: Mutex<HashMap<TargetName, (Arc<Target>, Connector)>>,
 }
 
 impl Context {
-    /// What a gateway's Postgres listener needs.
+    /// What a gateway's Postgres listener needs. Starts a thread.
     pub fn new(
         catalog: Arc<Catalog>,
         verifier: Arc<Verifier>,
         store: Store,
         limits: Arc<Limits>,
         shutdown: Shutdown,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let sessions = Open {
+            reader: Arc::new(Reader::start()?),
+            cancels: Arc::default(),
+            connectors: Mutex::default(),
+        };
+        Ok(Self {
             catalog,
             verifier,
             store,
@@ -94,8 +105,8 @@ impl Context {
             limits,
             expiry_grace: Duration::ZERO,
             shutdown,
-            sessions: Open::default(),
-        }
+            sessions,
+        })
     }
 }
 
@@ -289,6 +300,25 @@ impl Wanted {
                 .map(String::as_str),
         }
     }
+}
+
+/// Opens the target with its own credential, once for each database that callers may name, and
+/// closes it again: whether the gateway could, for `portcullis check --online`.
+pub async fn probe(target: &PostgresTarget) -> Vec<String> {
+    let password = match target.password.read().await {
+        Ok(password) => password,
+        Err(error) => return vec![error.to_string()],
+    };
+    let connector = match Connector::new(target) {
+        Ok(connector) => connector,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    for database in std::iter::once(&target.database).chain(&target.databases) {
+        let opened = connector.connect(database, ProtocolVersion::V3_0, &[], &password).await;
+        problems.extend(opened.err().map(|error| format!("database {database}: {error}")));
+    }
+    problems
 }
 
 /// Opens the target with its own credential. An open gate is the proof that the caller may, and

@@ -12,6 +12,11 @@ use crate::names::{SessionId, TargetName};
 pub(super) struct Words(Bytes);
 
 impl Words {
+    /// Nothing: the client does not see what came.
+    pub(super) fn none() -> Self {
+        Self(Bytes::new())
+    }
+
     /// The messages, as they are sent.
     pub(super) fn as_bytes(&self) -> &Bytes {
         &self.0
@@ -149,13 +154,25 @@ pub(super) fn failing_query() -> Bytes {
     out.freeze()
 }
 
-/// A Parse message that fails, to stand where one was refused.
-pub(super) fn failing_parse() -> Bytes {
+/// A Parse message that fails, to stand where a message of the extended protocol was refused: the
+/// server then skips to the Sync. The unnamed statement goes with a Parse that was to replace it,
+/// as it would have; no other is touched.
+pub(super) fn failing_parse(unnamed: bool) -> Bytes {
     let mut out = BytesMut::new();
     framed(&mut out, b'P', |body| {
-        body.put_u8(0);
+        body.put_slice(if unnamed { b"\0" } else { NO_SQL });
         body.put_slice(NO_SQL);
         body.put_u16(0);
+    });
+    out.freeze()
+}
+
+/// A Describe of a portal: the server says by it whether there is one.
+pub(super) fn describe_portal(name: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'D', |body| {
+        body.put_u8(b'P');
+        text_with_nul(body, name);
     });
     out.freeze()
 }

@@ -15,15 +15,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
-use crate::decode::postgres::command::{self, Decoded};
 use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
-use crate::gate::{Admission, Gate, Permitted, Released, Ruling};
+use crate::gate::{Gate, Permitted, Released};
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
-use super::refusal::{self, Objection, Words};
+use super::entering::Entering;
+use super::reader::Reader;
+use super::refusal::Words;
 use super::replies::{Answered, Replies};
 use super::stream::Stream;
 
@@ -36,6 +37,7 @@ const READ_MAX: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct Relay {
     gate: Arc<Gate>,
+    reader: Arc<Reader>,
     replies: Mutex<Replies>,
     /// Told when the queue of replies got shorter.
     progress: Notify,
@@ -46,10 +48,16 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
+    /// `parameters` are what the target told of itself when it let the gateway in.
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        reader: Arc<Reader>,
+        parameters: &[(String, String)],
+    ) -> Self {
         Self {
             gate,
-            replies: Mutex::new(Replies::new()),
+            reader,
+            replies: Mutex::new(Replies::new(parameters)),
             progress: Notify::new(),
             closing: AtomicBool::new(false),
             client_left: AtomicBool::new(false),
@@ -130,21 +138,35 @@ impl Relay {
                 (true, Some(whole)) => frontend::message(whole).map_err(End::ClientMalformed)?,
                 _ => Message::CopyData,
             };
-            messages.push((range, message));
+            let read = match &message {
+                Message::Query { sql } | Message::Parse { sql, .. } => {
+                    let settings = self.replies.lock().lexing().settings;
+                    Some(self.reader.read(sql, settings).await)
+                }
+                _ => None,
+            };
+            messages.push((range, message, read));
         }
         let starts = |message: &Message<'_>| {
             use Message::{Bind, Execute, FunctionCall, Parse, Query};
             matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
         };
-        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m)| starts(m)) {
+        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m, _)| starts(m)) {
             return std::future::pending().await;
         }
-        let leaves = messages.iter().any(|(_, m)| matches!(m, Message::Terminate));
+        let leaves = messages.iter().any(|(_, m, _)| matches!(m, Message::Terminate));
         let now = Instant::now();
         let admitted = self.gate.admit(bytes.clone(), |admission| {
             let mut replies = self.replies.lock();
-            Entering { admission, replies: &mut replies, gate: &self.gate, now, plain: 0..0 }
-                .enter(&messages)
+            Entering {
+                admission,
+                replies: &mut replies,
+                gate: &self.gate,
+                analyzer: self.reader.analyzer(),
+                now,
+                plain: 0..0,
+            }
+            .enter(&messages)
         });
         let (permitted, entered) = admitted.await?;
         entered.map_err(End::ClientMalformed)?;
@@ -212,73 +234,6 @@ impl Relay {
             }
         })?;
         Ok(released)
-    }
-}
-
-/// Enters the client's messages into recording and queue, under one append.
-struct Entering<'e, 'g, 'b> {
-    admission: &'e mut Admission<'g, 'b>,
-    replies: &'e mut Replies,
-    gate: &'e Gate,
-    now: Instant,
-    /// A run of messages that are no commands: recorded as one event.
-    plain: Range<usize>,
-}
-
-impl Entering<'_, '_, '_> {
-    fn enter(&mut self, messages: &[(Range<usize>, Message<'_>)]) -> Result<(), Malformed> {
-        for (range, message) in messages {
-            match (command::of(message), message) {
-                (Some(decoded), _) => {
-                    self.end_run(range.end);
-                    self.command(range.clone(), message, &decoded)?;
-                }
-                (None, Message::FunctionCall) => {
-                    self.end_run(range.end);
-                    self.admission.note("refused", "the function call message".to_owned());
-                    self.admission.instead(&refusal::failing_query());
-                    let words = Objection::FunctionCall.to_words();
-                    self.replies.expect(message, 0, self.now, Some(words))?;
-                }
-                (None, _) => {
-                    self.replies.expect(message, 0, self.now, None)?;
-                    self.plain.end = range.end;
-                }
-            }
-        }
-        self.end_run(0);
-        Ok(())
-    }
-
-    fn command(
-        &mut self,
-        range: Range<usize>,
-        message: &Message<'_>,
-        decoded: &Decoded,
-    ) -> Result<(), Malformed> {
-        let basis = self.replies.basis(message);
-        let (of, ruling) = self.admission.command(range, &decoded.command, basis, decoded.withheld);
-        let refused = match ruling {
-            Ruling::Passes => None,
-            Ruling::Refused(decision) => {
-                self.admission.instead(&match message {
-                    Message::Query { .. } => refusal::failing_query(),
-                    // Also for Bind and Execute: whatever fails makes the server skip to the Sync.
-                    _ => refusal::failing_parse(),
-                });
-                let reason = decision.reason().map(str::to_owned);
-                Some(Objection::Policy { reason, session: self.gate.session() }.to_words())
-            }
-        };
-        self.replies.expect(message, of, self.now, refused)
-    }
-
-    /// Records the run so far; the next one begins at `next`.
-    fn end_run(&mut self, next: usize) {
-        let run = std::mem::replace(&mut self.plain, next..next);
-        if !run.is_empty() {
-            self.admission.data(run, None);
-        }
     }
 }
 

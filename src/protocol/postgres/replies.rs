@@ -9,23 +9,30 @@
 //! swallowed by the server, unless a cancel hits between the two. In that one case replies are
 //! credited to no command; none is lost or reordered.
 
-use std::collections::{HashMap, VecDeque};
+mod candidates;
+#[cfg_attr(not(test), expect(dead_code, reason = "masks will ask who made a result"))]
+mod producer;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::{self, TransactionStatus};
 use crate::decode::postgres::frontend::{Message, Named};
+use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
 use crate::recording::{CommandError, Outcome, Sequence};
 
+use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
+pub(super) use candidates::Candidates;
 
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
 /// at the latest after 1,638 of the shortest replies, so waiting at this bound always ends.
 const MAX_OUTSTANDING: usize = 16_384;
 
-/// How many prepared statements and portals one session may name. Clients that cache statements
-/// keep some hundreds.
-const MAX_NAMES: usize = 65_536;
+/// What stands for the command tag of an Execute that stopped at its number of rows.
+const SUSPENDED: &str = "SUSPENDED";
 
 /// A reply that the server owes.
 #[derive(Debug)]
@@ -33,11 +40,13 @@ enum Expected {
     /// Results and `ReadyForQuery`, for a Query message.
     Query(Running),
     /// `ParseComplete`, or the answer to what stands for a refused Parse.
-    Parse { of: Sequence, name: Box<str>, refused: Option<Words> },
+    Parse { of: Sequence, name: Box<str>, reading: Option<Arc<Reading>>, refused: Option<Words> },
     /// `BindComplete`.
-    Bind { of: Sequence, portal: Box<str> },
+    Bind { of: Sequence, portal: Box<str>, statement: Box<str>, bound: Option<Arc<Bound>> },
     /// `RowDescription` or `NoData`, maybe behind `ParameterDescription`.
-    Describe,
+    Describe(Name),
+    /// The same, for a question of the gateway's own whose answer the client does not see.
+    Probe,
     /// Rows, and one of the messages that end an Execute.
     Execute(Running),
     /// An error and `ReadyForQuery`, for what stands for a function call message.
@@ -57,12 +66,59 @@ struct Running {
     outcome: Outcome,
     /// What the client is told instead of the server's error, where the command was refused.
     refused: Option<Words>,
+    runs: Runs,
+    /// Statements in it that make a prepared statement or a cursor.
+    makes: Vec<Source>,
+}
+
+/// What a command runs.
+#[derive(Debug)]
+enum Runs {
+    /// The statements of a text, of which the first so many have ended.
+    Text(Option<Arc<Reading>>, usize),
+    /// A portal.
+    Portal(Box<str>),
 }
 
 #[derive(Debug)]
 enum Name {
     Statement(Box<str>),
     Portal(Box<str>),
+}
+
+impl From<&Named<'_>> for Name {
+    fn from(named: &Named<'_>) -> Self {
+        match named {
+            Named::Statement(name) => Self::Statement((*name).into()),
+            Named::Portal(name) => Self::Portal((*name).into()),
+        }
+    }
+}
+
+/// A message that is about to be forwarded.
+#[derive(Debug, Default)]
+pub(super) struct Entered {
+    /// Its recorded command; 0 for messages that are no commands.
+    pub(super) of: Sequence,
+    /// What the client will be told when something that fails is forwarded in its place.
+    pub(super) refused: Option<Words>,
+    /// Of a Query or Parse: its text as it was read.
+    pub(super) reading: Option<Arc<Reading>>,
+    /// Of a Bind: what it brings.
+    pub(super) bound: Option<Arc<Bound>>,
+    /// Of an Execute: everything that it may run.
+    pub(super) candidates: Candidates,
+}
+
+/// How the server reads the next text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lexing {
+    /// As it last told.
+    pub(super) settings: LexerSettings,
+    /// Nothing was forwarded since that could have changed how strings are read.
+    pub(super) settled: bool,
+    /// Nothing was forwarded since that speaks of changing the encoding.
+    pub(super) encoding_settled: bool,
 }
 
 /// What an answer of the server meant.
@@ -84,22 +140,80 @@ pub(super) struct Replies {
     skipping: bool,
     /// The server reads COPY data and ignores Sync.
     copying_in: bool,
-    statements: HashMap<Box<str>, Sequence>,
-    portals: HashMap<Box<str>, Sequence>,
+    names: Names,
+    /// How many replies were ever expected.
+    entered: u64,
+    /// The last of them that would make a prepared statement, a cursor; that could change how the
+    /// server reads a text; that speaks of changing the encoding.
+    last: Last,
     transaction: TransactionStatus,
+    /// The transaction cannot commit any more.
+    failed: bool,
+    /// `None` while the server has not told.
+    standard_conforming_strings: Option<bool>,
+    unsettled: bool,
+    encoding_unsettled: bool,
+}
+
+/// Places in the queue: 0 is none, 1 the first reply that was ever expected.
+#[derive(Debug, Default)]
+struct Last {
+    statement: u64,
+    cursor: u64,
+    unsettling: u64,
+    encoding: u64,
 }
 
 impl Replies {
-    /// A session that the server has just declared ready.
-    pub(super) fn new() -> Self {
-        Self {
+    /// A session that the server has just declared ready, after telling these parameters.
+    pub(super) fn new(parameters: &[(String, String)]) -> Self {
+        let mut replies = Self {
             expected: VecDeque::new(),
             skipping: false,
             copying_in: false,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            names: Names::default(),
+            entered: 0,
+            last: Last::default(),
             transaction: TransactionStatus::Idle,
+            failed: false,
+            standard_conforming_strings: None,
+            unsettled: false,
+            encoding_unsettled: false,
+        };
+        for (name, value) in parameters {
+            replies.parameter(name, value);
         }
+        replies
+    }
+
+    fn parameter(&mut self, name: &str, value: &str) {
+        if name == "standard_conforming_strings" {
+            // What is neither is not known.
+            self.standard_conforming_strings = match value {
+                "on" => Some(true),
+                "off" => Some(false),
+                _ => None,
+            };
+        }
+    }
+
+    /// How the server reads the next text.
+    pub(super) fn lexing(&self) -> Lexing {
+        let told = self.standard_conforming_strings;
+        let settings = LexerSettings {
+            standard_conforming_strings: told.unwrap_or(true),
+            ..LexerSettings::default()
+        };
+        Lexing {
+            settings,
+            settled: told.is_some() && !self.unsettled,
+            encoding_settled: !self.encoding_unsettled,
+        }
+    }
+
+    /// Whether a transaction is open, as the server last told.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.transaction != TransactionStatus::Idle
     }
 
     /// Whether more may be forwarded before the server answers some of it.
@@ -121,50 +235,60 @@ impl Replies {
     pub(super) fn basis(&self, message: &Message<'_>) -> Option<Sequence> {
         match message {
             Message::Bind(bind) => {
-                let pending = self.expected.iter().rev().find_map(|expected| match expected {
-                    Expected::Parse { of, name, .. } if **name == *bind.statement => Some(*of),
-                    _ => None,
-                });
-                pending.or_else(|| self.statements.get(bind.statement).copied())
+                let pending =
+                    self.pending(self.last.statement).find_map(|expected| match expected {
+                        Expected::Parse { of, name, refused: None, .. }
+                            if **name == *bind.statement =>
+                        {
+                            Some(*of)
+                        }
+                        _ => None,
+                    });
+                pending.or_else(|| Some(self.names.statement(bind.statement)?.of))
             }
             Message::Execute { portal, .. } => {
                 let pending = self.expected.iter().rev().find_map(|expected| match expected {
-                    Expected::Bind { of, portal: name } if **name == **portal => Some(*of),
+                    Expected::Bind { of, portal: name, .. } if **name == **portal => Some(*of),
                     _ => None,
                 });
-                pending.or_else(|| self.portals.get(*portal).copied())
+                pending.or_else(|| Some(self.names.portal(portal)?.of))
             }
             _ => None,
         }
     }
 
-    /// Enters a message that is about to be forwarded; `of` is its recorded command's sequence,
-    /// 0 for messages that are no commands. `refused` is what the client will be told when
-    /// something that fails is forwarded in the message's place.
+    /// Enters a message that is about to be forwarded.
     pub(super) fn expect(
         &mut self,
         message: &Message<'_>,
-        of: Sequence,
         since: Instant,
-        refused: Option<Words>,
+        entered: Entered,
     ) -> Result<(), Malformed> {
-        if self.statements.len().max(self.portals.len()) > MAX_NAMES {
+        if self.names.are_too_many() {
             return Err(Malformed("too many prepared statements or portals"));
         }
-        let running = |refused| Running { of, since, outcome: Outcome::default(), refused };
+        let Entered { of, refused, reading, bound, candidates } = entered;
+        let running = |refused, runs| {
+            let makes = Vec::new();
+            Running { of, since, outcome: Outcome::default(), refused, runs, makes }
+        };
         let expected = match message {
-            Message::Query { .. } => Expected::Query(running(refused)),
+            Message::Query { .. } => Expected::Query(running(refused, Runs::Text(reading, 0))),
             Message::FunctionCall => Expected::FunctionCall { refused },
             Message::Parse { statement, .. } => {
-                Expected::Parse { of, name: (*statement).into(), refused }
+                Expected::Parse { of, name: (*statement).into(), reading, refused }
             }
-            Message::Bind(bind) => Expected::Bind { of, portal: bind.portal.into() },
-            Message::Describe(_) => Expected::Describe,
-            Message::Execute { .. } => Expected::Execute(running(refused)),
-            Message::Close(Named::Statement(name)) => {
-                Expected::Close(Name::Statement((*name).into()))
+            Message::Bind(bind) => Expected::Bind {
+                of,
+                portal: bind.portal.into(),
+                statement: bind.statement.into(),
+                bound,
+            },
+            Message::Describe(named) => Expected::Describe(named.into()),
+            Message::Execute { portal, .. } => {
+                Expected::Execute(running(refused, Runs::Portal((*portal).into())))
             }
-            Message::Close(Named::Portal(name)) => Expected::Close(Name::Portal((*name).into())),
+            Message::Close(named) => Expected::Close(named.into()),
             Message::Sync if self.copying_in => return Ok(()),
             Message::Sync => {
                 self.skipping = false;
@@ -179,10 +303,52 @@ impl Replies {
             }
             Message::Flush | Message::CopyData | Message::Terminate => return Ok(()),
         };
-        if !self.skipping {
-            self.expected.push_back(expected);
-        }
+        self.push(expected, &candidates);
         Ok(())
+    }
+
+    /// Enters a question of the gateway's own: a Describe whose answer the client does not see.
+    pub(super) fn expect_probe(&mut self) {
+        self.push(Expected::Probe, &Candidates::default());
+    }
+
+    fn push(&mut self, mut expected: Expected, candidates: &Candidates) {
+        if self.skipping {
+            return;
+        }
+        self.entered += 1;
+        let place = self.entered;
+        match &mut expected {
+            Expected::Parse { .. } => self.last.statement = place,
+            // It plans, and planning may call functions.
+            Expected::Bind { .. } => self.last.unsettling = place,
+            Expected::Query(running) | Expected::Execute(running) if running.refused.is_none() => {
+                self.last.unsettling = place;
+                let mut changes_encoding = candidates.unknown;
+                let mut see = |source: &Source| {
+                    changes_encoding |= source.reading().may_change_encoding();
+                    match source.statement().map(|statement| &statement.kind) {
+                        Some(StatementKind::Prepare { .. }) => self.last.statement = place,
+                        Some(StatementKind::Declare { .. }) => self.last.cursor = place,
+                        _ => return,
+                    }
+                    running.makes.push(source.clone());
+                };
+                if let Runs::Text(Some(reading), _) = &running.runs {
+                    for at in 0..reading.statements().len() {
+                        see(&Source::new(Arc::clone(reading), at));
+                    }
+                }
+                candidates.iter().for_each(|candidate| see(&candidate.source));
+                if changes_encoding {
+                    self.last.encoding = place;
+                }
+            }
+            _ => {}
+        }
+        self.unsettled |= self.last.unsettling == place;
+        self.encoding_unsettled |= self.last.encoding == place;
+        self.expected.push_back(expected);
     }
 
     /// Holds one whole message of the server (never `DataRow` or `CopyData`) against the queue.
@@ -192,30 +358,35 @@ impl Replies {
         let of = self.front();
         match message.first().copied().unwrap_or(0) {
             b'1' => {
-                if let Some(Expected::Parse { of, name, .. }) = self.pop_if(is_parse) {
-                    self.statements.insert(name, of);
+                if let Some(Expected::Parse { of, name, reading, .. }) = self.pop_if(is_parse) {
+                    let source = reading.map(|reading| Source::new(reading, 0));
+                    self.names.prepare(name, of, source);
                 }
             }
             b'2' => {
-                if let Some(Expected::Bind { of, portal }) = self.pop_if(is_bind) {
-                    self.portals.insert(portal, of);
+                if let Some(Expected::Bind { of, portal, statement, bound }) = self.pop_if(is_bind)
+                {
+                    self.names.bind(portal, of, &statement, bound);
                 }
             }
             b'3' => match self.pop_if(|e| matches!(e, Expected::Close(_))) {
-                Some(Expected::Close(Name::Statement(name))) => {
-                    self.statements.remove(&name);
-                }
-                Some(Expected::Close(Name::Portal(name))) => {
-                    self.portals.remove(&name);
-                }
+                Some(Expected::Close(Name::Statement(name))) => self.names.deallocate(&name),
+                Some(Expected::Close(Name::Portal(name))) => self.names.close(&name),
                 _ => {}
             },
             b'T' | b'n' => {
-                self.pop_if(|e| matches!(e, Expected::Describe));
+                let asked = |e: &Expected| matches!(e, Expected::Describe(_) | Expected::Probe);
+                if let Some(Expected::Probe) = self.pop_if(asked) {
+                    instead = Some(Words::none());
+                }
+            }
+            b'S' => {
+                let (name, value) = backend::parameter_status(message)?;
+                self.parameter(name, value);
             }
             b'C' => self.complete(backend::command_tag(message)?, now, &mut ended),
             b'I' => self.complete("EMPTY", now, &mut ended),
-            b's' => self.complete("SUSPENDED", now, &mut ended),
+            b's' => self.complete(SUSPENDED, now, &mut ended),
             b'G' => self.copy_in_began(),
             b'E' => {
                 let report = backend::report(message)?;
@@ -258,13 +429,34 @@ impl Replies {
     /// A statement ended well: a whole Execute, or one of a Query's.
     fn complete(&mut self, tag: &str, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
         self.copying_in = false;
-        if let Some(Expected::Execute(mut running)) =
-            self.pop_if(|e| matches!(e, Expected::Execute(_)))
+        let of = self.front();
+        let done = match self.pop_if(|e| matches!(e, Expected::Execute(_))) {
+            Some(Expected::Execute(mut running)) => {
+                let done = self.running(&running.runs).map(|(source, _)| source);
+                succeed(&mut running.outcome, tag);
+                ended.push(running.end(now));
+                done
+            }
+            _ => match self.expected.front_mut() {
+                Some(Expected::Query(running)) => {
+                    succeed(&mut running.outcome, tag);
+                    match &mut running.runs {
+                        Runs::Text(Some(reading), at) => {
+                            let source = Source::new(Arc::clone(reading), *at);
+                            *at += 1;
+                            Some(source)
+                        }
+                        _ => None,
+                    }
+                }
+                _ => None,
+            },
+        };
+        self.failed |= tag == "ROLLBACK";
+        if let (Some(of), Some(source)) = (of, done)
+            && tag != SUSPENDED
         {
-            succeed(&mut running.outcome, tag);
-            ended.push(running.end(now));
-        } else if let Some(Expected::Query(running)) = self.expected.front_mut() {
-            succeed(&mut running.outcome, tag);
+            self.names.done(of, &source, tag);
         }
     }
 
@@ -272,11 +464,14 @@ impl Replies {
     fn copy_in_began(&mut self) {
         let end = self.expected.iter().position(|e| matches!(e, Expected::CopyEnd));
         let mut at = 0;
+        let before = self.expected.len();
         self.expected.retain(|expected| {
             let within = end.is_none_or(|end| at <= end);
             at += 1;
             !(within && matches!(expected, Expected::Sync | Expected::CopyEnd))
         });
+        // Places behind those that went are now further ahead than they are: still expected.
+        self.entered -= (before - self.expected.len()) as u64;
         self.copying_in = end.is_none();
     }
 
@@ -287,6 +482,7 @@ impl Replies {
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
         self.copying_in = false;
+        self.failed = true;
         let error = CommandError { code: report.code, message: report.message };
         self.pop_if(|_| false);
         match self.expected.front_mut() {
@@ -306,6 +502,12 @@ impl Replies {
     ) {
         let mut error = Some(error);
         self.skipping = true;
+        if let Some(Expected::Parse { name, .. }) = self.expected.front()
+            && name.is_empty()
+        {
+            // The unnamed statement goes before the text is even read.
+            self.names.deallocate("");
+        }
         while let Some(expected) = self.expected.pop_front() {
             let mut running = match expected {
                 Expected::Sync => {
@@ -315,9 +517,13 @@ impl Replies {
                 }
                 Expected::Query(running) | Expected::Execute(running) => running,
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
-                    Running { of, since: now, outcome: Outcome::default(), refused: None }
+                    let (outcome, makes) = (Outcome::default(), Vec::new());
+                    let runs = Runs::Text(None, 0);
+                    Running { of, since: now, outcome, refused: None, runs, makes }
                 }
-                Expected::Describe
+                // The error is that of the Execute that the question was asked for.
+                Expected::Probe => continue,
+                Expected::Describe(_)
                 | Expected::Close(_)
                 | Expected::FunctionCall { .. }
                 | Expected::CopyEnd => {
@@ -342,11 +548,23 @@ impl Replies {
         self.transaction = status;
         self.copying_in = false;
         if status == TransactionStatus::Idle {
-            self.portals.clear();
+            self.names.transaction_ended(!self.failed);
+            self.failed = false;
         }
+        self.take_to_ready(now, ended);
+        self.unsettled = self.is_expected(self.last.unsettling);
+        self.encoding_unsettled = self.is_expected(self.last.encoding);
+    }
+
+    fn take_to_ready(&mut self, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
         while let Some(expected) = self.expected.pop_front() {
             match expected {
-                Expected::Query(running) => return ended.push(running.end(now)),
+                Expected::Query(running) => {
+                    // The unnamed statement and portal do not outlive a simple query.
+                    self.names.deallocate("");
+                    self.names.close("");
+                    return ended.push(running.end(now));
+                }
                 Expected::Sync | Expected::FunctionCall { .. } => return,
                 _ => {}
             }
@@ -379,159 +597,4 @@ fn is_bind(expected: &Expected) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decode::postgres::frame::message as frame;
-    use crate::decode::postgres::frontend::Bind;
-    use crate::protocol::postgres::refusal::Objection;
-
-    fn bind<'a>(portal: &'a str, statement: &'a str) -> Message<'a> {
-        let (parameters, result_formats) = (Vec::new(), Vec::new());
-        Message::Bind(Bind { portal, statement, parameters, result_formats })
-    }
-
-    const EXECUTE: Message<'static> = Message::Execute { portal: "", max_rows: 0 };
-
-    /// Forwards messages; the nth is recorded as sequence n.
-    fn forward(replies: &mut Replies, messages: &[Message<'_>]) {
-        for (of, message) in (0..).zip(messages) {
-            replies.expect(message, of, Instant::now(), None).unwrap();
-        }
-    }
-
-    /// Gives what ended: sequence, status, error code.
-    fn answer(
-        replies: &mut Replies,
-        tag: u8,
-        body: &[u8],
-    ) -> Vec<(u64, Option<String>, Option<String>)> {
-        let answered = replies.answer(&frame(tag, body), Instant::now()).unwrap();
-        let ended = answered.ended.into_iter();
-        ended.map(|(of, o)| (of, o.status, o.error.map(|e| e.code))).collect()
-    }
-
-    fn parse(statement: &str) -> Message<'_> {
-        Message::Parse { statement, sql: "select 1", parameter_types: Vec::new() }
-    }
-
-    const ERROR: &[u8] = b"C42P01\0Mno\0\0";
-
-    #[test]
-    fn a_query_ends_with_ready_for_query_and_its_rows_add_up() {
-        let mut replies = Replies::new();
-        forward(&mut replies, &[Message::Query { sql: "…" }]);
-        assert!(answer(&mut replies, b'C', b"INSERT 0 2\0").is_empty());
-        assert!(answer(&mut replies, b'C', b"SELECT 3\0").is_empty());
-        let answered = replies.answer(&frame(b'Z', b"T"), Instant::now()).unwrap();
-        assert_eq!(answered.of, Some(0));
-        assert_eq!(answered.ended[0].1.rows, Some(5));
-        assert!(replies.is_idle());
-        assert!(!replies.is_at_rest());
-    }
-
-    #[test]
-    fn an_error_in_a_pipeline_skips_to_the_sync_and_no_further() {
-        let mut replies = Replies::new();
-        forward(
-            &mut replies,
-            &[parse("a"), bind("", "a"), EXECUTE, Message::Sync, Message::Query { sql: "…" }],
-        );
-        assert!(answer(&mut replies, b'1', b"").is_empty());
-        let skipped = |of| (of, Some("SKIPPED".to_owned()), None);
-        assert_eq!(
-            answer(&mut replies, b'E', ERROR),
-            [(1, None, Some("42P01".to_owned())), skipped(2)]
-        );
-        assert!(answer(&mut replies, b'Z', b"I").is_empty());
-        assert!(answer(&mut replies, b'C', b"SELECT 1\0").is_empty());
-        assert_eq!(answer(&mut replies, b'Z', b"I").len(), 1);
-    }
-
-    #[test]
-    fn what_is_sent_after_an_error_and_before_the_sync_is_owed_no_reply() {
-        let mut replies = Replies::new();
-        forward(&mut replies, &[parse("a")]);
-        assert_eq!(answer(&mut replies, b'E', ERROR).len(), 1);
-        forward(&mut replies, &[bind("", "a"), EXECUTE]);
-        assert!(replies.is_idle());
-        forward(&mut replies, &[Message::Sync, parse("b")]);
-        answer(&mut replies, b'Z', b"I");
-        answer(&mut replies, b'1', b"");
-        assert_eq!(replies.basis(&bind("", "b")), Some(1));
-        assert_eq!(replies.basis(&bind("", "a")), None, "a Parse that failed made no statement");
-    }
-
-    #[test]
-    fn a_failed_parse_replaces_nothing() {
-        let mut replies = Replies::new();
-        forward(&mut replies, &[parse("a"), Message::Sync]);
-        answer(&mut replies, b'1', b"");
-        answer(&mut replies, b'Z', b"I");
-        replies.expect(&parse("a"), 7, Instant::now(), None).unwrap();
-        assert_eq!(replies.basis(&bind("", "a")), Some(7), "the pending one is next");
-        answer(&mut replies, b'E', ERROR);
-        assert_eq!(replies.basis(&bind("", "a")), Some(0));
-    }
-
-    #[test]
-    fn a_sync_before_the_end_of_copy_data_is_swallowed() {
-        for end_first in [false, true] {
-            let mut replies = Replies::new();
-            forward(&mut replies, &[parse(""), bind("", ""), EXECUTE, Message::Sync]);
-            answer(&mut replies, b'1', b"");
-            answer(&mut replies, b'2', b"");
-            if end_first {
-                forward(&mut replies, &[Message::CopyData, Message::CopyDone]);
-                answer(&mut replies, b'G', b"\0\0\0");
-            } else {
-                answer(&mut replies, b'G', b"\0\0\0");
-                forward(&mut replies, &[Message::Sync, Message::CopyData, Message::CopyDone]);
-            }
-            forward(&mut replies, &[Message::Sync]);
-            assert_eq!(answer(&mut replies, b'C', b"COPY 1\0").len(), 1);
-            assert!(!replies.is_idle());
-            answer(&mut replies, b'Z', b"I");
-            assert!(replies.is_idle(), "end first: {end_first}");
-        }
-    }
-
-    #[test]
-    fn a_failed_commit_at_the_sync_leaves_the_queue_whole() {
-        let mut replies = Replies::new();
-        forward(&mut replies, &[parse(""), Message::Sync]);
-        answer(&mut replies, b'1', b"");
-        answer(&mut replies, b'E', ERROR);
-        assert!(!replies.is_idle());
-        answer(&mut replies, b'Z', b"I");
-        assert!(replies.is_idle());
-    }
-
-    #[test]
-    fn a_refused_command_answers_with_the_refusal_and_only_for_its_own_error() {
-        let refusal = || Some(Objection::FunctionCall.to_words());
-        let mut replies = Replies::new();
-        replies.expect(&Message::FunctionCall, 0, Instant::now(), refusal()).unwrap();
-        let cancelled = frame(b'E', b"C57014\0Mcancelled\0\0");
-        assert!(replies.answer(&cancelled, Instant::now()).unwrap().instead.is_none());
-
-        let mut replies = Replies::new();
-        replies.expect(&parse("a"), 0, Instant::now(), refusal()).unwrap();
-        let syntax = frame(b'E', b"C42601\0Mno\0\0");
-        assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_some());
-        assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_none());
-    }
-
-    #[test]
-    fn portals_end_with_their_transaction() {
-        let mut replies = Replies::new();
-        forward(&mut replies, &[parse(""), bind("p", ""), Message::Sync]);
-        for (tag, body) in [(b'1', &b""[..]), (b'2', b""), (b'Z', b"T")] {
-            answer(&mut replies, tag, body);
-        }
-        let execute = Message::Execute { portal: "p", max_rows: 5 };
-        assert_eq!(replies.basis(&execute), Some(1));
-        forward(&mut replies, &[Message::Sync]);
-        answer(&mut replies, b'Z', b"I");
-        assert_eq!(replies.basis(&execute), None);
-    }
-}
+mod tests;

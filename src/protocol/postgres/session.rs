@@ -42,7 +42,8 @@ impl Session {
         let (mut from_client, to_client) = tokio::io::split(stream);
         let (mut from_target, to_target) = tokio::io::split(upstream.stream);
         let (mut to_client, mut to_target) = (Outgoing::new(to_client), Outgoing::new(to_target));
-        let relay = Relay::new(Arc::clone(&gate));
+        let reader = Arc::clone(&context.sessions.reader);
+        let relay = Relay::new(Arc::clone(&gate), reader, &upstream.parameters);
         let words = |key: &[u8]| {
             let id = cancel_key.process_id;
             refusal::welcome(&upstream.parameters, &upstream.notices, id, key)

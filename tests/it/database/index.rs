@@ -27,7 +27,7 @@ pub(super) struct Gateway {
     tasks: TaskTracker,
 }
 
-const SETTINGS: IndexSettings = IndexSettings { index_text: true, migrate: false };
+const SETTINGS: IndexSettings = IndexSettings { index_text: true, private: false };
 
 impl Gateway {
     pub(super) fn start(data_dir: &Path, database: &Database) -> Self {

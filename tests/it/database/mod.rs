@@ -2,4 +2,5 @@
 
 mod index;
 mod million;
+mod outage;
 mod private_server;

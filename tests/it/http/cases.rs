@@ -100,7 +100,7 @@ fn get(stage: &Stage, path: &str, fine: &[u16]) {
 
 const CHECKS: &[(&str, Check)] = &[
     ("H01", |stage| {
-        smuggling(stage, "Content-Length: 44\r\nTransfer-Encoding: chunked", "0\r\n\r\n")
+        smuggling(stage, "Content-Length: 44\r\nTransfer-Encoding: chunked", "0\r\n\r\n");
     }),
     ("H03", |stage| {
         smuggling(stage, "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", "0\r\n\r\n");

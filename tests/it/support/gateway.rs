@@ -37,6 +37,8 @@ pub struct Setup {
     pub access: String,
     /// More lines of `[listen]`, and sections after it.
     pub listen: String,
+    /// `[policy]`, `[[rule]]`s and what belongs to them.
+    pub policy: String,
     /// Lines of `[database]`; a database in a server that tests share when left out. With `Some`
     /// of nothing there is no such section.
     pub database: Option<String>,
@@ -247,6 +249,7 @@ fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &
             target.name, target.port, target.database, target.user,
         );
     }
+    text += &setup.policy;
     fs::write(folder.join("portcullis.toml"), text).unwrap();
 }
 

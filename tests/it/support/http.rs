@@ -154,6 +154,8 @@ impl Nginx {
             }
             thread::yield_now();
         }
+        let _gone = child.kill();
+        let _gone = child.wait();
         None
     }
 

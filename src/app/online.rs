@@ -1,0 +1,64 @@
+//! What a configuration names and this machine cannot get at: `portcullis check --online`.
+
+use std::fs::File;
+
+use futures_util::future::join_all;
+
+use crate::config::{Config, Target, TargetKind};
+use crate::database::{Database, DatabaseError, SchemaError};
+use crate::identity::Verifier;
+use crate::protocol::{http, postgres};
+
+/// Tries files, secrets, issuers, targets and the database, and tells what of them cannot be used
+/// now. Nothing is changed anywhere; each target gets a connection with its credential.
+pub async fn problems(config: &Config) -> Vec<String> {
+    let mut problems = unreadable_files(config);
+    for issuer in &config.issuers {
+        if let Some(secret) = &issuer.client_secret
+            && let Err(error) = secret.read().await
+        {
+            problems.push(format!("issuer {}: {error}", issuer.name));
+        }
+    }
+    problems.extend(Verifier::probe(&config.issuers).await.iter().map(ToString::to_string));
+    let targets = join_all(config.targets.values().map(|target| probe(target))).await;
+    problems.extend(targets.into_iter().flatten());
+    problems.extend(unusable_database(config).await);
+    problems
+}
+
+fn unreadable_files(config: &Config) -> Vec<String> {
+    let authorities = config.issuers.iter().filter_map(|issuer| issuer.ca.as_ref());
+    let files = config.tls.iter().flat_map(|tls| [&tls.certificate, &tls.private_key]);
+    let unreadable = files.chain(authorities).filter_map(|path| {
+        let error = File::open(path).err()?;
+        Some(format!("{} cannot be read: {error}", path.display()))
+    });
+    unreadable.collect()
+}
+
+async fn probe(target: &Target) -> Vec<String> {
+    let problems = match &target.kind {
+        TargetKind::Postgres(postgres) => postgres::probe(postgres).await,
+        TargetKind::Http(http) => http::probe(&target.name, http).await,
+    };
+    problems.into_iter().map(|problem| format!("target {}: {problem}", target.name)).collect()
+}
+
+/// Of the private server nothing is asked: the gateway makes it when it starts, as it makes the
+/// tables of an empty database.
+async fn unusable_database(config: &Config) -> Option<String> {
+    let opened = Database::from_url(config.database.url.as_deref()?);
+    let usable = match opened {
+        Ok(database) => {
+            let usable = database.check_version().await;
+            database.close().await;
+            usable
+        }
+        Err(error) => Err(error),
+    };
+    match usable {
+        Ok(()) | Err(DatabaseError::Schema(SchemaError::Empty)) => None,
+        Err(error) => Some(format!("[database] {error}")),
+    }
+}

@@ -1,0 +1,342 @@
+//! The way of the client's messages into recording and queue: what each of them would do is asked
+//! of policy under one append, before any of them goes on.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use crate::decode::postgres::Malformed;
+use crate::decode::postgres::command;
+use crate::decode::postgres::frontend::{Bind, Message};
+use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
+use crate::gate::{Admission, Asked, Gate, Ruling};
+use crate::policy::{Attributes, CommandParts, Effect};
+use crate::recording::Sequence;
+
+use super::names::{Bound, Values};
+use super::reader::LARGE;
+use super::refusal::{self, Objection, Words};
+use super::replies::{Candidates, Entered, Replies};
+
+/// Bound values of more bytes than this are not kept for rules that look at values.
+const MOST_VALUES: usize = 16 << 10;
+
+static UNKNOWN_NAME: LazyLock<[Effect; 1]> = LazyLock::new(|| [command::unknown_name()]);
+
+/// A message of the client, where it stands, and its text as it was read beforehand.
+pub(super) type Placed<'a> = (Range<usize>, Message<'a>, Option<Arc<Reading>>);
+
+/// Enters the client's messages into recording and queue, under one append.
+pub(super) struct Entering<'e, 'g, 'b> {
+    pub(super) admission: &'e mut Admission<'g, 'b>,
+    pub(super) replies: &'e mut Replies,
+    pub(super) gate: &'e Gate,
+    pub(super) analyzer: &'e Analyzer,
+    pub(super) now: Instant,
+    /// A run of messages that are no commands: recorded as one event.
+    pub(super) plain: Range<usize>,
+}
+
+impl Entering<'_, '_, '_> {
+    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<(), Malformed> {
+        for (range, message, read) in messages {
+            let range = range.clone();
+            match message {
+                Message::Query { .. }
+                | Message::Parse { .. }
+                | Message::Bind(_)
+                | Message::Execute { .. }
+                | Message::FunctionCall => self.end_run(range.end),
+                _ => self.plain.end = range.end,
+            }
+            match message {
+                Message::Query { sql } => {
+                    let reading = self.read(sql, read.as_ref());
+                    self.query(range, message, reading)?;
+                }
+                Message::Parse { statement, sql, parameter_types } => {
+                    let reading = self.read(sql, read.as_ref());
+                    let attributes = command::parse(&reading, statement, parameter_types);
+                    self.parse(range, message, reading, &attributes, statement.is_empty())?;
+                }
+                Message::Bind(bind) => self.bind(range, message, bind)?,
+                Message::Execute { portal, max_rows } => {
+                    self.execute(range, message, portal, *max_rows)?;
+                }
+                Message::FunctionCall => {
+                    self.admission.note("refused", "the function call message".to_owned());
+                    self.admission.instead(&refusal::failing_query());
+                    let refused = Some(Objection::FunctionCall.to_words());
+                    let entered = Entered { refused, ..Entered::default() };
+                    self.replies.expect(message, self.now, entered)?;
+                }
+                _ => self.replies.expect(message, self.now, Entered::default())?,
+            }
+        }
+        self.end_run(0);
+        Ok(())
+    }
+
+    /// The text as the server will read it. Where that is not certain, because of what was
+    /// forwarded and is not answered, it is read both ways or not at all.
+    fn read(&self, sql: &str, read: Option<&Arc<Reading>>) -> Arc<Reading> {
+        let lexing = self.replies.lexing();
+        if lexing.settled {
+            let fits = |read: &&Arc<Reading>| read.settings() == lexing.settings;
+            return match read.filter(fits) {
+                Some(read) => Arc::clone(read),
+                None if sql.len() > LARGE => unsettled(sql, lexing.settings),
+                None => self.analyzer.read(sql, lexing.settings),
+            };
+        }
+        let foreign = if lexing.encoding_settled {
+            // In some encodings the second byte of a character can be a backslash.
+            sql.as_bytes().windows(2).any(|two| matches!(two, [0x80..=0xff, b'\\']))
+        } else {
+            !sql.is_ascii()
+        };
+        if foreign || (sql.len() > LARGE && sql.contains('\\')) {
+            return unsettled(sql, lexing.settings);
+        }
+        match read.filter(|read| read.settings() == lexing.settings && !sql.contains('\\')) {
+            Some(read) => Arc::clone(read),
+            None => self.analyzer.read_either_way(sql, lexing.settings),
+        }
+    }
+
+    fn query(
+        &mut self,
+        range: Range<usize>,
+        message: &Message<'_>,
+        reading: Arc<Reading>,
+    ) -> Result<(), Malformed> {
+        let attributes = command::query(&reading, self.replies.in_transaction());
+        let candidates = self.replies.named_in(&reading);
+        let mut runs = runs(&reading);
+        if candidates.unknown {
+            runs.push(&*UNKNOWN_NAME);
+        }
+        let withhold = self.withhold(&reading);
+        let own = CommandParts {
+            form: "query",
+            text: reading.text(),
+            attributes: &attributes,
+            effects: &runs,
+        };
+        // What the text itself makes is among its own effects.
+        let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), &reading));
+        let named: Vec<_> =
+            others.map(|c| Named::new(&c.source, "query", &attributes, None)).collect();
+        let named: Vec<_> = named.iter().map(Named::parts).collect();
+        let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
+        let all: Vec<&[Effect]> =
+            commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect();
+        let shown = reading.view(withhold);
+        let asked = Asked {
+            commands: &commands,
+            view: CommandParts { text: shown, effects: &all, ..own },
+            withheld: shown.len() != reading.text().len() || shown != reading.text(),
+            prepares: false,
+            of: None,
+        };
+        let (of, refused) = self.ask(range, &asked, refusal::failing_query);
+        let entered =
+            Entered { of, refused, reading: Some(reading), candidates, ..Entered::default() };
+        self.replies.expect(message, self.now, entered)
+    }
+
+    fn parse(
+        &mut self,
+        range: Range<usize>,
+        message: &Message<'_>,
+        reading: Arc<Reading>,
+        attributes: &Attributes,
+        unnamed: bool,
+    ) -> Result<(), Malformed> {
+        let runs = runs(&reading);
+        let own = CommandParts { form: "parse", text: reading.text(), attributes, effects: &runs };
+        let shown = reading.view(self.withhold(&reading));
+        let asked = Asked {
+            commands: &[own],
+            view: CommandParts { text: shown, ..own },
+            withheld: shown != reading.text(),
+            prepares: true,
+            of: None,
+        };
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed));
+        let entered = Entered { of, refused, reading: Some(reading), ..Entered::default() };
+        self.replies.expect(message, self.now, entered)
+    }
+
+    /// A Bind runs nothing: its portal is decided, with the values, when it is executed.
+    fn bind(
+        &mut self,
+        range: Range<usize>,
+        message: &Message<'_>,
+        bind: &Bind<'_>,
+    ) -> Result<(), Malformed> {
+        let candidates = self.replies.statement_candidates(bind.statement);
+        let has_values = bind.parameters.iter().any(|parameter| parameter.value.is_some());
+        let secret = has_values && self.withholds_values(&candidates);
+        let attributes = command::bind(bind, secret);
+        let view = CommandParts { form: "bind", text: "", attributes: &attributes, effects: &[] };
+        let of = self.replies.basis(message);
+        let asked = Asked { commands: &[], view, withheld: secret, prepares: false, of };
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false));
+        let bound = Some(Arc::new(bound(bind, attributes, secret)));
+        let entered = Entered { of, refused, bound, ..Entered::default() };
+        self.replies.expect(message, self.now, entered)
+    }
+
+    fn execute(
+        &mut self,
+        range: Range<usize>,
+        message: &Message<'_>,
+        portal: &str,
+        max_rows: u32,
+    ) -> Result<(), Malformed> {
+        let mut candidates = self.replies.portal_candidates(portal);
+        let unknown_portal = candidates.is_empty();
+        candidates.unknown |= unknown_portal;
+        self.replies.follow(&mut candidates);
+        let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
+        let looks_at_values = self.admission.looks_at_attributes();
+        let named: Vec<_> = candidates
+            .iter()
+            .map(|candidate| {
+                let bound = candidate.bound.as_deref().filter(|_| looks_at_values);
+                Named::new(&candidate.source, "execute", &attributes, bound)
+            })
+            .collect();
+        let mut commands: Vec<_> = named.iter().map(Named::parts).collect();
+        let unknown: [&[Effect]; 1] = [&*UNKNOWN_NAME];
+        let portal_alone =
+            CommandParts { form: "execute", text: "", attributes: &attributes, effects: &[] };
+        if candidates.unknown || named.iter().any(|named| named.forgotten) {
+            commands.push(CommandParts { effects: &unknown, ..portal_alone });
+        }
+        // What the portal's own Parse holds is not recorded again.
+        let of = self.replies.basis(message);
+        let bound = candidates.iter().all(|candidate| candidate.bound.is_some());
+        let one = commands.len() == 1 && !candidates.unknown && bound;
+        let all: Vec<&[Effect]> = match one {
+            true => Vec::new(),
+            false => commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect(),
+        };
+        let view = CommandParts { effects: &all, ..portal_alone };
+        let asked = Asked { commands: &commands, view, withheld: false, prepares: false, of };
+        let (sequence, refused) = self.ask(range, &asked, || match unknown_portal {
+            // The server says itself that there is no such portal.
+            true => {
+                [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
+            }
+            false => refusal::failing_parse(false),
+        });
+        if unknown_portal && refused.is_some() {
+            self.replies.expect_probe();
+        }
+        let entered = Entered { of: sequence, refused, candidates, ..Entered::default() };
+        self.replies.expect(message, self.now, entered)
+    }
+
+    /// Asks policy. What is refused is replaced by what fails; gives what the client is told then.
+    fn ask(
+        &mut self,
+        range: Range<usize>,
+        asked: &Asked<'_>,
+        instead: impl FnOnce() -> bytes::Bytes,
+    ) -> (Sequence, Option<Words>) {
+        let (of, ruling) = self.admission.ask(range, asked);
+        let Ruling::Refused(decision) = ruling else { return (of, None) };
+        self.admission.instead(&instead());
+        let reason = decision.reason().map(str::to_owned);
+        (of, Some(Objection::Policy { reason, session: self.gate.session() }.to_words()))
+    }
+
+    /// What the view of a text leaves out.
+    #[expect(clippy::unused_self, reason = "masks will say, which the gate knows")]
+    fn withhold(&self, _reading: &Reading) -> Withhold {
+        Withhold::Secrets
+    }
+
+    /// Whether values that are bound to one of these may be shown and kept nowhere.
+    fn withholds_values(&self, candidates: &Candidates) -> bool {
+        candidates.unknown
+            || candidates.iter().any(|candidate| {
+                let reading = candidate.source.reading();
+                reading.is_secret() || self.withhold(reading) == Withhold::Literals
+            })
+    }
+
+    /// Records the run so far; the next one begins at `next`.
+    fn end_run(&mut self, next: usize) {
+        let run = std::mem::replace(&mut self.plain, next..next);
+        if !run.is_empty() {
+            self.admission.data(run, None);
+        }
+    }
+}
+
+/// A text of which the server may read anything.
+fn unsettled(sql: &str, settings: LexerSettings) -> Arc<Reading> {
+    Arc::new(Reading::new(sql, settings, Err(Unparsed::Settings)))
+}
+
+/// The effects of a text, statement by statement.
+fn runs(reading: &Reading) -> Vec<&[Effect]> {
+    reading.statements().iter().map(|statement| statement.effects.as_slice()).collect()
+}
+
+/// What is kept of a Bind beside what is recorded.
+fn bound(bind: &Bind<'_>, attributes: Attributes, secret: bool) -> Bound {
+    let bytes: usize =
+        bind.parameters.iter().map(|parameter| 64 + parameter.value.map_or(0, <[u8]>::len)).sum();
+    let values = match () {
+        () if bind.parameters.is_empty() => Values::None,
+        () if secret || bytes > MOST_VALUES => Values::Forgotten,
+        () => Values::Known(attributes),
+    };
+    let bytes = if matches!(values, Values::Known(_)) { bytes } else { 0 };
+    Bound { formats: bind.result_formats.clone(), values, bytes }
+}
+
+/// A statement that a command runs by name, as a command of its own.
+struct Named<'a> {
+    source: &'a Source,
+    form: &'static str,
+    effects: [&'a [Effect]; 1],
+    attributes: Cow<'a, Attributes>,
+    /// Rules may ask for values that are not known any more.
+    forgotten: bool,
+}
+
+impl<'a> Named<'a> {
+    fn new(
+        source: &'a Source,
+        form: &'static str,
+        attributes: &'a Attributes,
+        bound: Option<&Bound>,
+    ) -> Self {
+        let mut attributes = Cow::Borrowed(attributes);
+        let mut forgotten = false;
+        match bound.map(|bound| &bound.values) {
+            Some(Values::Known(values)) => {
+                let value = values.get(command::PARAMETERS).cloned().unwrap_or_default();
+                attributes.to_mut().insert(command::PARAMETERS.into(), value);
+            }
+            Some(Values::Forgotten) => forgotten = true,
+            Some(Values::None) | None => {}
+        }
+        Self { source, form, effects: [source.effects()], attributes, forgotten }
+    }
+
+    fn parts(&self) -> CommandParts<'_> {
+        CommandParts {
+            form: self.form,
+            text: self.source.reading().text(),
+            attributes: &self.attributes,
+            effects: &self.effects,
+        }
+    }
+}
