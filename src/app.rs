@@ -15,17 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::approval::Desk;
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
+use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
-use crate::protocol::{http, postgres};
+use crate::notify::Notifier;
+use crate::protocol::{http, postgres, ssh};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
+use crate::web::certificates;
 use crate::web::{Roles, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
@@ -40,21 +44,35 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let telemetry = config.telemetry.otlp.as_deref().map(Telemetry::start).transpose()?;
     let key = files::mask_key(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?;
-    let verifier = Verifier::start(&config.issuers).await?;
-    let catalog = Arc::new(Catalog::new(Arc::clone(&config)));
+    let (database, private_server) = database(&config).await?;
+    let public_url = config.web.public_url.clone();
+    let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
+    let desk = Desk::new(database.clone(), Arc::clone(&notifier), public_url);
+    let tickets = Tickets::new(database.clone());
+    let withdrawn = Arc::clone(desk.withdrawn());
+    let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
+    let catalog = Arc::new(Catalog::new(Arc::clone(&config), Arc::clone(&desk)));
     let limits = Arc::new(Limits::new(config.server.max_sessions));
     let shutdown = Shutdown::new();
     let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
-    let (database, private_server) = database(&config).await?;
     let settings = IndexSettings {
         index_text: config.database.index_text,
         private: config.database.url.is_none(),
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
-    let api =
-        Api::new(database.clone(), indexer.lag(), roles, Arc::clone(&verifier), shutdown.clone());
-    let router = api.router();
+    let api = Api::new(
+        data_dir,
+        Arc::clone(&catalog),
+        indexer.lag(),
+        roles,
+        Arc::clone(&verifier),
+        shutdown.clone(),
+    );
+    let (host_key, authority) = files::ssh_keys(&config)?;
+    let authority = Arc::new(authority);
+    let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
+    let router = api.router().merge(certificates);
     let figures = metrics::router(indexer.lag(), store.clone());
 
     // Bind.
@@ -73,6 +91,15 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     http_context.expiry_grace = config.server.expiry_grace;
     http_context.insecure = config.listen.http_insecure;
     http_context.tls = files::tls(&config, http::ALPN)?;
+    let mut ssh_context = ssh::Context::new(
+        Arc::clone(&catalog),
+        (Arc::clone(&verifier), authority),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+        host_key,
+    );
+    ssh_context.expiry_grace = config.server.expiry_grace;
     let mut postgres_context = postgres::Context::new(
         catalog,
         Arc::clone(&verifier),
@@ -96,6 +123,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.spawn(|cancel| indexer.run(cancel));
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
+    index.spawn(|cancel| desk.run(cancel));
+    index.spawn(|cancel| notifier.run(cancel));
     let reload = Arc::clone(&reloader);
     let router = router.merge(admin::routes(move || reload.reload()));
     serving.spawn(|cancel| async move {
@@ -111,6 +140,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let http_context = Arc::new(http_context);
     door.open(&serving, listeners.http, move |accepted| {
         http::serve(accepted, Arc::clone(&http_context))
+    });
+    let ssh_context = Arc::new(ssh_context);
+    door.open(&serving, listeners.ssh, move |accepted| {
+        ssh::serve(accepted, Arc::clone(&ssh_context))
     });
     let figures = server::Context::new(figures, None, true, door.shutdown.clone());
     door.open(&serving, listeners.metrics, move |accepted| {
@@ -160,6 +193,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 struct Listeners {
     postgres: Option<TcpListener>,
     http: Option<TcpListener>,
+    ssh: Option<TcpListener>,
     web: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
@@ -170,6 +204,7 @@ impl Listeners {
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
             http: bind("http", listen.http).await?,
+            ssh: bind("ssh", listen.ssh).await?,
             web: bind("web", listen.web).await?,
             metrics: bind("metrics", listen.metrics).await?,
         })

@@ -1,10 +1,12 @@
-//! The targets, looked up by name, and the policy in force: what a reload replaces as one.
+//! What is in force: the targets, looked up by name, and the policy, which a reload replaces as
+//! one; and the desk, where people's decisions come in while the gateway runs.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AccessRule, Config, Target};
+use crate::approval::Desk;
+use crate::config::{AccessRule, Config, Target, Tickets};
 use crate::names::TargetName;
 use crate::policy::Policy;
 
@@ -25,9 +27,24 @@ impl Rules {
         self.config.targets.get(name)
     }
 
+    /// The names of all targets.
+    pub fn names(&self) -> impl Iterator<Item = &TargetName> {
+        self.config.targets.keys()
+    }
+
     /// The access rules in the order they are written.
     pub fn access(&self) -> &[AccessRule] {
         &self.config.access
+    }
+
+    /// `[tickets]`
+    pub fn tickets(&self) -> &Tickets {
+        &self.config.tickets
+    }
+
+    /// All targets, by their names.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.config.targets.values()
     }
 
     /// The policy.
@@ -40,16 +57,20 @@ impl Rules {
 #[derive(Debug)]
 pub struct Catalog {
     current: ArcSwap<Rules>,
+    desk: Arc<Desk>,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
 impl Catalog {
     /// Starts with one configuration.
-    pub fn new(config: Arc<Config>) -> Self {
-        Self {
-            current: ArcSwap::from_pointee(Rules::new(config)),
-            changed: tokio::sync::watch::Sender::new(0),
-        }
+    pub fn new(config: Arc<Config>, desk: Arc<Desk>) -> Self {
+        let changed = desk.news().clone();
+        Self { current: ArcSwap::from_pointee(Rules::new(config)), desk, changed }
+    }
+
+    /// Where people's decisions come in.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     /// The rules as of now.
@@ -63,8 +84,11 @@ impl Catalog {
         self.changed.send_modify(|generation| *generation += 1);
     }
 
-    /// Tells of each replacement, so that sessions can look whether their access still holds.
+    /// Tells of each replacement and of what is withdrawn, so that sessions can look whether their
+    /// access still holds. The first is told at once: something may have changed before.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.changed.subscribe()
+        let mut changes = self.changed.subscribe();
+        changes.mark_changed();
+        changes
     }
 }

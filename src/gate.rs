@@ -3,6 +3,11 @@
 //!
 //! [`Permitted`] and [`Released`] have private fields and are made here alone; the writers of
 //! every protocol take nothing else. The gate knows no protocol.
+//!
+//! A command that people have to approve comes out of [`Gate::admit`] as a [`Held`]:
+//! [`Gate::hold`] asks them, and [`Hold::wait`] gives its very bytes once they said yes.
+
+mod hold;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,18 +17,23 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::access::{self, Grant, NoAccess};
+use crate::access::{Grant, NoAccess};
+use crate::approval::Present;
 use crate::catalog::{Catalog, Rules};
+use crate::config::NotifyEvent;
 use crate::identity::Identity;
 use crate::mask::{MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
+use crate::notify::News;
 use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
 use crate::recording::{
     Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
 };
 use crate::telemetry::SessionSpans;
+
+pub use hold::{Held, Hold, NotReleased, Settled};
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -60,6 +70,9 @@ pub struct Gate {
     opened: Instant,
     metrics: SessionMetrics,
     spans: SessionSpans,
+    /// Ends what waits for people, when the client asks to cancel.
+    cancels: hold::Cancels,
+    _present: Present,
 }
 
 /// The rules that were last in force, narrowed to the session.
@@ -87,7 +100,13 @@ impl Gate {
         opened: &Opened,
     ) -> Result<Self, RecordingFailure> {
         let recording =
-            store.create(opened, grant.target().on_recording_failure).inspect_err(count)?;
+            store.create(opened, grant.target().on_recording_failure).inspect_err(|failure| {
+                metrics::recording_failed();
+                catalog.desk().notifier().tell(NotifyEvent::Recording, || News {
+                    text: failure.to_string(),
+                    ..news_of(&grant)
+                });
+            })?;
         let metrics = SessionMetrics::open(opened.protocol, &opened.target);
         let (store, masks) = (store.clone(), MaskPlan::default());
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
@@ -100,7 +119,12 @@ impl Gate {
         };
         let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
         let spans = SessionSpans::open(opened);
-        let opened = Instant::now();
+        let present = catalog.desk().enter(opened.session, grant.identity());
+        catalog.desk().notifier().tell(NotifyEvent::SessionStart, || News {
+            session: Some(opened.session),
+            text: format!("from {}", opened.client),
+            ..news_of(&grant)
+        });
         Ok(Self {
             grant,
             catalog,
@@ -109,9 +133,11 @@ impl Gate {
             masks,
             facts,
             in_force,
-            opened,
+            opened: Instant::now(),
             metrics,
             spans,
+            cancels: hold::Cancels::default(),
+            _present: present,
         })
     }
 
@@ -157,9 +183,9 @@ impl Gate {
             let described = describe(&mut admission);
             (described, admission.passing.finish(), admission.decided)
         });
-        let (described, passed, decided) = appended.inspect_err(count)?;
+        let (described, passed, decided) = appended.inspect_err(|failure| self.count(failure))?;
         if decided {
-            self.recording.committed().await.inspect_err(count)?;
+            self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
         }
         self.metrics.passed_up(passed.len(), began.elapsed());
         Ok((Permitted(passed), described))
@@ -189,7 +215,7 @@ impl Gate {
         let appended = self
             .recording
             .append(|batch| describe(&mut Release { gate: self, batch }, response.as_bytes()));
-        appended.inspect_err(count)?;
+        appended.inspect_err(|failure| self.count(failure))?;
         self.metrics.passed_down(response.as_bytes().len());
         Ok(Released(response.into_bytes()))
     }
@@ -209,17 +235,36 @@ impl Gate {
         }
     }
 
-    /// Whether the rules in force now still give the access that the session stands on.
+    /// Whether the rules in force now still give the access that the session stands on, and
+    /// nobody has withdrawn it or ended the session.
     pub fn still_granted(&self) -> Result<(), NoAccess> {
-        let rules = self.catalog.current();
-        let target = self.grant.target();
-        access::grant(&rules, self.grant.identity(), &target.name).map(|_| ())
+        let desk = self.catalog.desk();
+        if let Some(by) = desk.is_killed(self.session()) {
+            return Err(NoAccess::Killed(by));
+        }
+        self.grant.still_holds(&self.catalog.current(), desk.withdrawn())
+    }
+
+    /// Counts what could not be recorded, and tells of it.
+    fn count(&self, failure: &RecordingFailure) {
+        metrics::recording_failed();
+        self.tell(NotifyEvent::Recording, || News { text: failure.to_string(), ..News::default() });
+    }
+
+    /// Tells those who want to be told, of something in this session.
+    fn tell(&self, event: NotifyEvent, news: impl FnOnce() -> News) {
+        self.catalog.desk().notifier().tell(event, || {
+            let of = news_of(&self.grant);
+            let session = Some(self.session());
+            News { username: of.username, target: of.target, session, ..news() }
+        });
     }
 
     /// Ends the recording.
     pub fn close(&self, how: &'static str, text: String) {
         self.metrics.ended(how);
         self.spans.close(how);
+        self.tell(NotifyEvent::SessionEnd, || News { text: text.clone(), ..News::default() });
         let closed = Closed { how: Cow::Borrowed(how), text };
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
@@ -227,8 +272,13 @@ impl Gate {
     }
 }
 
-fn count(_: &RecordingFailure) {
-    metrics::recording_failed();
+/// Who, where.
+fn news_of(grant: &Grant) -> News {
+    News {
+        username: grant.identity().username().to_owned(),
+        target: grant.target().name.to_string(),
+        ..News::default()
+    }
 }
 
 /// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
@@ -265,6 +315,9 @@ pub enum Ruling {
     Passes,
     /// They do not; [`Admission::instead`] may put others in their place.
     Refused(Decision),
+    /// People decide. Nothing behind it may be told to this admission any more: what is told
+    /// passes now, ahead of it.
+    Held(Box<Held>),
 }
 
 impl Admission<'_, '_> {
@@ -299,17 +352,43 @@ impl Admission<'_, '_> {
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
         self.gate.spans.command(sequence, &asked.view, &decision);
-        if decision.verdict() == Verdict::Allow {
-            self.passing.pass(range);
-            (sequence, Ruling::Passes)
-        } else {
-            (sequence, Ruling::Refused(decision))
-        }
+        let ruling = match decision.verdict() {
+            Verdict::Allow => {
+                self.passing.pass(range);
+                Ruling::Passes
+            }
+            Verdict::Block => {
+                self.gate.tell(NotifyEvent::Block, || News {
+                    rules: decision.rules().iter().map(ToString::to_string).collect(),
+                    reason: decision.reason().map(str::to_owned),
+                    text: asked.view.text.to_owned(),
+                    ..News::default()
+                });
+                Ruling::Refused(decision)
+            }
+            Verdict::Approve => {
+                let bytes = (self.passing.take_step(), self.passing.exact(range));
+                let truth = asked.commands.iter().map(CommandParts::to_command).collect();
+                let view = asked.view.to_command();
+                Ruling::Held(Box::new(Held::new(sequence, truth, view, decision, bytes)))
+            }
+        };
+        (sequence, ruling)
     }
 
-    /// Whether a rule looks at more of a command than its text and effects: values, for example.
-    pub fn looks_at_attributes(&self) -> bool {
-        self.policy.looks_at_attributes()
+    /// Whether a rule may hold commands of this session for people.
+    pub fn asks_people(&self) -> bool {
+        self.policy.asks_people()
+    }
+
+    /// A keyed hash of some of the bytes.
+    pub fn keyed_hash(&self, range: Range<usize>) -> String {
+        self.gate.store.keyed_hash(self.passing.source.get(range).unwrap_or_default())
+    }
+
+    /// Whether a rule looks at this attribute of commands.
+    pub fn looks_at(&self, attribute: &str) -> bool {
+        self.policy.looks_at(attribute)
     }
 
     /// Records and passes bytes that belong to commands decided before.
@@ -324,10 +403,32 @@ impl Admission<'_, '_> {
         self.batch.data(Direction::Up, Some(of), view);
     }
 
+    /// Passes bytes that belong to commands decided before, and records them in another form: one
+    /// that says more (which channel), or less (that something was typed, not what).
+    pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
+        self.batch.data(Direction::Up, of, recorded);
+        self.passing.pass(range);
+    }
+
     /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
     /// that the target does nothing but say no.
     pub fn instead(&mut self, harmless: &[u8]) {
         self.passing.push(harmless);
+    }
+
+    /// For who cannot wait: what would wait with the command passes now, and `harmless` in the
+    /// command's place.
+    pub fn refuse(&mut self, held: Held, harmless: &[u8]) -> Decision {
+        let (before, decision) = held.refuse();
+        self.passing.push(&before);
+        self.passing.push(harmless);
+        decision
+    }
+
+    /// What was told so far makes the target do something: a command that is held behind it does
+    /// not hold it back. What is told behind the last such step waits with the command.
+    pub fn step(&mut self) {
+        self.passing.step();
     }
 
     /// Records something worth knowing.
@@ -343,11 +444,36 @@ struct Passing {
     source: Bytes,
     piece: Range<usize>,
     copy: Option<BytesMut>,
+    /// How much of it passes whatever is held behind it.
+    step: usize,
 }
 
 impl Passing {
     fn of(source: Bytes) -> Self {
-        Self { source, piece: 0..0, copy: None }
+        Self { source, piece: 0..0, copy: None, step: 0 }
+    }
+
+    fn step(&mut self) {
+        self.step = self.copy.as_ref().map_or(self.piece.len(), BytesMut::len);
+    }
+
+    /// Takes back what was told since the last step.
+    fn take_step(&mut self) -> Bytes {
+        match &mut self.copy {
+            Some(copy) => copy.split_off(self.step.min(copy.len())).freeze(),
+            None => {
+                let at = self.piece.start + self.step.min(self.piece.len());
+                let taken = self.source.slice(at..self.piece.end);
+                self.piece.end = at;
+                taken
+            }
+        }
+    }
+
+    /// The exact bytes of a command.
+    fn exact(&self, range: Range<usize>) -> Bytes {
+        let there = self.source.get(range.clone()).is_some();
+        if there { self.source.slice(range) } else { Bytes::new() }
     }
 
     fn pass(&mut self, range: Range<usize>) {
@@ -427,5 +553,26 @@ mod tests {
         gap.pass(4..6);
         assert_eq!(gap.finish(), "aacc");
         assert_eq!(Passing::of(source).finish(), "", "what is not told does not pass");
+    }
+
+    #[test]
+    fn what_is_told_behind_a_step_waits_with_the_command_that_is_held() {
+        let source = Bytes::from_static(b"aabbcc");
+        for copied in [false, true] {
+            let mut passing = Passing::of(source.clone());
+            passing.pass(0..2);
+            if copied {
+                passing.push(b"XX");
+            }
+            passing.step();
+            passing.pass(2..4);
+            assert_eq!(passing.take_step(), "bb");
+            assert_eq!(passing.exact(4..6), "cc");
+            assert_eq!(passing.finish(), if copied { "aaXX" } else { "aa" });
+        }
+        let mut all = Passing::of(source);
+        all.pass(0..4);
+        assert_eq!(all.take_step(), "aabb");
+        assert_eq!(all.finish(), "");
     }
 }

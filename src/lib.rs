@@ -11,14 +11,15 @@
 //! | [`catalog`], [`access`] | an [`access::Grant`]: this caller may open this target, until then |
 //! | [`decode`] | a [`policy::Command`] and its effects from bytes; pure |
 //! | [`policy`] | a [`policy::Decision`] from identity, target and command; pure |
-//! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded |
+//! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded; what people have to approve waits there ([`approval`]) |
 //! | [`mask`] | a [`mask::Masked`] response; pure |
 //! | [`recording`] | the stored events of the session |
 //! | [`protocol`] | the sessions themselves, one folder a protocol |
 //!
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
-//! the API, [`database`] holds the index of what was recorded and the state, [`metrics`] counts,
-//! [`telemetry`] sends spans, [`replay`] shows recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
+//! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
+//! recordings, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -35,6 +36,7 @@
 
 pub mod access;
 pub mod app;
+pub mod approval;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -46,6 +48,7 @@ pub mod listener;
 pub mod mask;
 pub mod metrics;
 pub mod names;
+pub mod notify;
 pub mod policy;
 pub mod protocol;
 pub mod quickstart;

@@ -22,6 +22,7 @@ struct Registry {
     targets: Mutex<BTreeMap<(&'static str, TargetName), Arc<Target>>>,
     denied: Mutex<BTreeMap<&'static str, u64>>,
     recording_failures: Counter,
+    notifications: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +125,12 @@ pub fn recording_failed() {
     REGISTRY.recording_failures.add(1);
 }
 
+/// Counts a message to somebody who is told of things: `sent`, `failed` or `dropped`. The name is
+/// the operator's, of letters, digits, `-` and `_`.
+pub fn notified(name: &str, outcome: &'static str) {
+    *REGISTRY.notifications.lock().entry((name.to_owned(), outcome)).or_default() += 1;
+}
+
 /// A page in the text format of Prometheus, version 0.0.4.
 #[derive(Debug, Default)]
 pub struct Exposition(String);
@@ -165,6 +172,11 @@ impl Exposition {
         self.metric(name, "counter", "Callers who got no session.");
         for (protocol, count) in &*REGISTRY.denied.lock() {
             self.value(name, &format!("protocol=\"{protocol}\""), count);
+        }
+        let name = "portcullis_notifications_total";
+        self.metric(name, "counter", "Messages to those who are told of things, by outcome.");
+        for ((to, outcome), count) in &*REGISTRY.notifications.lock() {
+            self.value(name, &format!("name=\"{to}\",outcome=\"{outcome}\""), count);
         }
         let name = "portcullis_recording_failures_total";
         self.metric(name, "counter", "Writes that could not be recorded.");

@@ -48,6 +48,59 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// An id of something that is kept as state: a UUIDv7.
+macro_rules! state_id {
+    ($name:ident, $what:literal) => {
+        #[doc = concat!("The id of one ", $what, ": a UUIDv7.")]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new id from the wall clock and the operating system's randomness.
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The id as the type that databases know.
+            pub fn as_uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                let bad = BadName(concat!("the id of a ", $what, " is a UUID"));
+                Uuid::try_parse(text).map(Self).map_err(|_| bad)
+            }
+        }
+    };
+}
+
+state_id!(TicketId, "ticket");
+state_id!(RequestId, "request");
+state_id!(GrantId, "grant");
+
 /// What was given is not a name or id of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

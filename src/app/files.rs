@@ -7,7 +7,10 @@ use anyhow::{Context as _, bail};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use russh::keys::PrivateKey;
+
 use crate::config::{self, Config};
+use crate::identity::{Authority, ssh_key};
 
 /// TLS towards clients that speak one protocol.
 pub(super) fn tls(
@@ -31,6 +34,17 @@ pub(super) fn tls(
     tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Some(Arc::new(tls)))
+}
+
+/// The key that the gateway shows to SSH clients, and the one that signs their certificates. Made
+/// on the first start.
+pub(super) fn ssh_keys(config: &Config) -> anyhow::Result<(PrivateKey, Authority)> {
+    let read = |key: &str, file: &Path| {
+        ssh_key::read_or_make(file, "portcullis")
+            .with_context(|| format!("[ssh] {key}: {} cannot be used", file.display()))
+    };
+    let host_key = read("host_key", &config.ssh.host_key)?;
+    Ok((host_key, Authority::new(read("user_ca", &config.ssh.user_ca)?)))
 }
 
 /// The key for hashes of what is not stored. Made on the first start where the configuration

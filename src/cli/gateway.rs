@@ -1,21 +1,27 @@
 //! The running gateway: on this machine through its admin socket, elsewhere through its API.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::http::{ANSWER_TIME, Client, MAX_ANSWER};
+use super::http::{ANSWER_TIME, Client, MAX_ANSWER, encoded};
 use super::{ConfigFile, login};
 use crate::config;
 use crate::web::admin;
+
+/// Rows asked for at once, the most that the API gives.
+const PAGE: usize = 1000;
 
 /// Which gateway to ask.
 #[derive(Debug, Args)]
@@ -31,26 +37,85 @@ pub(super) struct Options {
 impl Options {
     /// Gets what stands at a path of the API.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Sends something to a path of the API, and gives what comes back.
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> anyhow::Result<T> {
+        let body = body.map(serde_json::to_vec).transpose()?.map(Bytes::from);
         let (status, body) = match &self.server {
             Some(server) => {
                 let token = login::token_for(server)?;
                 let url = format!("{}{path}", server.trim_end_matches('/'));
-                Client::new()?.get(&url, Some(&token)).await?
+                Client::new()?.send_json(method, &url, &token, body).await?
             }
             None => {
                 let data_dir = config::data_dir(&self.config.path)?;
-                ask(&data_dir, Method::GET, path).await?
+                ask(&data_dir, method, path, body).await?
             }
         };
-        if status != StatusCode::OK {
+        if !status.is_success() {
             bail!(refusal(status, &body));
         }
         serde_json::from_slice(&body).context("the gateway's answer is not understood")
     }
+
+    /// Copies what stands at a path of the API into a file, of whatever length.
+    pub(super) async fn download(&self, path: &str, out: &File) -> anyhow::Result<()> {
+        if let Some(server) = &self.server {
+            let token = login::token_for(server)?;
+            let url = format!("{}{path}", server.trim_end_matches('/'));
+            return copy(Client::new()?.open(&url, &token).await?, out).await;
+        }
+        let stream = connect(&config::data_dir(&self.config.path)?).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::get(path).header("host", "gateway").body(Full::<Bytes>::default())?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let copied = copy(response, out).await;
+            // The connection ends with its last sender.
+            drop(sender);
+            copied
+        };
+        let (copied, connection) = tokio::join!(answer, connection);
+        copied.or_else(|e| connection.map_err(anyhow::Error::from).and(Err(e)))
+    }
+
+    /// Up to so many rows, over as many pages as they take.
+    pub(super) async fn pages<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &str,
+        limit: usize,
+    ) -> anyhow::Result<Vec<T>> {
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let left = (limit - rows.len()).min(PAGE);
+            let page: Page<T> = self.get(&format!("{path}?limit={left}{query}{cursor}")).await?;
+            rows.extend(page.items);
+            match page.next {
+                Some(next) if rows.len() < limit => cursor = format!("&cursor={}", encoded(&next)),
+                _ => return Ok(rows),
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
 }
 
 /// What a problem document says, for a person.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(str::escape_debug);
     let hint = match status {
@@ -64,18 +129,40 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-/// Posts to a path of the gateway that runs on this `data_dir`.
-pub(super) async fn post(data_dir: &Path, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    ask(data_dir, Method::POST, path).await
+/// Writes an answer's body down, if it is what was asked for.
+async fn copy(response: Response<Incoming>, mut out: &File) -> anyhow::Result<()> {
+    let status = response.status();
+    let mut body = response.into_body();
+    if !status.is_success() {
+        let told = Limited::new(body, MAX_ANSWER).collect().await;
+        bail!(refusal(status, &told.map_err(|e| anyhow::anyhow!(e))?.to_bytes()));
+    }
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.context("the gateway broke off")?.into_data() {
+            out.write_all(&data)?;
+        }
+    }
+    Ok(())
 }
 
-async fn ask(data_dir: &Path, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn connect(data_dir: &Path) -> anyhow::Result<UnixStream> {
     let socket = data_dir.join(admin::FILE_NAME);
-    let stream = match UnixStream::connect(&socket).await {
-        Ok(stream) => stream,
-        Err(e) => bail!(explained(&e, &socket)),
-    };
-    tokio::time::timeout(ANSWER_TIME, exchange(stream, method, path))
+    UnixStream::connect(&socket).await.map_err(|e| anyhow::anyhow!(explained(&e, &socket)))
+}
+
+/// Posts to a path of the gateway that runs on this `data_dir`.
+pub(super) async fn post(data_dir: &Path, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask(data_dir, Method::POST, path, None).await
+}
+
+async fn ask(
+    data_dir: &Path,
+    method: Method,
+    path: &str,
+    body: Option<Bytes>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = connect(data_dir).await?;
+    tokio::time::timeout(ANSWER_TIME, exchange(stream, method, path, body))
         .await
         .context("the gateway did not answer in time")?
         .context("the gateway broke off")
@@ -85,11 +172,16 @@ async fn exchange(
     stream: UnixStream,
     method: Method,
     path: &str,
+    body: Option<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder().method(method).uri(path).header("host", "gateway");
-    let request = request.body(Empty::<Bytes>::new())?;
+    let request = match &body {
+        Some(_) => request.header("content-type", "application/json"),
+        None => request,
+    };
+    let request = request.body(Full::new(body.unwrap_or_default()))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, StatusCode, Uri, header};
+use hyper::{Method, Request, StatusCode, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -38,16 +38,38 @@ impl Client {
         Ok(Self(legacy::Client::builder(TokioExecutor::new()).build(connector.build())))
     }
 
-    pub(super) async fn get(
+    pub(super) async fn get(&self, url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.send(Request::get(address(url)?).body(Full::default())?, url).await
+    }
+
+    /// Sends a token, and JSON where there is any.
+    pub(super) async fn send_json(
+        &self,
+        method: Method,
+        url: &str,
+        token: &Secret,
+        body: Option<Bytes>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(address(url)?)
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        self.send(request.body(Full::new(body.unwrap_or_default()))?, url).await
+    }
+
+    /// Gets something of any length, as it comes.
+    pub(super) async fn open(
         &self,
         url: &str,
-        token: Option<&Secret>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let mut request = Request::get(address(url)?);
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-        }
-        self.send(request.body(Full::default())?, url).await
+        token: &Secret,
+    ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
+        let request = Request::get(address(url)?)
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
+            .body(Full::default())?;
+        self.0.request(request).await.with_context(|| format!("{url} cannot be asked"))
     }
 
     /// Posts a form, with HTTP Basic authentication (RFC 6749 section 2.3.1) where there is a
@@ -69,6 +91,19 @@ impl Client {
                 request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(both)));
         }
         self.send(request.body(form.join("&").into())?, url).await
+    }
+
+    /// Posts JSON with a token.
+    pub(super) async fn post_json(
+        &self,
+        url: &str,
+        json: &serde_json::Value,
+        token: &Secret,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = Request::post(address(url)?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        self.send(request.body(json.to_string().into())?, url).await
     }
 
     async fn send(

@@ -3,6 +3,8 @@
 //! A command returns what went wrong; [`run`] alone prints it and picks the exit code: 0 done,
 //! 1 failed, 2 usage or configuration.
 
+mod access;
+mod approval;
 mod check;
 mod completions;
 mod gateway;
@@ -20,6 +22,8 @@ mod reload;
 mod replay;
 mod serve;
 mod session;
+mod ssh_cert;
+mod ticket;
 mod token;
 
 use std::path::PathBuf;
@@ -52,11 +56,15 @@ enum Command {
     Policy(policy::Options),
     Reload(reload::Options),
     Session(session::Options),
+    Approval(approval::Options),
+    Access(access::Options),
+    Ticket(ticket::Options),
     Replay(replay::Options),
     Recording(recording::Options),
     Migrate(migrate::Options),
     Login(login::Options),
     Token(token::Options),
+    SshCert(ssh_cert::Options),
     Issuer(issuer::Options),
     Completions(completions::Options),
 }
@@ -105,12 +113,16 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Check(options) => check::run(options).await,
         Command::Policy(options) => policy::run(&options),
         Command::Reload(options) => reload::run(options).await,
-        Command::Replay(options) => replay::run(&options),
+        Command::Replay(options) => replay::run(options).await,
         Command::Session(options) => session::run(options).await,
+        Command::Approval(options) => approval::run(options).await,
+        Command::Access(options) => access::run(options).await,
+        Command::Ticket(options) => ticket::run(options).await,
         Command::Recording(options) => recording::run(&options).await,
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,
         Command::Token(options) => token::run(options).await,
+        Command::SshCert(options) => ssh_cert::run(options).await,
         Command::Issuer(options) => issuer::run(options).await,
         Command::Completions(options) => completions::run(&options),
     }

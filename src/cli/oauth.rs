@@ -53,7 +53,7 @@ impl Endpoints {
     /// Reads the issuer's discovery document.
     pub(super) async fn of(client: &Client, issuer: &str) -> anyhow::Result<Self> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let (status, body) = client.get(&url, None).await?;
+        let (status, body) = client.get(&url).await?;
         if status != StatusCode::OK {
             bail!("{url} answered {status}");
         }

@@ -51,6 +51,27 @@ pub(super) fn print_rows(columns: &[&str], rows: Vec<Vec<String>>) -> io::Result
     print(&table.trim_fmt())
 }
 
+/// A time to the second, as tables show it.
+pub(super) fn seconds(at: crate::database::Timestamp) -> String {
+    at.to_string().chars().take(19).collect()
+}
+
+/// Reads a duration as people write it on a command line: `90s`, `30m`, `2h`, `1d`; in seconds.
+pub(super) fn duration(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a duration; write 90s, 30m, 2h or 1d");
+    let unit = text.chars().next_back().ok_or_else(bad)?;
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(bad()),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    number.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(bad)
+}
+
 /// A text without what would move a terminal's cursor or hide itself.
 pub(super) fn visible(text: &str) -> String {
     let unseen = |c: char| {

@@ -10,6 +10,7 @@ use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::decode::http;
 use crate::decode::postgres::command;
+use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
@@ -64,7 +65,7 @@ struct Explain {
     /// Print the explanation as JSON.
     #[arg(long)]
     json: bool,
-    /// The command: SQL, for a Postgres target.
+    /// The command: SQL for a Postgres target, a command line for an SSH host.
     command: String,
 }
 
@@ -157,8 +158,8 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
         Protocol::Postgres => Ok(command::of_text(text)),
+        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
         Protocol::Http => http::command::from_text(text),
-        Protocol::Ssh => Err(format!("commands of {} cannot be read yet", target.protocol)),
     }
 }
 

@@ -58,10 +58,12 @@ fn default_folder() -> Option<PathBuf> {
 
 /// What to do now, in lines to paste.
 fn told(serving: &Serving) -> String {
-    let Serving { data_dir, config, passwords, state, issuer, postgres, web, after } = serving;
+    let Serving { data_dir, config, passwords, approver, state, issuer, postgres, web, after } =
+        serving;
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let (portcullis, config) = (quoted(&portcullis), quoted(config));
-    let (passwords, recordings) = (quoted(passwords), quoted(&data_dir.join("data/recordings")));
+    let (passwords, approver) = (quoted(passwords), quoted(approver));
+    let recordings = quoted(&data_dir.join("data/recordings"));
     let (host, port) = (postgres.ip(), postgres.port());
     let (data_dir, state) = (data_dir.display(), state.display());
     let seconds = after.as_secs_f32();
@@ -74,9 +76,17 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
   PGPASSFILE={passwords} psql "host={host} port={port} dbname={SHOP} user=agent"
 
    To try: \d    select * from customers limit 5;    select * from open_orders limit 5;    select spent(7);
-   What a rule blocks: drop table customers;    explain analyze with t as (select 1) select * from t; truncate orders;
+   What a rule blocks: drop table customers;    select 1; truncate orders;
 
-2. See what it did.
+2. Be the approver, in a third terminal: an UPDATE or DELETE of the agent's waits for you.
+
+  export PORTCULLIS_SERVER=http://{web} PORTCULLIS_TOKEN="$(cat {approver})"
+  {portcullis} approval list --watch
+  {portcullis} approval approve ID    (or: deny ID --comment 'why')
+
+   What waits: update orders set status = 'paid' where id = 1;
+
+3. See what it did.
 
   {portcullis} session list --config {config}
   {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"

@@ -1,18 +1,17 @@
 //! `portcullis replay`: shows a recording in the terminal.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use tempfile::NamedTempFile;
 
-use super::ConfigFile;
-use crate::config;
-use crate::recording::{Event, Kind, Reader, recording_path, rfc3339};
+use super::gateway;
+use crate::names::SessionId;
+use crate::recording::Reader;
 use crate::replay::{self, Pace, ReplayError};
 
 /// Show a recording in the terminal: commands, decisions, rows.
@@ -21,12 +20,13 @@ use crate::replay::{self, Pace, ReplayError};
     after_help = "Examples:\n  portcullis replay 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b --speed 4\n  \
                   portcullis replay /var/lib/portcullis/recordings/2026-11-20/SESSION.rec --step"
 )]
+#[group(skip)]
 pub(super) struct Options {
-    /// A session's id, of the gateway on this machine, or a recording's file, SESSION.rec.
+    /// A session's id, which the gateway is asked for, or a recording's file, SESSION.rec.
     #[arg(value_name = "ID | PATH")]
     what: String,
     #[command(flatten)]
-    config: ConfigFile,
+    gateway: gateway::Options,
     /// Keep the recorded timing, N times as fast.
     #[arg(long, value_name = "N", value_parser = speed)]
     speed: Option<f64>,
@@ -44,13 +44,27 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let path = match options.what.parse() {
-        Ok(session) => recording_path(&config::data_dir(&options.config.path)?, &session),
-        Err(_) => PathBuf::from(&options.what),
-    };
-    let shown = path.display();
-    let reader = Reader::open(&path).with_context(|| format!("cannot replay {shown}"))?;
+pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    match options.what.parse() {
+        Ok(session) => {
+            let fetched = fetch(&options.gateway, session).await?;
+            play(&options, fetched.path())
+        }
+        Err(_) => play(&options, Path::new(&options.what)),
+    }
+}
+
+/// A session's recording as the gateway gives it, which notes that it was looked at.
+async fn fetch(gateway: &gateway::Options, session: SessionId) -> anyhow::Result<NamedTempFile> {
+    let file = tempfile::Builder::new().prefix("portcullis-").suffix(".rec").tempfile()?;
+    let path = format!("/api/v1/sessions/{session}/recording");
+    gateway.download(&path, file.as_file()).await?;
+    Ok(file)
+}
+
+fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
+    let shown = &options.what;
+    let reader = Reader::open(path).with_context(|| format!("cannot replay {shown}"))?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     if options.step && !(terminal && io::stdin().is_terminal()) {
@@ -89,33 +103,10 @@ fn speed(text: &str) -> Result<f64, String> {
 
 fn json(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
     for event in reader {
-        serde_json::to_writer(&mut *out, &shape(&event?)).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *out, &event?.to_json()).map_err(io::Error::from)?;
         writeln!(out)?;
     }
     Ok(())
-}
-
-fn shape(event: &Event) -> serde_json::Value {
-    let base64 = || STANDARD.encode(&event.payload).into();
-    let (name, payload) = match event.kind {
-        Kind::Data => ("data", base64()),
-        _ => match serde_json::from_slice(&event.payload) {
-            Ok(json) => ("payload", json),
-            Err(_) => ("data", base64()),
-        },
-    };
-    let mut shape = serde_json::json!({
-        "sequence": event.sequence,
-        "at": rfc3339(event.wall_us),
-        "monotonic_us": event.monotonic_us,
-        "direction": event.direction,
-        "kind": event.kind,
-        "of": event.of,
-    });
-    if let Some(object) = shape.as_object_mut() {
-        object.insert(name.to_owned(), payload);
-    }
-    shape
 }
 
 /// The person at the terminal.

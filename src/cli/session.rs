@@ -1,6 +1,9 @@
 //! `portcullis session`: looking at what the gateway recorded.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
+use hyper::Method;
 use serde::Deserialize;
 
 use super::gateway;
@@ -9,10 +12,12 @@ use super::output::{self, visible};
 use crate::database::{Command as Row, Session};
 use crate::names::SessionId;
 
-/// Rows asked for at once, the most that the API gives.
-const PAGE: usize = 1000;
 /// How much of a command one line shows, in characters.
 const SHOWN: usize = 120;
+/// How many commands a watch asks for at a time.
+const WATCHED: usize = 200;
+/// How often a watch looks.
+const WATCH_POLL: Duration = Duration::from_secs(1);
 
 /// Look at sessions.
 #[derive(Debug, Args)]
@@ -25,6 +30,8 @@ pub(super) struct Options {
 enum Command {
     List(Box<List>),
     Show(Show),
+    Watch(Watch),
+    Kill(Kill),
 }
 
 /// List sessions, the latest first; all filters that are given must hold.
@@ -93,11 +100,94 @@ struct Show {
     json: bool,
 }
 
+/// Follow a session's commands until it ends.
+///
+/// Commands show about half a second after they happened, once the index has them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  portcullis session watch 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b")]
+struct Watch {
+    #[command(flatten)]
+    gateway: gateway::Options,
+    /// The session's id.
+    id: SessionId,
+    /// Print each command as a line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// End a session, on whichever gateway it is.
+///
+/// What opened it (a token or a ticket) is refused from then on, until it expires.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  portcullis session kill 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b")]
+struct Kill {
+    #[command(flatten)]
+    gateway: gateway::Options,
+    /// The session's id.
+    id: SessionId,
+    /// Print the gateway's answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     match options.command {
         Command::List(list) => list.run().await,
         Command::Show(show) => show.run().await,
+        Command::Watch(watch) => watch.run().await,
+        Command::Kill(kill) => kill.run().await,
     }
+}
+
+impl Kill {
+    async fn run(&self) -> anyhow::Result<()> {
+        let path = format!("/api/v1/sessions/{}/kill", self.id);
+        let killed: serde_json::Value = self.gateway.send(Method::POST, &path, None).await?;
+        if self.json {
+            return output::print_json(&killed);
+        }
+        Ok(output::print(&format!("session {} has ended", self.id))?)
+    }
+}
+
+impl Watch {
+    async fn run(&self) -> anyhow::Result<()> {
+        let path = format!("/api/v1/sessions/{}", self.id);
+        let mut cursor = String::new();
+        let mut shown = 0_usize;
+        loop {
+            // Asked before its commands, so that none comes behind the end.
+            let session: Session = self.gateway.get(&path).await?;
+            loop {
+                let page: WatchPage =
+                    self.gateway.get(&format!("{path}/commands?limit={WATCHED}{cursor}")).await?;
+                // The last page grows: what was shown of it is passed over.
+                for command in page.items.iter().skip(shown) {
+                    match self.json {
+                        true => output::print(&serde_json::to_string(command)?)?,
+                        false => output::print_rows(&[], vec![line(command)])?,
+                    }
+                }
+                shown = page.items.len();
+                let Some(next) = page.next else { break };
+                (cursor, shown) = (format!("&cursor={}", encoded(&next)), 0);
+            }
+            if let Some(closed_at) = session.closed_at {
+                let how = session.ended_text.or(session.ended).unwrap_or_default();
+                if !self.json {
+                    output::print(&format!("{closed_at} ended: {}", visible(&how)))?;
+                }
+                return Ok(());
+            }
+            tokio::time::sleep(WATCH_POLL).await;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WatchPage {
+    items: Vec<Row>,
+    next: Option<String>,
 }
 
 impl List {
@@ -120,7 +210,7 @@ impl List {
             .filter_map(|(key, value)| Some(format!("&{key}={}", encoded(value.as_deref()?))))
             .collect();
         let sessions: Vec<Session> =
-            pages(&self.gateway, "/api/v1/sessions", &query.concat(), self.limit).await?;
+            self.gateway.pages("/api/v1/sessions", &query.concat(), self.limit).await?;
         if self.json {
             return output::print_json(&sessions);
         }
@@ -146,32 +236,34 @@ impl Show {
         let path = format!("/api/v1/sessions/{}", self.id);
         let session: Session = self.gateway.get(&path).await?;
         let commands: Vec<Row> =
-            pages(&self.gateway, &format!("{path}/commands"), "", self.limit).await?;
+            self.gateway.pages(&format!("{path}/commands"), "", self.limit).await?;
         if self.json {
             let both = serde_json::json!({ "session": session, "commands": commands });
             return output::print_json(&both);
         }
         output::print(&told(&session))?;
-        let rows = commands.iter().map(|command| {
-            let end = match (&command.error_code, &command.status) {
-                (Some(code), _) => format!("error {code}"),
-                (None, Some(status)) => status.clone(),
-                (None, None) => String::new(),
-            };
-            let verdict = serde_json::to_value(command.verdict).unwrap_or_default();
-            vec![
-                short(&command.at.to_string(), 23),
-                verdict.as_str().unwrap_or_default().to_owned(),
-                end,
-                command
-                    .duration_us
-                    .map(|us| format!("{}.{:03} ms", us / 1000, us % 1000))
-                    .unwrap_or_default(),
-                short(command.text.as_deref().unwrap_or(&command.form), SHOWN),
-            ]
-        });
+        let rows = commands.iter().map(line);
         Ok(output::print_rows(&["AT (UTC)", "VERDICT", "END", "TOOK", "COMMAND"], rows.collect())?)
     }
+}
+
+/// A command as one line of a table.
+fn line(command: &Row) -> Vec<String> {
+    let end = match (&command.error_code, &command.status) {
+        (Some(code), _) => format!("error {code}"),
+        (None, Some(status)) => status.clone(),
+        (None, None) => String::new(),
+    };
+    vec![
+        short(&command.at.to_string(), 23),
+        command.verdict.to_string(),
+        end,
+        command
+            .duration_us
+            .map(|us| format!("{}.{:03} ms", us / 1000, us % 1000))
+            .unwrap_or_default(),
+        short(command.text.as_deref().unwrap_or(&command.form), SHOWN),
+    ]
 }
 
 fn told(session: &Session) -> String {
@@ -207,31 +299,5 @@ fn short(text: &str, characters: usize) -> String {
         }
         Some((end, _)) => line.get(..end).unwrap_or_default().to_owned(),
         None => line,
-    }
-}
-
-#[derive(Deserialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next: Option<String>,
-}
-
-/// Up to so many rows, over as many pages as they take.
-async fn pages<T: serde::de::DeserializeOwned>(
-    gateway: &gateway::Options,
-    path: &str,
-    query: &str,
-    limit: usize,
-) -> anyhow::Result<Vec<T>> {
-    let mut rows = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let left = (limit - rows.len()).min(PAGE);
-        let page: Page<T> = gateway.get(&format!("{path}?limit={left}{query}{cursor}")).await?;
-        rows.extend(page.items);
-        match page.next {
-            Some(next) if rows.len() < limit => cursor = format!("&cursor={}", encoded(&next)),
-            _ => return Ok(rows),
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::GlobMatcher;
 use serde_json::Value as Json;
@@ -9,10 +10,13 @@ use serde_json::Value as Json;
 use super::document::{Node, Value};
 use super::issuer::Issuers;
 use super::later;
-use super::model::{AccessRule, Target, TargetSelector, UserKey};
+use super::model::{AccessRule, AskedAccess, Target, TargetSelector, UserKey};
 use super::reader::{Field, Table, quoted};
 use super::value;
 use crate::names::TargetName;
+
+/// How long access that was granted lasts unless the rule says otherwise.
+const DEFAULT_DURATION: Duration = Duration::from_secs(60 * 60);
 
 type Targets = BTreeMap<TargetName, Arc<Target>>;
 
@@ -40,17 +44,10 @@ fn rule(table: Table<'_>, issuers: &Issuers, targets: &Targets) -> Option<Access
     }
     let max_session = table.read("max_session", value::span);
     let outlive_token = table.read("outlive_token", Field::flag).unwrap_or_default();
-    table.read("grant", |field| match field.word(&[("standing", true), ("approval", false)])? {
-        true => Some(()),
-        false => field.not_yet("\"approval\""),
-    });
-    table.read("single_session", |field| match field.flag()? {
-        false => Some(()),
-        true => field.not_yet("true"),
-    });
-    table.later("approvers", Field::texts);
-    table.later("approvals", |f| f.count(later::MOST_APPROVALS));
-    table.later("duration", value::span);
+    let single_session = table.read("single_session", Field::flag).unwrap_or_default();
+    let by_approval =
+        table.read("grant", |field| field.word(&[("standing", false), ("approval", true)]));
+    let asked = asked(&table, by_approval.unwrap_or_default());
     table.finish();
     let targets = match names {
         Some(names) => TargetSelector::Names(names),
@@ -63,7 +60,35 @@ fn rule(table: Table<'_>, issuers: &Issuers, targets: &Targets) -> Option<Access
         targets,
         max_session,
         outlive_token,
+        single_session,
+        asked: asked?,
     })
+}
+
+/// Whom to ask, with `grant = "approval"`. None is a mistake.
+fn asked(table: &Table<'_>, by_approval: bool) -> Option<Option<AskedAccess>> {
+    const KEYS: [&str; 3] = ["approvers", "approvals", "duration"];
+    let approvers = table.read("approvers", Field::texts);
+    let approvals = table.read("approvals", |f| f.count(later::MOST_APPROVALS));
+    let duration = table.read("duration", value::span);
+    if !by_approval {
+        for key in KEYS.into_iter().filter(|key| table.has(key)) {
+            let hint = "say grant = \"approval\", or leave it out";
+            table.wrong_at(key, "nobody is asked by a standing grant", hint);
+        }
+        return Some(None);
+    }
+    if !table.has("approvers") {
+        table.wrong(
+            "[[access]] with grant = \"approval\" says nothing of who approves",
+            Some("name groups, for example approvers = [\"platform\"]"),
+        );
+    }
+    Some(Some(AskedAccess {
+        approvers: approvers?,
+        approvals: approvals.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        duration: duration.unwrap_or(DEFAULT_DURATION),
+    }))
 }
 
 fn user_key(field: Field<'_>, issuers: &Issuers) -> Option<UserKey> {

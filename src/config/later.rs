@@ -22,12 +22,6 @@ use Shape::{Duration, Secret, Text, Texts, Word};
 
 type Keys = &'static [(&'static str, Shape)];
 
-/// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] = &[
-    ("ssh", &[("host_key", Text), ("user_ca", Text)]),
-    ("tickets", &[("max_lifetime", Duration)]),
-];
-
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
     (
@@ -44,25 +38,10 @@ const LISTS: &[(&str, Keys)] = &[
     ),
     ("pattern", &[("name", Text), ("regex", Text)]),
     ("retention", &[("targets", Texts), ("keep", Duration)]),
-    (
-        "notify",
-        &[
-            ("name", Text),
-            ("kind", Word(&[("slack", ()), ("webhook", ())])),
-            ("url", Secret),
-            ("events", Texts),
-        ],
-    ),
 ];
 
 /// Reads and refuses the sections that nothing acts on yet.
 pub(super) fn sections(top: &Table<'_>) {
-    for (name, keys) in TABLES {
-        if let Some(table) = top.table(name) {
-            refuse(&table);
-            read(table, keys);
-        }
-    }
     for (name, keys) in LISTS {
         for (i, table) in top.tables(name).into_iter().enumerate() {
             // Once is enough, however many there are.
@@ -72,18 +51,6 @@ pub(super) fn sections(top: &Table<'_>) {
             read(table, keys);
         }
     }
-}
-
-/// The keys of a target with `protocol = "ssh"`.
-pub(super) fn ssh_target(table: &Table<'_>) {
-    table.read("address", value::host_and_port);
-    look(table, &[("host_key", Text), ("record_input", Word(&[("full", ())]))]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("user", Text), ("password", Secret), ("private_key", Secret)]);
-        credential.finish();
-        Some(())
-    });
 }
 
 fn refuse(table: &Table<'_>) {

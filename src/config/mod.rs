@@ -16,10 +16,12 @@ mod issuer;
 mod later;
 mod mistake;
 mod model;
+mod notify;
 mod policy;
 mod reader;
 mod secret_ref;
 mod server;
+mod ssh;
 mod target;
 mod value;
 
@@ -32,10 +34,10 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, ClaimPath, Config, Database, Durability, Http, HttpCredential, HttpKind,
-    HttpTarget, IpNetwork, Issuer, Listen, NamedTest, OnRecordingFailure, PostgresTarget,
-    Recording, Server, Target, TargetKind, TargetSelector, Telemetry, Tls, TokenKind, UpstreamTls,
-    UserKey, Web,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
+    HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest, Notify, NotifyEvent, NotifyKind,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
+    TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -66,9 +68,12 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let server = server::server(&top);
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
+    let ssh = ssh::ssh(&top, &server.data_dir);
     let (web, database) = (server::web(&top), server::database(&top));
     let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
+    let tickets = server::tickets(&top);
+    let notify = notify::notify(&top);
     let http = http::http(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
@@ -78,7 +83,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
-    if listen.postgres.is_none() && listen.http.is_none() {
+    if listen.postgres.is_none() && listen.ssh.is_none() && listen.http.is_none() {
         findings.warning(start, "[listen] names no protocol: no caller can connect", None);
     }
     if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
@@ -97,10 +102,13 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         listen,
         tls,
         issuers: issuers.known,
+        ssh,
         web,
         telemetry,
         database,
         recording,
+        tickets,
+        notify,
         http,
         targets,
         access,

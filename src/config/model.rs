@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
+use russh::keys::PublicKey;
 
 use super::mistake::Mistake;
 use super::secret_ref::SecretRef;
@@ -26,6 +27,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// `[[issuer]]`
     pub issuers: Vec<Issuer>,
+    /// `[ssh]`
+    pub ssh: Ssh,
     /// `[web]`
     pub web: Web,
     /// `[telemetry]`
@@ -34,6 +37,10 @@ pub struct Config {
     pub database: Database,
     /// `[recording]`
     pub recording: Recording,
+    /// `[tickets]`
+    pub tickets: Tickets,
+    /// `[[notify]]`
+    pub notify: Vec<Notify>,
     /// `[http]`
     pub http: Http,
     /// `[[target]]`
@@ -57,10 +64,12 @@ impl Config {
             ("[listen]", self.listen != new.listen),
             ("[tls]", self.tls != new.tls),
             ("[[issuer]]", self.issuers != new.issuers),
+            ("[ssh]", self.ssh != new.ssh),
             ("[web]", self.web != new.web),
             ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
+            ("[[notify]]", self.notify != new.notify),
             ("[http]", self.http != new.http),
         ]
         .into_iter()
@@ -89,6 +98,8 @@ pub struct Listen {
     pub postgres: Option<SocketAddr>,
     /// Whether Postgres clients beyond loopback may come without TLS.
     pub postgres_insecure: bool,
+    /// Where SSH clients connect.
+    pub ssh: Option<SocketAddr>,
     /// Where HTTP clients connect.
     pub http: Option<SocketAddr>,
     /// Whether HTTP clients beyond loopback may come without TLS.
@@ -173,9 +184,20 @@ pub enum ClaimPath {
     Pointer(String),
 }
 
+/// `[ssh]`: private keys, made on first start where they are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    /// The gateway's own key towards clients.
+    pub host_key: PathBuf,
+    /// The key that signs short-lived user certificates.
+    pub user_ca: PathBuf,
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Web {
+    /// Where people reach the gateway's pages and API, without a slash at the end.
+    pub public_url: Option<String>,
     /// Groups that may read what was recorded.
     pub auditors: Vec<String>,
     /// Groups that may do all that the API offers.
@@ -251,6 +273,8 @@ pub struct Target {
 pub enum TargetKind {
     /// A PostgreSQL server.
     Postgres(PostgresTarget),
+    /// An SSH host.
+    Ssh(SshTarget),
     /// An HTTP service.
     Http(HttpTarget),
 }
@@ -260,6 +284,7 @@ impl Target {
     pub fn protocol(&self) -> Protocol {
         match self.kind {
             TargetKind::Postgres(_) => Protocol::Postgres,
+            TargetKind::Ssh(_) => Protocol::Ssh,
             TargetKind::Http(_) => Protocol::Http,
         }
     }
@@ -334,6 +359,32 @@ pub struct HttpCredential {
     pub prefix: String,
 }
 
+/// An SSH target.
+#[derive(Debug)]
+pub struct SshTarget {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The key that the target must show.
+    pub host_key: PublicKey,
+    /// The user the gateway logs in as.
+    pub user: String,
+    /// How it proves to be that user.
+    pub credential: SshCredential,
+    /// Whether what is typed into terminals is recorded, and not its length alone.
+    pub record_input: bool,
+}
+
+/// What an SSH target lets the gateway in for.
+#[derive(Debug)]
+pub enum SshCredential {
+    /// A password.
+    Password(SecretRef),
+    /// A private key in OpenSSH's format, without a passphrase.
+    PrivateKey(SecretRef),
+}
+
 /// How TLS towards a target is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamTls {
@@ -369,6 +420,80 @@ pub struct AccessRule {
     pub max_session: Option<Duration>,
     /// Whether a session may go on after its token ends.
     pub outlive_token: bool,
+    /// Whether what was presented opens one session and never another.
+    pub single_session: bool,
+    /// Who has to grant the access first; none when it stands.
+    pub asked: Option<AskedAccess>,
+}
+
+/// `grant = "approval"`: access that people grant, for some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedAccess {
+    /// The groups whose members may.
+    pub approvers: Vec<String>,
+    /// How many of them must.
+    pub approvals: u32,
+    /// How long it lasts, from then on.
+    pub duration: Duration,
+}
+
+/// `[[notify]]`: who is told of what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Its name, in logs and figures.
+    pub name: String,
+    /// How it is told.
+    pub kind: NotifyKind,
+    /// Where; such addresses are secrets themselves.
+    pub url: SecretRef,
+    /// What a webhook's messages are signed with.
+    pub secret: Option<SecretRef>,
+    /// Of what.
+    pub events: Vec<NotifyEvent>,
+}
+
+/// How somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyKind {
+    /// JSON, signed.
+    Webhook,
+    /// A message to a Slack channel.
+    Slack,
+}
+
+/// What somebody may be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotifyEvent {
+    /// A command or access waits for people.
+    Approval,
+    /// A command was blocked.
+    Block,
+    /// A session opened.
+    SessionStart,
+    /// A session ended.
+    SessionEnd,
+    /// Something could not be recorded.
+    Recording,
+}
+
+impl NotifyEvent {
+    /// The word in configuration and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Block => "block",
+            Self::SessionStart => "session-start",
+            Self::SessionEnd => "session-end",
+            Self::Recording => "recording",
+        }
+    }
+}
+
+/// `[tickets]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tickets {
+    /// The longest that a ticket lives.
+    pub max_lifetime: Duration,
 }
 
 /// A user as access rules name one.

@@ -1,9 +1,9 @@
-//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[telemetry]`, `[database]`, `[recording]`.
+//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[telemetry]`, `[database]`, `[recording]`, `[tickets]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tls, Web};
+use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web};
 use super::reader::{Field, Table};
 use super::secret_ref::SecretRef;
 use super::value;
@@ -14,6 +14,7 @@ const DEFAULT_MAX_SESSIONS: usize = 10_000;
 const MOST_SESSIONS: usize = 1_000_000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_EXPIRY_GRACE: Duration = Duration::from_secs(30);
+const DEFAULT_TICKET: Duration = Duration::from_secs(12 * 60 * 60);
 const DEFAULT_MAX_SESSION: u64 = 10 << 30;
 const DEFAULT_MAX_LOCAL: u64 = 50 << 30;
 
@@ -60,10 +61,11 @@ pub(super) fn listen(top: &Table<'_>, tls: bool) -> Listen {
     };
     (listen.postgres, listen.http) = (guarded("postgres"), guarded("http"));
     listen.web = guarded("web");
+    // SSH brings its own encryption.
+    listen.ssh = table.read("ssh", value::listen_address);
     listen.metrics = table.read("metrics", value::listen_address);
     listen.trusted_proxies =
         table.read("trusted_proxies", |f| f.list(value::network)).unwrap_or_default();
-    table.later("ssh", value::listen_address);
     table.finish();
     listen
 }
@@ -75,8 +77,8 @@ fn insecure(field: Field<'_>) -> Option<Vec<&'static str>> {
 
 pub(super) fn web(top: &Table<'_>) -> Web {
     let Some(table) = top.table("web") else { return Web::default() };
-    table.later("public_url", Field::text);
     let web = Web {
+        public_url: table.read("public_url", public_url),
         auditors: table.read("auditors", Field::texts).unwrap_or_default(),
         admins: table.read("admins", Field::texts).unwrap_or_default(),
     };
@@ -104,6 +106,30 @@ pub(super) fn telemetry(top: &Table<'_>) -> Telemetry {
     });
     table.finish();
     Telemetry { otlp }
+}
+
+/// An address for browsers, in links.
+fn public_url(field: Field<'_>) -> Option<String> {
+    let text = field.text()?.trim_end_matches('/');
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !text.contains(['@', '?', '#', ' ', '"']) => {
+            Some(text.to_owned())
+        }
+        _ => field.wrong_with(
+            "is not an address for browsers",
+            "for example \"https://portcullis.example.com\"",
+        ),
+    }
+}
+
+pub(super) fn tickets(top: &Table<'_>) -> Tickets {
+    let mut tickets = Tickets { max_lifetime: DEFAULT_TICKET };
+    if let Some(table) = top.table("tickets") {
+        table.set(&mut tickets.max_lifetime, "max_lifetime", value::span);
+        table.finish();
+    }
+    tickets
 }
 
 pub(super) fn database(top: &Table<'_>) -> Database {

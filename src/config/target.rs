@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::http;
-use super::later;
 use super::mistake::Place;
 use super::model::{OnRecordingFailure, PostgresTarget, Target, TargetKind, UpstreamTls};
 use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
+use super::ssh;
 use super::value;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Verdict;
@@ -56,18 +56,9 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
         .read("default", |f| f.word(&[("allow", Verdict::Allow), ("block", Verdict::Block)]))
         .unwrap_or(Verdict::Allow);
     // Which other keys there are depends on it.
-    let kind = match table.require("protocol", |field| {
-        let protocol = field.word(PROTOCOLS)?;
-        if protocol == Protocol::Ssh {
-            field.not_yet::<()>(format!("\"{protocol}\""));
-        }
-        Some(protocol)
-    })? {
+    let kind = match table.require("protocol", |field| field.word(PROTOCOLS))? {
         Protocol::Postgres => postgres(&table).map(TargetKind::Postgres),
-        Protocol::Ssh => {
-            later::ssh_target(&table);
-            None
-        }
+        Protocol::Ssh => ssh::target(&table).map(TargetKind::Ssh),
         Protocol::Http => http::target(&table).map(TargetKind::Http),
     };
     table.finish();

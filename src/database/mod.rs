@@ -3,8 +3,9 @@
 //!
 //! The index is a pure function of the recordings. Nothing that serves a session waits for it:
 //! [`Indexer`] reads the recordings back, wherever they are ahead of the index, so a database
-//! outage needs no path of its own. State (today the audit log) is written where it happens and
-//! refused while the database cannot be reached.
+//! outage needs no path of its own. State (the audit log, tickets, requests and their decisions,
+//! grants, what was withdrawn) is written where it happens and refused while the database cannot be
+//! reached.
 
 mod error;
 mod indexer;
@@ -12,6 +13,7 @@ mod migrations;
 mod private_server;
 mod queries;
 mod rows;
+mod state;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -25,6 +27,11 @@ pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
 pub use queries::{Filter, Page, QueryError, Wanted};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
+pub use state::{
+    AccessGrant, Answer, CommandRequest, DecideError, Decided, Need, NewRequest, NewTicket,
+    Request, RequestKind, RequestState, Standing, StateNews, StoredTicket, Ticket, Vote,
+    VoteVerdict, Voter, Withdrawal, Withdrawn, WithdrawnKind,
+};
 
 /// Connections for queries and state; the indexer has one of its own.
 const POOL: u32 = 8;

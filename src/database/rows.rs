@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,9 +22,22 @@ pub struct Timestamp(pub i64);
 const TIMES: (i64, i64) = (-62_135_596_800_000_000, 253_402_300_799_999_999);
 
 impl Timestamp {
+    /// It as the wall clock gives times.
+    pub fn to_system_time(self) -> SystemTime {
+        let us = u64::try_from(self.0).unwrap_or(0);
+        UNIX_EPOCH.checked_add(Duration::from_micros(us)).unwrap_or(UNIX_EPOCH)
+    }
+
     /// The time nearest to this one that can be stored.
-    pub(super) fn storable(self) -> Self {
+    pub(crate) fn storable(self) -> Self {
         Self(self.0.clamp(TIMES.0, TIMES.1))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let us = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        Self(i64::try_from(us).unwrap_or(i64::MAX)).storable()
     }
 }
 

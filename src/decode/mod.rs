@@ -3,7 +3,10 @@
 
 pub mod http;
 pub mod postgres;
+pub mod sftp;
+pub mod shell;
 pub mod sql;
+pub mod ssh;
 
 use std::sync::LazyLock;
 
@@ -15,15 +18,20 @@ pub fn vocabulary() -> Vocabulary<'static> {
         actions: sql::ACTIONS
             .iter()
             .map(|(action, _)| *action)
+            .chain(ssh::ACTIONS.iter().copied())
             .chain(http::METHODS.iter().map(|(_, action)| *action))
             .collect(),
-        kinds: sql::KINDS.iter().chain(OTHER_KINDS).copied().collect(),
+        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(&["path"]).copied().collect(),
         attributes: sql::ATTRIBUTES
             .iter()
+            .chain(ssh::EFFECT_ATTRIBUTES)
             .chain(http::command::ATTRIBUTES)
             .map(|name| format!("effect.{name}").leak() as &str)
             .chain(
-                postgres::command::ATTRIBUTES.iter().map(|n| format!("command.{n}").leak() as &str),
+                postgres::command::ATTRIBUTES
+                    .iter()
+                    .chain(ssh::ATTRIBUTES)
+                    .map(|n| format!("command.{n}").leak() as &str),
             )
             .collect(),
     });
@@ -41,6 +49,5 @@ struct Words {
     attributes: Vec<&'static str>,
 }
 
-/// Kinds of objects of protocols whose words are not listed yet.
-const OTHER_KINDS: &[&str] = &["file", "forward", "path", "program", "subsystem"];
-const OPEN: &[&str] = &["ssh.", "sftp."];
+/// Protocols whose words are not all listed.
+const OPEN: &[&str] = &[];

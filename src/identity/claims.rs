@@ -60,6 +60,7 @@ pub(super) fn identify(
         token_id: token_id(&issuer.url, &claims, &token.payload),
         subject,
         claims,
+        bound: None,
     })
 }
 

@@ -2,7 +2,9 @@
 //!
 //! An [`Identity`] has private fields and is made by this module alone, out of a token that
 //! verified. A token goes one way: [`token::parse`] takes its text apart, its issuer's keys say
-//! whether one of them signed it, and only then do its claims count.
+//! whether one of them signed it, and only then do its claims count. A [`ticket`] that the gateway
+//! made for an identity proves that identity again, on one target. What an administrator withdrew
+//! counts no more, token or ticket.
 //!
 //! What is not proved: that who presents a token is who it was made for (tokens that are bound to
 //! a key are refused, bearer tokens are as good as their secrecy), and that its issuer has not
@@ -10,14 +12,17 @@
 //! machine client the subject of a user (RFC 9068 section 5); where one might, an access rule
 //! names `azp` beside the user.
 
+mod certificate;
 mod claims;
 pub mod dev_issuer;
 mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+pub mod ssh_key;
 #[cfg(test)]
 mod test_key;
+pub mod ticket;
 pub mod token;
 
 use std::sync::Arc;
@@ -27,11 +32,13 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use self::certificate::{Authority, NotIssued};
 use self::discovery::Discovery;
 use self::fetch::FetchError;
 use self::key_cache::KeyCache;
 use self::token::{refuse, shown};
 use crate::config;
+use crate::database::{Withdrawn, WithdrawnKind};
 use crate::secret::Secret;
 
 /// A proved caller. The key is issuer and subject; everything else may change.
@@ -47,6 +54,8 @@ pub struct Identity {
     #[serde(skip)]
     expires: SystemTime,
     token_id: String,
+    #[serde(skip)]
+    bound: Option<ticket::Bound>,
 }
 
 impl Identity {
@@ -95,6 +104,27 @@ impl Identity {
     pub fn token_id(&self) -> &str {
         &self.token_id
     }
+
+    /// What a ticket binds it to; none for a token.
+    pub fn bound(&self) -> Option<&ticket::Bound> {
+        self.bound.as_ref()
+    }
+
+    /// The address that the issuer has verified.
+    pub fn email(&self) -> Option<&str> {
+        self.claims.get("email").and_then(Value::as_str)
+    }
+
+    /// What was presented, and what that was made with.
+    pub fn credentials(&self) -> impl Iterator<Item = &str> {
+        let made_with = self.bound.as_ref().map(|bound| bound.made_with.as_str());
+        std::iter::once(self.token_id.as_str()).chain(made_with)
+    }
+
+    /// Who withdrew what was presented, if somebody did.
+    pub fn withdrawn_by(&self, withdrawn: &Withdrawn) -> Option<String> {
+        self.credentials().find_map(|id| withdrawn.by(WithdrawnKind::Credential, id))
+    }
 }
 
 /// Why a token was not accepted, for the log and the recording; the client is told nothing of it.
@@ -102,10 +132,18 @@ impl Identity {
 #[error("{0}")]
 pub struct Refused(pub String);
 
-/// Verifies tokens against the configured issuers' current keys.
+/// Verifies tokens against the configured issuers' current keys, and tickets.
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<Source>,
+    state: Option<State>,
+}
+
+/// What the verifier knows of tickets, and of what was withdrawn.
+#[derive(Debug)]
+struct State {
+    tickets: ticket::Tickets,
+    withdrawn: Arc<Withdrawn>,
 }
 
 /// One issuer: its settings and its keys.
@@ -120,8 +158,7 @@ impl Verifier {
     /// issuer, keys elsewhere or without TLS, a certificate that does not hold); an issuer that is
     /// only out of reach is retried in the background and its tokens are refused until it answers.
     pub async fn start(issuers: &[config::Issuer]) -> Result<Arc<Self>, DiscoveryError> {
-        let started = join_all(issuers.iter().map(Source::start)).await;
-        Ok(Arc::new(Self { issuers: started.into_iter().collect::<Result<_, _>>()? }))
+        Ok(Arc::new(Self { issuers: sources(issuers).await?, state: None }))
     }
 
     /// Asks every issuer once, and tells of each that cannot be used now, for whatever reason.
@@ -133,9 +170,38 @@ impl Verifier {
         join_all(asked).await.into_iter().filter_map(Result::err).collect()
     }
 
-    /// Proves who holds this token, or says (for the log alone) why not. May wait some seconds for
-    /// keys that its issuer has only just published, which needs [`Self::run`]. Cancel safe.
-    pub async fn verify(&self, token: &Secret) -> Result<Identity, Refused> {
+    /// The same, and takes tickets too, and nothing that was withdrawn.
+    pub async fn start_with(
+        issuers: &[config::Issuer],
+        tickets: ticket::Tickets,
+        withdrawn: Arc<Withdrawn>,
+    ) -> Result<Arc<Self>, DiscoveryError> {
+        let state = Some(State { tickets, withdrawn });
+        Ok(Arc::new(Self { issuers: sources(issuers).await?, state }))
+    }
+
+    fn trusts(&self, issuer: &str) -> bool {
+        self.issuers.iter().any(|source| source.settings.url == issuer)
+    }
+
+    /// Proves who holds this token or ticket, or says (for the log alone) why not. May wait some
+    /// seconds for keys that its issuer has only just published, which needs [`Self::run`], and
+    /// for the database that knows tickets. Cancel safe.
+    pub async fn verify(&self, presented: &Secret) -> Result<Identity, Refused> {
+        let identity = match &self.state {
+            Some(state) if ticket::is_ticket(presented) => {
+                state.tickets.identify(presented, self).await?
+            }
+            _ => self.verify_token(presented).await?,
+        };
+        let withdrawn = self.state.as_ref().map(|state| &*state.withdrawn);
+        match withdrawn.and_then(|withdrawn| identity.withdrawn_by(withdrawn)) {
+            Some(by) => refuse(format!("it was withdrawn by {}", shown(&by))),
+            None => Ok(identity),
+        }
+    }
+
+    async fn verify_token(&self, token: &Secret) -> Result<Identity, Refused> {
         let token = token::parse(token.expose())?;
         let Some(Value::String(iss)) = token.claims.get("iss") else {
             return refuse("it names no issuer");
@@ -147,10 +213,20 @@ impl Verifier {
         claims::identify(&source.settings, signed, SystemTime::now())
     }
 
+    /// The issuer of this URL, when it is configured.
+    fn issuer(&self, url: &str) -> Option<Arc<str>> {
+        let mut known = self.issuers.iter().map(|source| source.settings.url.as_str());
+        known.find(|known| *known == url).map(Arc::from)
+    }
+
     /// Keeps the keys fresh until cancelled.
     pub async fn run(self: Arc<Self>, cancel: tokio_util::sync::CancellationToken) {
         join_all(self.issuers.iter().map(|source| source.keys.keep_fresh(&cancel))).await;
     }
+}
+
+async fn sources(issuers: &[config::Issuer]) -> Result<Vec<Source>, DiscoveryError> {
+    join_all(issuers.iter().map(Source::start)).await.into_iter().collect()
 }
 
 impl Source {

@@ -87,6 +87,16 @@ pub struct CommandParts<'a> {
 }
 
 impl CommandParts<'_> {
+    /// A copy to keep.
+    pub fn to_command(&self) -> Command {
+        Command {
+            form: Cow::Owned(self.form.to_owned()),
+            text: self.text.to_owned(),
+            attributes: self.attributes.clone(),
+            effects: self.effects().cloned().collect(),
+        }
+    }
+
     /// The effects, one after the other.
     pub fn effects(&self) -> impl Iterator<Item = &Effect> {
         self.effects.iter().copied().flatten()

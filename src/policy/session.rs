@@ -77,9 +77,18 @@ impl SessionPolicy {
         Self { masked, ..self }
     }
 
-    /// Whether a condition may look at a command's attributes.
-    pub fn looks_at_attributes(&self) -> bool {
-        self.rules.iter().any(|applicable| applicable.rule.when.is_some())
+    /// Whether a rule may hold a command for people.
+    pub fn asks_people(&self) -> bool {
+        let asks = |found: &Applicable| !found.spared && found.rule.verdict == Verdict::Approve;
+        self.rules.iter().any(asks)
+    }
+
+    /// Whether a condition may look at this attribute of commands.
+    pub fn looks_at(&self, attribute: &str) -> bool {
+        let looks = |applicable: &Applicable| {
+            applicable.rule.when.as_ref().is_some_and(|when| when.may_look_at(attribute))
+        };
+        self.rules.iter().any(looks)
     }
 
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,

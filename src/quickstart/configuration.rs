@@ -98,6 +98,16 @@ actions = ["sql.drop", "sql.truncate"]
 verdict = "block"
 reason = "DROP and TRUNCATE are for a migration, not for an agent."
 
+# What waits for somebody else: the agent's psql waits, and the approver says yes or no.
+[[rule]]
+name = "changes-need-a-human"
+targets = ["shop"]
+actions = ["sql.update", "sql.delete"]
+verdict = "approve"
+approvers = ["approvers"]
+timeout = "10m"
+reason = "Somebody looks at it before rows change."
+
 # What the rules are meant to do; `portcullis check --config` with this file tries it.
 [[test]]
 identity = {{ user = "agent", groups = ["agents"] }}
@@ -111,6 +121,13 @@ identity = {{ user = "agent", groups = ["agents"] }}
 target = "shop"
 command = "select 'drop table customers'"
 expect = "allow"
+
+[[test]]
+identity = {{ user = "agent", groups = ["agents"] }}
+target = "shop"
+command = "with paid as (update orders set status = 'paid' returning id) select count(*) from paid"
+expect = "approve"
+rule = "changes-need-a-human"
 "#
     )
 }

@@ -8,6 +8,7 @@
 //! portcullis.toml     the gateway's configuration, written anew at each start
 //! quickstart.json     where all is, and the tokens; there while it serves
 //! agent.pgpass        the agent's token as libpq reads a password
+//! approver.token      the approver's token, for `portcullis approval`
 //! data/               the gateway's data_dir: recordings, keys
 //! shop/               the demonstration database
 //! shop_password, issuer_key.der, lock
@@ -54,6 +55,7 @@ const POLL: Duration = Duration::from_millis(20);
 const STATE: &str = "quickstart.json";
 const CONFIGURATION: &str = "portcullis.toml";
 const PASSWORDS: &str = "agent.pgpass";
+const APPROVER: &str = "approver.token";
 
 /// What may be chosen.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Serving {
     pub config: PathBuf,
     /// The agent's password file for libpq.
     pub passwords: PathBuf,
+    /// The file with the approver's token.
+    pub approver: PathBuf,
     /// The file that says all of this to programs.
     pub state: PathBuf,
     /// The issuer's URL.
@@ -165,6 +169,7 @@ impl Gateway<'_> {
             data_dir: self.folder.root().to_owned(),
             config: self.folder.path(CONFIGURATION),
             passwords: self.folder.path(PASSWORDS),
+            approver: self.folder.path(APPROVER),
             state: self.folder.path(STATE),
             issuer: self.issuer.url().to_owned(),
             postgres,
@@ -194,6 +199,9 @@ impl Gateway<'_> {
                 let host = host.to_string().replace(':', "\\:");
                 let line = format!("{host}:{port}:{SHOP}:{user}:{}\n", token.expose());
                 self.folder.write(PASSWORDS, &Secret::new(line))?;
+            }
+            if user == "approver" {
+                self.folder.write(APPROVER, &token)?;
             }
             tokens.insert(user.to_owned(), token.expose().into());
         }

@@ -8,10 +8,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Protocol, SessionId, TargetName};
+use super::clock::rfc3339;
+use crate::names::{Protocol, RequestId, SessionId, TargetName};
 use crate::policy::{Command, CommandParts, Decision};
 
 /// [`Closed::how`] of a session whose gateway did not live to close it.
@@ -51,6 +54,8 @@ pub enum Kind {
     Refused,
     /// Something worth knowing happened; payload [`Note`].
     Note,
+    /// People were asked about a command, or answered; payload [`ApprovalStep`].
+    Approval,
     /// Events are missing here; payload [`Gap`].
     Gap,
     /// The session ended; payload [`Closed`]. Always the last event.
@@ -79,6 +84,7 @@ impl Kind {
             Self::Outcome => "outcome",
             Self::Refused => "refused",
             Self::Note => "note",
+            Self::Approval => "approval",
             Self::Gap => "gap",
             Self::Closed => "closed",
         }
@@ -102,6 +108,33 @@ pub struct Event {
     pub of: Option<Sequence>,
     /// Bytes of the protocol, or JSON.
     pub payload: Bytes,
+}
+
+impl Event {
+    /// The event as JSON for programs: `data` is base64 of a payload that is bytes, `payload` is
+    /// one that is JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        let base64 = || STANDARD.encode(&self.payload).into();
+        let (name, payload) = match self.kind {
+            Kind::Data => ("data", base64()),
+            _ => match serde_json::from_slice(&self.payload) {
+                Ok(json) => ("payload", json),
+                Err(_) => ("data", base64()),
+            },
+        };
+        let mut shape = serde_json::json!({
+            "sequence": self.sequence,
+            "at": rfc3339(self.wall_us),
+            "monotonic_us": self.monotonic_us,
+            "direction": self.direction,
+            "kind": self.kind,
+            "of": self.of,
+        });
+        if let Some(object) = shape.as_object_mut() {
+            object.insert(name.to_owned(), payload);
+        }
+        shape
+    }
 }
 
 /// Payload of [`Kind::Opened`].
@@ -242,6 +275,46 @@ pub struct Note {
     pub text: String,
 }
 
+/// Payload of [`Kind::Approval`]: what became of the command `of`, which waits for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalStep {
+    /// The request that people decide.
+    pub request: RequestId,
+    /// `asked`; then `released` (it runs), or `denied`, `expired`, `cancelled`, `refused`,
+    /// `given-up` (it never does).
+    pub step: Cow<'static, str>,
+    /// The rules that ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
+    /// Who said what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<RecordedVote>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+impl ApprovalStep {
+    /// The step that lets a command go.
+    pub const RELEASED: &'static str = "released";
+}
+
+/// What one person said to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedVote {
+    /// The person's issuer.
+    pub issuer: String,
+    /// The person's subject.
+    pub subject: String,
+    /// The name shown to people.
+    pub username: String,
+    /// `approve` or `deny`.
+    pub verdict: Cow<'static, str>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
 /// Payload of [`Kind::Gap`]. The event stands at the first missing sequence, and the next event
 /// follows after the last missing one, so no number is ever given twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,8 +330,8 @@ pub struct Gap {
 /// Payload of [`Kind::Closed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
-    /// How it ended, in one of a few words: `client`, `target`, `expired`, `limit`, `shutdown`,
-    /// `protocol`, `recording`, `interrupted`.
+    /// How it ended, in one of a few words: `client`, `target`, `expired`, `access`, `killed`,
+    /// `limit`, `shutdown`, `protocol`, `recording`, `interrupted`.
     pub how: Cow<'static, str>,
     /// The same, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]

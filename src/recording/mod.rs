@@ -35,8 +35,9 @@ pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
 pub use clock::rfc3339;
 pub use event::{
-    Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand, Note, Opened,
-    Outcome, RecordedCommand, RecordedIdentity, RefusedCaller, Sequence, Told,
+    ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
+    Note, Opened, Outcome, RecordedCommand, RecordedIdentity, RecordedVote, RefusedCaller,
+    Sequence, Told,
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use layout::{Locked, recording_path};

@@ -157,6 +157,11 @@ impl Store {
         self.refusals.lock().note(&self.shared, caller);
     }
 
+    /// The gateway's id, as its ledger has it.
+    pub fn gateway(&self) -> &str {
+        &self.shared.gateway
+    }
+
     /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
     pub fn keyed_hash(&self, bytes: &[u8]) -> String {
         blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()

@@ -204,7 +204,7 @@ impl Story {
                 self.closed = Some(serde_json::from_slice(&event.payload).map_err(unreadable)?);
             }
             Kind::Data => {}
-            Kind::Command | Kind::Outcome | Kind::Refused | Kind::Note => {
+            Kind::Command | Kind::Outcome | Kind::Approval | Kind::Refused | Kind::Note => {
                 serde_json::from_slice::<serde::de::IgnoredAny>(&event.payload)
                     .map_err(unreadable)?;
             }

@@ -13,8 +13,8 @@ use super::postgres::{Column, Fields, Message, Messages};
 use super::text::{Lines, printable, printable_bytes, shortened};
 use crate::policy::{Command, Verdict};
 use crate::recording::{
-    Closed, Direction, End, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome, ReadError,
-    Reader, RecordedCommand, RefusedCaller, Sequence, rfc3339,
+    ApprovalStep, Closed, Direction, End, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome,
+    ReadError, Reader, RecordedCommand, RefusedCaller, Sequence, rfc3339,
 };
 
 /// Commands whose columns are remembered for rows that come without; the oldest go first.
@@ -159,6 +159,18 @@ impl Player<'_> {
                 let [what, text] =
                     [&*note.what, &note.text].map(|text| printable(text, Lines::Escape));
                 writeln!(player.out, "{}", player.yellow(&format!("note ({what}): {text}")))
+            }),
+            Kind::Approval => self.with(event, |player, step: ApprovalStep| {
+                let votes = step.votes.iter().map(|vote| {
+                    let [who, why] = [&vote.username, vote.comment.as_deref().unwrap_or_default()]
+                        .map(|text| printable(text, Lines::Escape));
+                    format!("; {who}: {} {why}", vote.verdict).trim_end().to_owned()
+                });
+                let [word, text] =
+                    [&*step.step, &step.text].map(|text| printable(text, Lines::Escape));
+                let told = format!("approval {word} (request {}) {text}", step.request);
+                let told = told.trim_end().to_owned() + &votes.collect::<String>();
+                writeln!(player.out, "{}", player.yellow(&told))
             }),
             Kind::Gap => {
                 self.messages = None;

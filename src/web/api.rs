@@ -5,6 +5,7 @@
 //! is.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,13 @@ use serde_json::Value;
 use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::problem::Problem;
+use super::{approvals, grants, kills, recordings, tickets};
+use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
+use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
 use crate::names::SessionId;
+use crate::notify::DeadLetter;
 use crate::shutdown::Shutdown;
 
 const DESCRIPTION: &str = include_str!("openapi.json");
@@ -32,7 +37,10 @@ const BEHIND: Duration = Duration::from_secs(60);
 /// What answers are made of.
 #[derive(Debug)]
 pub struct Api {
-    database: Database,
+    pub(super) database: Database,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) tickets: Tickets,
+    data_dir: PathBuf,
     lag: LagWatch,
     roles: Roles,
     verifier: Arc<Verifier>,
@@ -40,15 +48,19 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API of one gateway.
+    /// The API of one gateway, which writes its recordings in `data_dir`.
     pub fn new(
-        database: Database,
+        data_dir: impl Into<PathBuf>,
+        catalog: Arc<Catalog>,
         lag: LagWatch,
         roles: Roles,
         verifier: Arc<Verifier>,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        Arc::new(Self { database, lag, roles, verifier, shutdown })
+        let database = catalog.desk().database().clone();
+        let tickets = Tickets::new(database.clone());
+        let data_dir = data_dir.into();
+        Arc::new(Self { database, catalog, tickets, data_dir, lag, roles, verifier, shutdown })
     }
 
     /// Its paths, for connections that say how they came ([`super::server`], [`super::admin`]).
@@ -62,9 +74,19 @@ impl Api {
             .route("/api/v1/sessions/{id}/commands", get(session_commands))
             .route("/api/v1/commands", get(commands))
             .route("/api/v1/audit", get(audit))
+            .route("/api/v1/notifications", get(undelivered))
+            .merge(kills::routes())
+            .merge(recordings::routes())
+            .merge(tickets::routes())
+            .merge(approvals::routes())
+            .merge(grants::routes())
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::wrong_method())
             .with_state(self)
+    }
+
+    pub(super) fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
     }
 
     pub(super) fn roles(&self) -> &Roles {
@@ -76,7 +98,7 @@ impl Api {
     }
 
     /// Notes in the audit log what is about to be shown.
-    async fn shown(
+    pub(super) async fn shown(
         &self,
         caller: &Caller,
         action: &str,
@@ -84,7 +106,39 @@ impl Api {
         detail: BTreeMap<String, Value>,
     ) -> Result<(), Problem> {
         let object = object.map(|id| id.to_string());
+        self.done(caller, action, object, detail).await
+    }
+
+    /// Notes in the audit log what is about to be done, or was.
+    pub(super) async fn done(
+        &self,
+        caller: &Caller,
+        action: &str,
+        object: Option<String>,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), Problem> {
         Ok(self.database.audit(&entry(caller, action, object, "done", detail)).await?)
+    }
+
+    /// A line of the audit log for what was done.
+    pub(super) fn entry(
+        &self,
+        caller: &Caller,
+        action: &str,
+        object: String,
+        detail: BTreeMap<String, Value>,
+    ) -> AuditEntry {
+        entry(caller, action, Some(object), "done", detail)
+    }
+
+    /// Notes in the audit log what was tried and refused, and why.
+    pub(super) async fn tried(&self, caller: &Caller, action: &str, object: String, why: &str) {
+        tracing::warn!(username = caller.username(), action, object, why, "refused by the API");
+        let detail = BTreeMap::from([("why".to_owned(), Value::from(why))]);
+        let refused = entry(caller, action, Some(object), "refused", detail);
+        if let Err(error) = self.database.audit(&refused).await {
+            tracing::warn!(%error, "a refusal is not in the audit log");
+        }
     }
 
     /// Notes in the audit log, and in the log, what somebody was not allowed.
@@ -117,7 +171,7 @@ fn entry(
     }
 }
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 async fn sessions(
     State(api): State<Arc<Api>>,
@@ -174,15 +228,30 @@ async fn audit(
     Ok(Json(page))
 }
 
+/// Messages that could not be delivered.
+#[derive(Debug, Serialize)]
+struct Undelivered {
+    items: Vec<DeadLetter>,
+}
+
+async fn undelivered(State(api): State<Arc<Api>>, Reader(_): Reader) -> Json<Undelivered> {
+    Json(Undelivered { items: api.catalog.desk().notifier().dead_letters() })
+}
+
 /// What the audit log can be asked for.
 const AUDIT_KEYS: [&str; 6] = ["user", "from", "to", "text", "limit", "cursor"];
 
 /// What stands for an id in a path.
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
+
+/// The id that stands in a path; what cannot be one is as one that is not.
+pub(super) fn named<T: std::str::FromStr>(named: Named) -> Result<T, Problem> {
+    named.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(Problem::not_found)
+}
 
 /// The session of that id; one that cannot be is as one that is not.
 async fn find(api: &Api, named: Named) -> Result<Session, Problem> {
-    let id = named.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(Problem::not_found)?;
+    let id = self::named(named)?;
     api.database.session(id).await?.ok_or_else(Problem::not_found)
 }
 
@@ -198,6 +267,9 @@ struct Readiness {
     index_behind_seconds: Option<u64>,
     /// Recordings that may hold more than the index.
     index_recordings: u64,
+    /// `current`, or `unreachable`: then tickets, approvals and grants are refused, and
+    /// revocation is late.
+    state: &'static str,
 }
 
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
@@ -212,6 +284,7 @@ async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
         index,
         index_behind_seconds: lag.behind.map(|behind| behind.as_secs()),
         index_recordings: lag.recordings,
+        state: if api.catalog.desk().is_reachable() { "current" } else { "unreachable" },
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))

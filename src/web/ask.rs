@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::header;
 use axum::http::request::Parts;
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::database::{Filter, Wanted};
+use crate::database::{Filter, RequestState, Wanted};
 
 /// A filter and which page of what it finds.
 #[derive(Debug)]
@@ -47,6 +48,82 @@ impl Ask {
         let filter = serde_json::from_value(rest.into_iter().collect::<Value>())
             .map_err(|error| Problem::bad(error.to_string()))?;
         Ok(Self { filter, wanted: Wanted { limit, cursor }, said })
+    }
+}
+
+/// Which page, and nothing else.
+#[derive(Debug)]
+pub(super) struct Pages(pub(super) Wanted);
+
+impl<S: Send + Sync> FromRequestParts<S> for Pages {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let asked = OfState::from_request_parts(parts, state).await?;
+        match asked.state {
+            Some(_) => Err(Problem::bad("unknown field `state`")),
+            None => Ok(Self(asked.wanted)),
+        }
+    }
+}
+
+/// Which page of requests in which state.
+#[derive(Debug)]
+pub(super) struct OfState {
+    pub(super) state: Option<RequestState>,
+    pub(super) wanted: Wanted,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfState {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Asked {
+            state: Option<RequestState>,
+            limit: Option<u32>,
+            cursor: Option<String>,
+        }
+        let asked: Query<Asked> =
+            Query::try_from_uri(&parts.uri).map_err(|error| Problem::bad(error.body_text()))?;
+        let Asked { state, limit, cursor } = asked.0;
+        Ok(Self { state, wanted: Wanted { limit, cursor } })
+    }
+}
+
+/// The largest body of a request, in bytes: some fields and a comment.
+const MAX_BODY: usize = 16 << 10;
+
+/// A request's body: a JSON object; an empty one is one without fields.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    S: Send + Sync,
+    T: serde::de::DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let json = request.headers().get(header::CONTENT_TYPE).is_none_or(|kind| {
+            let kind = kind.to_str().unwrap_or_default();
+            kind.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .eq_ignore_ascii_case("application/json")
+        });
+        // A form on another site's page can send texts, but not this type.
+        if !json {
+            return Err(Problem::bad("the body is application/json"));
+        }
+        let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await;
+        let body = body.map_err(|_| Problem::bad("the body is too large, or broke off"))?;
+        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        let read = serde_json::from_slice(body);
+        read.map(Self).map_err(|error| Problem::bad(error.to_string()))
     }
 }
 

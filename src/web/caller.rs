@@ -48,6 +48,10 @@ impl Roles {
         let mut named = self.auditors.iter().chain(&self.admins);
         named.any(|group| identity.groups().contains(group))
     }
+
+    fn is_admin(&self, identity: &Identity) -> bool {
+        self.admins.iter().any(|group| identity.groups().contains(group))
+    }
 }
 
 /// A proved caller.
@@ -81,7 +85,22 @@ impl Caller {
         }
     }
 
-    async fn of(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+    /// Whether this caller may do what admins may: on the machine itself, or by a group.
+    pub(super) fn is_admin(&self, roles: &Roles) -> bool {
+        self.identity().is_none_or(|identity| roles.is_admin(identity))
+    }
+
+    /// Whether this caller may see what others did.
+    pub(super) fn may_read(&self, roles: &Roles) -> bool {
+        self.identity().is_none_or(|identity| roles.may_read(identity))
+    }
+
+    /// Issuer and subject, for those who may deal with what is their own alone.
+    pub(super) fn key(&self) -> Option<(&str, &str)> {
+        self.identity().map(|identity| (identity.issuer(), identity.subject()))
+    }
+
+    pub(super) async fn of(parts: &Parts, api: &Api) -> Result<Self, Problem> {
         let Some(ConnectInfo(arrival)) = parts.extensions.get::<ConnectInfo<Arrival>>() else {
             return Err(Problem::internal());
         };
@@ -94,6 +113,11 @@ impl Caller {
                     tracing::warn!(%client, reason = %refused, "token refused by the API");
                     Problem::unproved()
                 })?;
+                // A ticket is for one target, and this is none.
+                if identity.bound().is_some() {
+                    tracing::warn!(%client, "ticket presented to the API");
+                    return Err(Problem::unproved());
+                }
                 Ok(Self::Remote(Box::new(identity), *client))
             }
         }
@@ -118,6 +142,35 @@ impl FromRequestParts<Arc<Api>> for Reader {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let caller = Caller::of(parts, api).await?;
         if caller.identity().is_none_or(|identity| api.roles().may_read(identity)) {
+            return Ok(Self(caller));
+        }
+        api.refused(&caller, parts.uri.path()).await;
+        Err(Problem::no_right())
+    }
+}
+
+/// A proved caller, whatever rights there are.
+#[derive(Debug)]
+pub(super) struct Person(pub(super) Caller);
+
+impl FromRequestParts<Arc<Api>> for Person {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        Caller::of(parts, api).await.map(Self)
+    }
+}
+
+/// A caller who may end sessions and take rights away.
+#[derive(Debug)]
+pub(super) struct Admin(pub(super) Caller);
+
+impl FromRequestParts<Arc<Api>> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let caller = Caller::of(parts, api).await?;
+        if caller.is_admin(api.roles()) {
             return Ok(Self(caller));
         }
         api.refused(&caller, parts.uri.path()).await;

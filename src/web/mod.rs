@@ -3,10 +3,16 @@
 
 pub mod admin;
 pub mod api;
+mod approvals;
 mod ask;
 mod caller;
+pub mod certificates;
+mod grants;
+mod kills;
 pub mod metrics;
 mod problem;
+mod recordings;
 pub mod server;
+mod tickets;
 
 pub use caller::Roles;

@@ -44,8 +44,38 @@ impl Problem {
         Self { status: StatusCode::FORBIDDEN, title, detail: None }
     }
 
+    /// Something that this caller may not do, and why.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        let title = "that is not for this caller to do";
+        Self { status: StatusCode::FORBIDDEN, title, detail: Some(detail.into()) }
+    }
+
+    /// Something that cannot be done as things stand, and why.
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        let title = "it cannot be done as things stand";
+        Self { status: StatusCode::CONFLICT, title, detail: Some(detail.into()) }
+    }
+
     pub(super) fn not_found() -> Self {
         Self { status: StatusCode::NOT_FOUND, title: "there is no such thing", detail: None }
+    }
+
+    pub(super) fn not_ended() -> Self {
+        let title = "no gateway that answers has this session open";
+        let detail = "one that is out of reach ends it when it is back".to_owned();
+        Self { status: StatusCode::NOT_FOUND, title, detail: Some(detail) }
+    }
+
+    /// A recording that cannot be read on, and where.
+    pub(super) fn damaged(detail: String) -> Self {
+        let title = "the recording is damaged";
+        Self { status: StatusCode::CONFLICT, title, detail: Some(detail) }
+    }
+
+    /// Bytes that are not there; their length stands in a header.
+    pub(super) fn outside() -> Self {
+        let title = "there are no such bytes";
+        Self { status: StatusCode::RANGE_NOT_SATISFIABLE, title, detail: None }
     }
 
     pub(super) fn wrong_method() -> Self {
@@ -80,7 +110,7 @@ impl From<DatabaseError> for Problem {
             }
             _ => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the index cannot be asked now; sessions go on, and the gateway's log says more",
+                "the database cannot be asked now; sessions go on, and the gateway's log says more",
             ),
         };
         tracing::warn!(%error, "question not answered");

@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod approval;
 mod architecture;
 mod clients;
 mod commands;
@@ -23,12 +24,15 @@ mod http;
 mod identity;
 mod kills;
 mod memory;
+mod pg_cases;
 mod policy;
 mod quickstart;
 mod recording;
+mod rules;
 mod rust_client;
 mod session;
 mod sql_effects;
+mod ssh;
 mod support;
 mod telemetry;
 mod upstream;

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -53,6 +54,28 @@ impl Quickstart {
         let line = log.lines().find(|line| line.contains(printed)).unwrap().trim();
         let script = format!("{line} \"$@\"");
         Command::new("sh").args(["-c", &script, "sh"]).args(more).output().unwrap()
+    }
+
+    /// What `portcullis approval` says in a shell that has the printed line.
+    fn as_approver(&self, arguments: &[&str]) -> String {
+        let log = self.daemon.as_ref().unwrap().log();
+        let export = log.lines().find(|line| line.contains("export PORTCULLIS_SERVER")).unwrap();
+        let script = format!("{}\n\"$0\" approval \"$@\"", export.trim());
+        let output =
+            Command::new("sh").args(["-c", &script, PORTCULLIS]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The id of a request that waits, once there is one.
+    fn first_request(&self) -> String {
+        let mut id = String::new();
+        wait_until("a request", || {
+            let listed = self.as_approver(&["list"]);
+            id = listed.split('\t').next().unwrap().to_owned();
+            listed.contains('\t')
+        });
+        id
     }
 
     fn psql(&self, statement: &str) -> Output {
@@ -178,7 +201,13 @@ fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
 fn it_goes_on_after_a_kill_and_a_stop_leaves_nothing_running() {
     let mut quickstart = Quickstart::start();
     let paid = "select count(*) from orders where status = 'paid'";
-    quickstart.rows("update orders set status = 'paid'");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| quickstart.rows("update orders set status = 'paid'"));
+        let id = quickstart.first_request();
+        let approved = quickstart.as_approver(&["approve", &id, "--comment", "all of them"]);
+        assert!(approved.contains("approved"), "{approved}");
+        waiting.join().unwrap();
+    });
     let before = quickstart.state();
     let servers = processes_in(&quickstart.folder());
     assert!(!servers.is_empty());

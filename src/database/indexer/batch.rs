@@ -32,7 +32,18 @@ pub(super) struct Batch {
     places: HashMap<(SessionId, i64), usize>,
     /// Ends of commands whose rows were written before.
     ended: Vec<Ended>,
+    /// Commands that people let go, whose rows were written before.
+    released: Vec<Released>,
     bytes: usize,
+}
+
+/// A command that people let go; the fields are columns of its row.
+#[derive(Debug, Serialize)]
+pub(super) struct Released {
+    pub(super) session: SessionId,
+    pub(super) sequence: i64,
+    pub(super) overridden: &'static str,
+    pub(super) overridden_rules: Vec<String>,
 }
 
 /// How a command ended; the fields are columns of its row.
@@ -68,10 +79,26 @@ impl Batch {
         }
     }
 
+    pub(super) fn release(&mut self, released: Released) {
+        let place = self.places.get(&(released.session, released.sequence));
+        match place.and_then(|place| self.commands.get_mut(*place)) {
+            Some(row) => {
+                row.overridden = Some(released.overridden.to_owned());
+                row.overridden_rules = released.overridden_rules;
+            }
+            None => self.released.push(released),
+        }
+    }
+
     /// Takes back what a session added.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.ended.retain(|ended| ended.session != session);
-        let mut kept = Self { ended: std::mem::take(&mut self.ended), ..Self::default() };
+        self.released.retain(|released| released.session != session);
+        let mut kept = Self {
+            ended: std::mem::take(&mut self.ended),
+            released: std::mem::take(&mut self.released),
+            ..Self::default()
+        };
         for command in self.commands.drain(..).filter(|command| command.session != session) {
             kept.add(command);
         }
@@ -79,11 +106,11 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.commands.len() + self.ended.len() >= MAX_ROWS || self.bytes >= MAX_BYTES
+        self.rows() >= MAX_ROWS || self.bytes >= MAX_BYTES
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.commands.len() + self.ended.len()
+        self.commands.len() + self.ended.len() + self.released.len()
     }
 }
 
@@ -166,6 +193,7 @@ pub(super) async fn write(
     insert(connection, UPSERT_SESSIONS, &sessions).await?;
     insert(connection, INSERT_COMMANDS, &batch.commands).await?;
     insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
+    insert(connection, RELEASE_COMMANDS, &batch.released).await?;
     insert(connection, UPSERT_RECORDINGS, &positions).await
 }
 
@@ -181,6 +209,9 @@ const INSERT_COMMANDS: &str = "insert into commands \
 const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e.rows, \
     error_code = e.error_code, error_message = e.error_message, duration_us = e.duration_us \
     from json_populate_recordset(null::commands, $1::json) e \
+    where c.session = e.session and c.sequence = e.sequence";
+const RELEASE_COMMANDS: &str = "update commands c set overridden = e.overridden, \
+    overridden_rules = e.overridden_rules from json_populate_recordset(null::commands, $1::json) e \
     where c.session = e.session and c.sequence = e.sequence";
 const UPSERT_RECORDINGS: &str = "insert into recordings \
     select * from json_populate_recordset(null::recordings, $1::json) \

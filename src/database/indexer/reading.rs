@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::batch::{Batch, Ended};
+use super::batch::{Batch, Ended, Released};
 use super::remembered::{Prepared, Recent, Remembered};
 use super::shorten;
 use crate::database::rows::{Command, Session, Timestamp};
 use crate::names::SessionId;
 use crate::policy::{Attributes, Effect, Verdict};
 use crate::recording::{
-    Bookmark, Closed, Direction, Event, Gap, Kind, Opened, Outcome, RecordedCommand, Sequence, Told,
+    ApprovalStep, Bookmark, Closed, Direction, Event, Gap, Kind, Opened, Outcome, RecordedCommand,
+    Sequence, Told,
 };
 
 /// Forms that only prepare.
@@ -89,8 +90,27 @@ impl Reading {
                     row.ended_text = told.then(|| shorten::message(&closed.text));
                 }
             }
+            Kind::Approval => self.approval(event, batch),
             Kind::Gateway | Kind::Refused | Kind::Note => {}
         }
+    }
+
+    /// A command that people let go ran although a rule held it.
+    fn approval(&mut self, event: &Event, batch: &mut Batch) {
+        let (Some(of), Some(step)) = (event.of, payload::<ApprovalStep>(event)) else { return };
+        let Some(row) = &mut self.row else { return };
+        if step.step != ApprovalStep::RELEASED {
+            return;
+        }
+        row.overridden += 1;
+        let mut rules = Vec::new();
+        step.rules.iter().for_each(|rule| name_once(&mut rules, rule));
+        batch.release(Released {
+            session: self.id,
+            sequence: number(of),
+            overridden: "approval",
+            overridden_rules: rules,
+        });
     }
 
     fn command(&mut self, event: &Event, context: &mut Context<'_>, batch: &mut Batch) {

@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use uuid::Uuid;
 
 use super::limits::QueryError;
 use crate::database::rows::Timestamp;
@@ -13,7 +14,7 @@ const BAD: QueryError = QueryError::Bad("cursor: not one that this list gave");
 const MAX_CURSOR: usize = 128;
 
 /// A cursor's content: `kind` and numbers, separated by dots.
-pub(super) struct Place;
+pub(in crate::database) struct Place;
 
 impl Place {
     pub(super) fn of_session(opened_at: Timestamp, id: SessionId) -> String {
@@ -52,6 +53,15 @@ impl Place {
     pub(super) fn number(cursor: &str) -> Result<i64, QueryError> {
         let text = decode(cursor)?;
         text.strip_prefix("n.").and_then(|number| number.parse().ok()).ok_or(BAD)
+    }
+
+    pub(in crate::database) fn of_id(id: Uuid) -> String {
+        encode(&format!("i.{id}"))
+    }
+
+    pub(in crate::database) fn id(cursor: &str) -> Result<Uuid, QueryError> {
+        let text = decode(cursor)?;
+        text.strip_prefix("i.").and_then(|id| Uuid::try_parse(id).ok()).ok_or(BAD)
     }
 }
 

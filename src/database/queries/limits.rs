@@ -107,7 +107,7 @@ impl Filter {
 }
 
 impl Wanted {
-    pub(super) fn limit(&self) -> Result<u32, QueryError> {
+    pub(in crate::database) fn limit(&self) -> Result<u32, QueryError> {
         match self.limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
             _ => Err(QueryError::Bad("limit: 1 to 1000 rows")),
@@ -117,7 +117,11 @@ impl Wanted {
 
 impl<T> Page<T> {
     /// Makes a page of up to one row too many.
-    pub(super) fn of(mut rows: Vec<T>, limit: u32, place: impl Fn(&T) -> String) -> Self {
+    pub(in crate::database) fn of(
+        mut rows: Vec<T>,
+        limit: u32,
+        place: impl Fn(&T) -> String,
+    ) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);

@@ -14,7 +14,7 @@ use crate::names::SessionId;
 
 use conditions::Select;
 pub(super) use conditions::first_id_at;
-use cursor::Place;
+pub(super) use cursor::Place;
 pub use limits::{Filter, Page, QueryError, Wanted};
 
 impl Database {

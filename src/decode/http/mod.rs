@@ -2,16 +2,19 @@
 //!
 //! [`framing`] looks at the bytes of an HTTP/1 connection before anything else does, [`path`] and
 //! [`query`] take a request's target apart, [`command`] makes of it what policy decides about, and
-//! [`head`] is the form in which heads are decided, recorded and forwarded.
+//! [`head`] is the form in which heads are decided, recorded and forwarded. [`websocket`]
+//! reads the frames of WebSocket, [`crewai`] knows the API of a deployed crew.
 //!
 //! One rule holds throughout: what two readers could read in two ways is refused, never guessed.
 
 pub mod command;
+pub mod crewai;
 pub mod framing;
 pub mod head;
 pub mod json;
 pub mod path;
 pub mod query;
+pub mod websocket;
 
 /// A request that is not taken, in words for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

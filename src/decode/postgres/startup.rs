@@ -3,9 +3,8 @@
 use super::Malformed;
 use super::body::Body;
 
-/// The largest startup packet. PostgreSQL itself stops at 10,000 bytes; tokens in parameters and
-/// long option lists get some room beyond that.
-pub const MAX_STARTUP: usize = 64 << 10;
+/// The largest startup packet, in bytes: PostgreSQL's own bound (`MAX_STARTUP_PACKET_LENGTH`).
+pub const MAX_STARTUP: usize = 10_000;
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;

@@ -61,6 +61,22 @@ impl Condition {
         evaluate::evaluate(&self.expr, facts)
     }
 
+    /// Whether the condition may look at this attribute of the command.
+    pub(super) fn may_look_at(&self, name: &str) -> bool {
+        // The command other than by another field of it: an element, say.
+        let (mut commands, mut other_fields) = (0_usize, 0_usize);
+        self.expr.visit(&mut |expr| match expr {
+            Expr::Root(Root::Command) => commands += 1,
+            Expr::Field(of, field) | Expr::Has(of, field)
+                if matches!(**of, Expr::Root(Root::Command)) && **field != *name =>
+            {
+                other_fields += 1;
+            }
+            _ => {}
+        });
+        commands > other_fields
+    }
+
     /// The attributes of command and effect that the condition looks at, `effect.has_where` say.
     pub(super) fn attributes(&self) -> Vec<String> {
         let mut found = Vec::new();

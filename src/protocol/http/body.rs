@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::exchange::Exchange;
 use super::literal::{Literals, Scanner};
+use crate::decode::http::crewai;
 use crate::decode::http::framing::may_trail;
 
 /// How long a client may take for the next bytes of a body.
@@ -176,10 +177,19 @@ impl UpState {
     }
 }
 
-/// The target's body on its way down.
-pub(super) fn down(incoming: Incoming, exchange: Arc<Exchange>, literals: &Arc<Literals>) -> Body {
+/// The largest answer in which the name of a run is looked for, in bytes.
+const MAX_KICKOFF: usize = 16 << 10;
+
+/// The target's body on its way down. With `begins_run` it tells the run that the request began.
+pub(super) fn down(
+    incoming: Incoming,
+    exchange: Arc<Exchange>,
+    literals: &Arc<Literals>,
+    begins_run: bool,
+) -> Body {
     let scanner = Scanner::new(literals);
-    let state = Some((incoming, DownState { exchange, scanner }));
+    let kickoff = begins_run.then(Vec::new);
+    let state = Some((incoming, DownState { exchange, scanner, kickoff }));
     let frames = stream::unfold(state, |state| async move {
         let (mut incoming, mut state) = state?;
         match state.next(&mut incoming).await {
@@ -197,9 +207,27 @@ pub(super) fn down(incoming: Incoming, exchange: Arc<Exchange>, literals: &Arc<L
 struct DownState {
     exchange: Arc<Exchange>,
     scanner: Scanner,
+    /// The answer to a kickoff so far.
+    kickoff: Option<Vec<u8>>,
 }
 
 impl DownState {
+    /// Looks for the run's name before the client can.
+    fn look_for_run(&mut self, bytes: &Bytes, ended: bool) {
+        let Some(answer) = &mut self.kickoff else { return };
+        if answer.len() + bytes.len() > MAX_KICKOFF {
+            self.kickoff = None;
+            return;
+        }
+        answer.extend_from_slice(bytes);
+        if let Some(run) = crewai::begun(answer) {
+            self.exchange.session().begins(&run);
+            self.kickoff = None;
+        } else if ended {
+            self.kickoff = None;
+        }
+    }
+
     async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
         loop {
             let frame = tokio::select! {
@@ -222,6 +250,7 @@ impl DownState {
             if bytes.is_empty() && !ended {
                 continue;
             }
+            self.look_for_run(&bytes, ended);
             let released = self.exchange.down(bytes, ended)?;
             return Ok((!released.is_empty()).then(|| Frame::data(released)));
         }

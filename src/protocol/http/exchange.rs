@@ -99,10 +99,15 @@ impl Exchange {
         let _recorded = self.release(body.clone(), Some(self.outcome(Some(error))));
     }
 
+    /// Records that it is over, and how it failed if it did.
+    pub(super) fn over(&self, failed: Option<String>) {
+        let error = failed.map(|message| CommandError { code: "aborted".to_owned(), message });
+        let _recorded = self.release(Bytes::new(), Some(self.outcome(error)));
+    }
+
     /// Records that it broke off.
     pub(super) fn broke(&self, error: &BodyError) {
-        let error = CommandError { code: "aborted".to_owned(), message: error.to_string() };
-        let _recorded = self.release(Bytes::new(), Some(self.outcome(Some(error))));
+        self.over(Some(error.to_string()));
     }
 
     /// Records trailer fields, which stand in no body.
@@ -154,9 +159,7 @@ impl Drop for Exchange {
     /// A client that left, or a connection that broke.
     fn drop(&mut self) {
         if !*self.ended.get_mut() {
-            let message = "the client left before the end".to_owned();
-            let error = CommandError { code: "aborted".to_owned(), message };
-            let _recorded = self.release(Bytes::new(), Some(self.outcome(Some(error))));
+            self.over(Some("the client left before the end".to_owned()));
         }
     }
 }

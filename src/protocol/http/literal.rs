@@ -21,6 +21,12 @@ const SHORTEST: usize = 6;
 #[derive(Default)]
 pub(super) struct Literals(Vec<Zeroizing<Vec<u8>>>);
 
+impl AsRef<Self> for Literals {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl fmt::Debug for Literals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Literals({})", self.0.len())

@@ -17,6 +17,7 @@ mod response;
 mod service;
 mod session;
 mod upstream;
+mod websocket;
 
 use std::convert::Infallible;
 use std::io;
@@ -107,6 +108,7 @@ impl Context {
         shutdown: Shutdown,
         settings: config::Http,
     ) -> Self {
+        let tasks = shutdown.sessions().clone();
         Self {
             catalog,
             verifier,
@@ -117,7 +119,7 @@ impl Context {
             expiry_grace: Duration::ZERO,
             shutdown,
             settings,
-            sessions: Arc::default(),
+            sessions: Arc::new(Sessions::new(tasks)),
             tls_upstream: TlsCache::default(),
             connections: Semaphore::new(MAX_CONNECTIONS),
         }

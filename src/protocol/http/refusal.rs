@@ -27,6 +27,10 @@ pub(super) enum Refusal {
     NotRecorded,
     /// Policy says no.
     Blocked { decision: Box<Decision>, session: SessionId },
+    /// It waited for people, and does not run.
+    NotReleased { why: String, session: SessionId },
+    /// People have to grant the access first; this is where.
+    AccessAsked(String),
     /// The target was not reached.
     Unreachable(TargetName),
     /// The target's answer cannot be passed on.
@@ -42,7 +46,10 @@ impl Refusal {
                 StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST)
             }
             Self::Denied => StatusCode::UNAUTHORIZED,
-            Self::TlsRequired | Self::Blocked { .. } => StatusCode::FORBIDDEN,
+            Self::TlsRequired
+            | Self::Blocked { .. }
+            | Self::NotReleased { .. }
+            | Self::AccessAsked(_) => StatusCode::FORBIDDEN,
             Self::Busy | Self::NotRecorded | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable(_) | Self::BadAnswer { .. } => StatusCode::BAD_GATEWAY,
         }
@@ -56,6 +63,8 @@ impl Refusal {
             Self::Busy => "busy",
             Self::NotRecorded => "not-recorded",
             Self::Blocked { .. } => "blocked",
+            Self::NotReleased { .. } => "not-approved",
+            Self::AccessAsked(_) => "access-asked",
             Self::Unreachable(_) => "unreachable",
             Self::BadAnswer { .. } => "bad-answer",
             Self::Ended => "ended",
@@ -79,6 +88,10 @@ impl Refusal {
                 };
                 let reason = decision.reason().map(|reason| format!(": {reason}"));
                 format!("{what}{}", reason.unwrap_or_default())
+            }
+            Self::NotReleased { why, .. } => format!("the request does not run: {why}"),
+            Self::AccessAsked(link) => {
+                format!("access needs an approval, which was asked for: {link}")
             }
             Self::Unreachable(target) => format!("the target {target} was not reached"),
             Self::BadAnswer { target, what } => {
@@ -105,6 +118,10 @@ impl Refusal {
             problem.insert("rule".to_owned(), json!(rules.first()));
             problem.insert("rules".to_owned(), json!(rules));
             problem.insert("reason".to_owned(), json!(decision.reason()));
+            problem.insert("session".to_owned(), session.to_string().into());
+        }
+        if let (Self::NotReleased { session, .. }, Some(problem)) = (self, problem.as_object_mut())
+        {
             problem.insert("session".to_owned(), session.to_string().into());
         }
         let mut text = problem.to_string();

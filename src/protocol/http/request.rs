@@ -174,6 +174,8 @@ impl Ask {
                 || credential == Some(name)
                 || (name == "authorization" && self.by_authorization)
                 || (name == "cookie" && !target.cookies)
+                // What nobody agreed on nobody uses: messages stay readable.
+                || name == "sec-websocket-extensions"
                 // An answer in which a credential could hide must be readable.
                 || (name == "accept-encoding" && credential.is_some()))
         };

@@ -35,6 +35,7 @@ pub(super) fn pass(
     ask: &Ask,
     target: &HttpTarget,
     response: Response<Incoming>,
+    begins_run: bool,
 ) -> Result<Response<Body>, Refusal> {
     let (parts, incoming) = response.into_parts();
     let bad = |what| {
@@ -62,7 +63,7 @@ pub(super) fn pass(
     }
     let body = match ended {
         true => body::empty(),
-        false => body::down(incoming, Arc::clone(exchange), &upstream.literals),
+        false => body::down(incoming, Arc::clone(exchange), &upstream.literals, begins_run),
     };
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Version};
 
 use super::Connection;
 use super::body::{self, Begun, Body, BodyError, UpState};
@@ -18,16 +19,18 @@ use super::literal::Scanner;
 use super::refusal::Refusal;
 use super::request::Ask;
 use super::response::{self, WITHHELD, WITHHELD_AS};
-use super::session::{self, InUse, Opening, told};
+use super::session::{self, Caller, InUse, NotOpen, told};
 use super::upstream::SendError;
-use crate::access::{self, Grant};
-use crate::config::{HttpTarget, TargetKind};
+use super::websocket;
+use crate::access::{self, Ends, NoAccess, Right};
+use crate::config::{HttpKind, HttpTarget, TargetKind};
+use crate::decode::http::crewai::{self, Call};
 use crate::decode::http::path::Path;
 use crate::decode::http::{Refused, command, head, json};
-use crate::gate::{Permitted, Ruling, recorded_identity};
+use crate::gate::{Held, Permitted, Ruling, recorded_identity};
 use crate::identity::Identity;
 use crate::metrics;
-use crate::names::Protocol;
+use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
 use crate::recording::RefusedCaller;
 
@@ -37,13 +40,19 @@ const NAME_SHOWN: usize = 63;
 /// Answers one request: with the target's answer, or with why there is none.
 pub(super) async fn answer(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     connection.requests.fetch_add(1, Ordering::AcqRel);
+    let client = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    let _upgrade = Upgrade::of(&parts, &connection.guard);
-    match connection.answer(parts, body).await {
-        Ok(response) => response,
+    let mut upgrade = Upgrade::of(&parts, &connection.guard);
+    match connection.answer(parts, body, client).await {
+        Ok(response) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgrade.accept();
+            }
+            response
+        }
         Err(refusal) => refused(&refusal, refusal.body()),
     }
 }
@@ -67,6 +76,12 @@ impl<'g> Upgrade<'g> {
         });
         Self((parts.version == Version::HTTP_11 && asked).then_some(guard))
     }
+
+    fn accept(&mut self) {
+        if let Some(guard) = self.0.take() {
+            guard.answer_upgrade(true);
+        }
+    }
 }
 
 impl Drop for Upgrade<'_> {
@@ -82,55 +97,67 @@ impl Connection {
         self: &Arc<Self>,
         parts: Parts,
         body: Incoming,
+        client: OnUpgrade,
     ) -> Result<Response<Body>, Refusal> {
-        let context = &self.context;
+        let settings = &self.context.settings;
         let read = match self.guard.refused(parts.method.as_str()) {
             Some(refused) => Err(refused),
-            None => Ask::read(&parts, context.settings.base_domain.as_deref()),
+            None => Ask::read(&parts, settings.base_domain.as_deref()),
         };
-        let ask = read.map_err(|refused| {
-            self.note_refused("", None, refused.what);
+        let malformed = |identity: Option<&Identity>, named: &str, refused: Refused| {
+            self.note_refused(named, identity, refused.what);
             Refusal::Malformed(refused)
-        })?;
-        let grant = self.admit(&ask).await?;
-        let due = session::due(&grant, context.expiry_grace);
-        let opening = Opening {
+        };
+        let ask = read.map_err(|refused| malformed(None, "", refused))?;
+        let Known { identity, target, http, ends, once } = self.know(&ask).await?;
+        let who = Arc::clone(&identity);
+        let prepared = Prepared::new(&ask, &parts.headers, &http, body, settings.max_json);
+        let prepared = prepared.await;
+        let prepared =
+            prepared.map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
+        let call = match http.kind {
+            HttpKind::CrewAi => prepared.call.clone(),
+            HttpKind::Plain => Call::Other,
+        };
+        // A crew is known by its target's name.
+        let crew = (http.kind == HttpKind::CrewAi).then(|| target.to_string());
+        let run = match &call {
+            Call::Of(run) => Some(run.clone()),
+            _ => None,
+        };
+        let caller = Caller {
             client: self.client.to_string(),
-            workflow: told(grant.identity().workflow(), ask.workflow.clone()),
-            run: told(grant.identity().run(), ask.run.clone()),
+            workflow: told(identity.workflow(), ask.workflow.clone().or(crew)),
+            run: told(identity.run(), ask.run.clone().or(run)),
+            begins_run: call == Call::Kickoff && identity.run().is_none() && ask.run.is_none(),
             user_agent: text(&parts.headers, "user-agent").map(str::to_owned),
-            grant,
+            identity,
+            target,
+            ends,
+            once,
         };
-        let session = session::enter(context, opening).await?;
-        let target = Arc::clone(session.gate().grant().target());
-        let TargetKind::Http(target) = &target.kind else { return Err(Refusal::Denied) };
-        let prepared = Prepared::new(&session, &ask, &parts.headers, target, body);
-        let prepared = prepared.await.map_err(|refused| {
-            session.gate().note("refused", format!("{}: {refused}", ask.method));
-            Refusal::Malformed(refused)
-        })?;
+        let session = match session::enter(&self.context, &caller).await {
+            Ok(session) => session,
+            Err(NotOpen::Refused(refusal)) => return Err(refusal),
+            Err(NotOpen::NoAccess(no_access)) => return Err(self.no_access(&caller, no_access)),
+        };
+        let due = caller.ends.token.and_then(|end| end.checked_add(self.context.expiry_grace));
         let Decided { exchange, permitted, ruling } = prepared.decide(session, due).await?;
-        let refusal = match ruling {
-            Ruling::Refused(decision) => {
-                let session = exchange.session().gate().session();
-                Refusal::Blocked { decision: Box::new(decision), session }
+        let begins_run = caller.begins_run;
+        let asked = Asked { exchange: &exchange, ask: &ask, target: &http, begins_run };
+        match asked.answer(permitted, ruling, prepared.begun, client, &parts.headers).await {
+            Ok(response) => Ok(response),
+            Err(refusal) => {
+                let body = refusal.body();
+                exchange.failed(refusal.status(), refusal.word(), refusal.detail(), &body);
+                Ok(refused(&refusal, body))
             }
-            Ruling::Passes => {
-                let sent = send(&exchange, &ask, permitted, prepared.begun).await;
-                match sent.and_then(|answer| response::pass(&exchange, &ask, target, answer)) {
-                    Ok(response) => return Ok(response),
-                    Err(refusal) => refusal,
-                }
-            }
-        };
-        let body = refusal.body();
-        exchange.failed(refusal.status(), refusal.word(), refusal.detail(), &body);
-        Ok(refused(&refusal, body))
+        }
     }
 
     /// Token, target and access. Whatever is wrong, the client is told one thing; what it was
     /// stands in the log and in the gateway's own recording.
-    async fn admit(&self, ask: &Ask) -> Result<Grant, Refusal> {
+    async fn know(&self, ask: &Ask) -> Result<Known, Refusal> {
         if !self.private {
             return Err(Refusal::TlsRequired);
         }
@@ -145,14 +172,26 @@ impl Connection {
             Err(refused) => return Err(denied(None, &refused.to_string())),
         };
         let rules = self.context.catalog.current();
-        let Ok(target) = ask.named.parse() else {
+        let Ok(name) = ask.named.parse::<TargetName>() else {
             return Err(denied(Some(&identity), "no such target"));
         };
-        let grant = access::grant(&rules, &identity, &target)
+        let (target, right) = access::right(&rules, &identity, &name)
             .map_err(|no_access| denied(Some(&identity), &no_access.to_string()))?;
-        match &grant.target().kind {
-            TargetKind::Http(_) => Ok(grant),
-            _ => Err(denied(Some(&identity), "the target is no HTTP service")),
+        let TargetKind::Http(http) = &target.kind else {
+            return Err(denied(Some(&identity), "the target is no HTTP service"));
+        };
+        let (ends, once) = match right {
+            Right::Standing { ends, once } | Right::Asked { ends, once, .. } => (ends, once),
+        };
+        Ok(Known { identity, target: name, http: http.clone(), ends, once })
+    }
+
+    fn no_access(&self, caller: &Caller, no_access: NoAccess) -> Refusal {
+        self.note_refused(caller.target.as_str(), Some(&caller.identity), &no_access.to_string());
+        metrics::denied(Protocol::Http);
+        match no_access {
+            NoAccess::Asked(asked) => Refusal::AccessAsked(asked.link),
+            _ => Refusal::Denied,
         }
     }
 
@@ -176,6 +215,86 @@ impl Connection {
     }
 }
 
+/// Who asks for what, proved.
+struct Known {
+    identity: Arc<Identity>,
+    target: TargetName,
+    http: HttpTarget,
+    ends: Ends,
+    once: bool,
+}
+
+/// A request that was decided, and where it goes.
+struct Asked<'a> {
+    exchange: &'a Arc<Exchange>,
+    ask: &'a Ask,
+    target: &'a HttpTarget,
+    begins_run: bool,
+}
+
+impl Asked<'_> {
+    async fn answer(
+        &self,
+        permitted: Permitted,
+        ruling: Ruling,
+        begun: Begun,
+        client: OnUpgrade,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Refusal> {
+        let session = self.exchange.session();
+        let id = session.gate().session();
+        let permitted = match ruling {
+            Ruling::Passes => permitted,
+            Ruling::Refused(decision) => {
+                return Err(Refusal::Blocked { decision: Box::new(decision), session: id });
+            }
+            Ruling::Held(held) => {
+                let released = hold(self.exchange, *held, begun.rest.is_some()).await;
+                released.map_err(|why| Refusal::NotReleased { why, session: id })?
+            }
+        };
+        let answer = send(self.exchange, self.ask, permitted, begun).await?;
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| self.ask.websocket);
+        if let Some(key) = key
+            && answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            let opening = websocket::Opening {
+                client,
+                key: key.clone(),
+                protocols: headers.get(header::SEC_WEBSOCKET_PROTOCOL).cloned(),
+                token: self.ask.token_literal(),
+            };
+            let (response, carrying) = websocket::open(self.exchange, answer, opening)?;
+            session.spawn(carrying);
+            return Ok(response);
+        }
+        response::pass(self.exchange, self.ask, self.target, answer, self.begins_run)
+    }
+}
+
+/// Waits for people; says why the request does not run.
+async fn hold(
+    exchange: &Arc<Exchange>,
+    mut held: Held,
+    streamed: bool,
+) -> Result<Permitted, String> {
+    if streamed {
+        held.caution("the request's body is not shown: it is sent on as it comes");
+    }
+    let gate = exchange.session().gate();
+    let (permitted, why) = match gate.hold(held, None, b"").await {
+        Ok(hold) => {
+            let closing = async { drop(exchange.cut().await) };
+            hold.wait(closing, b"").await
+        }
+        Err(settled) => settled,
+    };
+    match why {
+        None => Ok(permitted),
+        Some(why) => Err(why.to_string()),
+    }
+}
+
 /// A request as it would go up, and as policy and recording see it.
 struct Prepared {
     command: Command,
@@ -185,17 +304,18 @@ struct Prepared {
     view: Vec<u8>,
     withheld: bool,
     begun: Begun,
+    /// What it would be for a crew.
+    call: Call,
 }
 
 impl Prepared {
     async fn new(
-        session: &InUse,
         ask: &Ask,
         headers: &HeaderMap,
         target: &HttpTarget,
         body: Incoming,
+        max_json: usize,
     ) -> Result<Self, Refused> {
-        let max_json = session.max_json();
         let json = text(headers, "content-type").is_some_and(json::is_json)
             && !headers.contains_key(header::CONTENT_ENCODING);
         let begun = match json {
@@ -207,6 +327,7 @@ impl Prepared {
         }
         let whole = json && begun.rest.is_none() && begun.first.len() <= max_json;
         let json = whole.then(|| json::parse(&begun.first).ok()).flatten();
+        let call = crewai::call(&ask.method, ask.path()?.as_str(), json.as_ref());
 
         let mut fields = ask.fields(headers, target);
         let destination = ask.destination(headers)?;
@@ -244,7 +365,7 @@ impl Prepared {
         view.extend_from_slice(&begun.first);
         bytes.extend_from_slice(&begun.first);
         let withheld = fields.iter().any(|(name, _)| WITHHELD.contains(name));
-        Ok(Self { command, bytes: bytes.into(), view, withheld, begun })
+        Ok(Self { command, bytes: bytes.into(), view, withheld, begun, call })
     }
 
     /// Decides and records it.

@@ -12,13 +12,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Context;
 use super::refusal::Refusal;
 use super::upstream::{NotReached, Upstream};
-use crate::access::Grant;
+use crate::access::{Access, Ends, NoAccess};
 use crate::config::TargetKind;
 use crate::gate::{Gate, recorded_identity};
+use crate::identity::Identity;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::{Opened, RecordingFailure, Told};
 
@@ -42,25 +44,32 @@ pub(super) struct Key {
     target: TargetName,
     workflow: Option<String>,
     run: Option<String>,
+    /// What was presented, where that opens one session or is for one target.
+    credential: Option<String>,
+    /// Tells apart what belongs to no run yet.
+    kickoff: Option<SessionId>,
 }
 
 /// Claims that tell a token from the next one of the same caller.
 const OF_THE_TOKEN: &[&str] = &["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash"];
 
 impl Key {
-    pub(super) fn new(grant: &Grant, workflow: Option<&Told>, run: Option<&Told>) -> Self {
-        let identity = grant.identity();
+    fn new(caller: &Caller) -> Self {
+        let identity = &caller.identity;
         let mut claims = identity.claims().clone();
         claims.retain(|name, _| !OF_THE_TOKEN.contains(&name.as_str()));
         // Maps of serde_json are sorted by name.
         let text = serde_json::to_vec(&(claims, identity.username(), identity.groups()));
+        let by_itself = caller.once || identity.bound().is_some();
         Self {
             issuer: identity.issuer().to_owned(),
             subject: identity.subject().to_owned(),
             claims: blake3::hash(&text.unwrap_or_default()),
-            target: grant.target().name.clone(),
-            workflow: workflow.map(|told| told.name.clone()),
-            run: run.map(|told| told.name.clone()),
+            target: caller.target.clone(),
+            workflow: caller.workflow.as_ref().map(|told| told.name.clone()),
+            run: caller.run.as_ref().map(|told| told.name.clone()),
+            credential: by_itself.then(|| identity.token_id().to_owned()),
+            kickoff: caller.begins_run.then(SessionId::generate),
         }
     }
 
@@ -70,14 +79,19 @@ impl Key {
 }
 
 /// The sessions that are open.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<Key, Arc<Slot>>>);
+#[derive(Debug)]
+pub(super) struct Sessions {
+    open: Mutex<HashMap<Key, Arc<Slot>>>,
+    tasks: TaskTracker,
+}
 
 /// The place of a session, from the first request for it to its end.
 #[derive(Debug)]
 struct Slot {
     key: Key,
     session: OnceCell<Arc<Session>>,
+    /// The run that it turned out to be of.
+    run: OnceCell<Key>,
     usage: Mutex<Usage>,
     /// Told when a request ended, and when the session should; its keeper alone waits.
     changed: Notify,
@@ -116,7 +130,6 @@ impl Closing {
 struct Session {
     gate: Gate,
     upstream: Upstream,
-    max_json: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -134,39 +147,66 @@ struct Held {
     slot: Arc<Slot>,
 }
 
-/// Who opens a session, and what for.
+/// Who asks, and what for.
 #[derive(Debug)]
-pub(super) struct Opening {
-    pub(super) grant: Grant,
+pub(super) struct Caller {
+    pub(super) identity: Arc<Identity>,
+    pub(super) target: TargetName,
+    /// Until when, as the rules say.
+    pub(super) ends: Ends,
+    /// Whether what was presented opens one session and never another.
+    pub(super) once: bool,
     pub(super) client: String,
     pub(super) workflow: Option<Told>,
     pub(super) run: Option<Told>,
+    /// The request begins a run whose name only its answer tells.
+    pub(super) begins_run: bool,
     pub(super) user_agent: Option<String>,
 }
 
 /// The caller's session on the target, which is opened where it is not.
-pub(super) async fn enter(context: &Arc<Context>, opening: Opening) -> Result<InUse, Refusal> {
-    let key = Key::new(&opening.grant, opening.workflow.as_ref(), opening.run.as_ref());
+pub(super) async fn enter(context: &Arc<Context>, caller: &Caller) -> Result<InUse, NotOpen> {
+    let key = Key::new(caller);
     let held = Sessions::hold(&context.sessions, key)?;
     let slot = Arc::clone(&held.slot);
-    let session = slot.session.get_or_try_init(|| open(context, &held, opening)).await?;
-    Ok(InUse { session: Arc::clone(session), held })
+    let session = slot.session.get_or_try_init(|| open(context, &held, caller)).await?;
+    let session = InUse { session: Arc::clone(session), held };
+    session.gate().still_granted().map_err(NotOpen::NoAccess)?;
+    Ok(session)
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) enum NotOpen {
+    /// For the client to know.
+    Refused(Refusal),
+    /// For log and recording; the client is told one thing whatever it is.
+    NoAccess(NoAccess),
+}
+
+impl From<Refusal> for NotOpen {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 async fn open(
     context: &Arc<Context>,
     held: &Held,
-    opening: Opening,
-) -> Result<Arc<Session>, Refusal> {
-    let target = opening.grant.target().name.clone();
+    caller: &Caller,
+) -> Result<Arc<Session>, NotOpen> {
+    let target = caller.target.clone();
     let Some(permit) = context.limits.session() else {
         tracing::warn!(%target, "no room for another session");
-        return Err(Refusal::Busy);
+        return Err(Refusal::Busy.into());
     };
-    let opened = opened(context, &opening);
-    let (session, username) = (opened.session, opened.identity.username.clone());
     let catalog = Arc::clone(&context.catalog);
-    let gate = Gate::open(opening.grant, catalog, &context.store, &opened).map_err(|failure| {
+    let (rules, id) = (catalog.current(), SessionId::generate());
+    let access = Access::new(Arc::clone(catalog.desk()));
+    let grant = access.admit(&rules, &caller.identity, &target, id).await;
+    let grant = grant.map_err(NotOpen::NoAccess)?;
+    let opened = opened(caller, id, rules.policy().hash());
+    let gate = Gate::open(grant, catalog, &context.store, &opened).map_err(|failure| {
         tracing::error!(%target, %failure, "session refused: it cannot be recorded");
         Refusal::NotRecorded
     })?;
@@ -176,12 +216,12 @@ async fn open(
             tracing::warn!(%target, %error, "target not reached");
             gate.metrics().not_connected();
             gate.close("target", error.to_string());
-            return Err(Refusal::Unreachable(target));
+            return Err(Refusal::Unreachable(target).into());
         }
     };
-    tracing::info!(%session, %target, username, "session opened");
-    let session =
-        Arc::new(Session { gate, upstream, max_json: context.settings.max_json, _permit: permit });
+    let username = caller.identity.username();
+    tracing::info!(session = %id, %target, username, "session opened");
+    let session = Arc::new(Session { gate, upstream, _permit: permit });
     let keeping = keep(Arc::clone(context), Arc::clone(&held.slot), Arc::clone(&session));
     context.shutdown.sessions().spawn(keeping);
     Ok(session)
@@ -194,19 +234,19 @@ async fn upstream(context: &Context, gate: &Gate) -> Result<Upstream, NotReached
     Upstream::open(&target.name, http, &context.tls_upstream, context.shutdown.sessions()).await
 }
 
-fn opened(context: &Context, opening: &Opening) -> Opened {
-    let agent = opening.user_agent.iter().map(|agent| ("user-agent".to_owned(), agent.clone()));
+fn opened(caller: &Caller, session: SessionId, policy: &str) -> Opened {
+    let agent = caller.user_agent.iter().map(|agent| ("user-agent".to_owned(), agent.clone()));
     Opened {
-        session: SessionId::generate(),
+        session,
         protocol: Protocol::Http,
-        target: opening.grant.target().name.clone(),
+        target: caller.target.clone(),
         database: None,
-        client: opening.client.clone(),
-        identity: recorded_identity(opening.grant.identity()),
-        workflow: opening.workflow.clone(),
-        run: opening.run.clone(),
+        client: caller.client.clone(),
+        identity: recorded_identity(&caller.identity),
+        workflow: caller.workflow.clone(),
+        run: caller.run.clone(),
         client_parameters: agent.collect(),
-        policy: context.catalog.current().policy().hash().to_owned(),
+        policy: policy.to_owned(),
         gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -221,9 +261,14 @@ pub(super) fn told(proved: Option<&str>, client: Option<String>) -> Option<Told>
 }
 
 impl Sessions {
+    /// None yet; their tasks are spawned there.
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self { open: Mutex::default(), tasks }
+    }
+
     /// Takes a place for one more request, a new one where there is none.
     fn hold(sessions: &Arc<Self>, key: Key) -> Result<Held, Refusal> {
-        let mut open = sessions.0.lock();
+        let mut open = sessions.open.lock();
         if let Some(slot) = open.get(&key) {
             let mut usage = slot.usage.lock();
             if usage.requests >= MAX_REQUESTS {
@@ -239,6 +284,7 @@ impl Sessions {
         let slot = Arc::new(Slot {
             key: key.clone(),
             session: OnceCell::new(),
+            run: OnceCell::new(),
             usage: Mutex::new(usage),
             changed: Notify::new(),
             cut: CancellationToken::new(),
@@ -254,7 +300,9 @@ impl Sessions {
             (usage.requests == 0).then(|| (usage.idle_since, Arc::clone(slot)))
         });
         let (_, slot) = idle.min_by_key(|(since, _)| *since).ok_or(Refusal::Busy)?;
-        open.remove(&slot.key);
+        for key in std::iter::once(&slot.key).chain(slot.run.get()) {
+            open.remove(key);
+        }
         slot.close(Closing::gently("idle", "its caller opened many others"));
         Ok(())
     }
@@ -262,15 +310,17 @@ impl Sessions {
     /// Takes the slot out, so that the next request opens another session. With `idle` only when
     /// no request uses it, and none has since then.
     fn remove(&self, slot: &Arc<Slot>, idle: Option<Instant>, closing: Closing) -> bool {
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
         if let Some(since) = idle {
             let usage = slot.usage.lock();
             if usage.requests > 0 || usage.idle_since > since {
                 return false;
             }
         }
-        if open.get(&slot.key).is_some_and(|other| Arc::ptr_eq(other, slot)) {
-            open.remove(&slot.key);
+        for key in std::iter::once(&slot.key).chain(slot.run.get()) {
+            if open.get(key).is_some_and(|other| Arc::ptr_eq(other, slot)) {
+                open.remove(key);
+            }
         }
         slot.close(closing);
         true
@@ -318,19 +368,29 @@ impl InUse {
         &self.session.gate
     }
 
-    /// The largest JSON body that rules look into.
-    pub(super) fn max_json(&self) -> usize {
-        self.session.max_json
-    }
-
     /// The way to its target.
     pub(super) fn upstream(&self) -> &Upstream {
         &self.session.upstream
     }
 
+    /// Spawns what outlives the request that began it, where a stop waits for it.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.held.sessions.tasks.spawn(task);
+    }
+
     /// Waits until what runs must end. Cancel safe.
     pub(super) async fn ended(&self) {
         self.held.slot.cut.cancelled().await;
+    }
+
+    /// Notes the run that a request of this session began: others of that run belong here too.
+    pub(super) fn begins(&self, run: &str) {
+        self.gate().note("run", run.to_owned());
+        let slot = &self.held.slot;
+        let key = Key { run: Some(run.to_owned()), kickoff: None, ..slot.key.clone() };
+        if slot.run.set(key.clone()).is_ok() {
+            self.held.sessions.open.lock().entry(key).or_insert_with(|| Arc::clone(slot));
+        }
     }
 
     /// Ends the session, because it cannot be recorded.
@@ -426,9 +486,4 @@ async fn time_over(gate: &Gate) {
         Some(length) => sleep(length.saturating_sub(gate.opened().elapsed())).await,
         None => std::future::pending().await,
     }
-}
-
-/// When the proof of who asks ends, with what runs being given some time.
-pub(super) fn due(grant: &Grant, grace: Duration) -> Option<std::time::SystemTime> {
-    grant.ends().token.and_then(|end| end.checked_add(grace))
 }

@@ -105,6 +105,10 @@ impl Cancels {
             return;
         }
         session.gate.note("cancel", "the client asked to cancel what runs".to_owned());
+        if session.gate.cancel_holds() {
+            // What it waits for is not with the target.
+            return session.busy.store(false, Ordering::Release);
+        }
         if let Err(error) = session.upstream.cancel().await {
             tracing::warn!(%error, "cancel request not passed on");
         }

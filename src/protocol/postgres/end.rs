@@ -38,9 +38,12 @@ pub(super) enum End {
     /// The token's or the session's time is over.
     #[error("its time was over")]
     Expired,
-    /// A reload took the access away.
+    /// A reload took the access away, or somebody withdrew it.
     #[error("the access was withdrawn")]
     AccessLost,
+    /// Somebody ended it.
+    #[error("ended by {0}")]
+    Killed(String),
     /// The gateway stops.
     #[error("the gateway stopped")]
     Shutdown,
@@ -56,6 +59,7 @@ impl End {
             Self::NotRecorded(_) => "recording",
             Self::Expired => "expired",
             Self::AccessLost => "access",
+            Self::Killed(_) => "killed",
             Self::Shutdown => "shutdown",
         }
     }
@@ -72,6 +76,7 @@ impl End {
             Self::NotRecorded(_) => Some(Refusal::NotRecorded),
             Self::Expired => Some(Refusal::Expired),
             Self::AccessLost => Some(Refusal::AccessLost),
+            Self::Killed(_) => Some(Refusal::Killed),
             Self::Shutdown => Some(Refusal::Shutdown),
         }
     }

@@ -10,7 +10,7 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message};
 use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
-use crate::gate::{Admission, Asked, Gate, Ruling};
+use crate::gate::{Admission, Asked, Gate, Held, Ruling};
 use crate::policy::{Attributes, CommandParts, Effect};
 use crate::recording::Sequence;
 
@@ -36,33 +36,72 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) now: Instant,
     /// A run of messages that are no commands: recorded as one event.
     pub(super) plain: Range<usize>,
+    /// What was entered so far makes the server act: it does not wait with what is held.
+    pub(super) acts: bool,
+}
+
+/// Where entering stopped: a command that people decide, and what happens once they have.
+#[derive(Debug)]
+pub(super) struct Stop {
+    /// Its place among the messages.
+    pub(super) at: usize,
+    /// The command.
+    pub(super) held: Box<Held>,
+    /// What stands for it when it does not run.
+    pub(super) harmless: bytes::Bytes,
+    /// Whether that begins with a question of the gateway's own.
+    pub(super) probes: bool,
+    /// How it enters the queue.
+    pub(super) entered: Entered,
+}
+
+/// What policy says of a message.
+enum Asking {
+    /// It goes on, or what fails does, and the client is told this.
+    Settled(Sequence, Option<Words>),
+    /// People decide it.
+    Held(Box<Held>),
 }
 
 impl Entering<'_, '_, '_> {
-    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<(), Malformed> {
-        for (range, message, read) in messages {
+    /// Enters messages, up to one that people decide.
+    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<Option<Stop>, Malformed> {
+        for (at, (range, message, read)) in messages.iter().enumerate() {
             let range = range.clone();
             match message {
                 Message::Query { .. }
                 | Message::Parse { .. }
                 | Message::Bind(_)
                 | Message::Execute { .. }
-                | Message::FunctionCall => self.end_run(range.end),
+                | Message::FunctionCall => {
+                    self.end_run(range.end);
+                    if std::mem::take(&mut self.acts) {
+                        self.admission.step();
+                    }
+                }
                 _ => self.plain.end = range.end,
             }
-            match message {
+            self.acts |= !matches!(
+                message,
+                Message::Parse { .. } | Message::Bind(_) | Message::Describe(_) | Message::Close(_)
+            );
+            let stop = match message {
                 Message::Query { sql } => {
                     let reading = self.read(sql, read.as_ref());
-                    self.query(range, message, reading)?;
+                    self.query(range, message, &reading)?
                 }
                 Message::Parse { statement, sql, parameter_types } => {
                     let reading = self.read(sql, read.as_ref());
                     let attributes = command::parse(&reading, statement, parameter_types);
                     self.parse(range, message, reading, &attributes, statement.is_empty())?;
+                    None
                 }
-                Message::Bind(bind) => self.bind(range, message, bind)?,
+                Message::Bind(bind) => {
+                    self.bind(range, message, bind)?;
+                    None
+                }
                 Message::Execute { portal, max_rows } => {
-                    self.execute(range, message, portal, *max_rows)?;
+                    self.execute(range, message, portal, *max_rows)?
                 }
                 Message::FunctionCall => {
                     self.admission.note("refused", "the function call message".to_owned());
@@ -70,12 +109,19 @@ impl Entering<'_, '_, '_> {
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
                     self.replies.expect(message, self.now, entered)?;
+                    None
                 }
-                _ => self.replies.expect(message, self.now, Entered::default())?,
+                _ => {
+                    self.replies.expect(message, self.now, Entered::default())?;
+                    None
+                }
+            };
+            if let Some(stop) = stop {
+                return Ok(Some(Stop { at, ..stop }));
             }
         }
         self.end_run(0);
-        Ok(())
+        Ok(None)
     }
 
     /// The text as the server will read it. Where that is not certain, because of what was
@@ -109,15 +155,15 @@ impl Entering<'_, '_, '_> {
         &mut self,
         range: Range<usize>,
         message: &Message<'_>,
-        reading: Arc<Reading>,
-    ) -> Result<(), Malformed> {
-        let attributes = command::query(&reading, self.replies.in_transaction());
-        let candidates = self.replies.named_in(&reading);
-        let mut runs = runs(&reading);
+        reading: &Arc<Reading>,
+    ) -> Result<Option<Stop>, Malformed> {
+        let attributes = command::query(reading, self.replies.in_transaction());
+        let candidates = self.replies.named_in(reading);
+        let mut runs = runs(reading);
         if candidates.unknown {
             runs.push(&*UNKNOWN_NAME);
         }
-        let withhold = self.withhold(&reading);
+        let withhold = self.withhold(reading);
         let own = CommandParts {
             form: "query",
             text: reading.text(),
@@ -125,7 +171,7 @@ impl Entering<'_, '_, '_> {
             effects: &runs,
         };
         // What the text itself makes is among its own effects.
-        let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), &reading));
+        let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), reading));
         let named: Vec<_> =
             others.map(|c| Named::new(&c.source, "query", &attributes, None)).collect();
         let named: Vec<_> = named.iter().map(Named::parts).collect();
@@ -140,10 +186,22 @@ impl Entering<'_, '_, '_> {
             prepares: false,
             of: None,
         };
-        let (of, refused) = self.ask(range, &asked, refusal::failing_query);
-        let entered =
-            Entered { of, refused, reading: Some(reading), candidates, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+        let asking = self.ask(range, &asked, refusal::failing_query);
+        let mut entered =
+            Entered { reading: Some(Arc::clone(reading)), candidates, ..Entered::default() };
+        match asking {
+            Asking::Settled(of, refused) => {
+                (entered.of, entered.refused) = (of, refused);
+                self.replies.expect(message, self.now, entered)?;
+                Ok(None)
+            }
+            Asking::Held(mut held) => {
+                entered.of = held.sequence();
+                self.show_named(&mut held, reading, &entered.candidates);
+                let harmless = refusal::failing_query();
+                Ok(Some(Stop { at: 0, held, harmless, probes: false, entered }))
+            }
+        }
     }
 
     fn parse(
@@ -164,7 +222,7 @@ impl Entering<'_, '_, '_> {
             prepares: true,
             of: None,
         };
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed));
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed)).settled();
         let entered = Entered { of, refused, reading: Some(reading), ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
@@ -183,8 +241,19 @@ impl Entering<'_, '_, '_> {
         let view = CommandParts { form: "bind", text: "", attributes: &attributes, effects: &[] };
         let of = self.replies.basis(message);
         let asked = Asked { commands: &[], view, withheld: secret, prepares: false, of };
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false));
-        let bound = Some(Arc::new(bound(bind, attributes, secret)));
+        let hash = match self.admission.asks_people() {
+            true => self.admission.keyed_hash(range.clone()),
+            false => String::new(),
+        };
+        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false)).settled();
+        let mut bound = bound(bind, &attributes, secret);
+        if self.admission.asks_people() {
+            bound.exact = Some(hash);
+            bound.shown = attributes.get(command::PARAMETERS).cloned().filter(|_| !secret);
+            let shown = bind.parameters.iter().map(|p| 64 + p.value.map_or(0, <[u8]>::len)).sum();
+            bound.bytes = bound.bytes.max(if secret { 0 } else { shown });
+        }
+        let bound = Some(Arc::new(bound));
         let entered = Entered { of, refused, bound, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
@@ -195,13 +264,13 @@ impl Entering<'_, '_, '_> {
         message: &Message<'_>,
         portal: &str,
         max_rows: u32,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Option<Stop>, Malformed> {
         let mut candidates = self.replies.portal_candidates(portal);
         let unknown_portal = candidates.is_empty();
         candidates.unknown |= unknown_portal;
         self.replies.follow(&mut candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
-        let looks_at_values = self.admission.looks_at_attributes();
+        let looks_at_values = self.admission.looks_at(command::PARAMETERS);
         let named: Vec<_> = candidates
             .iter()
             .map(|candidate| {
@@ -226,18 +295,78 @@ impl Entering<'_, '_, '_> {
         };
         let view = CommandParts { effects: &all, ..portal_alone };
         let asked = Asked { commands: &commands, view, withheld: false, prepares: false, of };
-        let (sequence, refused) = self.ask(range, &asked, || match unknown_portal {
+        let harmless = || match unknown_portal {
             // The server says itself that there is no such portal.
             true => {
                 [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
             }
             false => refusal::failing_parse(false),
-        });
-        if unknown_portal && refused.is_some() {
-            self.replies.expect_probe();
+        };
+        match self.ask(range, &asked, harmless) {
+            Asking::Settled(of, refused) => {
+                if unknown_portal && refused.is_some() {
+                    self.replies.expect_probe();
+                }
+                let entered = Entered { of, refused, candidates, ..Entered::default() };
+                self.replies.expect(message, self.now, entered)?;
+                Ok(None)
+            }
+            Asking::Held(mut held) => {
+                self.show(&mut held, &candidates);
+                let of = held.sequence();
+                let entered = Entered { of, candidates, ..Entered::default() };
+                let (harmless, probes) = (harmless(), unknown_portal);
+                Ok(Some(Stop { at: 0, held, harmless, probes, entered }))
+            }
         }
-        let entered = Entered { of: sequence, refused, candidates, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+    }
+
+    /// Shows people what a text runs by name.
+    fn show_named(&self, held: &mut Held, of: &Arc<Reading>, candidates: &Candidates) {
+        for candidate in candidates.iter() {
+            let reading = candidate.source.reading();
+            if !Arc::ptr_eq(reading, of) {
+                held.bind(reading.text());
+                let shown = reading.view(self.withhold(reading));
+                held.view_mut().text += &format!("\n-- runs by name:\n{shown}");
+            }
+        }
+        if candidates.unknown {
+            held.caution("a statement that it runs by name is not known");
+        }
+    }
+
+    /// Shows people what an Execute runs: text and values came before, in other messages. The
+    /// approval is bound to them too.
+    fn show(&self, held: &mut Held, candidates: &Candidates) {
+        let mut texts = Vec::new();
+        let mut effects = Vec::new();
+        let mut values = None;
+        for candidate in candidates.iter() {
+            let reading = candidate.source.reading();
+            texts.push(reading.view(self.withhold(reading)).to_owned());
+            effects.extend_from_slice(candidate.source.effects());
+            held.bind(reading.text());
+            if let Some(bound) = &candidate.bound {
+                held.bind(bound.exact.as_deref().unwrap_or_default());
+                if bound.shown.is_none() && !matches!(bound.values, Values::None) {
+                    held.caution("the values that were bound may not be shown");
+                }
+                values = values.or_else(|| bound.shown.clone());
+            }
+        }
+        if candidates.unknown {
+            held.caution("which statement it runs is not known");
+        }
+        if texts.len() > 1 {
+            held.caution("it runs one of several statements, all of which are shown");
+        }
+        let view = held.view_mut();
+        view.text = texts.join("\n-- or --\n");
+        view.effects = effects;
+        if let Some(values) = values {
+            view.attributes.insert(command::PARAMETERS.into(), values);
+        }
     }
 
     /// Asks policy. What is refused is replaced by what fails; gives what the client is told then.
@@ -246,12 +375,25 @@ impl Entering<'_, '_, '_> {
         range: Range<usize>,
         asked: &Asked<'_>,
         instead: impl FnOnce() -> bytes::Bytes,
-    ) -> (Sequence, Option<Words>) {
+    ) -> Asking {
         let (of, ruling) = self.admission.ask(range, asked);
-        let Ruling::Refused(decision) = ruling else { return (of, None) };
+        let decision = match ruling {
+            Ruling::Passes => return Asking::Settled(of, None),
+            Ruling::Refused(decision) => decision,
+            Ruling::Held(mut held) => {
+                if asked.commands.iter().any(|parts| parts.effects().any(reads_copy_data)) {
+                    held.caution("the rows that the client sends then are not part of this");
+                }
+                if asked.withheld {
+                    held.caution("parts of the text are withheld; the hash covers them");
+                }
+                return Asking::Held(held);
+            }
+        };
         self.admission.instead(&instead());
         let reason = decision.reason().map(str::to_owned);
-        (of, Some(Objection::Policy { reason, session: self.gate.session() }.to_words()))
+        let session = self.gate.session();
+        Asking::Settled(of, Some(Objection::Policy { reason, session }.to_words()))
     }
 
     /// What the view of a text leaves out.
@@ -278,6 +420,20 @@ impl Entering<'_, '_, '_> {
     }
 }
 
+impl Asking {
+    /// Of a message that only prepares, which is never held.
+    fn settled(self) -> (Sequence, Option<Words>) {
+        match self {
+            Self::Settled(of, refused) => (of, refused),
+            Self::Held(held) => (held.sequence(), None),
+        }
+    }
+}
+
+fn reads_copy_data(effect: &Effect) -> bool {
+    effect.action == "sql.copy-from"
+}
+
 /// A text of which the server may read anything.
 fn unsettled(sql: &str, settings: LexerSettings) -> Arc<Reading> {
     Arc::new(Reading::new(sql, settings, Err(Unparsed::Settings)))
@@ -289,16 +445,16 @@ fn runs(reading: &Reading) -> Vec<&[Effect]> {
 }
 
 /// What is kept of a Bind beside what is recorded.
-fn bound(bind: &Bind<'_>, attributes: Attributes, secret: bool) -> Bound {
+fn bound(bind: &Bind<'_>, attributes: &Attributes, secret: bool) -> Bound {
     let bytes: usize =
         bind.parameters.iter().map(|parameter| 64 + parameter.value.map_or(0, <[u8]>::len)).sum();
     let values = match () {
         () if bind.parameters.is_empty() => Values::None,
         () if secret || bytes > MOST_VALUES => Values::Forgotten,
-        () => Values::Known(attributes),
+        () => Values::Known(attributes.clone()),
     };
     let bytes = if matches!(values, Values::Known(_)) { bytes } else { 0 };
-    Bound { formats: bind.result_formats.clone(), values, bytes }
+    Bound { formats: bind.result_formats.clone(), values, bytes, shown: None, exact: None }
 }
 
 /// A statement that a command runs by name, as a command of its own.

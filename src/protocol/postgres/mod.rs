@@ -7,6 +7,7 @@ mod cancel;
 mod end;
 mod entering;
 mod greeting;
+mod holding;
 mod names;
 mod parameters;
 mod reader;
@@ -26,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::access;
+use crate::access::{Access, NoAccess};
 use crate::catalog::Catalog;
 use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::gate::{Gate, recorded_identity};
@@ -222,21 +223,32 @@ impl Caller<'_> {
             Err(refused) => return Err(self.denied(None, &refused.to_string())),
         };
         let rules = self.context.catalog.current();
-        let Some(target) = &self.wanted.target else {
+        let Some((name, target)) =
+            self.wanted.target.as_ref().and_then(|name| Some((name, rules.target(name)?)))
+        else {
             return Err(self.denied(Some(&identity), "no such target"));
         };
-        let grant = access::grant(&rules, &identity, target)
-            .map_err(|no_access| self.denied(Some(&identity), &no_access.to_string()))?;
-        let TargetKind::Postgres(postgres) = &grant.target().kind else {
-            return Err(self.denied(Some(&identity), "the target is no database"));
+        let TargetKind::Postgres(postgres) = &target.kind else {
+            return Err(self.denied(Some(&identity), "the target is no Postgres database"));
         };
         let Some(database) = self.wanted.database_of(postgres) else {
             return Err(self.denied(Some(&identity), "the target has no such database"));
         };
-        let opened = self.opened(&identity, target, database, rules.policy().hash());
         let catalog = Arc::clone(&self.context.catalog);
+        let session = SessionId::generate();
+        let access = Access::new(Arc::clone(catalog.desk()));
+        let grant = match access.admit(&rules, &identity, name, session).await {
+            Ok(grant) => grant,
+            Err(NoAccess::Asked(asked)) => {
+                let link = asked.link.clone();
+                self.denied(Some(&identity), &NoAccess::Asked(asked).to_string());
+                return Err(Turned::Away(Refusal::AccessAsked(name.clone(), link)));
+            }
+            Err(no_access) => return Err(self.denied(Some(&identity), &no_access.to_string())),
+        };
+        let opened = self.opened(session, &identity, name, database, rules.policy().hash());
         Gate::open(grant, catalog, &self.context.store, &opened).map_err(|failure| {
-            tracing::error!(%target, %failure, "session refused: it cannot be recorded");
+            tracing::error!(target = %name, %failure, "session refused: it cannot be recorded");
             Turned::Away(Refusal::NotRecorded)
         })
     }
@@ -263,6 +275,7 @@ impl Caller<'_> {
 
     fn opened(
         &self,
+        session: SessionId,
         identity: &Identity,
         target: &TargetName,
         database: &str,
@@ -274,7 +287,7 @@ impl Caller<'_> {
             (None, None) => None,
         };
         Opened {
-            session: SessionId::generate(),
+            session,
             protocol: Protocol::Postgres,
             target: target.clone(),
             database: Some(database.to_owned()),
@@ -329,7 +342,9 @@ async fn connect(
     wanted: &Wanted,
 ) -> Result<Upstream, NotConnected> {
     let target = gate.grant().target();
-    let TargetKind::Postgres(postgres) = &target.kind else { return Err(NotConnected::Other) };
+    let TargetKind::Postgres(postgres) = &target.kind else {
+        return Err(NotConnected::OtherProtocol);
+    };
     let connector = context.sessions.connector(target, postgres)?;
     let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
@@ -340,10 +355,10 @@ async fn connect(
 /// Why a target was not reached; for operators alone.
 #[derive(Debug, thiserror::Error)]
 enum NotConnected {
+    #[error("the target is no Postgres database")]
+    OtherProtocol,
     #[error("the credential cannot be read: {0}")]
     Credential(#[from] SecretError),
-    #[error("the target is no database")]
-    Other,
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }

@@ -48,6 +48,11 @@ pub(super) struct Bound {
     pub(super) formats: Vec<Format>,
     /// The bound values.
     pub(super) values: Values,
+    /// The values as people may see them who are asked whether it may run; none when they may
+    /// not. Kept while rules ask people.
+    pub(super) shown: Option<serde_json::Value>,
+    /// A keyed hash of the whole Bind, while rules ask people.
+    pub(super) exact: Option<String>,
     /// Bytes that they take.
     pub(super) bytes: usize,
 }

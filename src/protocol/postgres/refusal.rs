@@ -2,6 +2,8 @@
 //!
 //! What a client may be told is this list; no error text of another layer ever reaches it.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::postgres::Malformed;
@@ -28,6 +30,10 @@ impl Words {
 pub(super) enum Refusal {
     /// The token, the target or the access is wrong: one and the same for all of them.
     AccessDenied,
+    /// People have to grant the access; this is where they do.
+    AccessAsked(TargetName, String),
+    /// Somebody ended the session.
+    Killed,
     /// The client must speak TLS before a token may be asked for.
     TlsRequired,
     /// The client broke the protocol.
@@ -59,14 +65,14 @@ impl Refusal {
     fn code(&self) -> &'static str {
         match self {
             Self::AccessDenied => "28P01",
-            Self::TlsRequired | Self::Expired | Self::AccessLost => "28000",
+            Self::TlsRequired | Self::Expired | Self::AccessLost | Self::AccessAsked(..) => "28000",
             Self::Malformed(_) => "08P01",
             Self::Parameter(_) | Self::Replication => "0A000",
             Self::Encoding => "22023",
             Self::TooManySessions => "53300",
             Self::Unreachable(_) => "08001",
             Self::NotRecorded => "58030",
-            Self::Shutdown => "57P01",
+            Self::Shutdown | Self::Killed => "57P01",
             Self::TargetLost(_) => "08006",
         }
     }
@@ -75,6 +81,10 @@ impl Refusal {
     pub(super) fn message(&self) -> String {
         match self {
             Self::AccessDenied => "access denied".to_owned(),
+            Self::AccessAsked(target, link) => {
+                format!("access to \"{target}\" waits for approval: {link}")
+            }
+            Self::Killed => "the session was ended by an administrator".to_owned(),
             Self::TlsRequired => "the gateway takes tokens over TLS only".to_owned(),
             Self::Malformed(what) => what.to_string(),
             Self::Parameter(name) => format!("startup parameter \"{name}\" is not allowed"),
@@ -93,8 +103,9 @@ impl Refusal {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::AccessDenied => Some(
-                "The database is the name of a target, the password a current token for this gateway.",
+                "The database is the name of a target, the password a current token or ticket for this gateway.",
             ),
+            Self::AccessAsked(..) => Some("Connect again once it is granted."),
             Self::TlsRequired => Some("Connect with sslmode=require or stricter."),
             Self::Expired => Some("Get a new token and connect again."),
             Self::TooManySessions => Some("Try again later."),
@@ -118,6 +129,17 @@ pub(super) enum Objection {
         /// The session that it is recorded in.
         session: SessionId,
     },
+    /// People had to approve it, and it does not run.
+    NotReleased {
+        /// Why.
+        why: String,
+        /// The client asked to cancel.
+        cancelled: bool,
+        /// The rule's reason, if it has one.
+        reason: Option<String>,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
     /// The function call message is not relayed.
     FunctionCall,
 }
@@ -130,6 +152,17 @@ impl Objection {
                 let reason = reason.as_deref().unwrap_or("the command is refused by policy");
                 error_response("ERROR", "42501", reason, Some(&format!("Session {session}.")))
             }
+            Self::NotReleased { cancelled: true, session, .. } => {
+                let message = "canceling statement due to user request";
+                error_response("ERROR", "57014", message, Some(&format!("Session {session}.")))
+            }
+            Self::NotReleased { why, reason, session, .. } => {
+                let message = match reason {
+                    Some(reason) => format!("the command was not approved: {why}. {reason}"),
+                    None => format!("the command was not approved: {why}"),
+                };
+                error_response("ERROR", "42501", &message, Some(&format!("Session {session}.")))
+            }
             Self::FunctionCall => error_response(
                 "ERROR",
                 "0A000",
@@ -138,6 +171,27 @@ impl Objection {
             ),
         }
     }
+}
+
+/// `NoticeResponse`: the client learns that its command waits, and where people decide it.
+pub(super) fn waits_for_approval(id: &str, link: &str, left: Duration) -> Words {
+    let mut out = BytesMut::new();
+    let message = format!(
+        "the command waits for approval, {} s at most: request {id}",
+        left.as_secs().max(1)
+    );
+    let hint = format!("Decide: {link}");
+    framed(&mut out, b'N', |body| {
+        let severity = "NOTICE";
+        for (field, text) in
+            [(b'S', severity), (b'V', severity), (b'C', "00000"), (b'M', &message), (b'H', &hint)]
+        {
+            body.put_u8(field);
+            text_with_nul(body, text);
+        }
+        body.put_u8(0);
+    });
+    Words(out.freeze())
 }
 
 /// A text that is no SQL in any setting: the server says so and does nothing else, and its own

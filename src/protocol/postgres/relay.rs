@@ -8,12 +8,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 
 use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
@@ -33,16 +34,25 @@ const READ_MIN: usize = 8 << 10;
 /// What a busy direction reads at once, in bytes: enough that a system call carries its weight.
 const READ_MAX: usize = 128 << 10;
 
+/// How long what runs may go on when the client closed its side without a word.
+const ABANDONED: Duration = Duration::from_secs(5);
+/// Words of the gateway's own that wait for the client to take them.
+const MAX_NOTICES: usize = 4;
+
 /// A session that is relayed.
 #[derive(Debug)]
 pub(super) struct Relay {
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     reader: Arc<Reader>,
-    replies: Mutex<Replies>,
+    pub(super) replies: Mutex<Replies>,
     /// Told when the queue of replies got shorter.
     progress: Notify,
     /// No new command may start.
     closing: AtomicBool,
+    /// Nothing waits for people any more.
+    pub(super) no_holds: watch::Sender<bool>,
+    /// Words of the gateway's own, for the client.
+    notices: (mpsc::Sender<Words>, Mutex<Option<mpsc::Receiver<Words>>>),
     /// The client said that it leaves, or closed its side.
     client_left: AtomicBool,
 }
@@ -54,12 +64,15 @@ impl Relay {
         reader: Arc<Reader>,
         parameters: &[(String, String)],
     ) -> Self {
+        let (sender, receiver) = mpsc::channel(MAX_NOTICES);
         Self {
             gate,
             reader,
             replies: Mutex::new(Replies::new(parameters)),
             progress: Notify::new(),
             closing: AtomicBool::new(false),
+            no_holds: watch::Sender::new(false),
+            notices: (sender, Mutex::new(Some(receiver))),
             client_left: AtomicBool::new(false),
         }
     }
@@ -67,6 +80,25 @@ impl Relay {
     /// From now on no new command starts; what runs goes on.
     pub(super) fn begin_closing(&self) {
         self.closing.store(true, Ordering::Release);
+        self.end_holds();
+    }
+
+    /// What waits for people is refused, now and from now on.
+    pub(super) fn end_holds(&self) {
+        self.no_holds.send_replace(true);
+    }
+
+    /// Tells the client something, as soon as a message may follow. When too much waits to be
+    /// told, it is not.
+    pub(super) fn tell(&self, words: Words) {
+        if self.notices.0.try_send(words).is_err() {
+            tracing::debug!(session = %self.gate.session(), "a notice is left out");
+        }
+    }
+
+    /// Whether the server owes nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.replies.lock().is_idle()
     }
 
     /// Waits until the server owes nothing. Cancel safe.
@@ -100,23 +132,26 @@ impl Relay {
         target: &mut Outgoing,
     ) -> Result<std::convert::Infallible, End> {
         let mut incoming = Incoming::new(Side::Frontend, BytesMut::new());
+        let mut said_so = false;
         loop {
             self.until(Replies::has_room).await;
-            match incoming.read(client).await.map_err(End::ClientBroken)? {
-                0 => break,
-                _ => {
-                    let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
-                    if bytes.is_empty() {
-                        continue;
-                    }
-                    let leaves = self.forward(bytes, &pieces, target).await?;
-                    if leaves {
-                        break;
-                    }
+            let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
+            if bytes.is_empty() {
+                if incoming.read(client).await.map_err(End::ClientBroken)? == 0 {
+                    break;
                 }
+                continue;
+            }
+            said_so = self.forward(bytes, &pieces, &mut incoming, client, target).await?;
+            if said_so {
+                break;
             }
         }
         self.client_left.store(true, Ordering::Release);
+        // A client that only closed its side may still read; one that is gone waits for nothing.
+        if !said_so && timeout(ABANDONED, self.idle()).await.is_err() {
+            return Err(End::Client);
+        }
         target.shutdown().await.map_err(End::TargetBroken)?;
         std::future::pending().await
     }
@@ -127,6 +162,8 @@ impl Relay {
         &self,
         bytes: Bytes,
         pieces: &[Piece],
+        incoming: &mut Incoming,
+        client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<bool, End> {
         let mut messages = Vec::with_capacity(pieces.len());
@@ -155,23 +192,35 @@ impl Relay {
             return std::future::pending().await;
         }
         let leaves = messages.iter().any(|(_, m, _)| matches!(m, Message::Terminate));
-        let now = Instant::now();
-        let admitted = self.gate.admit(bytes.clone(), |admission| {
-            let mut replies = self.replies.lock();
-            Entering {
-                admission,
-                replies: &mut replies,
-                gate: &self.gate,
-                analyzer: self.reader.analyzer(),
-                now,
-                plain: 0..0,
+        let mut rest = messages.as_slice();
+        loop {
+            let start = rest.first().map_or(0, |(range, ..)| range.start);
+            let admitted = self.gate.admit(bytes.clone(), |admission| {
+                let mut replies = self.replies.lock();
+                Entering {
+                    admission,
+                    replies: &mut replies,
+                    gate: &self.gate,
+                    analyzer: self.reader.analyzer(),
+                    now: Instant::now(),
+                    plain: start..start,
+                    acts: false,
+                }
+                .enter(rest)
+            });
+            let (permitted, entered) = admitted.await?;
+            let stop = entered.map_err(End::ClientMalformed)?;
+            target.permit(permitted).await.map_err(End::TargetBroken)?;
+            let Some(stop) = stop else { return Ok(leaves) };
+            let Some(((_, message, _), behind)) = rest.get(stop.at..).and_then(<[_]>::split_first)
+            else {
+                return Ok(leaves);
+            };
+            if self.until_decided(stop, message, incoming, client, target).await? {
+                return Ok(true);
             }
-            .enter(&messages)
-        });
-        let (permitted, entered) = admitted.await?;
-        entered.map_err(End::ClientMalformed)?;
-        target.permit(permitted).await.map_err(End::TargetBroken)?;
-        Ok(leaves)
+            rest = behind;
+        }
     }
 
     /// Carries the server's messages down until the server ends or something goes wrong.
@@ -185,10 +234,20 @@ impl Relay {
         buffered: BytesMut,
     ) -> Result<std::convert::Infallible, End> {
         let mut incoming = Incoming::new(Side::Backend, buffered);
+        let mut notices = self.notices.1.lock().take();
         loop {
             let (bytes, pieces) = incoming.take().map_err(End::TargetMalformed)?;
             if bytes.is_empty() {
-                if incoming.read(target).await.map_err(End::TargetBroken)? == 0 {
+                let at_boundary = incoming.walker.at_boundary();
+                let read = tokio::select! {
+                    read = incoming.read(target) => read.map_err(End::TargetBroken)?,
+                    words = next(&mut notices), if at_boundary => {
+                        self.gate.announce(words.as_bytes())?;
+                        client.say(&words).await.map_err(End::ClientBroken)?;
+                        continue;
+                    }
+                };
+                if read == 0 {
                     let left = self.client_left.load(Ordering::Acquire);
                     return Err(if left { End::Client } else { End::Target });
                 }
@@ -234,6 +293,17 @@ impl Relay {
             }
         })?;
         Ok(released)
+    }
+}
+
+async fn next(notices: &mut Option<mpsc::Receiver<Words>>) -> Words {
+    let words = match notices {
+        Some(notices) => notices.recv().await,
+        None => None,
+    };
+    match words {
+        Some(words) => words,
+        None => std::future::pending().await,
     }
 }
 
@@ -315,8 +385,8 @@ fn check(tag: u8, message: &[u8]) -> Result<(), End> {
 }
 
 /// Bytes that came in and are not taken yet.
-struct Incoming {
-    buffer: BytesMut,
+pub(super) struct Incoming {
+    pub(super) buffer: BytesMut,
     walker: Walker,
     last_read: usize,
 }
@@ -328,7 +398,7 @@ impl Incoming {
 
     /// Reads once; 0 is the end. The room follows what came last, so idle sessions stay small
     /// and busy ones need few reads. Cancel safe.
-    async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    pub(super) async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         let wanted = (self.last_read * 2).clamp(READ_MIN, READ_MAX);
         if self.buffer.is_empty() && self.buffer.capacity() > 2 * wanted {
             self.buffer = BytesMut::new();
@@ -366,7 +436,7 @@ impl Outgoing {
     }
 
     /// Sends what the gate permitted. Cancel safe with [`Outgoing::finish`].
-    async fn permit(&mut self, permitted: Permitted) -> io::Result<()> {
+    pub(super) async fn permit(&mut self, permitted: Permitted) -> io::Result<()> {
         self.pending = permitted.into_bytes();
         self.finish().await
     }

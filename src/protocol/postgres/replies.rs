@@ -12,6 +12,7 @@
 mod candidates;
 #[cfg_attr(not(test), expect(dead_code, reason = "masks will ask who made a result"))]
 mod producer;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::recording::{CommandError, Outcome, Sequence};
 use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
 pub(super) use candidates::Candidates;
+use work::Work;
 
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
 /// at the latest after 1,638 of the shortest replies, so waiting at this bound always ends.
@@ -69,6 +71,7 @@ struct Running {
     runs: Runs,
     /// Statements in it that make a prepared statement or a cursor.
     makes: Vec<Source>,
+    work: Work,
 }
 
 /// What a command runs.
@@ -153,6 +156,8 @@ pub(super) struct Replies {
     standard_conforming_strings: Option<bool>,
     unsettled: bool,
     encoding_unsettled: bool,
+    /// The transaction, if one is open, has done something.
+    worked: bool,
 }
 
 /// Places in the queue: 0 is none, 1 the first reply that was ever expected.
@@ -179,6 +184,7 @@ impl Replies {
             standard_conforming_strings: None,
             unsettled: false,
             encoding_unsettled: false,
+            worked: false,
         };
         for (name, value) in parameters {
             replies.parameter(name, value);
@@ -269,8 +275,8 @@ impl Replies {
         }
         let Entered { of, refused, reading, bound, candidates } = entered;
         let running = |refused, runs| {
-            let makes = Vec::new();
-            Running { of, since, outcome: Outcome::default(), refused, runs, makes }
+            let (makes, work) = (Vec::new(), Work::default());
+            Running { of, since, outcome: Outcome::default(), refused, runs, makes, work }
         };
         let expected = match message {
             Message::Query { .. } => Expected::Query(running(refused, Runs::Text(reading, 0))),
@@ -325,7 +331,11 @@ impl Replies {
             Expected::Query(running) | Expected::Execute(running) if running.refused.is_none() => {
                 self.last.unsettling = place;
                 let mut changes_encoding = candidates.unknown;
+                if candidates.unknown {
+                    running.work = Work::UNKNOWN;
+                }
                 let mut see = |source: &Source| {
+                    running.work.add(source);
                     changes_encoding |= source.reading().may_change_encoding();
                     match source.statement().map(|statement| &statement.kind) {
                         Some(StatementKind::Prepare { .. }) => self.last.statement = place,
@@ -345,6 +355,9 @@ impl Replies {
                 }
             }
             _ => {}
+        }
+        if let Expected::Query(running) | Expected::Execute(running) = &expected {
+            self.works(running.work);
         }
         self.unsettled |= self.last.unsettling == place;
         self.encoding_unsettled |= self.last.encoding == place;
@@ -519,7 +532,8 @@ impl Replies {
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
                     let (outcome, makes) = (Outcome::default(), Vec::new());
                     let runs = Runs::Text(None, 0);
-                    Running { of, since: now, outcome, refused: None, runs, makes }
+                    let work = Work::default();
+                    Running { of, since: now, outcome, refused: None, runs, makes, work }
                 }
                 // The error is that of the Execute that the question was asked for.
                 Expected::Probe => continue,
@@ -552,6 +566,9 @@ impl Replies {
             self.failed = false;
         }
         self.take_to_ready(now, ended);
+        if status == TransactionStatus::Idle {
+            self.rests();
+        }
         self.unsettled = self.is_expected(self.last.unsettling);
         self.encoding_unsettled = self.is_expected(self.last.encoding);
     }

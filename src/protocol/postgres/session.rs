@@ -1,10 +1,11 @@
 //! A session from the client's welcome to its goodbye.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::access::NoAccess;
 use crate::gate::Gate;
 use crate::names::TargetName;
 
@@ -66,6 +67,11 @@ impl Session {
 
         tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
         let _gone = timeout(GOODBYE, say_goodbye(&gate, &mut to_client, &end, &target)).await;
+        if !relay.is_idle() && !matches!(end, End::Target | End::TargetBroken(_)) {
+            // Nobody waits for it any more, and the server would not look before its end.
+            gate.note("cancel", "what ran was cancelled: its client is gone".to_owned());
+            let _too_late = timeout(GOODBYE, upstream.cancel.cancel()).await;
+        }
         let _gone = timeout(GOODBYE, to_target.shutdown()).await;
         gate.close(end.how(), end.to_string());
     }
@@ -94,14 +100,18 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
     let mut changes = context.catalog.changes();
     let end = loop {
         tokio::select! {
-            () = time_over(gate) => break End::Expired,
+            () = gate.grant().ends().over(gate.opened()) => break End::Expired,
             changed = changes.changed() => match changed {
-                Ok(()) if gate.still_granted().is_ok() => {}
-                Ok(()) => break End::AccessLost,
+                Ok(()) => match gate.still_granted() {
+                    Ok(()) => {}
+                    Err(NoAccess::Killed(by)) => break End::Killed(by),
+                    Err(_) => break End::AccessLost,
+                },
                 Err(_) => break End::Shutdown,
             },
             () = async {
                 context.shutdown.draining().await;
+                relay.end_holds();
                 relay.at_rest().await;
             } => return End::Shutdown,
             () = context.shutdown.cutting() => break End::Shutdown,
@@ -120,22 +130,4 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
         let _still_running = timeout(CANCEL_GRACE, relay.idle()).await;
     }
     end
-}
-
-/// Waits until the token's or the session's time is over; the wall clock counts for the token.
-async fn time_over(gate: &Gate) {
-    let ends = gate.grant().ends();
-    let opened = gate.opened();
-    loop {
-        let token = ends.token.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        let session = ends.session.map(|length| length.saturating_sub(opened.elapsed()));
-        let Some(left) = token.into_iter().chain(session).min() else {
-            return std::future::pending().await;
-        };
-        if left.is_zero() {
-            return;
-        }
-        // Looked at again every minute: the wall clock may be set.
-        tokio::time::sleep(left.min(Duration::from_secs(60))).await;
-    }
 }

@@ -35,12 +35,17 @@ type Ended = bool;
 impl Daemon {
     /// Starts `portcullis` with these arguments.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::of(PORTCULLIS, arguments)
+    }
+
+    /// Starts another program, which stays in the foreground.
+    pub fn of(program: &str, arguments: &[&str]) -> Self {
         // The kernel kills the daemon when the thread that started it ends; so that thread is the
         // one that reads the log until the daemon's own end.
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", PORTCULLIS])
+            .args(["--pdeathsig", "KILL", program])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().unwrap())

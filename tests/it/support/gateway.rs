@@ -12,6 +12,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 
 use portcullis::recording::{State, verify};
 use tempfile::TempDir;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub token_seconds: Option<u64>,
     /// Where its data stand, when not in the gateway's own folder.
     pub data_dir: Option<PathBuf>,
+    /// The issuer that it trusts, when not one of its own.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 impl Setup {
@@ -75,7 +78,7 @@ pub struct Target {
 pub struct Gateway {
     daemon: Daemon,
     address: SocketAddr,
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
     folder: TempDir,
     data_dir: PathBuf,
 }
@@ -83,7 +86,10 @@ pub struct Gateway {
 impl Gateway {
     /// Writes the configuration and starts it; returns when it listens.
     pub fn start(setup: &Setup) -> Self {
-        let issuer = Issuer::start(setup.token_seconds.unwrap_or(3600));
+        let issuer = setup
+            .issuer
+            .clone()
+            .unwrap_or_else(|| Arc::new(Issuer::start(setup.token_seconds.unwrap_or(3600))));
         let folder = TempDir::with_prefix("portcullis-gateway-").unwrap();
         let data_dir = setup.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         write_configuration(folder.path(), &data_dir, &issuer, setup);

@@ -42,6 +42,18 @@ grants = ["client_credentials"]
 groups = ["platform"]
 
 [[client]]
+id = "anna"
+secret = "anna-secret"
+grants = ["client_credentials"]
+groups = ["dba"]
+
+[[client]]
+id = "bert"
+secret = "bert-secret"
+grants = ["client_credentials"]
+groups = ["dba", "agents"]
+
+[[client]]
 id = "stranger"
 secret = "stranger-secret"
 grants = ["client_credentials"]

@@ -8,4 +8,6 @@ pub mod http;
 pub mod issuer;
 pub mod postgres;
 pub mod random;
+pub mod ssh;
+pub mod talk;
 pub mod wire;

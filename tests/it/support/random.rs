@@ -49,3 +49,12 @@ impl Random {
 pub fn amount(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
+
+/// So many bytes that do not compress.
+pub fn bytes(count: usize) -> Vec<u8> {
+    let mut random = Random::seeded();
+    let mut bytes: Vec<u8> =
+        (0..count.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
+    bytes.truncate(count);
+    bytes
+}

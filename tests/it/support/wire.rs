@@ -68,13 +68,14 @@ fn script() -> Vec<u8> {
     .concat()
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+/// A message: tag, length, body.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     [&[tag][..], &length, body].concat()
 }
 
 /// Strings as the protocol writes them, each with a zero behind it.
-fn strings(texts: &[&str]) -> Vec<u8> {
+pub fn strings(texts: &[&str]) -> Vec<u8> {
     texts.iter().flat_map(|text| [text.as_bytes(), b"\0"].concat()).collect()
 }
 
@@ -108,6 +109,11 @@ impl Wire {
         let start = self.received.len();
         let there = |received: &[u8]| messages(&received[start..]).any(|message| message[0] == tag);
         while !there(&self.received) && self.read_some() {}
+    }
+
+    /// Reads until what came is enough, or to the end. Panics when nothing comes.
+    pub fn read_until(&mut self, enough: impl Fn(&[u8]) -> bool) {
+        while !enough(&self.received) && self.read_some() {}
     }
 
     /// Reads to the end. Panics when nothing comes, or no end.

@@ -1,0 +1,203 @@
+//! A command that waits for people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Desk;
+use crate::config::NotifyEvent;
+use crate::database::{
+    CommandRequest, DatabaseError, NewRequest, RequestState, Standing, Vote, VoteVerdict,
+};
+use crate::names::{RequestId, SessionId};
+use crate::notify::News;
+use crate::policy::Command;
+
+/// Commands that wait at one gateway at a time; more are refused.
+const MAX_WAITING: usize = 20_000;
+/// How long the database may take to keep a request, or to let one be used.
+const ASK_TIME: Duration = Duration::from_secs(10);
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asking {
+    /// Who asks for what, and whom.
+    pub request: NewRequest,
+    /// The session that waits.
+    pub session: SessionId,
+    /// The place of the command in its recording.
+    pub sequence: u64,
+    /// The command in its request view.
+    pub command: Command,
+    /// A keyed hash of all that would run.
+    pub exact: String,
+    /// How long it waits.
+    pub patience: Duration,
+}
+
+/// What came of waiting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Enough people said yes; with what they said.
+    Approved(Vec<Vote>),
+    /// Somebody said no.
+    Denied(Vec<Vote>),
+    /// Nobody decided in time, or the request ended otherwise.
+    Expired,
+}
+
+/// A command that waits. When this is dropped before it is used, the request ends.
+#[derive(Debug)]
+pub struct Waiting {
+    desk: Arc<Desk>,
+    id: RequestId,
+    session: SessionId,
+    exact: String,
+    deadline: Instant,
+    standing: watch::Receiver<Standing>,
+    /// What the request says when nobody uses it.
+    note: &'static str,
+    over: bool,
+}
+
+impl Desk {
+    /// Opens a request and waits for nothing yet.
+    ///
+    /// # Errors
+    /// When the request cannot be kept, or too many wait.
+    pub async fn ask(self: &Arc<Self>, asking: Asking) -> Result<Waiting, DatabaseError> {
+        let Asking { request, session, sequence, command, exact, patience } = asking;
+        let id = request.id;
+        let pending = Standing { id, state: RequestState::Pending, note: None, votes: Vec::new() };
+        let (sender, standing) = watch::channel(pending);
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= MAX_WAITING {
+                return Err(DatabaseError::Refused("too many commands wait".to_owned()));
+            }
+            waiting.insert(id, sender);
+        }
+        // From here on a drop leaves nothing behind.
+        let mut waiting = Waiting {
+            desk: Arc::clone(self),
+            id,
+            session,
+            exact: exact.clone(),
+            deadline: Instant::now() + patience,
+            standing,
+            note: "the session ended",
+            over: false,
+        };
+        let command = CommandRequest {
+            gateway: self.notifier.gateway().to_owned(),
+            process: self.process,
+            session,
+            sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
+            command,
+            exact,
+        };
+        let news = News {
+            username: request.username.clone(),
+            target: request.target.clone(),
+            session: Some(session),
+            request: Some(id),
+            link: Some(self.link(id)),
+            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
+            reason: request.reason.clone(),
+            text: command.command.text.clone(),
+        };
+        let seconds = patience.as_secs().max(1);
+        let kept = self.database.open_command_request(&request, &command, seconds);
+        timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
+        waiting.deadline = Instant::now() + patience;
+        self.notifier.tell(NotifyEvent::Approval, || news);
+        Ok(waiting)
+    }
+}
+
+impl Waiting {
+    /// The request's id.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Where people decide it.
+    pub fn link(&self) -> String {
+        self.desk.link(self.id)
+    }
+
+    /// How much longer it waits.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits until people have decided, or its time is over. Cancel safe: asking again goes on.
+    pub async fn decided(&mut self) -> Outcome {
+        loop {
+            {
+                let standing = self.standing.borrow_and_update();
+                match standing.state {
+                    RequestState::Pending => {}
+                    RequestState::Approved => return Outcome::Approved(standing.votes.clone()),
+                    RequestState::Denied => return Outcome::Denied(standing.votes.clone()),
+                    RequestState::Expired | RequestState::Consumed => return Outcome::Expired,
+                }
+            }
+            tokio::select! {
+                changed = self.standing.changed() => {
+                    if changed.is_err() {
+                        return Outcome::Expired;
+                    }
+                }
+                () = sleep_until(self.deadline) => {
+                    self.note = "nobody decided in time";
+                    return Outcome::Expired;
+                }
+            }
+        }
+    }
+
+    /// Ends the request unused, and says why.
+    pub fn give_up(mut self, note: &'static str) {
+        self.note = note;
+    }
+
+    /// Uses the approval, once and for what was approved alone; false when it is not there to be
+    /// used. Whatever goes wrong, nothing may run.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn consume(mut self) -> Result<bool, DatabaseError> {
+        let used = self.desk.database.consume(self.id, self.session, &self.exact);
+        let used = timeout(ASK_TIME, used).await.map_err(|_| DatabaseError::TooSlow)??;
+        self.over = used;
+        Ok(used)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.desk.waiting.lock().remove(&self.id);
+        let decided = matches!(
+            self.standing.borrow().state,
+            RequestState::Denied | RequestState::Expired | RequestState::Consumed
+        );
+        if !self.over && !decided {
+            let (id, note) = (self.id, self.note);
+            self.desk.note(|notes| notes.given_up.push((id, note)));
+        }
+    }
+}
+
+/// Who said yes or no, for people: `anna, bob: "looks right"`.
+pub(crate) fn told(votes: &[Vote], verdict: VoteVerdict) -> String {
+    let words = votes.iter().filter(|vote| vote.verdict == verdict).map(|vote| {
+        match vote.comment.as_deref().filter(|comment| !comment.is_empty()) {
+            Some(comment) => format!("{}: {comment}", vote.username),
+            None => vote.username.clone(),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
+}

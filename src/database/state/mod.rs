@@ -1,0 +1,17 @@
+//! State: what people decide while the gateway runs, and nothing else holds. Each write is kept
+//! when its function returns; while the database cannot be reached, each is refused.
+
+mod grants;
+mod listen;
+mod requests;
+mod tickets;
+mod withdrawals;
+
+pub use grants::AccessGrant;
+pub use listen::StateNews;
+pub use requests::{
+    Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
+    RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
+};
+pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};

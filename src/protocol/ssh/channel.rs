@@ -1,0 +1,264 @@
+//! One channel, from the moment that its command was decided to its end.
+
+use std::borrow::Cow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use russh::server::{Handle, Msg};
+use russh::{ChannelWriteHalf, Pty};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::decode::ssh::message::{self, Size};
+use crate::gate::{Gate, Held, Permitted};
+use crate::policy::Command;
+use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
+
+use super::end::End;
+use super::inbox::Inbox;
+use super::relay::Relay;
+use super::session::{Running, Session};
+use super::upstream::{self, Upstream};
+use super::words::Refusal;
+
+/// How long a target may take to read what a client sent before it closed the channel.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// A terminal that a client asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Terminal {
+    /// Its kind, as in TERM.
+    pub(super) term: String,
+    /// Its size in characters.
+    pub(super) size: Size,
+    /// Its size in pixels.
+    pub(super) pixels: (u32, u32),
+    /// How it treats input and output.
+    pub(super) modes: Vec<(Pty, u32)>,
+}
+
+impl Terminal {
+    /// It as a recording has it.
+    pub(super) fn recorded(&self, number: u32) -> Vec<u8> {
+        let mut recorded = Vec::new();
+        message::put_pty(&mut recorded, number, &self.term, self.size);
+        recorded
+    }
+}
+
+/// What a channel runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Exec,
+    Shell,
+    Subsystem,
+}
+
+/// What was decided to run.
+pub(super) struct Start {
+    pub(super) what: What,
+    /// The command line, or the subsystem's name.
+    pub(super) permitted: Permitted,
+    pub(super) terminal: Option<Terminal>,
+    pub(super) variables: Vec<(String, String)>,
+}
+
+/// Adds to a command what its channel says of it.
+pub(super) fn describe(
+    command: &mut Command,
+    number: u32,
+    terminal: Option<&Terminal>,
+    variables: &[(String, String)],
+) {
+    let mut add = |name: &'static str, value: Value| {
+        command.attributes.insert(Cow::Borrowed(name), value);
+    };
+    add("channel", number.into());
+    add("pty", terminal.is_some().into());
+    if !variables.is_empty() {
+        let named = |(name, value): &(String, String)| (name.clone(), value.clone().into());
+        add("env", Value::Object(variables.iter().map(named).collect()));
+    }
+}
+
+/// A channel of a client.
+pub(super) struct Channel {
+    pub(super) session: Arc<Session>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) down: ChannelWriteHalf<Msg>,
+    pub(super) handle: Handle,
+    /// The command that it runs.
+    pub(super) of: Sequence,
+}
+
+/// Why a channel ended before its command did.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client closed it, or is gone.
+    Client,
+    /// The session ends.
+    Session,
+    /// The target cannot be reached, or does not do what was asked.
+    Refused { refusal: Refusal, error: CommandError },
+    /// Something could not be recorded.
+    NotRecorded(RecordingFailure),
+}
+
+impl From<RecordingFailure> for Broken {
+    fn from(failure: RecordingFailure) -> Self {
+        Self::NotRecorded(failure)
+    }
+}
+
+impl Channel {
+    /// Runs the command to its end.
+    pub(super) async fn run(self, start: Start, _running: Running) {
+        let began = Instant::now();
+        let mut carry = pin!(self.carry(start, began));
+        let ended = tokio::select! {
+            ended = &mut carry => ended,
+            () = self.session.ended() => Err(Broken::Session),
+            // What the client sent before it closed the channel still goes to the target.
+            () = self.inbox.closed() => tokio::select! {
+                ended = timeout(CLOSING, &mut carry) => ended.unwrap_or(Err(Broken::Client)),
+                () = self.session.ended() => Err(Broken::Client),
+            },
+        };
+        if let Err(broken) = ended {
+            self.broke(broken, began).await;
+        }
+        self.inbox.close();
+    }
+
+    /// Asks people first, and tells the client so. A channel or session that ends meanwhile ends
+    /// the wait, and the command never runs.
+    pub(super) async fn run_once_approved(self, held: Held, start: Start, running: Running) {
+        let settled = {
+            let wait = async {
+                let hold = match self.gate.hold(held, None, &[]).await {
+                    Ok(hold) => hold,
+                    Err(settled) => return Some(settled),
+                };
+                let minutes = hold.left().as_secs().div_ceil(60);
+                let link = hold.link().to_owned();
+                let words = format!(
+                    "portcullis: this waits for approval, {minutes} min at most: {link}\r\n"
+                );
+                self.say(&words).await.ok()?;
+                Some(hold.wait(std::future::pending(), &[]).await)
+            };
+            tokio::select! {
+                settled = wait => settled,
+                () = self.inbox.closed() => None,
+                () = self.session.ended() => None,
+            }
+        };
+        match settled {
+            Some((permitted, None)) => self.run(Start { permitted, ..start }, running).await,
+            Some((_, Some(why))) => {
+                let session = self.gate.session();
+                self.refuse(&Refusal::NotReleased { why: why.to_string(), session }).await;
+            }
+            None => self.inbox.close(),
+        }
+    }
+
+    /// Tells that nothing runs here, and closes the channel.
+    pub(super) async fn refuse(&self, refusal: &Refusal) {
+        let said = async {
+            self.say(&refusal.text()).await.ok()?;
+            if let Some(status) = refusal.exit_status() {
+                self.down.exit_status(status).await.ok()?;
+            }
+            self.down.eof().await.ok()?;
+            self.down.close().await.ok()
+        };
+        tokio::select! {
+            _said = said => {}
+            () = self.inbox.closed() => {}
+            () = self.session.ended() => {}
+        }
+        self.inbox.close();
+    }
+
+    async fn carry(&self, start: Start, began: Instant) -> Result<(), Broken> {
+        let Some(target) = self.session.target() else { return Err(Broken::Session) };
+        let upstream = match upstream::connect(&self.gate, target).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                let name = self.session.grant().target().name.clone();
+                tracing::warn!(session = %self.gate.session(), target = %name, %error, "target not reached");
+                self.gate.metrics().not_connected();
+                let error =
+                    CommandError { code: error.code().to_owned(), message: error.to_string() };
+                return Err(Broken::Refused { refusal: Refusal::Unreachable(name), error });
+            }
+        };
+        let (channel, connection) = Upstream::split(upstream);
+        let withhold = start.terminal.is_some() && !target.record_input;
+        let relay = Relay::new(self, channel, withhold, began);
+        let carried = relay.carry(start).await;
+        connection.end().await;
+        carried
+    }
+
+    async fn broke(&self, broken: Broken, began: Instant) {
+        let outcome = |status: Option<&str>, error| Outcome {
+            status: status.map(str::to_owned),
+            rows: None,
+            error,
+            duration_us: micros(began),
+        };
+        let (outcome, refusal) = match broken {
+            Broken::Client => (outcome(Some("closed by the client"), None), None),
+            Broken::Session => (outcome(Some("cut"), None), None),
+            Broken::Refused { refusal, error } => (outcome(None, Some(error)), Some(refusal)),
+            Broken::NotRecorded(failure) => {
+                self.session.fail(End::NotRecorded(failure));
+                return;
+            }
+        };
+        if let Err(failure) = self.outcome(&outcome) {
+            self.session.fail(End::NotRecorded(failure));
+            return;
+        }
+        match refusal {
+            Some(refusal) => self.refuse(&refusal).await,
+            None => {
+                let _gone = self.down.close().await;
+            }
+        }
+    }
+
+    /// Records the end of the command.
+    pub(super) fn outcome(&self, outcome: &Outcome) -> Result<(), RecordingFailure> {
+        self.outcome_of(self.of, outcome)
+    }
+
+    /// Records the end of a command within the command.
+    pub(super) fn outcome_of(
+        &self,
+        of: Sequence,
+        outcome: &Outcome,
+    ) -> Result<(), RecordingFailure> {
+        let nothing = self.gate.mask(Bytes::new());
+        self.gate.release(nothing, |release, _| release.outcome(of, outcome)).map(|_| ())
+    }
+
+    /// Says words of the gateway's own on standard error, recorded first.
+    async fn say(&self, words: &str) -> Result<(), Broken> {
+        let mut recorded = Vec::new();
+        message::put_data(&mut recorded, self.down.id().number(), Some(1), words.as_bytes());
+        self.gate.announce(&recorded)?;
+        let words = Bytes::copy_from_slice(words.as_bytes());
+        self.down.extended_data_bytes(1, words).await.map_err(|_| Broken::Client)
+    }
+}
+
+/// Microseconds since then.
+pub(super) fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

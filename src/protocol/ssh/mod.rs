@@ -1,0 +1,134 @@
+//! SSH 2: a connection from its first byte to its last.
+//!
+//! [`serve`] tells a connection's life. The user name is the target's name, the password a token,
+//! or the key one with a certificate of the gateway's own. Each of its channels is a command
+//! (exec, shell, subsystem; over sftp every operation), decided by itself and carried to the
+//! target on a connection of its own.
+//!
+//! Not relayed, whatever the rules say: forwarding of ports, sockets, agents and X11 (each attempt
+//! is decided and recorded, and refused), `break`, and extensions that the library does not know.
+
+mod algorithms;
+mod channel;
+mod end;
+mod handler;
+mod inbox;
+mod login;
+mod relay;
+mod session;
+mod sftp;
+mod stream;
+mod upstream;
+mod window;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::PrivateKey;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Catalog;
+use crate::config::SshTarget;
+use crate::identity::{Authority, Verifier};
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::recording::Store;
+use crate::shutdown::Shutdown;
+
+use handler::Connection;
+use session::Session;
+use stream::Cuttable;
+
+/// How long a client may take to read the gateway's last words.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What every SSH session needs of the gateway.
+#[derive(Debug)]
+pub struct Context {
+    /// Targets, access and policy as of now.
+    pub catalog: Arc<Catalog>,
+    /// Proves tokens.
+    pub verifier: Arc<Verifier>,
+    /// Proves certificates.
+    pub authority: Arc<Authority>,
+    /// Where sessions are recorded.
+    pub store: Store,
+    /// How many sessions may be open.
+    pub limits: Arc<Limits>,
+    /// How long a running command may go on when its session's time is over.
+    pub expiry_grace: Duration,
+    /// The stop.
+    pub shutdown: Shutdown,
+    server: Arc<russh::server::Config>,
+}
+
+impl Context {
+    /// What a gateway's SSH listener needs; `host_key` is what it shows to clients.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        (verifier, authority): (Arc<Verifier>, Arc<Authority>),
+        store: Store,
+        limits: Arc<Limits>,
+        shutdown: Shutdown,
+        host_key: PrivateKey,
+    ) -> Self {
+        Self {
+            catalog,
+            verifier,
+            authority,
+            store,
+            limits,
+            expiry_grace: Duration::ZERO,
+            shutdown,
+            server: Arc::new(algorithms::downstream(host_key)),
+        }
+    }
+}
+
+/// Tries a target with the gateway's credential, and tells what keeps it from being used.
+pub async fn probe(target: &SshTarget) -> Vec<String> {
+    upstream::probe(target).await.err().map(|error| error.to_string()).into_iter().collect()
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(accepted: Accepted, context: Arc<Context>) {
+    let Accepted { stream, client, handshake } = accepted;
+    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    let cut = CancellationToken::new();
+    let (open, opened) = oneshot::channel::<Arc<Session>>();
+    let connection = Connection::new(Arc::clone(&context), client, open);
+    let stream = Cuttable::new(stream, cut.clone());
+    let config = Arc::clone(&context.server);
+    let starting = russh::server::run_stream(config, stream, connection);
+    let mut running = match timeout_at(deadline, starting).await {
+        Ok(Ok(running)) => running,
+        Ok(Err(error)) => {
+            tracing::debug!(%client, %error, "connection dropped");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%client, "connection dropped: no greeting within the deadline");
+            return;
+        }
+    };
+    // Dropped without a session when the connection ends before anybody proved anything.
+    let session = tokio::select! {
+        opened = opened => opened.ok(),
+        () = tokio::time::sleep_until(deadline) => None,
+        () = context.shutdown.cutting() => None,
+    };
+    drop(handshake);
+    let Some(session) = session else {
+        cut.cancel();
+        let reason = match timeout(GOODBYE, &mut running).await {
+            Ok(Ok(())) => "the client left".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no login within the deadline".to_owned(),
+        };
+        tracing::debug!(%client, reason, "connection dropped");
+        return;
+    };
+    session.run(running, cut).await;
+}

@@ -1,0 +1,165 @@
+//! The way to a target: one connection for every channel, so that no channel waits for another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Msg};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, Disconnect};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::algorithms;
+use crate::config::{SecretError, SshCredential, SshTarget};
+use crate::gate::Gate;
+
+/// From the first packet to an open channel.
+const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// How long the last words may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// An open channel on a connection of its own.
+pub(super) struct Upstream {
+    handle: client::Handle<Verify>,
+    /// The channel, for whoever takes it.
+    pub(super) channel: Channel<Msg>,
+}
+
+/// Why a target was not reached; for operators, and in the recording.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    #[error("the credential cannot be read: {0}")]
+    Credential(#[from] SecretError),
+    #[error("the credential is no private key in OpenSSH's format without a passphrase")]
+    NotAKey,
+    #[error("no connection: {0}")]
+    Connect(std::io::Error),
+    #[error("it shows another host key than the catalog has: {0}")]
+    HostKey(String),
+    #[error("it does not let the gateway's user in")]
+    Denied,
+    #[error("the connection failed: {0}")]
+    Protocol(#[from] russh::Error),
+    #[error("no channel within {} seconds", CONNECT_TIME.as_secs())]
+    Slow,
+}
+
+impl UpstreamError {
+    /// The word for it in the index.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::HostKey(_) => "host-key",
+            Self::Credential(_) | Self::NotAKey | Self::Denied => "credential",
+            Self::Connect(_) | Self::Protocol(_) | Self::Slow => "unreachable",
+        }
+    }
+}
+
+/// Connects to a target with the gateway's own credential. An open gate is the proof that the
+/// caller may, and that the session is being recorded. Cancel safe.
+pub(super) async fn connect(_open: &Gate, target: &SshTarget) -> Result<Upstream, UpstreamError> {
+    timeout(CONNECT_TIME, connecting(target)).await.unwrap_or(Err(UpstreamError::Slow))
+}
+
+/// Logs in and leaves. Cancel safe.
+pub(super) async fn probe(target: &SshTarget) -> Result<(), UpstreamError> {
+    let entered = timeout(CONNECT_TIME, entering(target)).await;
+    Connection(entered.unwrap_or(Err(UpstreamError::Slow))?).end().await;
+    Ok(())
+}
+
+async fn connecting(target: &SshTarget) -> Result<Upstream, UpstreamError> {
+    let handle = entering(target).await?;
+    let channel = handle.channel_open_session().await?;
+    Ok(Upstream { handle, channel })
+}
+
+async fn entering(target: &SshTarget) -> Result<client::Handle<Verify>, UpstreamError> {
+    let stream = TcpStream::connect((target.host.as_str(), target.port))
+        .await
+        .map_err(UpstreamError::Connect)?;
+    stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let verify = Verify { wanted: target.host_key.clone(), seen: Arc::clone(&seen) };
+    let config = Arc::new(algorithms::upstream(&target.host_key));
+    let mut handle = match client::connect_stream(config, stream, verify).await {
+        Ok(handle) => handle,
+        Err(error) => {
+            let other = seen.lock().take();
+            return Err(other.map_or(UpstreamError::Protocol(error), UpstreamError::HostKey));
+        }
+    };
+    if !log_in(&mut handle, target).await? {
+        return Err(UpstreamError::Denied);
+    }
+    Ok(handle)
+}
+
+async fn log_in(
+    handle: &mut client::Handle<Verify>,
+    target: &SshTarget,
+) -> Result<bool, UpstreamError> {
+    let answer = match &target.credential {
+        SshCredential::Password(password) => {
+            let password = password.read().await?;
+            handle.authenticate_password(&target.user, password.expose()).await?
+        }
+        SshCredential::PrivateKey(key) => {
+            let key = key.read().await?;
+            let key = PrivateKey::from_openssh(key.expose()).map_err(|_| UpstreamError::NotAKey)?;
+            if key.is_encrypted() {
+                return Err(UpstreamError::NotAKey);
+            }
+            let hash = match key.algorithm().is_rsa() {
+                // One that knows no SHA-2 is not logged in to with SHA-1.
+                true => handle.best_supported_rsa_hash().await?.flatten().or(Some(HashAlg::Sha512)),
+                false => None,
+            };
+            let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+            handle.authenticate_publickey(&target.user, key).await?
+        }
+    };
+    Ok(answer.success())
+}
+
+impl Upstream {
+    /// The channel, and what keeps its connection.
+    pub(super) fn split(self) -> (Channel<Msg>, Connection) {
+        (self.channel, Connection(self.handle))
+    }
+}
+
+/// The connection under a channel.
+pub(super) struct Connection(client::Handle<Verify>);
+
+impl Connection {
+    /// Ends it.
+    pub(super) async fn end(self) {
+        let goodbye = self.0.disconnect(Disconnect::ByApplication, "", "");
+        // It is dropped in any case.
+        let _gone = timeout(GOODBYE, goodbye).await;
+    }
+}
+
+/// Holds the target's key against the catalog's.
+pub(super) struct Verify {
+    wanted: PublicKey,
+    /// The fingerprint of another key, when one was shown.
+    seen: Arc<parking_lot::Mutex<Option<String>>>,
+}
+
+impl client::Handler for Verify {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = shown else { return Ok(false) };
+        let same = key.key_data() == self.wanted.key_data();
+        if !same {
+            *self.seen.lock() = Some(key.fingerprint(HashAlg::Sha256).to_string());
+        }
+        Ok(same)
+    }
+}

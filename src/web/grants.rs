@@ -1,0 +1,136 @@
+//! Just-in-time access: asking for it, deciding, and taking it back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::{Answer, Api, Named, named};
+use super::approvals::{Said, Shown, decide, list_of, show_one, shown};
+use super::ask::{Body, OfState, Pages};
+use super::caller::Person;
+use super::problem::Problem;
+use crate::access::{self, Right};
+use crate::database::{AccessGrant, Page, RequestKind, VoteVerdict};
+use crate::names::{GrantId, TargetName};
+
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 2000;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/v1/access-requests", get(list).post(ask))
+        .route("/api/v1/access-requests/{id}", get(show))
+        .route("/api/v1/access-requests/{id}/approve", post(approve))
+        .route("/api/v1/access-requests/{id}/deny", post(deny))
+        .route("/api/v1/grants", get(grants))
+        .route("/api/v1/grants/{id}", delete(revoke))
+}
+
+/// What access is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedAccess {
+    target: TargetName,
+    /// The rule's duration when left out, and at most that.
+    duration_seconds: Option<u64>,
+    reason: Option<String>,
+}
+
+async fn ask(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    Body(wanted): Body<WantedAccess>,
+) -> Result<Response, Problem> {
+    let Some(identity) = caller.identity() else {
+        let why = "access is asked for by whom it is for: use --server, with a login";
+        return Err(Problem::forbidden(why));
+    };
+    if wanted.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
+        return Err(Problem::bad(format!("reason: at most {MAX_REASON} bytes")));
+    }
+    if wanted.duration_seconds == Some(0) {
+        return Err(Problem::bad("duration_seconds: 1 or more"));
+    }
+    let rules = api.catalog.current();
+    let (target, whom) = match access::right(&rules, identity, &wanted.target) {
+        Ok((target, Right::Asked { whom, .. })) => (target, whom),
+        Ok((_, Right::Standing { .. })) => {
+            return Err(Problem::conflict("you have this access already"));
+        }
+        Err(_) => {
+            let target = wanted.target.to_string();
+            api.tried(&caller, "access.request", target, "no rule offers it").await;
+            return Err(Problem::forbidden("no access rule offers you a target of this name"));
+        }
+    };
+    let detail = BTreeMap::from([("reason".to_owned(), Value::from(wanted.reason.clone()))]);
+    api.done(&caller, "access.request", Some(wanted.target.to_string()), detail).await?;
+    let duration = wanted.duration_seconds.map(Duration::from_secs);
+    let desk = api.catalog.desk();
+    let (asked, new) = desk.ask_for_access(identity, target, whom, duration, wanted.reason).await?;
+    let request = api.database.request(asked.id).await?.ok_or_else(Problem::internal)?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(shown(&api, &caller, request))).into_response())
+}
+
+async fn list(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    asked: OfState,
+) -> Answer<Page<Shown>> {
+    list_of(&api, &caller, RequestKind::Access, asked).await
+}
+
+async fn show(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Shown> {
+    show_one(&api, &caller, RequestKind::Access, id).await
+}
+
+async fn approve(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    id: Named,
+    Body(said): Body<Said>,
+) -> Answer<Shown> {
+    decide(&api, &caller, RequestKind::Access, id, VoteVerdict::Approve, said).await
+}
+
+async fn deny(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    id: Named,
+    Body(said): Body<Said>,
+) -> Answer<Shown> {
+    decide(&api, &caller, RequestKind::Access, id, VoteVerdict::Deny, said).await
+}
+
+async fn grants(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    Pages(wanted): Pages,
+) -> Answer<Page<AccessGrant>> {
+    let all = caller.may_read(api.roles());
+    let page = api.database.grants(caller.key().filter(|_| !all), &wanted).await?;
+    api.shown(&caller, "grant.list", None, BTreeMap::new()).await?;
+    Ok(Json(page))
+}
+
+async fn revoke(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    id: Named,
+) -> Answer<AccessGrant> {
+    let id: GrantId = named(id)?;
+    let owner = caller.key().filter(|_| !caller.is_admin(api.roles()));
+    api.done(&caller, "grant.revoke", Some(id.to_string()), BTreeMap::new()).await?;
+    let revoked = api.database.revoke_grant(id, owner, &caller.username()).await?;
+    api.catalog.desk().wake();
+    revoked.map(Json).ok_or_else(Problem::not_found)
+}

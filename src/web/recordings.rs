@@ -1,0 +1,264 @@
+//! Recordings themselves: their bytes by range, their events by sequence.
+//!
+//! They are read where this gateway wrote them; what another gateway recorded is not found here.
+//! The bytes of an open session end with its last block, 150 ms ago at most; its events are all
+//! that there are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use super::api::{Answer, Api, Named, named};
+use super::caller::Reader;
+use super::problem::Problem;
+use crate::names::SessionId;
+use crate::recording::{self, ReadError, Sequence, recording_path};
+
+/// Events of one page, when nothing is said and at most.
+const EVENTS: (usize, usize) = (200, 1000);
+/// A page ends with the event that takes its payloads to this, in bytes.
+const PAGE_BYTES: usize = 4 << 20;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/v1/sessions/{id}/recording", get(bytes))
+        .route("/api/v1/sessions/{id}/events", get(events))
+}
+
+/// Where a session's recording stands here, if it does.
+fn place(api: &Api, id: Named) -> Result<(SessionId, PathBuf), Problem> {
+    let session = named(id)?;
+    let path = recording_path(api.data_dir(), &session);
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => Ok((session, path)),
+        _ => Err(Problem::not_found()),
+    }
+}
+
+async fn bytes(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    id: Named,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (session, path) = place(&api, id)?;
+    let mut file = File::open(&path).await.map_err(unreadable)?;
+    let length = file.metadata().await.map_err(unreadable)?.len();
+    // A recording only grows, so its length tells its states apart.
+    let tag = format!("\"{length}\"");
+    let asked = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let same =
+        headers.get(header::IF_RANGE).is_none_or(|wanted| wanted.as_bytes() == tag.as_bytes());
+    let range = match asked.filter(|_| same).map(|asked| Range::of(asked, length)) {
+        None | Some(Asked::Nothing) => None,
+        Some(Asked::Some(range)) => Some(range),
+        Some(Asked::Outside) => return Ok(outside(length)),
+    };
+    let detail = range.map(|Range { first, last }| ("bytes".to_owned(), json!([first, last])));
+    api.shown(&caller, "recording.read", Some(session), detail.into_iter().collect()).await?;
+
+    let Range { first, last } = range.unwrap_or(Range { first: 0, last: length.saturating_sub(1) });
+    file.seek(std::io::SeekFrom::Start(first)).await.map_err(unreadable)?;
+    let wanted = if length == 0 { 0 } else { last - first + 1 };
+    let mut response = Body::from_stream(ReaderStream::new(file.take(wanted))).into_response();
+    let mut say = |name, text: String| {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    say(header::CONTENT_TYPE, "application/zstd".to_owned());
+    say(header::CONTENT_LENGTH, wanted.to_string());
+    say(header::ACCEPT_RANGES, "bytes".to_owned());
+    say(header::ETAG, tag);
+    say(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{session}.rec\""));
+    if range.is_some() {
+        say(header::CONTENT_RANGE, format!("bytes {first}-{last}/{length}"));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+fn outside(length: u64) -> Response {
+    let mut response = Problem::outside().into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// The first and the last byte of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    first: u64,
+    last: u64,
+}
+
+/// What a Range header asks for (RFC 9110 section 14.2).
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// Nothing that is understood: the whole is sent, as the RFC wants it.
+    Nothing,
+    Some(Range),
+    /// A part that there is not.
+    Outside,
+}
+
+impl Range {
+    /// Several parts at once are not given; the whole is an answer to them.
+    fn of(asked: &str, length: u64) -> Asked {
+        let Some((first, last)) =
+            asked.strip_prefix("bytes=").and_then(|part| part.split_once('-'))
+        else {
+            return Asked::Nothing;
+        };
+        let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => text.parse::<u64>().ok(),
+            false => None,
+        };
+        let range = match (first, last) {
+            ("", suffix) => match number(suffix) {
+                Some(0) => return Asked::Outside,
+                Some(suffix) => (length.saturating_sub(suffix), length.saturating_sub(1)),
+                None => return Asked::Nothing,
+            },
+            (first, "") => match number(first) {
+                Some(first) => (first, length.saturating_sub(1)),
+                None => return Asked::Nothing,
+            },
+            (first, last) => match (number(first), number(last)) {
+                (Some(first), Some(last)) if first <= last => {
+                    (first, last.min(length.saturating_sub(1)))
+                }
+                _ => return Asked::Nothing,
+            },
+        };
+        match range {
+            (first, _) if first >= length => Asked::Outside,
+            (first, last) => Asked::Some(Self { first, last }),
+        }
+    }
+}
+
+/// Which events are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// The first event's sequence.
+    first: Option<Sequence>,
+    limit: Option<usize>,
+}
+
+/// Events in their order.
+#[derive(Debug, Serialize)]
+struct Events {
+    items: Vec<Value>,
+    /// Where the next page begins; none when there is nothing more now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Sequence>,
+}
+
+async fn events(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    id: Named,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Events> {
+    let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
+    let limit = wanted.limit.unwrap_or(EVENTS.0);
+    if !(1..=EVENTS.1).contains(&limit) {
+        return Err(Problem::bad(format!("limit: 1 to {} events", EVENTS.1)));
+    }
+    let first = wanted.first.unwrap_or_default();
+    let (session, path) = place(&api, id)?;
+    let detail = BTreeMap::from([("first".to_owned(), json!(first))]);
+    api.shown(&caller, "recording.events", Some(session), detail).await?;
+    let read = tokio::task::spawn_blocking(move || page(&path, first, limit)).await;
+    match read {
+        Ok(Ok(events)) => Ok(Json(events)),
+        Ok(Err(error)) => {
+            tracing::error!(%session, %error, "recording cannot be read");
+            Err(Problem::damaged(error.to_string()))
+        }
+        Err(_) => Err(Problem::internal()),
+    }
+}
+
+/// What came before a damage is given; a page that begins with it tells of it.
+fn page(path: &std::path::Path, from: Sequence, limit: usize) -> Result<Events, ReadError> {
+    let mut reader = recording::Reader::open(path)?;
+    reader.seek_sequence(from)?;
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for event in reader {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) if items.is_empty() => return Err(error),
+            Err(_) => return Ok(Events { next: Some(next_of(from, &items)), items }),
+        };
+        if items.len() == limit || bytes >= PAGE_BYTES {
+            return Ok(Events { items, next: Some(event.sequence) });
+        }
+        bytes += event.payload.len();
+        items.push(event.to_json());
+    }
+    Ok(Events { items, next: None })
+}
+
+/// The sequence behind the last of these events.
+fn next_of(from: Sequence, items: &[Value]) -> Sequence {
+    let last = items.last().and_then(|event| event.get("sequence")?.as_u64());
+    last.map_or(from, |last| last.saturating_add(1))
+}
+
+fn unreadable(error: std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Problem::not_found(),
+        _ => {
+            tracing::error!(%error, "recording cannot be read");
+            Problem::internal()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_one_part_within_what_there_is() {
+        let part = |first, last| Asked::Some(Range { first, last });
+        for (asked, expected) in [
+            ("bytes=0-0", part(0, 0)),
+            ("bytes=2-5", part(2, 5)),
+            ("bytes=2-", part(2, 9)),
+            ("bytes=2-99", part(2, 9)),
+            ("bytes=-3", part(7, 9)),
+            ("bytes=-99", part(0, 9)),
+            ("bytes=-0", Asked::Outside),
+            ("bytes=10-", Asked::Outside),
+            ("bytes=10-11", Asked::Outside),
+            ("bytes=5-2", Asked::Nothing),
+            ("bytes=0-1,3-4", Asked::Nothing),
+            ("bytes=+1-2", Asked::Nothing),
+            ("bytes=99999999999999999999-", Asked::Nothing),
+            ("bytes=-", Asked::Nothing),
+            ("lines=1-2", Asked::Nothing),
+            ("", Asked::Nothing),
+        ] {
+            assert_eq!(Range::of(asked, 10), expected, "{asked}");
+        }
+        assert_eq!(Range::of("bytes=0-", 0), Asked::Outside);
+        assert_eq!(Range::of("bytes=-5", 0), Asked::Outside);
+    }
+}

@@ -1,0 +1,110 @@
+//! Tickets: made by whom they are for, seen and revoked by their owners and by admins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::api::{Answer, Api, Named, named};
+use super::ask::{Body, Pages};
+use super::caller::Person;
+use super::problem::Problem;
+use crate::access;
+use crate::database::{Page, Ticket};
+use crate::identity::ticket::NoTicket;
+use crate::names::{TargetName, TicketId};
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/v1/tickets", get(list).post(make))
+        .route("/api/v1/tickets/{id}", delete(revoke))
+}
+
+/// What ticket is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedTicket {
+    target: TargetName,
+    /// The configured longest time when left out.
+    lifetime_seconds: Option<u64>,
+    #[serde(default)]
+    single_use: bool,
+}
+
+/// A ticket that was just made.
+#[derive(Serialize)]
+struct MadeTicket<'a> {
+    #[serde(flatten)]
+    ticket: Ticket,
+    /// What is presented; it is told this once.
+    secret: &'a str,
+}
+
+async fn make(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    Body(wanted): Body<WantedTicket>,
+) -> Result<Response, Problem> {
+    let Some(identity) = caller.identity() else {
+        let why = "a ticket is for whom asks for it: use --server, with a login";
+        return Err(Problem::forbidden(why));
+    };
+    let rules = api.catalog.current();
+    let most = rules.tickets().max_lifetime;
+    let lifetime = wanted.lifetime_seconds.map_or(most, Duration::from_secs);
+    if lifetime.is_zero() || lifetime > most {
+        let most = most.as_secs();
+        return Err(Problem::bad(format!(
+            "lifetime_seconds: 1 to {most} ([tickets] max_lifetime)"
+        )));
+    }
+    if access::right(&rules, identity, &wanted.target).is_err() {
+        let target = wanted.target.to_string();
+        api.tried(&caller, "ticket.create", target, "no access to this target").await;
+        return Err(Problem::forbidden("you have no access to a target of this name"));
+    }
+    let made = api.tickets.make(identity, &wanted.target, lifetime, wanted.single_use).await;
+    let (ticket, secret) = made.map_err(|error| match error {
+        NoTicket::Database(error) => error.into(),
+        NoTicket::NoRandomness => Problem::internal(),
+        NoTicket::TooMany | NoTicket::WithTicket => Problem::conflict(error.to_string()),
+    })?;
+    let detail = BTreeMap::from([
+        ("target".to_owned(), Value::from(ticket.target.as_str())),
+        ("expires_at".to_owned(), Value::from(ticket.expires_at.to_string())),
+        ("single_use".to_owned(), Value::from(ticket.single_use)),
+    ]);
+    // Not audited, not given: nobody knows the secret then, and it ends by itself.
+    api.done(&caller, "ticket.create", Some(ticket.id.to_string()), detail).await?;
+    let made = Json(MadeTicket { ticket, secret: secret.expose() });
+    let mut response = (StatusCode::CREATED, made).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn list(
+    State(api): State<Arc<Api>>,
+    Person(caller): Person,
+    Pages(wanted): Pages,
+) -> Answer<Page<Ticket>> {
+    let all = caller.may_read(api.roles());
+    let page = api.database.tickets(caller.key().filter(|_| !all), &wanted).await?;
+    api.shown(&caller, "ticket.list", None, BTreeMap::new()).await?;
+    Ok(Json(page))
+}
+
+async fn revoke(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Ticket> {
+    let id: TicketId = named(id)?;
+    let owner = caller.key().filter(|_| !caller.is_admin(api.roles()));
+    api.done(&caller, "ticket.revoke", Some(id.to_string()), BTreeMap::new()).await?;
+    let revoked = api.database.revoke_ticket(id, owner, &caller.username()).await?;
+    api.catalog.desk().wake();
+    revoked.map(Json).ok_or_else(Problem::not_found)
+}

@@ -1,0 +1,96 @@
+//! What stands in recordings of SSH sessions.
+
+use portcullis::decode::ssh::message::Message;
+use portcullis::recording::{Direction, Kind, Reader};
+
+use crate::support::daemon::wait_until;
+use crate::support::gateway::{portcullis, told};
+use crate::support::ssh::{Site, Sshd, fed};
+
+fn messages(site: &Site) -> Vec<(Direction, Message)> {
+    let recording = site.gateway.recordings().pop().unwrap();
+    let events = Reader::open(&recording).unwrap().map(Result::unwrap);
+    events
+        .filter(|event| event.kind == Kind::Data)
+        .map(|event| (event.direction, Message::read(&event.payload).expect("a message")))
+        .collect()
+}
+
+#[test]
+fn what_is_typed_is_stored_as_its_length_and_its_echo_as_output() {
+    let site = Site::new("");
+    let mut ssh = site.ssh();
+    ssh.arg("-tt").arg("stty -echo; echo ready; read line; echo got");
+    let output = fed(ssh, b"hunter2-typed\n");
+    assert!(output.status.success(), "{}", told(&output));
+    site.finish();
+    let messages = messages(&site);
+    let typed: u32 = messages
+        .iter()
+        .filter_map(|(direction, message)| match message {
+            Message::Withheld { length, .. } if *direction == Direction::Up => Some(*length),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(typed, 14);
+    assert!(messages.iter().any(|(_, message)| matches!(message, Message::Pty { .. })));
+    let up = |(direction, message): &(Direction, Message)| {
+        *direction == Direction::Up && matches!(message, Message::Data { .. })
+    };
+    assert!(!messages.iter().any(up), "input is stored");
+    assert!(String::from_utf8_lossy(&site.gateway.all_contents()).contains("got"));
+}
+
+#[test]
+fn input_is_stored_where_the_target_says_so() {
+    let site = Site::with(Sshd::shared(), "record_input = \"full\"", "");
+    let mut ssh = site.ssh();
+    ssh.arg("-tt").arg("read line; echo got");
+    let output = fed(ssh, b"typed-in-full\n");
+    assert!(output.status.success(), "{}", told(&output));
+    site.finish();
+    let typed = |(direction, message): &(Direction, Message)| {
+        *direction == Direction::Up
+            && matches!(message, Message::Data { bytes, .. } if bytes.starts_with(b"typed-in-full"))
+    };
+    assert!(messages(&site).iter().any(typed));
+}
+
+#[test]
+fn sessions_and_commands_are_in_the_index() {
+    let site = Site::new("");
+    site.run("echo indexed; exit 4");
+    let config = site.gateway.configuration();
+    let config = config.to_str().unwrap();
+    let mut session = serde_json::Value::Null;
+    wait_until("the session in the index", || {
+        let listed = portcullis(&["session", "list", "--json", "--config", config]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        session = listed[0].clone();
+        session["closed_at"].is_string()
+    });
+    assert_eq!((&session["protocol"], &session["target"]), (&"ssh".into(), &"web-1".into()));
+    assert_eq!(session["commands"], 1);
+    let id = session["id"].as_str().unwrap();
+    let shown = portcullis(&["session", "show", id, "--json", "--config", config]);
+    let shown = told(&shown);
+    assert!(shown.contains("echo indexed; exit 4") && shown.contains("exit 4"), "{shown}");
+}
+
+#[test]
+fn a_killed_gateway_leaves_every_command_that_ran_in_its_recording() {
+    let sshd = Sshd::start();
+    let mut site = Site::with(&sshd, "", "");
+    let marks = site.path("marks");
+    let key = site.key();
+    assert!(key.exists());
+    let line = format!("echo mark >> {}; sleep 30", marks.display());
+    let mut child = site.ssh().arg(&line).spawn().unwrap();
+    wait_until("the command to run", || marks.exists());
+    site.gateway.daemon().kill9();
+    child.wait().unwrap();
+    site.gateway.restart();
+    let recorded = site.recorded("echo mark");
+    assert!(recorded.contains("interrupted"), "{recorded}");
+    site.finish();
+}
