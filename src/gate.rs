@@ -11,7 +11,7 @@ mod hold;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -286,7 +286,7 @@ fn news_of(grant: &Grant) -> News {
 #[derive(Debug)]
 pub struct Admission<'g, 'b> {
     gate: &'g Gate,
-    policy: &'g SessionPolicy,
+    policy: &'g Arc<SessionPolicy>,
     batch: &'g mut Batch<'b>,
     passing: Passing,
     decided: bool,
@@ -389,6 +389,18 @@ impl Admission<'_, '_> {
     /// Whether a rule looks at this attribute of commands.
     pub fn looks_at(&self, attribute: &str) -> bool {
         self.policy.looks_at(attribute)
+    }
+
+    /// The policy by which nothing is against these commands, if so; nothing is recorded. It tells
+    /// later whether they would still be let pass: [`Admission::is_by`].
+    pub fn lets_pass(&self, commands: &[CommandParts<'_>]) -> Option<Weak<SessionPolicy>> {
+        let allows = self.policy.decide_parts(commands).verdict() == Verdict::Allow;
+        allows.then(|| Arc::downgrade(self.policy))
+    }
+
+    /// Whether that policy is the one in force.
+    pub fn is_by(&self, policy: &Weak<SessionPolicy>) -> bool {
+        std::ptr::eq(policy.as_ptr(), Arc::as_ptr(self.policy))
     }
 
     /// Records and passes bytes that belong to commands decided before.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::quickstart::{self, SHOP, Serving};
+use crate::quickstart::{self, CREW, SHOP, Serving};
 
 /// Try it: a gateway on this machine, a database behind it, and tokens.
 ///
@@ -27,14 +27,21 @@ pub(super) struct Options {
     /// Where the gateway's API is [default: 127.0.0.1:8443, or the next free port].
     #[arg(long, value_name = "ADDRESS")]
     web: Option<SocketAddr>,
+    /// Where the gateway takes SSH clients [default: 127.0.0.1:2222, or the next free port].
+    #[arg(long, value_name = "ADDRESS")]
+    ssh: Option<SocketAddr>,
+    /// Where the gateway takes HTTP clients [default: 127.0.0.1:8080, or the next free port].
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let data_dir = match options.data_dir {
-        Some(folder) => folder,
+        Some(ref folder) => folder.clone(),
         None => default_folder().context("there is no home directory; give --data-dir")?,
     };
-    let options = quickstart::Options { data_dir, postgres: options.postgres, web: options.web };
+    let Options { postgres, web, ssh, http, .. } = options;
+    let options = quickstart::Options { data_dir, postgres, web, ssh, http };
     quickstart::run(options, |serving| {
         // Nobody has to read it; the same stands in the folder.
         let _gone = output::print(&told(serving));
@@ -58,8 +65,10 @@ fn default_folder() -> Option<PathBuf> {
 
 /// What to do now, in lines to paste.
 fn told(serving: &Serving) -> String {
-    let Serving { data_dir, config, passwords, approver, state, issuer, postgres, web, after } =
+    let Serving { data_dir, config, passwords, approver, state, issuer, postgres, web, after, .. } =
         serving;
+    let ssh = told_of_ssh(serving);
+    let (http, header) = (serving.http, quoted(&serving.header));
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let (portcullis, config) = (quoted(&portcullis), quoted(config));
     let (passwords, approver) = (quoted(passwords), quoted(approver));
@@ -78,6 +87,12 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
    To try: \d    select * from customers limit 5;    select * from open_orders limit 5;    select spent(7);
    What a rule blocks: drop table customers;    select 1; truncate orders;
 
+   Or with curl, which takes the header with the token from a file:
+
+  curl -sS -H @{header} http://{http}/{CREW}/inputs
+  curl -sS -H @{header} http://{http}/{CREW}/kickoff --json '{{"inputs": {{"customer": "7"}}}}'
+
+{ssh}
 2. Be the approver, in a third terminal: an UPDATE or DELETE of the agent's waits for you.
 
   export PORTCULLIS_SERVER=http://{web} PORTCULLIS_TOKEN="$(cat {approver})"
@@ -95,6 +110,26 @@ The API is at http://{web}, the development issuer at {issuer}.
 Addresses, and tokens for the agent, approver, auditor and admin, are in {state};
 tokens last a day, and each start makes new ones.
 Ctrl-C stops everything and keeps the data."#
+    )
+}
+
+/// The lines for an SSH client.
+fn told_of_ssh(serving: &Serving) -> String {
+    let Some(address) = serving.ssh else {
+        return "   (There is no target host: sshd is not installed. Debian: openssh-server.)\n"
+            .to_owned();
+    };
+    let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
+    let (portcullis, token) = (quoted(&portcullis), quoted(&serving.token));
+    let (known_hosts, key) =
+        (quoted(&serving.known_hosts), quoted(&serving.data_dir.join("agent_ssh")));
+    let (web, ip, port) = (serving.web, address.ip(), address.port());
+    format!(
+        r#"   Or with ordinary ssh, on this machine as the target host: a certificate first, then the login.
+
+  {portcullis} ssh-cert --server http://{web} --token-file {token} --out {key}
+  ssh -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts} -p {port} host@{ip}
+"#
     )
 }
 

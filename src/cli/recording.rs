@@ -4,13 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
 use crate::config;
 use crate::database::{Progress, Reindexed};
-use crate::recording::{self, Report, State};
+use crate::recording::{self, Reader, Report, State};
+use crate::replay;
 
 /// Prove what recordings are worth.
 #[derive(Debug, Args)]
@@ -22,6 +23,7 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(Verify),
+    Export(Export),
     Reindex(Reindex),
 }
 
@@ -58,9 +60,47 @@ struct Verify {
     json: bool,
 }
 
+/// Write a recording in another format.
+///
+/// asciicast: a terminal of an SSH session, for asciinema's players; what would act on a player's
+/// terminal, and not only draw, is left out.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  portcullis recording export SESSION.rec --format asciicast > session.cast"
+)]
+struct Export {
+    /// The recording's file, SESSION.rec.
+    path: PathBuf,
+    /// The format.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// The channel whose terminal it is; the first that has one when left out.
+    #[arg(long, value_name = "N")]
+    channel: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Asciicast,
+}
+
+fn export(options: &Export) -> anyhow::Result<()> {
+    let path = options.path.display();
+    let failed = || format!("cannot export {path}");
+    let reader = Reader::open(&options.path).with_context(failed)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match options.format {
+        Format::Asciicast => {
+            replay::asciicast(reader, options.channel, &mut out).with_context(failed)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Command::Verify(options) => prove(options),
+        Command::Export(options) => export(options),
         Command::Reindex(options) => reindex(options).await,
     }
 }

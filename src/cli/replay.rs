@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tempfile::NamedTempFile;
 
@@ -27,12 +29,16 @@ pub(super) struct Options {
     what: String,
     #[command(flatten)]
     gateway: gateway::Options,
-    /// Keep the recorded timing, N times as fast.
+    /// Keep the recorded timing, N times as fast; terminals are shown as they were. A key pauses,
+    /// q ends.
     #[arg(long, value_name = "N", value_parser = speed)]
     speed: Option<f64>,
     /// Wait for Enter or space before each command; q ends.
     #[arg(long)]
     step: bool,
+    /// With --speed: no wait is longer than this, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = speed, requires = "speed")]
+    idle: Option<f64>,
     /// Rows shown of each result.
     #[arg(long, value_name = "N", default_value_t = 50)]
     rows: usize,
@@ -81,13 +87,18 @@ fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
             colour: terminal && !no_colour,
             rows: options.rows,
             width: size.map(|size| size.ws_col).filter(|width| *width > 0),
+            live: terminal && options.speed.is_some(),
         };
-        let mut pace = Keyboard { speed: options.speed, step: options.step };
+        let keys = terminal && io::stdin().is_terminal();
+        let mut pace =
+            Keyboard { speed: options.speed, idle: options.idle, step: options.step, keys };
         replay::play(reader, &mut out, &look, &mut pace)
     };
     // What came before a damage is shown before the damage is told.
     let flushed = out.flush();
     match played {
+        // Whoever watched has seen enough.
+        Err(ReplayError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         Err(ReplayError::Io(error)) => Err(error.into()),
         Err(error) => Err(error).with_context(|| format!("cannot replay {shown} to its end")),
         Ok(()) => Ok(flushed?),
@@ -112,14 +123,23 @@ fn json(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
 /// The person at the terminal.
 struct Keyboard {
     speed: Option<f64>,
+    /// The longest wait, in seconds.
+    idle: Option<f64>,
+    /// Whether somebody can press a key.
+    keys: bool,
     step: bool,
 }
 
 impl Pace for Keyboard {
     fn passed(&mut self, recorded: Duration) -> io::Result<()> {
         if let Some(speed) = self.speed.filter(|speed| *speed > 0.0) {
-            let wait = Duration::try_from_secs_f64(recorded.as_secs_f64() / speed);
-            std::thread::sleep(wait.unwrap_or(Duration::MAX));
+            let seconds = recorded.as_secs_f64() / speed;
+            let seconds = self.idle.map_or(seconds, |idle| seconds.min(idle));
+            let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            if self.keys {
+                return rest(wait);
+            }
+            std::thread::sleep(wait);
         }
         Ok(())
     }
@@ -136,6 +156,40 @@ impl Pace for Keyboard {
             }
         }
     }
+}
+
+/// Waits so long; a key pauses until the next one, q ends.
+fn rest(wait: Duration) -> io::Result<()> {
+    let ends = Instant::now().checked_add(wait);
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut raw = before.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+    tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+    let pressed = loop {
+        let left = ends
+            .map_or(Duration::from_secs(60), |ends| ends.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            break Ok(false);
+        }
+        let timeout = Timespec::try_from(left.min(Duration::from_secs(60)));
+        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut ready, timeout.ok().as_ref()) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => break Ok(true),
+            Err(error) => break Err(error),
+        }
+    };
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    if !pressed? {
+        return Ok(());
+    }
+    let ends = |key: Option<u8>| matches!(key, None | Some(b'q' | b'Q' | 3 | 4));
+    // The first key pauses, the next goes on.
+    if ends(key()?) || ends(key()?) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
 }
 
 /// One key, without its echo. The terminal's signals are off for that moment, so that none

@@ -44,9 +44,9 @@ fn rule(table: Table<'_>, issuers: &Issuers, targets: &Targets) -> Option<Access
     }
     let max_session = table.read("max_session", value::span);
     let outlive_token = table.read("outlive_token", Field::flag).unwrap_or_default();
-    let single_session = table.read("single_session", Field::flag).unwrap_or_default();
     let by_approval =
         table.read("grant", |field| field.word(&[("standing", false), ("approval", true)]));
+    let single_session = table.read("single_session", Field::flag).unwrap_or_default();
     let asked = asked(&table, by_approval.unwrap_or_default());
     table.finish();
     let targets = match names {

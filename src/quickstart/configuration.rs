@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::host::Host;
+
 /// The gateway's `data_dir`, in the quickstart's folder.
 pub(super) const DATA_DIR: &str = "data";
 /// The file with the password of the gateway's role in the shop's database.
@@ -40,13 +42,28 @@ email = "admin@example.com"
 groups = ["admins"]
 "#;
 
+/// Where the gateway listens, beside SSH.
+pub(super) struct Listeners {
+    pub(super) postgres: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) web: SocketAddr,
+}
+
+/// What stands behind it.
+pub(super) struct Targets<'a> {
+    pub(super) shop_port: u16,
+    /// And where SSH clients connect for it.
+    pub(super) host: Option<(&'a Host, SocketAddr)>,
+    pub(super) crew: SocketAddr,
+}
+
 /// The gateway's configuration. Paths are relative to the folder it stands in.
-pub(super) fn gateway(
-    issuer: &str,
-    postgres: SocketAddr,
-    web: SocketAddr,
-    shop_port: u16,
-) -> String {
+pub(super) fn gateway(issuer: &str, listeners: &Listeners, behind: Targets<'_>) -> String {
+    let Listeners { postgres, http, web } = listeners;
+    let Targets { shop_port, host, crew } = behind;
+    let listen = host.map(|(_, address)| format!("ssh = \"{address}\"\n")).unwrap_or_default();
+    let targets = if host.is_some() { "\"shop\", \"crew\", \"host\"" } else { "\"shop\", \"crew\"" };
+    let host = host.map(|(host, _)| target(host)).unwrap_or_default();
     format!(
         r#"# The gateway of `portcullis quickstart`, which writes this file anew at each start. To try a change,
 # edit it and run `portcullis reload --config` with this file; docs/configuration.md explains every key.
@@ -56,7 +73,8 @@ data_dir = "{DATA_DIR}"                # recordings, their ledger, keys
 
 [listen]
 postgres = "{postgres}"
-web = "{web}"            # the API; /api/openapi.json describes it
+http = "{http}"
+{listen}web = "{web}"            # the API; /api/openapi.json describes it
 
 # Who may vouch for callers: the development issuer, in the same process as the gateway. A user of
 # its own is in each of the groups agents, approvers, auditors and admins.
@@ -84,11 +102,20 @@ tls = "disable"                   # it is on this machine
 credential = {{ user = "{SHOP_ROLE}", password = {{ file = "{SHOP_PASSWORD}" }} }}
 labels = {{ env = "demo" }}
 
+# Clients name it by the first part of the path: http://{http}/crew/kickoff. The crew's token is the gateway's.
+[[target]]
+name = "crew"
+protocol = "http"
+url = "http://{crew}"
+kind = "crewai"                   # names workflow and run
+credential = {{ header = "Authorization", value = {{ file = "crew_token" }}, prefix = "Bearer " }}
+labels = {{ env = "demo" }}
+
 # Nothing is reachable without a rule that says so.
 [[access]]
 groups = ["agents"]
-targets = ["shop"]
-
+targets = [{targets}]
+{host}
 # What nobody's agent may do. docs/policy.md tells the language, and `portcullis policy explain --config` with
 # this file says which rules a statement meets.
 [[rule]]
@@ -128,6 +155,31 @@ target = "shop"
 command = "with paid as (update orders set status = 'paid' returning id) select count(*) from paid"
 expect = "approve"
 rule = "changes-need-a-human"
+"#
+    )
+}
+
+/// The demonstration host as a target, and what rules say of it.
+fn target(host: &Host) -> String {
+    let Host { port, user, key, credential, .. } = host;
+    format!(
+        r#"
+# Clients name it as their user: ssh host@127.0.0.1. The key that opens it is the gateway's.
+[[target]]
+name = "host"
+protocol = "ssh"
+address = "127.0.0.1:{port}"
+host_key = "{key}"
+credential = {{ user = {user:?}, private_key = {{ file = {credential:?} }} }}
+labels = {{ env = "demo" }}
+
+[[rule]]
+name = "no-keys"
+targets = ["host"]
+actions = ["sftp.*"]
+objects = ["file:*/.ssh/*", "file:/etc/shadow"]
+verdict = "block"
+reason = "Keys and passwords stay on the host."
 "#
     )
 }

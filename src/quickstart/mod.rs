@@ -5,17 +5,23 @@
 //! machine can be anybody. All of it stands in one folder:
 //!
 //! ```text
+//! agent.header        the same as a header, for curl
 //! portcullis.toml     the gateway's configuration, written anew at each start
 //! quickstart.json     where all is, and the tokens; there while it serves
 //! agent.pgpass        the agent's token as libpq reads a password
 //! approver.token      the approver's token, for `portcullis approval`
+//! agent.token         the same, for `portcullis ssh-cert`
+//! known_hosts         the gateway's key, for SSH clients
+//! host/               the demonstration host: OpenSSH's server, where that is installed
 //! data/               the gateway's data_dir: recordings, keys
 //! shop/               the demonstration database
 //! shop_password, issuer_key.der, lock
 //! ```
 
 mod configuration;
+mod crew;
 mod folder;
+mod host;
 mod shop;
 
 use std::io;
@@ -25,6 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
@@ -32,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::folder::Folder;
+use self::host::Host;
 use self::shop::Shop;
 use crate::app;
 use crate::identity::dev_issuer::{self, DevIssuer, Settings};
@@ -40,6 +48,10 @@ use crate::web::admin;
 
 /// The target's name, and its database's.
 pub const SHOP: &str = "shop";
+/// The SSH target's name.
+pub const HOST: &str = "host";
+/// The HTTP target's name.
+pub const CREW: &str = "crew";
 /// Whom tokens are made for; each is the one user of a group.
 const USERS: [&str; 4] = ["agent", "approver", "auditor", "admin"];
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,15 +59,23 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const ISSUER_PORT: u16 = 9100;
 const POSTGRES_PORT: u16 = 6432;
 const WEB_PORT: u16 = 8443;
+const HTTP_PORT: u16 = 8080;
+const SSH_PORT: u16 = 2222;
 /// More taken ports in a row than that are no accident.
 const MAX_PORTS_TRIED: u16 = 100;
 /// How often the gateway is asked whether it serves.
 const POLL: Duration = Duration::from_millis(20);
+/// More than the gateway says of itself.
+const MAX_ANSWER: u64 = 64 << 10;
 
+const HEADER: &str = "agent.header";
+const CREW_TOKEN: &str = "crew_token";
 const STATE: &str = "quickstart.json";
 const CONFIGURATION: &str = "portcullis.toml";
 const PASSWORDS: &str = "agent.pgpass";
 const APPROVER: &str = "approver.token";
+const TOKEN: &str = "agent.token";
+const KNOWN_HOSTS: &str = "known_hosts";
 
 /// What may be chosen.
 #[derive(Debug)]
@@ -67,6 +87,10 @@ pub struct Options {
     pub postgres: Option<SocketAddr>,
     /// The same for the API, with port 8443.
     pub web: Option<SocketAddr>,
+    /// The same for HTTP clients, with port 8080.
+    pub http: Option<SocketAddr>,
+    /// The same for SSH clients, with port 2222.
+    pub ssh: Option<SocketAddr>,
 }
 
 /// What serves now.
@@ -88,6 +112,16 @@ pub struct Serving {
     pub postgres: SocketAddr,
     /// Where the API is.
     pub web: SocketAddr,
+    /// Where HTTP clients connect.
+    pub http: SocketAddr,
+    /// The file with the agent's token as a header.
+    pub header: PathBuf,
+    /// Where SSH clients connect; none where there is no sshd to stand behind the gateway.
+    pub ssh: Option<SocketAddr>,
+    /// The file with the agent's token.
+    pub token: PathBuf,
+    /// The file with the gateway's key, for SSH clients.
+    pub known_hosts: PathBuf,
     /// How long it took.
     pub after: Duration,
 }
@@ -98,7 +132,7 @@ pub struct Serving {
 /// When something cannot be set up, with what to do about it; then nothing is left running.
 pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let chosen = [options.postgres, options.web];
+    let chosen = [options.postgres, options.web, options.ssh, options.http];
     if let Some(address) = chosen.iter().flatten().find(|address| !address.ip().is_loopback()) {
         bail!("{address} is not loopback: the quickstart is for this machine alone");
     }
@@ -106,20 +140,29 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     folder.remove(STATE)?;
     let listener = next_free(ISSUER_PORT).await?;
     let Some(shop) = unless_stopped(Shop::start(&folder)).await? else { return Ok(()) };
+    let host = Host::start(&folder).await?;
     let background = TaskTracker::new();
     let cancel = CancellationToken::new();
     let shop_port = shop.port;
     background.spawn(shop.server.run(cancel.clone()));
+    let crew = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let crew_address = crew.local_addr()?;
+    background.spawn(crew::serve(crew, folder.secret(CREW_TOKEN)?, cancel.clone()));
 
     let served = match start_issuer(listener, &folder) {
         Ok(issuer) => {
-            let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port };
+            let host = host.as_ref();
+            let (folder, issuer) = (&folder, &issuer);
+            let gateway = Gateway { folder, issuer, shop_port, host, crew: crew_address };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
         }
         Err(error) => Err(error),
     };
+    if let Some(host) = host {
+        host.stop().await;
+    }
     cancel.cancel();
     background.close();
     background.wait().await;
@@ -150,6 +193,8 @@ struct Gateway<'a> {
     folder: &'a Folder,
     issuer: &'a DevIssuer,
     shop_port: u16,
+    host: Option<&'a Host>,
+    crew: SocketAddr,
 }
 
 impl Gateway<'_> {
@@ -163,7 +208,15 @@ impl Gateway<'_> {
         // Ports are found as late as can be: they are free for others until the gateway has them.
         let postgres = free(options.postgres, POSTGRES_PORT).await?;
         let web = free(options.web, WEB_PORT).await?;
-        let text = configuration::gateway(self.issuer.url(), postgres, web, self.shop_port);
+        let http = free(options.http, HTTP_PORT).await?;
+        let ssh = match self.host {
+            Some(_) => Some(free(options.ssh, SSH_PORT).await?),
+            None => None,
+        };
+        let (issuer, host) = (self.issuer.url(), self.host.zip(ssh));
+        let listeners = configuration::Listeners { postgres, http, web };
+        let targets = configuration::Targets { shop_port: self.shop_port, host, crew: self.crew };
+        let text = configuration::gateway(issuer, &listeners, targets);
         self.folder.write(CONFIGURATION, &Secret::new(text))?;
         let mut serving = Serving {
             data_dir: self.folder.root().to_owned(),
@@ -174,6 +227,11 @@ impl Gateway<'_> {
             issuer: self.issuer.url().to_owned(),
             postgres,
             web,
+            http,
+            header: self.folder.path(HEADER),
+            ssh,
+            token: self.folder.path(TOKEN),
+            known_hosts: self.folder.path(KNOWN_HOSTS),
             after: Duration::ZERO,
         };
         let mut gateway = Box::pin(app::serve(serving.config.clone()));
@@ -199,6 +257,9 @@ impl Gateway<'_> {
                 let host = host.to_string().replace(':', "\\:");
                 let line = format!("{host}:{port}:{SHOP}:{user}:{}\n", token.expose());
                 self.folder.write(PASSWORDS, &Secret::new(line))?;
+                let header = format!("Authorization: Bearer {}\n", token.expose());
+                self.folder.write(HEADER, &Secret::new(header))?;
+                self.folder.write(TOKEN, &Secret::new(token.expose().to_owned()))?;
             }
             if user == "approver" {
                 self.folder.write(APPROVER, &token)?;
@@ -206,7 +267,7 @@ impl Gateway<'_> {
             tokens.insert(user.to_owned(), token.expose().into());
         }
         let agent = tokens.get("agent").and_then(|token| token.as_str()).unwrap_or_default();
-        let state = json!({
+        let mut state = json!({
             "pid": std::process::id(),
             "data_dir": serving.data_dir,
             "config": serving.config,
@@ -216,17 +277,49 @@ impl Gateway<'_> {
                 "url": format!("postgres://agent:{agent}@{}/{SHOP}", serving.postgres),
                 "target": SHOP,
             },
+            "http": { "url": format!("http://{}/{CREW}", serving.http) },
             "tokens": tokens,
         });
+        if let (Some(ssh), Some(state)) = (serving.ssh, state.as_object_mut()) {
+            self.write_known_hosts(ssh)?;
+            let (host, port) = (ssh.ip().to_string(), ssh.port());
+            let known_hosts = &serving.known_hosts;
+            let ssh = json!({
+                "host": host, "port": port, "user": HOST, "known_hosts": known_hosts,
+            });
+            state.insert("ssh".to_owned(), ssh);
+        }
         self.folder.write(STATE, &Secret::new(serde_json::to_string_pretty(&state)?))
+    }
+
+    /// Writes what SSH clients know the gateway by.
+    fn write_known_hosts(&self, ssh: SocketAddr) -> anyhow::Result<()> {
+        let file = self.folder.path(configuration::DATA_DIR).join("ssh_host_ed25519.pub");
+        let key = std::fs::read_to_string(&file)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
+        let line = format!("[{}]:{} {key}", ssh.ip(), ssh.port());
+        self.folder.write(KNOWN_HOSTS, &Secret::new(line))
     }
 }
 
-/// Returns when the gateway takes connections.
+/// Returns when the gateway takes connections, and its database what people decide.
 async fn answers(postgres: SocketAddr, admin: &Path) {
-    while UnixStream::connect(admin).await.is_err() || TcpStream::connect(postgres).await.is_err() {
+    while !knows_state(admin).await || TcpStream::connect(postgres).await.is_err() {
         sleep(POLL).await;
     }
+}
+
+/// Whether the gateway says that it has read its state.
+async fn knows_state(admin: &Path) -> bool {
+    let asked = async {
+        let mut socket = UnixStream::connect(admin).await?;
+        let request = b"GET /readyz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).await?;
+        let mut answer = Vec::new();
+        socket.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains(r#""state":"current""#))
+    };
+    asked.await.unwrap_or(false)
 }
 
 /// An address whose port is free now: the one that was chosen, or one by its usual port.

@@ -1,10 +1,14 @@
 //! Showing a recording to a person: who did what, when, what was decided, and what came back.
 //!
 //! Everything in a recording is what a client or a target sent, so nothing of it reaches the
-//! terminal but through `text.rs`, which shows what would act on a terminal or mislead a reader.
+//! terminal but through `text.rs`, which shows what would act on a terminal or mislead a reader, or,
+//! of terminals shown as they were, through `screen.rs`, which leaves only what draws.
 
+mod asciicast;
 mod grid;
 mod postgres;
+mod screen;
+mod ssh;
 mod terminal;
 mod text;
 mod values;
@@ -12,4 +16,5 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use asciicast::{ExportError, asciicast};
 pub use terminal::{Options, Pace, ReplayError, play};

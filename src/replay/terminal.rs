@@ -1,5 +1,5 @@
-//! A Postgres session played to a terminal: its commands in order, each with what was decided,
-//! what came back as a table, and how it ended.
+//! A session played to a terminal: its commands in order, each with what was decided, what came
+//! back (of Postgres as a table, of SSH as it was), and how it ended.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 
 use super::grid::{COLUMNS_SHOWN, Grid, VALUE_SHOWN};
 use super::postgres::{Column, Fields, Message, Messages};
+use super::screen::RESET;
+use super::ssh::{Channels, Shown};
 use super::text::{Lines, printable, printable_bytes, shortened};
+use crate::names::Protocol;
 use crate::policy::{Command, Verdict};
 use crate::recording::{
     ApprovalStep, Closed, Direction, End, Event, Gap, GatewayOpened, Kind, Note, Opened, Outcome,
@@ -31,6 +34,8 @@ pub struct Options {
     pub rows: usize,
     /// The terminal's width, when there is one.
     pub width: Option<u16>,
+    /// Whether recorded terminals are shown as they were: on a terminal, at their own speed.
+    pub live: bool,
 }
 
 /// What stands between two commands.
@@ -77,11 +82,16 @@ pub fn play(
         prepared: None,
         result: Grid::default(),
         copied: 0,
+        channels: None,
+        drawn: false,
     };
     let mut before = None;
     for event in reader.by_ref() {
         let event = event?;
-        if matches!(event.kind, Kind::Command | Kind::Outcome | Kind::Closed) {
+        let drawn = options.live
+            && event.kind == Kind::Data
+            && player.channels.as_ref().is_some_and(|channels| channels.is_screen(&event));
+        if drawn || matches!(event.kind, Kind::Command | Kind::Outcome | Kind::Closed) {
             let since = event.monotonic_us.saturating_sub(before.unwrap_or(event.monotonic_us));
             pace.passed(Duration::from_micros(since))?;
             before = Some(event.monotonic_us);
@@ -93,6 +103,7 @@ pub fn play(
         player.out.flush()?;
     }
     player.flush_rows()?;
+    player.leave_screen()?;
     if !matches!(reader.end(), Some(End::Sealed(_))) {
         writeln!(player.out, "{}", player.dim("the recording is open: not sealed"))?;
     }
@@ -110,6 +121,10 @@ struct Player<'a> {
     result: Grid,
     /// Bytes of COPY data since something was shown of them.
     copied: u64,
+    /// Of a session of SSH.
+    channels: Option<Channels>,
+    /// A recorded terminal was the last to write.
+    drawn: bool,
 }
 
 /// What later events need of a command.
@@ -126,6 +141,9 @@ impl Player<'_> {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         if event.kind != Kind::Data {
             self.flush_rows()?;
+            self.leave_screen()?;
+        } else if self.channels.is_some() {
+            return self.channel(event);
         }
         match event.kind {
             Kind::Opened => self.opened(event),
@@ -192,6 +210,7 @@ impl Player<'_> {
 
     fn opened(&mut self, event: &Event) -> io::Result<()> {
         self.with(event, |player, opened: Opened| {
+            player.channels = (opened.protocol == Protocol::Ssh).then(Channels::default);
             let safe = |text: &str| printable(text, Lines::Escape);
             let database = opened.database.map(|d| format!("/{}", safe(&d))).unwrap_or_default();
             let title =
@@ -288,6 +307,42 @@ impl Player<'_> {
             let [code, message] =
                 [&error.code, &error.message].map(|text| printable(text, Lines::Escape));
             writeln!(self.out, "  {}", self.red(&format!("{code}: {message}")))?;
+        }
+        Ok(())
+    }
+
+    /// An event of a channel.
+    fn channel(&mut self, event: &Event) -> io::Result<()> {
+        let Some(channels) = &mut self.channels else { return Ok(()) };
+        let shown = channels.show(event, self.options.live);
+        if !matches!(shown, Shown::Screen(_) | Shown::Nothing) {
+            self.leave_screen()?;
+        }
+        match shown {
+            Shown::Screen(text) => {
+                self.drawn = true;
+                write!(self.out, "{text}")
+            }
+            Shown::Text(text, error) => {
+                for line in text.lines() {
+                    let line = if error { self.red(line) } else { line.to_owned() };
+                    writeln!(self.out, "  {line}")?;
+                }
+                Ok(())
+            }
+            Shown::Remark(text) => writeln!(self.out, "  {}", self.dim(&text)),
+            Shown::Nothing => Ok(()),
+            Shown::Unknown => {
+                let told = format!("event {} is no message of a channel", event.sequence);
+                writeln!(self.out, "{}", self.red(&told))
+            }
+        }
+    }
+
+    /// Puts the terminal back to how it was before a recorded one wrote to it.
+    fn leave_screen(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.drawn) {
+            writeln!(self.out, "{RESET}")?;
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ impl Session {
     fn shown(self, rows: usize, pace: &mut dyn Pace) -> String {
         self.recording.close(&Closed { how: "client".into(), text: String::new() }).unwrap();
         let mut out = Vec::new();
-        let options = Options { colour: false, rows, width: None };
+        let options = Options { colour: false, rows, width: None, live: false };
         play(Reader::open(&self.path).unwrap(), &mut out, &options, pace).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -236,7 +236,7 @@ fn a_damaged_recording_is_shown_up_to_the_damage() {
     bytes[last + 20] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let mut out = Vec::new();
-    let options = Options { colour: true, rows: 1, width: Some(80) };
+    let options = Options { colour: true, rows: 1, width: Some(80), live: false };
     let played = play(Reader::open(&path).unwrap(), &mut out, &options, &mut Steps(99));
     let error = played.unwrap_err().to_string();
     assert!(error.starts_with("block 2 at byte "), "{error}");

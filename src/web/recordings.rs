@@ -54,8 +54,8 @@ async fn bytes(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (session, path) = place(&api, id)?;
-    let mut file = File::open(&path).await.map_err(unreadable)?;
-    let length = file.metadata().await.map_err(unreadable)?.len();
+    let mut file = File::open(&path).await.map_err(|error| unreadable(&error))?;
+    let length = file.metadata().await.map_err(|error| unreadable(&error))?.len();
     // A recording only grows, so its length tells its states apart.
     let tag = format!("\"{length}\"");
     let asked = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
@@ -70,7 +70,7 @@ async fn bytes(
     api.shown(&caller, "recording.read", Some(session), detail.into_iter().collect()).await?;
 
     let Range { first, last } = range.unwrap_or(Range { first: 0, last: length.saturating_sub(1) });
-    file.seek(std::io::SeekFrom::Start(first)).await.map_err(unreadable)?;
+    file.seek(std::io::SeekFrom::Start(first)).await.map_err(|error| unreadable(&error))?;
     let wanted = if length == 0 { 0 } else { last - first + 1 };
     let mut response = Body::from_stream(ReaderStream::new(file.take(wanted))).into_response();
     let mut say = |name, text: String| {
@@ -221,7 +221,7 @@ fn next_of(from: Sequence, items: &[Value]) -> Sequence {
     last.map_or(from, |last| last.saturating_add(1))
 }
 
-fn unreadable(error: std::io::Error) -> Problem {
+fn unreadable(error: &std::io::Error) -> Problem {
     match error.kind() {
         std::io::ErrorKind::NotFound => Problem::not_found(),
         _ => {

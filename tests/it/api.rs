@@ -272,6 +272,11 @@ fn the_description_says_what_the_api_does() {
     assert!(paths.len() > 7);
     for (path, operations) in paths {
         let Some(operation) = operations.get("get") else { continue };
+        // Of these there is none here; their own tests ask for them.
+        if path.starts_with("/api/v1/approvals/{") || path.starts_with("/api/v1/access-requests/{")
+        {
+            continue;
+        }
         let mut at = path.replace("{id}", &id);
         for parameter in operation["parameters"].as_array().into_iter().flatten().map(resolved) {
             let name = parameter["name"].as_str().unwrap();

@@ -29,6 +29,7 @@ impl Site {
         let database = Database::fresh();
         let gateway = Gateway::start(&Setup {
             tls: Some(authority.issue(&["localhost", "127.0.0.1"])),
+            policy: twenty_rules(),
             ..Setup::for_targets([database.target("orders")])
         });
         let root = root_file(folder.path(), &authority.pem());
@@ -69,6 +70,46 @@ impl Site {
         assert!(self.gateway.stop().success());
         self.gateway.verify_all();
     }
+}
+
+/// Rules that none of the programs should meet. What is no SQL, and what runs a statement that is
+/// not there, is left to the server; ordinary traffic has nothing else that is not understood.
+fn twenty_rules() -> String {
+    let mut rules = r#"
+[policy]
+unparsed = "allow"
+
+[[rule]]
+name = "not-understood"
+actions = ["sql.unparsed"]
+when = "!(effect.reason in ['syntax', 'unknown-name'])"
+verdict = "block"
+
+[[rule]]
+name = "no-programs"
+actions = ["sql.copy-file", "sql.copy-program", "sql.load", "sql.alter-system", "sql.file", "sql.remote"]
+verdict = "block"
+
+[[rule]]
+name = "no-values"
+when = "has(command.parameters) && size(command.parameters) > 60000"
+verdict = "block"
+
+[[rule]]
+name = "no-other-role"
+actions = ["sql.set-role"]
+objects = ["role:postgres"]
+verdict = "block"
+"#
+    .to_owned();
+    for at in 0..16 {
+        let (kind, part) = if at % 2 == 0 { ("table", "") } else { ("column", ".ssn") };
+        rules += &format!(
+            "[[rule]]\nname = \"vault-{at}\"\nobjects = [\"{kind}:vault.secrets_{at}{part}\"]\n\
+             verdict = \"block\"\n"
+        );
+    }
+    rules
 }
 
 #[test]
@@ -225,7 +266,7 @@ fn every_program_runs_to_its_end_directly() {
     for program in std::fs::read_dir(clients_folder()).unwrap() {
         let path: PathBuf = program.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let compared = !["transcript.py", "load.py"].contains(&name);
+        let compared = !["transcript.py", "load.py", "after_a_block.py"].contains(&name);
         if path.extension() == Some(Path::new("py").as_os_str()) && compared {
             let (succeeded, said) = transcript(database.client().python(name));
             assert!(succeeded && said.lines().count() > 10, "{name}: {said}");

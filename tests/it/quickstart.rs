@@ -34,7 +34,8 @@ impl Quickstart {
     fn restart(&mut self) {
         let folder = self.folder();
         let (folder, any) = (folder.to_str().unwrap(), "127.0.0.1:0");
-        let arguments = ["quickstart", "--postgres", any, "--web", any, "--data-dir", folder];
+        let arguments =
+            ["quickstart", "--postgres", any, "--web", any, "--ssh", any, "--data-dir", folder];
         let daemon = Daemon::start(&arguments);
         daemon.wait_for_log("Ctrl-C stops everything");
         self.daemon = Some(daemon);
@@ -238,4 +239,16 @@ fn beyond_loopback_it_does_not_listen() {
     assert!(!refused.status.success());
     assert!(told(&refused).contains("is not loopback"), "{}", told(&refused));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_stranger_is_on_the_host_from_pasted_lines() {
+    let quickstart = Quickstart::start();
+    let made = quickstart.paste("ssh-cert --server", &[]);
+    assert!(made.status.success(), "{}", told(&made));
+    let output = quickstart.paste("ssh -i ", &["echo on the host"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "on the host\n", "{}", told(&output));
+    let ssh = &quickstart.state()["ssh"];
+    assert_eq!((&ssh["user"], &ssh["host"]), (&"host".into(), &"127.0.0.1".into()));
+    assert!(fs::read_to_string(ssh["known_hosts"].as_str().unwrap()).unwrap().contains("ed25519"));
 }

@@ -1,7 +1,7 @@
 //! Rules at work in real sessions: what is blocked does not reach the server, the session goes on,
 //! and no detour through names, settings or pipelines leads around a rule.
 
-use crate::support::client::Database;
+use crate::support::client::{Database, clients_folder, transcript};
 use crate::support::gateway::{Gateway, Setup, told};
 use crate::support::postgres::PostgresServer;
 use crate::support::talk::{Talk, bind, execute, parse, query, run, sync};
@@ -241,4 +241,60 @@ fn secrets_in_statements_are_not_recorded() {
         assert!(!stored.contains(secret), "{secret}");
     }
     assert!(!stored.contains(r#"parameters":["my.jwt","eyJx-tok"]"#));
+}
+
+#[test]
+fn ordinary_clients_go_on_in_the_same_session_after_a_block() {
+    let site = Site::with(POLICY);
+    let database = &site.database;
+    PostgresServer::shared().server.psql(
+        &database.name,
+        &format!("set role {}; create table public.kept (i int primary key)", database.role),
+    );
+    let client = site.gateway.client("orders");
+    let (succeeded, said) = transcript(client.python("after_a_block.py"));
+    assert!(succeeded, "{said}");
+    let blocked = "('42501', 'Not by an agent.', True)";
+    let expected = format!(
+        "== psycopg
+blocked: {blocked}
+goes on: (1,)
+blocked: {blocked}
+goes on: (1,)
+a cursor: [(1,), (2,)]
+in a transaction: {blocked}
+the cursor: [(3,), (4,), (5,)]
+the transaction fails: {blocked}
+in a pipeline: True
+the pipeline goes on: ('last',)
+status: 'IDLE'
+kept: [(1,), (2,), (10,)]
+== asyncpg
+blocked: {blocked}
+goes on: 2
+blocked: {blocked}
+goes on: 2
+in a transaction: {blocked}
+a prepared statement: 2
+is not prepared: {blocked}
+the prepared statement: 2
+== SQLAlchemy
+blocked: ('ProgrammingError', {blocked}, False)
+nested: {blocked}
+the same session: True
+kept: [31, 32]
+asynchronously: 'ProgrammingError'
+goes on: 3
+"
+    );
+    assert_eq!(said, expected, "{said}");
+
+    let mut psql = client.postgres_program("psql");
+    psql.args(["-X", "-A", "-t", "-q", "-f"]).arg(clients_folder().join("after_a_block.sql"));
+    let (_, said) = transcript(psql);
+    let said: Vec<&str> =
+        said.lines().map(|l| l.rsplit_once("ERROR:  ").map_or(l, |e| e.1)).collect();
+    let expected = "42501|goes on|1|42501|42501|42501|25P02|42501|42|43";
+    assert_eq!(said.join("|"), expected);
+    site.finish();
 }

@@ -204,8 +204,10 @@ impl Walk for pg::TypeCast {
     fn walk(&self, walker: &mut Walker) {
         let to = self.type_name.as_ref().map(|to| names(&to.names)).unwrap_or_default();
         if matches!(to.as_slice(), ["regclass"] | ["pg_catalog", "regclass"]) {
-            let named = written(constant(self.arg.as_deref()));
-            walker.effect(actions::LOOKUP, Some(named));
+            // A number or a value that is not written out names nothing: clients look up by number
+            // what they found in the catalogs, and learn no more of it than stands there.
+            let named = constant(self.arg.as_deref()).filter(|text| !is_number(text));
+            walker.effect(actions::LOOKUP, named.map(|text| written(Some(text))));
         }
         self.fields(walker);
     }
@@ -254,8 +256,12 @@ fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mu
 /// The table that a string names by the rules of `regclass`: digits are a number that only the
 /// server knows.
 fn written(text: Option<&str>) -> Object {
-    let named = text.filter(|text| !text.bytes().all(|b| b.is_ascii_digit()));
+    let named = text.filter(|text| !is_number(text));
     Object::new("table", named.map_or_else(|| vec![None], qualified))
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The parts of a qualified name: unquoted ones in lower case, quoted ones as they are.

@@ -3,15 +3,15 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Instant;
 
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
-use crate::decode::postgres::frontend::{Bind, Message};
+use crate::decode::postgres::frontend::{Bind, Message, Parameter};
 use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
 use crate::gate::{Admission, Asked, Gate, Held, Ruling};
-use crate::policy::{Attributes, CommandParts, Effect};
+use crate::policy::{Attributes, CommandParts, Effect, SessionPolicy};
 use crate::recording::Sequence;
 
 use super::names::{Bound, Values};
@@ -173,7 +173,7 @@ impl Entering<'_, '_, '_> {
         // What the text itself makes is among its own effects.
         let others = candidates.iter().filter(|c| !Arc::ptr_eq(c.source.reading(), reading));
         let named: Vec<_> =
-            others.map(|c| Named::new(&c.source, "query", &attributes, None)).collect();
+            others.map(|c| Named::new(&c.source, "query", &attributes, None, |_| false)).collect();
         let named: Vec<_> = named.iter().map(Named::parts).collect();
         let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
         let all: Vec<&[Effect]> =
@@ -241,21 +241,47 @@ impl Entering<'_, '_, '_> {
         let view = CommandParts { form: "bind", text: "", attributes: &attributes, effects: &[] };
         let of = self.replies.basis(message);
         let asked = Asked { commands: &[], view, withheld: secret, prepares: false, of };
-        let hash = match self.admission.asks_people() {
-            true => self.admission.keyed_hash(range.clone()),
-            false => String::new(),
-        };
+        let asks = self.admission.asks_people();
+        let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false)).settled();
-        let mut bound = bound(bind, &attributes, secret);
-        if self.admission.asks_people() {
-            bound.exact = Some(hash);
-            bound.shown = attributes.get(command::PARAMETERS).cloned().filter(|_| !secret);
-            let shown = bind.parameters.iter().map(|p| 64 + p.value.map_or(0, <[u8]>::len)).sum();
-            bound.bytes = bound.bytes.max(if secret { 0 } else { shown });
-        }
+        let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
+        let shown = attributes.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
+        let values = match () {
+            () if bind.parameters.is_empty() => Values::None,
+            () if secret || bytes > MOST_VALUES => {
+                Values::Forgotten(self.pass_with_values(&candidates, bind, secret, attributes))
+            }
+            () => Values::Known(attributes),
+        };
+        let kept = shown.is_some() || matches!(values, Values::Known(_));
+        let bytes = if kept { bytes } else { 0 };
+        let bound = Bound { formats: bind.result_formats.clone(), values, shown, exact, bytes };
         let bound = Some(Arc::new(bound));
         let entered = Entered { of, refused, bound, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
+    }
+
+    /// Decides what a portal will run while its values are at hand that are not kept.
+    fn pass_with_values(
+        &self,
+        candidates: &Candidates,
+        bind: &Bind<'_>,
+        secret: bool,
+        attributes: Attributes,
+    ) -> Option<Weak<SessionPolicy>> {
+        if candidates.unknown || !self.admission.looks_at(command::PARAMETERS) {
+            return None;
+        }
+        let in_transaction = self.replies.in_transaction();
+        let values = if secret { command::bind(bind, false) } else { attributes };
+        let values = Bound { values: Values::Known(values), ..Bound::default() };
+        let attributes = command::execute(bind.portal, 0, in_transaction);
+        let named: Vec<_> = candidates
+            .iter()
+            .map(|c| Named::new(&c.source, "execute", &attributes, Some(&values), |_| false))
+            .collect();
+        let commands: Vec<_> = named.iter().map(Named::parts).collect();
+        self.admission.lets_pass(&commands)
     }
 
     fn execute(
@@ -275,7 +301,9 @@ impl Entering<'_, '_, '_> {
             .iter()
             .map(|candidate| {
                 let bound = candidate.bound.as_deref().filter(|_| looks_at_values);
-                Named::new(&candidate.source, "execute", &attributes, bound)
+                Named::new(&candidate.source, "execute", &attributes, bound, |policy| {
+                    self.admission.is_by(policy)
+                })
             })
             .collect();
         let mut commands: Vec<_> = named.iter().map(Named::parts).collect();
@@ -444,17 +472,8 @@ fn runs(reading: &Reading) -> Vec<&[Effect]> {
     reading.statements().iter().map(|statement| statement.effects.as_slice()).collect()
 }
 
-/// What is kept of a Bind beside what is recorded.
-fn bound(bind: &Bind<'_>, attributes: &Attributes, secret: bool) -> Bound {
-    let bytes: usize =
-        bind.parameters.iter().map(|parameter| 64 + parameter.value.map_or(0, <[u8]>::len)).sum();
-    let values = match () {
-        () if bind.parameters.is_empty() => Values::None,
-        () if secret || bytes > MOST_VALUES => Values::Forgotten,
-        () => Values::Known(attributes.clone()),
-    };
-    let bytes = if matches!(values, Values::Known(_)) { bytes } else { 0 };
-    Bound { formats: bind.result_formats.clone(), values, bytes, shown: None, exact: None }
+fn value_bytes(parameter: &Parameter<'_>) -> usize {
+    64 + parameter.value.map_or(0, <[u8]>::len)
 }
 
 /// A statement that a command runs by name, as a command of its own.
@@ -473,6 +492,7 @@ impl<'a> Named<'a> {
         form: &'static str,
         attributes: &'a Attributes,
         bound: Option<&Bound>,
+        is_in_force: impl Fn(&Weak<SessionPolicy>) -> bool,
     ) -> Self {
         let mut attributes = Cow::Borrowed(attributes);
         let mut forgotten = false;
@@ -481,7 +501,9 @@ impl<'a> Named<'a> {
                 let value = values.get(command::PARAMETERS).cloned().unwrap_or_default();
                 attributes.to_mut().insert(command::PARAMETERS.into(), value);
             }
-            Some(Values::Forgotten) => forgotten = true,
+            Some(Values::Forgotten(passed)) => {
+                forgotten = !passed.as_ref().is_some_and(is_in_force);
+            }
             Some(Values::None) | None => {}
         }
         Self { source, form, effects: [source.effects()], attributes, forgotten }

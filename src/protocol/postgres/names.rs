@@ -5,11 +5,11 @@
 //! asks for such a name is told so and takes it for anything.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::decode::postgres::frontend::Format;
 use crate::decode::sql::{Source, StatementKind};
-use crate::policy::Attributes;
+use crate::policy::{Attributes, SessionPolicy};
 use crate::recording::Sequence;
 
 /// How many prepared statements and portals one session may name. Clients that cache statements
@@ -65,8 +65,9 @@ pub(super) enum Values {
     None,
     /// They are these.
     Known(Attributes),
-    /// There are some, too large to be kept.
-    Forgotten,
+    /// There are some, too large to be kept. Under this policy they were looked at when they came,
+    /// and nothing was against running what they are bound to.
+    Forgotten(Option<Weak<SessionPolicy>>),
 }
 
 /// Until when a portal lives.

@@ -94,3 +94,40 @@ fn a_killed_gateway_leaves_every_command_that_ran_in_its_recording() {
     assert!(recorded.contains("interrupted"), "{recorded}");
     site.finish();
 }
+
+#[test]
+fn a_session_is_replayed_and_its_terminal_exported_without_what_would_act() {
+    let site = Site::new("");
+    site.run("echo plain; echo error >&2");
+    let mut ssh = site.ssh();
+    ssh.arg("-tt")
+        .arg("printf '\\033[31mred\\033[0m \\033]52;c;cm0gLXJm\\007\\033]0;title\\007end\\n'");
+    assert!(ssh.output().unwrap().status.success());
+    site.finish();
+    let recordings = site.gateway.recordings();
+    let [plain, terminal] = recordings.as_slice() else { panic!("{recordings:?}") };
+    let replayed = portcullis(&["replay", plain.to_str().unwrap()]);
+    let replayed = told(&replayed);
+    for shown in ["ssh web-1", "echo plain; echo error >&2", "  plain\n", "  error\n", "exit 0"] {
+        assert!(replayed.contains(shown), "{shown}: {replayed}");
+    }
+    let shown = told(&portcullis(&["replay", terminal.to_str().unwrap()]));
+    assert!(!shown.contains('\x1b') && shown.contains("\\x1b]52"), "{shown}");
+
+    let export = |path: &std::path::Path| {
+        portcullis(&["recording", "export", path.to_str().unwrap(), "--format", "asciicast"])
+    };
+    let cast = export(terminal);
+    assert!(cast.status.success(), "{}", told(&cast));
+    let lines: Vec<serde_json::Value> = String::from_utf8(cast.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((&lines[0]["version"], &lines[0]["title"]), (&2.into(), &"agent on web-1".into()));
+    let output: String = lines[1..].iter().filter_map(|line| line[2].as_str()).collect();
+    assert!(output.contains("\x1b[31mred\x1b[0m end"), "{output:?}");
+    assert!(!output.contains("52;c") && !output.contains("title"), "{output:?}");
+    let none = export(plain);
+    assert!(!none.status.success() && told(&none).contains("no terminal"), "{}", told(&none));
+}

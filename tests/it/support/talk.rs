@@ -134,21 +134,6 @@ impl Talk {
         self.news()
     }
 
-    /// What comes up to a message of this kind, or the end.
-    pub fn until(&mut self, tag: u8) -> Vec<String> {
-        let seen = self.seen;
-        self.wire.read_until(|received| messages(&received[seen..]).any(|came| came[0] == tag));
-        self.news()
-    }
-
-    /// What came since, and has not been told yet.
-    fn news(&mut self) -> Vec<String> {
-        let new = &self.wire.received[self.seen..];
-        let said: Vec<String> = messages(new).map(told).collect();
-        self.seen += messages(new).map(<[u8]>::len).sum::<usize>();
-        said
-    }
-
     /// What comes up to the end of the connection.
     pub fn until_end(&mut self) -> Vec<String> {
         self.wire.read_to_end();
