@@ -65,8 +65,9 @@ fn default_folder() -> Option<PathBuf> {
 
 /// What to do now, in lines to paste.
 fn told(serving: &Serving) -> String {
-    let Serving { data_dir, config, passwords, approver, state, issuer, postgres, web, after, .. } =
-        serving;
+    let Serving {
+        data_dir, config, passwords, approver, state, issuer, postgres, web, after, ..
+    } = serving;
     let ssh = told_of_ssh(serving);
     let (http, header) = (serving.http, quoted(&serving.header));
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());

@@ -62,7 +62,8 @@ pub(super) fn gateway(issuer: &str, listeners: &Listeners, behind: Targets<'_>) 
     let Listeners { postgres, http, web } = listeners;
     let Targets { shop_port, host, crew } = behind;
     let listen = host.map(|(_, address)| format!("ssh = \"{address}\"\n")).unwrap_or_default();
-    let targets = if host.is_some() { "\"shop\", \"crew\", \"host\"" } else { "\"shop\", \"crew\"" };
+    let targets =
+        if host.is_some() { "\"shop\", \"crew\", \"host\"" } else { "\"shop\", \"crew\"" };
     let host = host.map(|(host, _)| target(host)).unwrap_or_default();
     format!(
         r#"# The gateway of `portcullis quickstart`, which writes this file anew at each start. To try a change,

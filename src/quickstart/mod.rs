@@ -152,8 +152,8 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     let served = match start_issuer(listener, &folder) {
         Ok(issuer) => {
             let host = host.as_ref();
-            let (folder, issuer) = (&folder, &issuer);
-            let gateway = Gateway { folder, issuer, shop_port, host, crew: crew_address };
+            let (folder, crew) = (&folder, crew_address);
+            let gateway = Gateway { folder, issuer: &issuer, shop_port, host, crew };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served

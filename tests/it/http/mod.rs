@@ -6,3 +6,4 @@ mod limits;
 mod proxy;
 mod secrets;
 mod sessions;
+mod websocket;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::certificates::Authority;
 use crate::support::daemon::wait_until;
-use crate::support::gateway::Setup;
+use crate::support::gateway::{Setup, portcullis, told};
 use crate::support::http::{App, Caller, Nginx, curl, folder, gateway, sessions, setup, target};
 
 const RULES: &str = r#"
@@ -255,4 +255,19 @@ fn a_target_that_is_down_is_named_and_nothing_more() {
     let told = Caller::of(&gateway).get("/gone/x");
     assert_eq!(told.status, 502);
     assert!(told.text().contains("gone") && !told.text().contains("127.0.0.1"), "{told:?}");
+}
+
+#[test]
+fn a_replay_shows_requests_and_answers() {
+    let app = App::start();
+    let gateway = gateway(&app.target("crew", ""));
+    let caller = Caller::of(&gateway);
+    caller.post("/crew/v1/things", r#"{"seen": "once"}"#);
+    assert!(gateway.stop().success());
+    let recording = gateway.recordings();
+    let replay = portcullis(&["replay", recording[0].to_str().unwrap()]);
+    let shown = told(&replay);
+    for text in ["POST /v1/things", "> {\"seen\": \"once\"}", "< HTTP/1.1 200 OK", "http.post"] {
+        assert!(shown.contains(text), "{text} is not shown: {shown}");
+    }
 }
