@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{ConfigFile, backtest, output};
 use crate::config::{self, Config};
+use crate::decode::http;
 use crate::decode::postgres::command;
 use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
@@ -160,7 +161,7 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
         Protocol::Postgres => Ok(command::of_text(text)),
         Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
-        Protocol::Http => Err(format!("commands of {} cannot be read yet", target.protocol)),
+        Protocol::Http => http::command::from_text(text),
     }
 }
 

@@ -22,9 +22,6 @@ use Shape::{Duration, Secret, Text, Texts, Word};
 
 type Keys = &'static [(&'static str, Shape)];
 
-/// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] = &[("http", &[("base_domain", Text)])];
-
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[
     (
@@ -45,12 +42,6 @@ const LISTS: &[(&str, Keys)] = &[
 
 /// Reads and refuses the sections that nothing acts on yet.
 pub(super) fn sections(top: &Table<'_>) {
-    for (name, keys) in TABLES {
-        if let Some(table) = top.table(name) {
-            refuse(&table);
-            read(table, keys);
-        }
-    }
     for (name, keys) in LISTS {
         for (i, table) in top.tables(name).into_iter().enumerate() {
             // Once is enough, however many there are.
@@ -60,17 +51,6 @@ pub(super) fn sections(top: &Table<'_>) {
             read(table, keys);
         }
     }
-}
-
-/// The keys of a target with `protocol = "http"`.
-pub(super) fn http_target(table: &Table<'_>) {
-    look(table, &[("url", Text), ("kind", Text)]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("header", Text), ("value", Secret), ("prefix", Text)]);
-        credential.finish();
-        Some(())
-    });
 }
 
 fn refuse(table: &Table<'_>) {

@@ -21,6 +21,7 @@ mod database;
 mod disk_full;
 mod gateway;
 mod hostile;
+mod http;
 mod identity;
 mod kills;
 mod memory;

@@ -105,7 +105,7 @@ impl Session {
     pub(super) fn target(&self) -> Option<&SshTarget> {
         match &self.grant.target().kind {
             TargetKind::Ssh(target) => Some(target),
-            TargetKind::Postgres(_) => None,
+            TargetKind::Postgres(_) | TargetKind::Http(_) => None,
         }
     }
 
