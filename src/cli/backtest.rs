@@ -31,7 +31,7 @@ const EXAMPLE: usize = 120;
 /// Decide recorded commands anew, by the rules of a configuration.
 ///
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
-/// else: those of the configuration's data_dir, or the files given. A command is undecidable where
+/// else: those of the configuration's `data_dir`, or the files given. A command is undecidable where
 /// a rule looks at what its recording does not hold: claims, or texts and values that were
 /// withheld.
 #[derive(Debug, Args)]
@@ -137,7 +137,7 @@ fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Report> {
         example,
     });
     report.changed = listed.collect();
-    report.changed.sort_by(|a, b| b.count.cmp(&a.count));
+    report.changed.sort_by_key(|changed| std::cmp::Reverse(changed.count));
     Ok(report)
 }
 

@@ -50,6 +50,7 @@ pub(super) struct Listeners {
 }
 
 /// What stands behind it.
+#[derive(Clone, Copy)]
 pub(super) struct Targets<'a> {
     pub(super) shop_port: u16,
     /// And where SSH clients connect for it.
