@@ -14,11 +14,10 @@ enum Shape {
     Text,
     Texts,
     Duration,
-    Secret,
     Word(&'static [(&'static str, ())]),
 }
 
-use Shape::{Duration, Secret, Text, Texts, Word};
+use Shape::{Duration, Text, Texts, Word};
 
 type Keys = &'static [(&'static str, Shape)];
 
@@ -71,7 +70,6 @@ fn look(table: &Table<'_>, keys: Keys) {
             Text => field.text().map(drop),
             Texts => field.texts().map(drop),
             Duration => value::duration(field).map(drop),
-            Secret => value::secret(field).map(drop),
             Word(words) => field.word(words),
         });
     }

@@ -284,7 +284,9 @@ async fn hold(
     let gate = exchange.session().gate();
     let (permitted, why) = match gate.hold(held, None, b"").await {
         Ok(hold) => {
-            let closing = async { drop(exchange.cut().await) };
+            let closing = async {
+                let _why = exchange.cut().await;
+            };
             hold.wait(closing, b"").await
         }
         Err(settled) => settled,
