@@ -23,7 +23,7 @@ use crate::identity::Verifier;
 use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
-use crate::protocol::{postgres, ssh};
+use crate::protocol::{http, postgres, ssh};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
@@ -73,13 +73,24 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
     let router = api.router().merge(certificates);
-    let figures = metrics::router(indexer.lag(), store.clone());
+    let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
 
     // Bind.
     let admin = AdminSocket::bind(&data_dir.join(admin::FILE_NAME))
         .await
         .context("the admin socket cannot be bound")?;
     let listeners = Listeners::bind(&config).await?;
+    let mut http_context = http::Context::new(
+        Arc::clone(&catalog),
+        Arc::clone(&verifier),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+        config.http.clone(),
+    );
+    http_context.expiry_grace = config.server.expiry_grace;
+    http_context.insecure = config.listen.http_insecure;
+    http_context.tls = files::tls(&config, http::ALPN)?;
     let mut ssh_context = ssh::Context::new(
         Arc::clone(&catalog),
         (Arc::clone(&verifier), authority),
@@ -99,8 +110,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     .context("no thread for large statements")?;
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
-    postgres_context.tls = files::tls(&config, postgres::ALPN)?;
-    let web_tls = files::tls(&config, server::ALPN)?;
+    postgres_context.tls = files::tls(&config, &[postgres::ALPN])?;
+    let web_tls = files::tls(&config, &[server::ALPN])?;
     let insecure = config.listen.web_insecure;
     let web_context = server::Context::new(router.clone(), web_tls, insecure, shutdown.clone());
 
@@ -125,6 +136,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let postgres_context = Arc::new(postgres_context);
     door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
+    });
+    let http_context = Arc::new(http_context);
+    door.open(&serving, listeners.http, move |accepted| {
+        http::serve(accepted, Arc::clone(&http_context))
     });
     let ssh_context = Arc::new(ssh_context);
     door.open(&serving, listeners.ssh, move |accepted| {
@@ -177,6 +192,7 @@ async fn database(config: &Config) -> anyhow::Result<(Database, bool)> {
 /// The sockets that clients connect to.
 struct Listeners {
     postgres: Option<TcpListener>,
+    http: Option<TcpListener>,
     ssh: Option<TcpListener>,
     web: Option<TcpListener>,
     metrics: Option<TcpListener>,
@@ -187,6 +203,7 @@ impl Listeners {
         let listen = &config.listen;
         Ok(Self {
             postgres: bind("postgres", listen.postgres).await?,
+            http: bind("http", listen.http).await?,
             ssh: bind("ssh", listen.ssh).await?,
             web: bind("web", listen.web).await?,
             metrics: bind("metrics", listen.metrics).await?,

@@ -471,6 +471,11 @@ impl Admission<'_, '_> {
         self.passing.push(question);
     }
 
+    /// Records how a command's bytes may be seen, where they are not recorded as they are.
+    pub fn view(&mut self, view: &[u8], of: Sequence) {
+        self.batch.data(Direction::Up, Some(of), view);
+    }
+
     /// Passes bytes that belong to commands decided before, and records them in another form: one
     /// that says more (which channel), or less (that something was typed, not what).
     pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {

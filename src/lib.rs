@@ -57,4 +57,5 @@ pub mod replay;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trust;
 pub mod web;

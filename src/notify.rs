@@ -398,7 +398,7 @@ mod tests {
         };
         let told = slack(&message);
         assert!(!told.contains("<!") && !told.contains("<https://evil"), "{told}");
-        assert!(told.contains("```select '''''' &amp; &lt;https://evil|click&gt;```"), "{told}");
+        assert!(told.contains("```select ''''' &amp; &lt;https://evil|click&gt;```"), "{told}");
         assert!(told.ends_with(&format!("<https://gateway/approvals/1|Decide {}>", Uuid::nil())));
     }
 

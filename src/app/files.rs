@@ -15,7 +15,7 @@ use crate::identity::{Authority, ssh_key};
 /// TLS towards clients that speak one protocol.
 pub(super) fn tls(
     config: &Config,
-    alpn: &[u8],
+    alpn: &[&[u8]],
 ) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
     let Some(files) = &config.tls else { return Ok(None) };
     let what = |file: &Path| format!("[tls]: {} cannot be used", file.display());
@@ -31,7 +31,7 @@ pub(super) fn tls(
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .context("[tls]: certificate and private_key do not fit together")?;
-    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Some(Arc::new(tls)))
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use crate::config::{Config, Target, TargetKind};
 use crate::database::{Database, DatabaseError, SchemaError};
 use crate::identity::Verifier;
-use crate::protocol::{postgres, ssh};
+use crate::protocol::{http, postgres, ssh};
 
 /// Tries files, secrets, issuers, targets and the database, and tells what of them cannot be used
 /// now. Nothing is changed anywhere; each target gets a connection with its credential.
@@ -18,6 +18,13 @@ pub async fn problems(config: &Config) -> Vec<String> {
             && let Err(error) = secret.read().await
         {
             problems.push(format!("issuer {}: {error}", issuer.name));
+        }
+    }
+    for notify in &config.notify {
+        for secret in std::iter::once(&notify.url).chain(&notify.secret) {
+            if let Err(error) = secret.read().await {
+                problems.push(format!("notify {}: {error}", notify.name));
+            }
         }
     }
     problems.extend(Verifier::probe(&config.issuers).await.iter().map(ToString::to_string));
@@ -40,6 +47,7 @@ fn unreadable_files(config: &Config) -> Vec<String> {
 async fn probe(target: &Target) -> Vec<String> {
     let problems = match &target.kind {
         TargetKind::Postgres(postgres) => postgres::probe(postgres).await,
+        TargetKind::Http(http) => http::probe(&target.name, http).await,
         TargetKind::Ssh(host) => ssh::probe(host).await,
     };
     problems.into_iter().map(|problem| format!("target {}: {problem}", target.name)).collect()

@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use crate::config::{AskedAccess, NotifyEvent, Target};
 use crate::database::{
-    Database, DatabaseError, Need, NewRequest, StateNews, Timestamp, Withdrawal, Withdrawn,
-    WithdrawnKind,
+    Database, DatabaseError, Need, NewRequest, RequestState, StateNews, Timestamp, Withdrawal,
+    Withdrawn, WithdrawnKind,
 };
 use crate::identity::Identity;
 use crate::names::{RequestId, SessionId};
@@ -85,6 +85,8 @@ pub struct Asked {
     pub id: RequestId,
     /// Where people decide it.
     pub link: String,
+    /// Whether they said no, not long ago.
+    pub denied: bool,
 }
 
 /// A session that is open; it is not any more when this is dropped.
@@ -238,7 +240,8 @@ impl Desk {
                 ..News::default()
             });
         }
-        Ok((Asked { link: self.access_link(request.id), id: request.id }, new))
+        let denied = request.state == RequestState::Denied;
+        Ok((Asked { link: self.access_link(request.id), id: request.id, denied }, new))
     }
 
     /// Looks for what is new until cancelled.

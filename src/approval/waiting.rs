@@ -201,3 +201,63 @@ pub(crate) fn told(votes: &[Vote], verdict: VoteVerdict) -> String {
     });
     words.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+    use crate::notify::Notifier;
+
+    /// A command that waits ten minutes at a desk whose database is away.
+    fn waiting() -> (Arc<Desk>, watch::Sender<Standing>, Waiting) {
+        let database = Database::from_url("postgres://nobody@127.0.0.1:1/none").unwrap();
+        let desk = Desk::new(database, Notifier::new(&[], "g".to_owned()), None);
+        let id = RequestId::generate();
+        let (sender, standing) = watch::channel(Standing {
+            id,
+            state: RequestState::Pending,
+            note: None,
+            votes: Vec::new(),
+        });
+        let waiting = Waiting {
+            desk: Arc::clone(&desk),
+            id,
+            session: SessionId::generate(),
+            exact: String::new(),
+            deadline: Instant::now() + Duration::from_secs(600),
+            standing,
+            note: "the session ended",
+            over: false,
+        };
+        (desk, sender, waiting)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_of_ten_minutes_ends_with_them_and_not_before() {
+        let (desk, _sender, mut waiting) = waiting();
+        let began = Instant::now();
+        assert_eq!(waiting.decided().await, Outcome::Expired);
+        // Timers count in milliseconds.
+        assert_eq!(began.elapsed().as_secs(), 600);
+        let id = waiting.id();
+        drop(waiting);
+        assert_eq!(desk.notes.lock().given_up, [(id, "nobody decided in time")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_yes_at_the_last_second_counts_and_dropping_the_wait_goes_on_later() {
+        let (_desk, sender, mut waiting) = waiting();
+        let patience = timeout(Duration::from_secs(599), waiting.decided()).await;
+        assert!(patience.is_err(), "nobody has decided");
+        sender.send_modify(|standing| standing.state = RequestState::Approved);
+        assert_eq!(waiting.decided().await, Outcome::Approved(Vec::new()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_approval_is_not_used_while_the_database_is_away_and_is_given_up() {
+        let (desk, sender, waiting) = waiting();
+        sender.send_modify(|standing| standing.state = RequestState::Approved);
+        assert!(waiting.consume().await.is_err());
+        assert_eq!(desk.notes.lock().given_up.len(), 1);
+    }
+}

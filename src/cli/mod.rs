@@ -5,6 +5,7 @@
 
 mod access;
 mod approval;
+mod backtest;
 mod check;
 mod completions;
 mod gateway;

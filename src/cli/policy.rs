@@ -6,8 +6,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{ConfigFile, output};
+use super::{ConfigFile, backtest, output};
 use crate::config::{self, Config};
+use crate::decode::http;
 use crate::decode::postgres::command;
 use crate::decode::shell;
 use crate::names::{Protocol, TargetName};
@@ -30,6 +31,7 @@ pub(super) struct Options {
 enum Subject {
     Test(Test),
     Explain(Explain),
+    Backtest(backtest::Options),
 }
 
 /// Run the policy tests of a configuration, [[test]].
@@ -72,6 +74,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Subject::Test(options) => test(options),
         Subject::Explain(options) => explain(options),
+        Subject::Backtest(options) => backtest::run(options),
     }
 }
 
@@ -158,7 +161,7 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     match target.protocol {
         Protocol::Postgres => Ok(command::of_text(text)),
         Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
-        Protocol::Http => Err(format!("commands of {} cannot be read yet", target.protocol)),
+        Protocol::Http => http::command::from_text(text),
     }
 }
 

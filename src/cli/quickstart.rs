@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::quickstart::{self, SHOP, Serving};
+use crate::quickstart::{self, CREW, SHOP, Serving};
 
 /// Try it: a gateway on this machine, a database behind it, and tokens.
 ///
@@ -30,6 +30,9 @@ pub(super) struct Options {
     /// Where the gateway takes SSH clients [default: 127.0.0.1:2222, or the next free port].
     #[arg(long, value_name = "ADDRESS")]
     ssh: Option<SocketAddr>,
+    /// Where the gateway takes HTTP clients [default: 127.0.0.1:8080, or the next free port].
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
@@ -37,8 +40,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
         Some(ref folder) => folder.clone(),
         None => default_folder().context("there is no home directory; give --data-dir")?,
     };
-    let Options { postgres, web, ssh, .. } = options;
-    let options = quickstart::Options { data_dir, postgres, web, ssh };
+    let Options { postgres, web, ssh, http, .. } = options;
+    let options = quickstart::Options { data_dir, postgres, web, ssh, http };
     quickstart::run(options, |serving| {
         // Nobody has to read it; the same stands in the folder.
         let _gone = output::print(&told(serving));
@@ -66,6 +69,7 @@ fn told(serving: &Serving) -> String {
         data_dir, config, passwords, approver, state, issuer, postgres, web, after, ..
     } = serving;
     let ssh = told_of_ssh(serving);
+    let (http, header) = (serving.http, quoted(&serving.header));
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let (portcullis, config) = (quoted(&portcullis), quoted(config));
     let (passwords, approver) = (quoted(passwords), quoted(approver));
@@ -83,6 +87,11 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
 
    To try: \d    select * from customers limit 5;    select * from open_orders limit 5;    select spent(7);
    What a rule blocks: drop table customers;    select 1; truncate orders;
+
+   Or with curl, which takes the header with the token from a file:
+
+  curl -sS -H @{header} http://{http}/{CREW}/inputs
+  curl -sS -H @{header} http://{http}/{CREW}/kickoff --json '{{"inputs": {{"customer": "7"}}}}'
 
 {ssh}
 2. Be the approver, in a third terminal: an UPDATE or DELETE of the agent's waits for you.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -14,6 +15,10 @@ use super::{login, output};
 use crate::identity::ssh_key;
 use crate::secret::Secret;
 use crate::web::certificates::Issued;
+
+/// How long a gateway that is not ready yet is asked again, and how often.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Make an SSH key and have the gateway sign a certificate for it.
 ///
@@ -50,7 +55,16 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let public_key = key.public_key().to_openssh()?;
     let url = format!("{}/api/v1/ssh/certificates", options.server.trim_end_matches('/'));
     let wanted = serde_json::json!({ "public_key": public_key });
-    let (status, body) = Client::new()?.post_json(&url, &wanted, &token).await?;
+    let client = Client::new()?;
+    let asked = Instant::now();
+    let (status, body) = loop {
+        let (status, body) = client.post_json(&url, &wanted, &token).await?;
+        // A gateway that has just started has no audit log yet.
+        if status != StatusCode::SERVICE_UNAVAILABLE || asked.elapsed() > PATIENCE {
+            break (status, body);
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
     if status != StatusCode::OK {
         bail!(refusal(status, &body));
     }

@@ -14,27 +14,17 @@ enum Shape {
     Text,
     Texts,
     Duration,
-    Secret,
 }
 
-use Shape::{Duration, Secret, Text, Texts};
+use Shape::{Duration, Text, Texts};
 
 type Keys = &'static [(&'static str, Shape)];
-
-/// `[name]`, of which there is one.
-const TABLES: &[(&str, Keys)] = &[("http", &[("base_domain", Text)])];
 
 /// `[[name]]`, of which there may be many.
 const LISTS: &[(&str, Keys)] = &[("retention", &[("targets", Texts), ("keep", Duration)])];
 
 /// Reads and refuses the sections that nothing acts on yet.
 pub(super) fn sections(top: &Table<'_>) {
-    for (name, keys) in TABLES {
-        if let Some(table) = top.table(name) {
-            refuse(&table);
-            read(table, keys);
-        }
-    }
     for (name, keys) in LISTS {
         for (i, table) in top.tables(name).into_iter().enumerate() {
             // Once is enough, however many there are.
@@ -44,17 +34,6 @@ pub(super) fn sections(top: &Table<'_>) {
             read(table, keys);
         }
     }
-}
-
-/// The keys of a target with `protocol = "http"`.
-pub(super) fn http_target(table: &Table<'_>) {
-    look(table, &[("url", Text), ("kind", Text)]);
-    table.read("credential", |field| {
-        let credential = field.table()?;
-        look(&credential, &[("header", Text), ("value", Secret), ("prefix", Text)]);
-        credential.finish();
-        Some(())
-    });
 }
 
 fn refuse(table: &Table<'_>) {
@@ -75,7 +54,6 @@ fn look(table: &Table<'_>, keys: Keys) {
             Text => field.text().map(drop),
             Texts => field.texts().map(drop),
             Duration => value::duration(field).map(drop),
-            Secret => value::secret(field).map(drop),
         });
     }
 }

@@ -130,16 +130,22 @@ fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
     Some(mask)
 }
 
-/// Columns are those of databases, and mean nothing elsewhere. Streams of SSH are not masked yet.
+/// Columns are those of databases, and mean nothing elsewhere. Streams and documents of other protocols are
+/// not masked yet.
 fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
     let named = || targets.values().filter(|target| mask.names_target(target.name.as_str()));
     if !mask.columns.is_empty() && !named().any(|target| target.protocol() == Protocol::Postgres) {
         table.warn_at("columns", "no target of the mask has columns", "name a Postgres target");
     }
-    let ssh = named().find(|target| target.protocol() == Protocol::Ssh);
-    if let Some(target) = ssh.filter(|_| !mask.patterns.is_empty()) {
-        let problem = format!("on the SSH target {} they are not yet supported", target.name);
-        table.wrong_at("patterns", problem, "give the mask targets without it");
+    let other = named().find(|target| target.protocol() != Protocol::Postgres);
+    for (key, given) in
+        [("patterns", !mask.patterns.is_empty()), ("fields", !mask.fields.is_empty())]
+    {
+        if let Some(target) = other.filter(|_| given) {
+            let (protocol, name) = (target.protocol(), &target.name);
+            let problem = format!("not yet supported on {name}, whose protocol is {protocol}");
+            table.wrong_at(key, problem, "give the mask targets without it");
+        }
     }
 }
 

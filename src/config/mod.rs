@@ -11,6 +11,7 @@
 mod access;
 mod digest;
 mod document;
+mod http;
 mod issuer;
 mod later;
 mod mask;
@@ -34,10 +35,10 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, IpNetwork, Issuer, Listen,
-    NamedTest, Notify, NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording,
-    Server, Ssh, SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets,
-    Tls, TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
+    HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest, Notify, NotifyEvent, NotifyKind,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
+    TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use secret_ref::{SecretError, SecretRef};
 
@@ -74,6 +75,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let recording = server::recording(&top, &server.data_dir);
     let tickets = server::tickets(&top);
     let notify = notify::notify(&top);
+    let http = http::http(&top);
     let issuers = issuer::issuers(&top);
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
@@ -83,7 +85,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     later::sections(&top);
     top.finish();
     let start = Place { file: 0, byte: 0 };
-    if listen.postgres.is_none() && listen.ssh.is_none() {
+    if listen.postgres.is_none() && listen.ssh.is_none() && listen.http.is_none() {
         findings.warning(start, "[listen] names no protocol: no caller can connect", None);
     }
     if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
@@ -109,6 +111,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         recording,
         tickets,
         notify,
+        http,
         targets,
         access,
         policy: Arc::new(policy),

@@ -42,6 +42,8 @@ pub struct Config {
     pub tickets: Tickets,
     /// `[[notify]]`
     pub notify: Vec<Notify>,
+    /// `[http]`
+    pub http: Http,
     /// `[[target]]`
     pub targets: BTreeMap<TargetName, Arc<Target>>,
     /// `[[access]]`
@@ -71,6 +73,7 @@ impl Config {
             ("[database]", self.database != new.database),
             ("[recording]", self.recording != new.recording),
             ("[[notify]]", self.notify != new.notify),
+            ("[http]", self.http != new.http),
         ]
         .into_iter()
         .filter_map(|(section, changed)| changed.then_some(section))
@@ -100,6 +103,10 @@ pub struct Listen {
     pub postgres_insecure: bool,
     /// Where SSH clients connect.
     pub ssh: Option<SocketAddr>,
+    /// Where HTTP clients connect.
+    pub http: Option<SocketAddr>,
+    /// Whether HTTP clients beyond loopback may come without TLS.
+    pub http_insecure: bool,
     /// Where the API is.
     pub web: Option<SocketAddr>,
     /// Whether the API may be used without TLS from beyond loopback.
@@ -229,6 +236,17 @@ pub struct Recording {
     pub mask_key: SecretRef,
 }
 
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Targets may also be named by a host name under this domain.
+    pub base_domain: Option<String>,
+    /// How long a session stays open without a request.
+    pub session_idle: Duration,
+    /// The largest JSON body that rules look into, in bytes.
+    pub max_json: usize,
+}
+
 /// When a command counts as recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -260,6 +278,8 @@ pub enum TargetKind {
     Postgres(PostgresTarget),
     /// An SSH host.
     Ssh(SshTarget),
+    /// An HTTP service.
+    Http(HttpTarget),
 }
 
 impl Target {
@@ -268,6 +288,7 @@ impl Target {
         match self.kind {
             TargetKind::Postgres(_) => Protocol::Postgres,
             TargetKind::Ssh(_) => Protocol::Ssh,
+            TargetKind::Http(_) => Protocol::Http,
         }
     }
 
@@ -301,6 +322,44 @@ pub struct PostgresTarget {
     pub user: String,
     /// That user's password.
     pub password: SecretRef,
+}
+
+/// An HTTP target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTarget {
+    /// Whether it is reached over TLS, its certificate proved.
+    pub https: bool,
+    /// Host, and port where it is not the scheme's own.
+    pub authority: String,
+    /// A CA file to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// What is known of the service.
+    pub kind: HttpKind,
+    /// What the gateway proves itself with.
+    pub credential: Option<HttpCredential>,
+    /// Whether cookies pass.
+    pub cookies: bool,
+}
+
+/// `kind` of an HTTP target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpKind {
+    /// Nothing in particular.
+    #[default]
+    Plain,
+    /// The API of a deployed CrewAI crew: it names workflow and run.
+    CrewAi,
+}
+
+/// A header that the gateway sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCredential {
+    /// The header's name, in lower case.
+    pub header: String,
+    /// What it holds,
+    pub value: SecretRef,
+    /// behind this.
+    pub prefix: String,
 }
 
 /// An SSH target.

@@ -43,6 +43,7 @@ pub(super) fn listen(top: &Table<'_>, tls: bool) -> Listen {
     let insecure = table.read("insecure", insecure).unwrap_or_default();
     let open = |name: &str| insecure.contains(&name);
     (listen.postgres_insecure, listen.web_insecure) = (open("postgres"), open("web"));
+    listen.http_insecure = open("http");
     let guarded = |key: &'static str| {
         table.read(key, |field| {
             let address = value::listen_address(field)?;
@@ -58,25 +59,20 @@ pub(super) fn listen(top: &Table<'_>, tls: bool) -> Listen {
             )
         })
     };
-    (listen.postgres, listen.web) = (guarded("postgres"), guarded("web"));
+    (listen.postgres, listen.http) = (guarded("postgres"), guarded("http"));
+    listen.web = guarded("web");
     // SSH brings its own encryption.
     listen.ssh = table.read("ssh", value::listen_address);
     listen.metrics = table.read("metrics", value::listen_address);
     listen.trusted_proxies =
         table.read("trusted_proxies", |f| f.list(value::network)).unwrap_or_default();
-    table.later("http", value::listen_address);
     table.finish();
     listen
 }
 
 /// The listeners that may do without TLS.
 fn insecure(field: Field<'_>) -> Option<Vec<&'static str>> {
-    field.list(|item| {
-        match item.word(&[("postgres", "postgres"), ("http", "http"), ("web", "web")])? {
-            "http" => item.not_yet("this listener"),
-            name => Some(name),
-        }
-    })
+    field.list(|item| item.word(&[("postgres", "postgres"), ("http", "http"), ("web", "web")]))
 }
 
 pub(super) fn web(top: &Table<'_>) -> Web {

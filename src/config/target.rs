@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::later;
+use super::http;
 use super::mistake::Place;
 use super::model::{OnRecordingFailure, PostgresTarget, Target, TargetKind, UpstreamTls};
 use super::reader::{Field, Table, quoted};
@@ -56,19 +56,10 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
         .read("default", |f| f.word(&[("allow", Verdict::Allow), ("block", Verdict::Block)]))
         .unwrap_or(Verdict::Allow);
     // Which other keys there are depends on it.
-    let kind = match table.require("protocol", |field| {
-        let protocol = field.word(PROTOCOLS)?;
-        if protocol == Protocol::Http {
-            field.not_yet::<()>(format!("\"{protocol}\""));
-        }
-        Some(protocol)
-    })? {
+    let kind = match table.require("protocol", |field| field.word(PROTOCOLS))? {
         Protocol::Postgres => postgres(&table).map(TargetKind::Postgres),
         Protocol::Ssh => ssh::target(&table).map(TargetKind::Ssh),
-        Protocol::Http => {
-            later::http_target(&table);
-            None
-        }
+        Protocol::Http => http::target(&table).map(TargetKind::Http),
     };
     table.finish();
     Some(Target { name: name?, labels, on_recording_failure, default, kind: kind? })

@@ -1,6 +1,7 @@
 //! Bytes of the protocols, understood: pure functions that sessions, policy tools, replay and
 //! tests share. No I/O, and no state beyond what a caller hands in.
 
+pub mod http;
 pub mod postgres;
 pub mod sftp;
 pub mod shell;
@@ -18,11 +19,13 @@ pub fn vocabulary() -> Vocabulary<'static> {
             .iter()
             .map(|(action, _)| *action)
             .chain(ssh::ACTIONS.iter().copied())
+            .chain(http::METHODS.iter().map(|(_, action)| *action))
             .collect(),
-        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(OTHER_KINDS).copied().collect(),
+        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(&["path"]).copied().collect(),
         attributes: sql::ATTRIBUTES
             .iter()
             .chain(ssh::EFFECT_ATTRIBUTES)
+            .chain(http::command::ATTRIBUTES)
             .map(|name| format!("effect.{name}").leak() as &str)
             .chain(
                 postgres::command::ATTRIBUTES
@@ -46,6 +49,5 @@ struct Words {
     attributes: Vec<&'static str>,
 }
 
-/// Kinds of objects of protocols whose words are not listed yet.
-const OTHER_KINDS: &[&str] = &["path"];
-const OPEN: &[&str] = &["http."];
+/// Protocols whose words are not all listed.
+const OPEN: &[&str] = &[];

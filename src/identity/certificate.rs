@@ -165,7 +165,8 @@ impl Authority {
         let Some(issuer) = verifier.issuer(&carried.issuer) else {
             return refuse("is of an issuer that is not configured");
         };
-        Ok(carried.into_identity(issuer, certificate.valid_before()))
+        // It stands in for its token, and goes with it.
+        verifier.unless_withdrawn(carried.into_identity(issuer, certificate.valid_before()))
     }
 }
 

@@ -16,9 +16,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+
+use crate::trust;
 
 /// How long one document may take, from the name lookup to the last byte.
 const FETCH_TIME: Duration = Duration::from_secs(5);
@@ -46,10 +46,7 @@ pub(super) struct Fetcher {
 impl Fetcher {
     /// Reads the trusted roots. Fails when `ca` cannot be read or holds no certificate.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, String> {
-        let roots = match ca {
-            Some(file) => roots_of(file)?,
-            None => system_roots(),
-        };
+        let roots = trust::roots(ca)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -120,31 +117,6 @@ pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     bare.eq_ignore_ascii_case("localhost")
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn system_roots() -> RootCertStore {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "a system certificate store could not be read");
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    roots
-}
-
-fn roots_of(file: &Path) -> Result<RootCertStore, String> {
-    let unreadable = |error: String| format!("ca {}: {error}", file.display());
-    let mut roots = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(file).map_err(|error| unreadable(error.to_string()))?
-    {
-        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unreadable("no certificate in it; it must be PEM".to_owned()));
-    }
-    Ok(roots)
 }
 
 fn status_error(uri: &Uri, status: StatusCode) -> FetchError {

@@ -194,6 +194,11 @@ impl Verifier {
             }
             _ => self.verify_token(presented).await?,
         };
+        self.unless_withdrawn(identity)
+    }
+
+    /// The identity, unless somebody withdrew what proves it.
+    fn unless_withdrawn(&self, identity: Identity) -> Result<Identity, Refused> {
         let withdrawn = self.state.as_ref().map(|state| &*state.withdrawn);
         match withdrawn.and_then(|withdrawn| identity.withdrawn_by(withdrawn)) {
             Some(by) => refuse(format!("it was withdrawn by {}", shown(&by))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::command::{Command, CommandParts, Effect};
-use super::condition::Facts;
+use super::condition::{Condition, Facts};
 use super::decision::{Decision, Observed, Verdict};
 use super::facts::{Caller, SessionFacts, TargetFacts, fields};
 use super::rule::Compiled;
@@ -89,6 +89,20 @@ impl SessionPolicy {
             applicable.rule.when.as_ref().is_some_and(|when| when.may_look_at(attribute))
         };
         self.rules.iter().any(looks)
+    }
+
+    /// Whether a rule looks at what the record of a command does not hold: claims in any case, texts
+    /// and values where some of them were `withheld`.
+    pub fn needs_more_than_recorded(&self, withheld: bool) -> bool {
+        self.rules.iter().any(|Applicable { rule, .. }| {
+            let when = rule.when.as_ref();
+            when.is_some_and(Condition::may_look_at_claims)
+                || (withheld
+                    && (rule.text.is_some()
+                        || when.is_some_and(|when| {
+                            when.may_look_at("text") || when.may_look_at("parameters")
+                        })))
+        })
     }
 
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,

@@ -42,16 +42,29 @@ email = "admin@example.com"
 groups = ["admins"]
 "#;
 
+/// Where the gateway listens, beside SSH.
+pub(super) struct Listeners {
+    pub(super) postgres: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) web: SocketAddr,
+}
+
+/// What stands behind it.
+#[derive(Clone, Copy)]
+pub(super) struct Targets<'a> {
+    pub(super) shop_port: u16,
+    /// And where SSH clients connect for it.
+    pub(super) host: Option<(&'a Host, SocketAddr)>,
+    pub(super) crew: SocketAddr,
+}
+
 /// The gateway's configuration. Paths are relative to the folder it stands in.
-pub(super) fn gateway(
-    issuer: &str,
-    postgres: SocketAddr,
-    web: SocketAddr,
-    shop_port: u16,
-    host: Option<(&Host, SocketAddr)>,
-) -> String {
+pub(super) fn gateway(issuer: &str, listeners: &Listeners, behind: Targets<'_>) -> String {
+    let Listeners { postgres, http, web } = listeners;
+    let Targets { shop_port, host, crew } = behind;
     let listen = host.map(|(_, address)| format!("ssh = \"{address}\"\n")).unwrap_or_default();
-    let targets = if host.is_some() { "\"shop\", \"host\"" } else { "\"shop\"" };
+    let targets =
+        if host.is_some() { "\"shop\", \"crew\", \"host\"" } else { "\"shop\", \"crew\"" };
     let host = host.map(|(host, _)| target(host)).unwrap_or_default();
     format!(
         r#"# The gateway of `portcullis quickstart`, which writes this file anew at each start. To try a change,
@@ -62,6 +75,7 @@ data_dir = "{DATA_DIR}"                # recordings, their ledger, keys
 
 [listen]
 postgres = "{postgres}"
+http = "{http}"
 {listen}web = "{web}"            # the API; /api/openapi.json describes it
 
 # Who may vouch for callers: the development issuer, in the same process as the gateway. A user of
@@ -88,6 +102,15 @@ address = "127.0.0.1:{shop_port}"
 database = "shop"
 tls = "disable"                   # it is on this machine
 credential = {{ user = "{SHOP_ROLE}", password = {{ file = "{SHOP_PASSWORD}" }} }}
+labels = {{ env = "demo" }}
+
+# Clients name it by the first part of the path: http://{http}/crew/kickoff. The crew's token is the gateway's.
+[[target]]
+name = "crew"
+protocol = "http"
+url = "http://{crew}"
+kind = "crewai"                   # names workflow and run
+credential = {{ header = "Authorization", value = {{ file = "crew_token" }}, prefix = "Bearer " }}
 labels = {{ env = "demo" }}
 
 # Nothing is reachable without a rule that says so.

@@ -5,6 +5,7 @@
 //! machine can be anybody. All of it stands in one folder:
 //!
 //! ```text
+//! agent.header        the same as a header, for curl
 //! portcullis.toml     the gateway's configuration, written anew at each start
 //! quickstart.json     where all is, and the tokens; there while it serves
 //! agent.pgpass        the agent's token as libpq reads a password
@@ -18,6 +19,7 @@
 //! ```
 
 mod configuration;
+mod crew;
 mod folder;
 mod host;
 mod shop;
@@ -48,6 +50,8 @@ use crate::web::admin;
 pub const SHOP: &str = "shop";
 /// The SSH target's name.
 pub const HOST: &str = "host";
+/// The HTTP target's name.
+pub const CREW: &str = "crew";
 /// Whom tokens are made for; each is the one user of a group.
 const USERS: [&str; 4] = ["agent", "approver", "auditor", "admin"];
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -55,6 +59,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const ISSUER_PORT: u16 = 9100;
 const POSTGRES_PORT: u16 = 6432;
 const WEB_PORT: u16 = 8443;
+const HTTP_PORT: u16 = 8080;
 const SSH_PORT: u16 = 2222;
 /// More taken ports in a row than that are no accident.
 const MAX_PORTS_TRIED: u16 = 100;
@@ -63,6 +68,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// More than the gateway says of itself.
 const MAX_ANSWER: u64 = 64 << 10;
 
+const HEADER: &str = "agent.header";
+const CREW_TOKEN: &str = "crew_token";
 const STATE: &str = "quickstart.json";
 const CONFIGURATION: &str = "portcullis.toml";
 const PASSWORDS: &str = "agent.pgpass";
@@ -80,6 +87,8 @@ pub struct Options {
     pub postgres: Option<SocketAddr>,
     /// The same for the API, with port 8443.
     pub web: Option<SocketAddr>,
+    /// The same for HTTP clients, with port 8080.
+    pub http: Option<SocketAddr>,
     /// The same for SSH clients, with port 2222.
     pub ssh: Option<SocketAddr>,
 }
@@ -103,6 +112,10 @@ pub struct Serving {
     pub postgres: SocketAddr,
     /// Where the API is.
     pub web: SocketAddr,
+    /// Where HTTP clients connect.
+    pub http: SocketAddr,
+    /// The file with the agent's token as a header.
+    pub header: PathBuf,
     /// Where SSH clients connect; none where there is no sshd to stand behind the gateway.
     pub ssh: Option<SocketAddr>,
     /// The file with the agent's token.
@@ -119,7 +132,7 @@ pub struct Serving {
 /// When something cannot be set up, with what to do about it; then nothing is left running.
 pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let chosen = [options.postgres, options.web, options.ssh];
+    let chosen = [options.postgres, options.web, options.ssh, options.http];
     if let Some(address) = chosen.iter().flatten().find(|address| !address.ip().is_loopback()) {
         bail!("{address} is not loopback: the quickstart is for this machine alone");
     }
@@ -132,11 +145,15 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     let cancel = CancellationToken::new();
     let shop_port = shop.port;
     background.spawn(shop.server.run(cancel.clone()));
+    let crew = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let crew_address = crew.local_addr()?;
+    background.spawn(crew::serve(crew, folder.secret(CREW_TOKEN)?, cancel.clone()));
 
     let served = match start_issuer(listener, &folder) {
         Ok(issuer) => {
             let host = host.as_ref();
-            let gateway = Gateway { folder: &folder, issuer: &issuer, shop_port, host };
+            let (folder, crew) = (&folder, crew_address);
+            let gateway = Gateway { folder, issuer: &issuer, shop_port, host, crew };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
@@ -177,6 +194,7 @@ struct Gateway<'a> {
     issuer: &'a DevIssuer,
     shop_port: u16,
     host: Option<&'a Host>,
+    crew: SocketAddr,
 }
 
 impl Gateway<'_> {
@@ -190,12 +208,15 @@ impl Gateway<'_> {
         // Ports are found as late as can be: they are free for others until the gateway has them.
         let postgres = free(options.postgres, POSTGRES_PORT).await?;
         let web = free(options.web, WEB_PORT).await?;
+        let http = free(options.http, HTTP_PORT).await?;
         let ssh = match self.host {
             Some(_) => Some(free(options.ssh, SSH_PORT).await?),
             None => None,
         };
         let (issuer, host) = (self.issuer.url(), self.host.zip(ssh));
-        let text = configuration::gateway(issuer, postgres, web, self.shop_port, host);
+        let listeners = configuration::Listeners { postgres, http, web };
+        let targets = configuration::Targets { shop_port: self.shop_port, host, crew: self.crew };
+        let text = configuration::gateway(issuer, &listeners, targets);
         self.folder.write(CONFIGURATION, &Secret::new(text))?;
         let mut serving = Serving {
             data_dir: self.folder.root().to_owned(),
@@ -206,6 +227,8 @@ impl Gateway<'_> {
             issuer: self.issuer.url().to_owned(),
             postgres,
             web,
+            http,
+            header: self.folder.path(HEADER),
             ssh,
             token: self.folder.path(TOKEN),
             known_hosts: self.folder.path(KNOWN_HOSTS),
@@ -234,6 +257,8 @@ impl Gateway<'_> {
                 let host = host.to_string().replace(':', "\\:");
                 let line = format!("{host}:{port}:{SHOP}:{user}:{}\n", token.expose());
                 self.folder.write(PASSWORDS, &Secret::new(line))?;
+                let header = format!("Authorization: Bearer {}\n", token.expose());
+                self.folder.write(HEADER, &Secret::new(header))?;
                 self.folder.write(TOKEN, &Secret::new(token.expose().to_owned()))?;
             }
             if user == "approver" {
@@ -252,6 +277,7 @@ impl Gateway<'_> {
                 "url": format!("postgres://agent:{agent}@{}/{SHOP}", serving.postgres),
                 "target": SHOP,
             },
+            "http": { "url": format!("http://{}/{CREW}", serving.http) },
             "tokens": tokens,
         });
         if let (Some(ssh), Some(state)) = (serving.ssh, state.as_object_mut()) {

@@ -6,6 +6,7 @@
 
 mod asciicast;
 mod grid;
+mod http;
 mod postgres;
 mod screen;
 mod ssh;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::grid::{COLUMNS_SHOWN, Grid, VALUE_SHOWN};
+use super::http::Requests;
 use super::postgres::{Column, Fields, Message, Messages};
 use super::screen::RESET;
 use super::ssh::{Channels, Shown};
@@ -83,6 +84,7 @@ pub fn play(
         result: Grid::default(),
         copied: 0,
         channels: None,
+        requests: None,
         drawn: false,
     };
     let mut before = None;
@@ -123,6 +125,8 @@ struct Player<'a> {
     copied: u64,
     /// Of a session of SSH.
     channels: Option<Channels>,
+    /// Of a session of HTTP.
+    requests: Option<Requests>,
     /// A recorded terminal was the last to write.
     drawn: bool,
 }
@@ -144,6 +148,11 @@ impl Player<'_> {
             self.leave_screen()?;
         } else if self.channels.is_some() {
             return self.channel(event);
+        } else if let Some(requests) = &mut self.requests {
+            for line in requests.show(event) {
+                writeln!(self.out, "  {line}")?;
+            }
+            return Ok(());
         }
         match event.kind {
             Kind::Opened => self.opened(event),
@@ -210,6 +219,7 @@ impl Player<'_> {
 
     fn opened(&mut self, event: &Event) -> io::Result<()> {
         self.with(event, |player, opened: Opened| {
+            player.requests = (opened.protocol == Protocol::Http).then(Requests::default);
             player.channels = (opened.protocol == Protocol::Ssh).then(Channels::default);
             let safe = |text: &str| printable(text, Lines::Escape);
             let database = opened.database.map(|d| format!("/{}", safe(&d))).unwrap_or_default();

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// Module, and what it may use of the crate. Plain types that both sides use stand in modules
 /// that everything may use.
-const EVERYONE: &[&str] = &["names", "secret"];
+const EVERYONE: &[&str] = &["names", "secret", "trust"];
 const TABLE: &[(&str, &[&str])] = &[
     ("names", &[]),
     ("secret", &[]),
+    ("trust", &[]),
     (
         "decode",
         &[

@@ -13,6 +13,7 @@
 mod api;
 mod approval;
 mod architecture;
+mod backtest;
 mod clients;
 mod commands;
 mod config;
@@ -20,6 +21,7 @@ mod database;
 mod disk_full;
 mod gateway;
 mod hostile;
+mod http;
 mod identity;
 mod kills;
 mod masking;

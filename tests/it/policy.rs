@@ -467,6 +467,53 @@ proptest! {
     }
 }
 
+/// Rules over what SQL does.
+fn sql_rule() -> impl Strategy<Value = Rule> {
+    let verdict = prop_oneof![Just(Verdict::Allow), Just(Verdict::Approve), Just(Verdict::Block)];
+    let actions = proptest::sample::subsequence(
+        vec!["sql.select", "sql.d*", "sql.update", "sql.function", "sql.set*", "sql.unparsed"],
+        0..3,
+    );
+    let objects = proptest::sample::subsequence(
+        vec![
+            "table:public.secrets",
+            "table:*.orders",
+            "column:customers.email",
+            "column:public.customers.*",
+            "function:pg_catalog.*",
+            "setting:role",
+        ],
+        0..3,
+    );
+    let when = proptest::option::of(prop_oneof![
+        Just("effect.where_names_column == false"),
+        Just("command.statements > 1"),
+        Just("command.text.contains('secrets')"),
+    ]);
+    (verdict, actions, objects, when).prop_map(|(verdict, actions, objects, when)| Rule {
+        when: when.map(str::to_owned),
+        ..on(&actions, &objects, rule("", verdict))
+    })
+}
+
+proptest! {
+    #[test]
+    fn adding_a_block_rule_lets_no_statement_through(
+        rules in proptest::collection::vec(sql_rule(), 0..5), added in sql_rule(),
+        default in any_default(), at in any::<prop::sample::Index>(),
+    ) {
+        let cases = include_str!("../cases/pg_cases.tsv");
+        let lines: Vec<&str> = cases.lines().skip(1).collect();
+        let command = of_text(lines[at.index(lines.len())].split('\t').nth(2).unwrap());
+        let named = |(at, rule): (usize, Rule)| Rule { name: format!("r{at}"), ..rule };
+        let mut rules: Vec<Rule> = rules.into_iter().enumerate().map(named).collect();
+        let before = decide(&rules, &[], default, &command).verdict();
+        let block = Rule { approvers: vec![], verdict: Verdict::Block, ..added };
+        rules.push(Rule { name: "added".into(), ..block });
+        prop_assert!(decide(&rules, &[], default, &command).verdict() >= before);
+    }
+}
+
 #[test]
 fn the_examples_of_the_document_decide_what_it_says() {
     let document = include_str!("../../docs/policy.md");

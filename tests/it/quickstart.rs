@@ -34,8 +34,8 @@ impl Quickstart {
     fn restart(&mut self) {
         let folder = self.folder();
         let (folder, any) = (folder.to_str().unwrap(), "127.0.0.1:0");
-        let arguments =
-            ["quickstart", "--postgres", any, "--web", any, "--ssh", any, "--data-dir", folder];
+        let listeners = ["--postgres", any, "--web", any, "--ssh", any, "--http", any];
+        let arguments = [&["quickstart"], &listeners[..], &["--data-dir", folder]].concat();
         let daemon = Daemon::start(&arguments);
         daemon.wait_for_log("Ctrl-C stops everything");
         self.daemon = Some(daemon);
@@ -245,4 +245,39 @@ fn a_stranger_is_on_the_host_from_pasted_lines() {
     let ssh = &quickstart.state()["ssh"];
     assert_eq!((&ssh["user"], &ssh["host"]), (&"host".into(), &"127.0.0.1".into()));
     assert!(fs::read_to_string(ssh["known_hosts"].as_str().unwrap()).unwrap().contains("ed25519"));
+}
+
+#[test]
+fn the_crew_answers_curl_by_the_printed_lines_and_its_run_stands_together() {
+    let quickstart = Quickstart::start();
+    let inputs = quickstart.paste("/crew/inputs", &[]);
+    assert!(told(&inputs).contains("customer"), "{}", told(&inputs));
+    let kickoff = quickstart.paste("/crew/kickoff", &[]);
+    let answer: Value = serde_json::from_slice(&kickoff.stdout).unwrap();
+    let run = answer["kickoff_id"].as_str().unwrap().to_owned();
+    let state = quickstart.state();
+    let url = state["http"]["url"].as_str().unwrap().to_owned();
+    assert!(url.ends_with("/crew"), "{url}");
+    let header = quickstart.folder().join("agent.header");
+    assert_eq!(header.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let header = format!("@{}", header.display());
+    let status = Command::new("curl")
+        .args(["-sS", "-H", &header, &format!("{url}/status/{run}")])
+        .output()
+        .unwrap();
+    assert!(told(&status).contains("card_number"), "{}", told(&status));
+    // Whoever asks the crew itself without its token is turned away.
+    let log = quickstart.daemon.as_ref().unwrap().log();
+    let lines = log.lines().filter(|line| line.contains("/crew/"));
+    assert!(lines.clone().count() == 2 && !log.contains("eyJ"), "a token on a command line");
+    let config = quickstart.folder().join("portcullis.toml");
+    let list = ["session", "list", "--json", "--config", config.to_str().unwrap()];
+    wait_until("the run in the index", || {
+        let output = Command::new(PORTCULLIS).args(list).output().unwrap();
+        let sessions: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let sessions = sessions.as_array().cloned().unwrap_or_default();
+        sessions.iter().any(|session| {
+            session["workflow"] == "crew" && session["run"] == *run && session["commands"] == 2
+        })
+    });
 }

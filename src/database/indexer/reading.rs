@@ -17,8 +17,8 @@ use crate::database::rows::{Command, Session, Timestamp};
 use crate::names::SessionId;
 use crate::policy::{Attributes, Effect, Verdict};
 use crate::recording::{
-    ApprovalStep, Bookmark, Closed, Direction, Event, Gap, Kind, Opened, Outcome, RecordedCommand,
-    Sequence, Told,
+    ApprovalStep, Bookmark, Closed, Direction, Event, Gap, Kind, Note, Opened, Outcome,
+    RecordedCommand, Sequence, Told,
 };
 
 /// Forms that only prepare.
@@ -91,7 +91,17 @@ impl Reading {
                 }
             }
             Kind::Approval => self.approval(event, batch),
-            Kind::Gateway | Kind::Refused | Kind::Note => {}
+            // A run that has its name from the target's answer.
+            Kind::Note => {
+                if let (Some(row), Some(note)) = (&mut self.row, payload::<Note>(event))
+                    && note.what == "run"
+                    && row.run.is_none()
+                {
+                    row.run = Some(shorten::name(&note.text));
+                    row.run_proved = Some(false);
+                }
+            }
+            Kind::Gateway | Kind::Refused => {}
         }
     }
 

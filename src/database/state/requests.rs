@@ -309,6 +309,9 @@ impl From<sqlx::Error> for DecideError {
     }
 }
 
+/// How long a no to a request for access counts: who asks in a loop does not ring every time.
+const ASK_AGAIN: &str = "10 minutes";
+
 /// The columns that are shown, with the votes; out of `requests r`.
 const SHOWN: &str = "select row_to_json(s) from (select r.id, r.kind, \
     case when r.state in ('pending', 'approved') and r.expires_at <= clock_timestamp() \
@@ -351,8 +354,9 @@ impl Database {
         Ok(())
     }
 
-    /// The pending request of this identity for access to this target; a new one, which waits so
-    /// many seconds for people, when there is none. Whether it is new is told too.
+    /// The pending request of this identity for access to this target, or one that was denied not
+    /// long ago; a new one, which waits so many seconds for people, when there is none. Whether it
+    /// is new is told too.
     ///
     /// # Errors
     /// When the database fails.
@@ -371,11 +375,14 @@ impl Database {
             .await?;
         let there: Option<Uuid> = sqlx::query_scalar(
             "select id from requests where kind = 'access' and issuer = $1 and subject = $2 \
-             and target = $3 and state = 'pending' and expires_at > clock_timestamp() limit 1",
+             and target = $3 and (state = 'pending' and expires_at > clock_timestamp() \
+             or state = 'denied' and decided_at > clock_timestamp() - $4::interval) \
+             order by state = 'pending' desc, decided_at desc limit 1",
         )
         .bind(&request.issuer)
         .bind(&request.subject)
         .bind(&request.target)
+        .bind(ASK_AGAIN)
         .fetch_optional(&mut *transaction)
         .await?;
         if there.is_none() {

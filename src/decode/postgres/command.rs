@@ -33,8 +33,14 @@ pub fn query(reading: &Reading, in_transaction: bool) -> Attributes {
 }
 
 /// The attributes of a Parse.
-pub fn parse(reading: &Reading, name: &str, parameter_types: &[u32]) -> Attributes {
+pub fn parse(
+    reading: &Reading,
+    name: &str,
+    parameter_types: &[u32],
+    in_transaction: bool,
+) -> Attributes {
     let mut attributes = Attributes::new();
+    add(&mut attributes, "in_transaction", Value::Bool(in_transaction));
     add(&mut attributes, "statement", json!(name));
     add(&mut attributes, "statements", count(reading));
     if !parameter_types.is_empty() {

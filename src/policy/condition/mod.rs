@@ -63,18 +63,27 @@ impl Condition {
 
     /// Whether the condition may look at this attribute of the command.
     pub(super) fn may_look_at(&self, name: &str) -> bool {
-        // The command other than by another field of it: an element, say.
-        let (mut commands, mut other_fields) = (0_usize, 0_usize);
+        self.may_look_in(Root::Command, name)
+    }
+
+    /// Whether the condition may look at the claims of the caller.
+    pub(super) fn may_look_at_claims(&self) -> bool {
+        self.may_look_in(Root::Identity, "claims")
+    }
+
+    fn may_look_in(&self, root: Root, name: &str) -> bool {
+        // The root other than by another field of it: by an element, say.
+        let (mut roots, mut other_fields) = (0_usize, 0_usize);
         self.expr.visit(&mut |expr| match expr {
-            Expr::Root(Root::Command) => commands += 1,
+            Expr::Root(found) if *found == root => roots += 1,
             Expr::Field(of, field) | Expr::Has(of, field)
-                if matches!(**of, Expr::Root(Root::Command)) && **field != *name =>
+                if matches!(**of, Expr::Root(found) if found == root) && **field != *name =>
             {
                 other_fields += 1;
             }
             _ => {}
         });
-        commands > other_fields
+        roots > other_fields
     }
 
     /// The attributes of command and effect that the condition looks at, `effect.has_where` say.

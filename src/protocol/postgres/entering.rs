@@ -108,7 +108,8 @@ impl Entering<'_, '_, '_> {
                 }
                 Message::Parse { statement, sql, parameter_types } => {
                     let reading = self.read(sql, read.as_ref());
-                    let attributes = command::parse(&reading, statement, parameter_types);
+                    let open = self.replies.in_transaction();
+                    let attributes = command::parse(&reading, statement, parameter_types, open);
                     self.parse(range, message, &reading, &attributes, statement.is_empty())?;
                     None
                 }
@@ -198,7 +199,7 @@ impl Entering<'_, '_, '_> {
         let asked = Asked {
             commands: &commands,
             view: CommandParts { text: &shown, effects: &all, ..own },
-            withheld: *shown != *reading.text(),
+            withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: false,
             of: None,
             against: weighed.against.clone(),
@@ -242,7 +243,7 @@ impl Entering<'_, '_, '_> {
         let asked = Asked {
             commands: &[own],
             view: CommandParts { text: &shown, ..own },
-            withheld: *shown != *reading.text(),
+            withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: true,
             of: None,
             against: weighed.against.clone(),

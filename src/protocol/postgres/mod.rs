@@ -249,9 +249,9 @@ impl Caller<'_> {
         let grant = match access.admit(&rules, &identity, name, session).await {
             Ok(grant) => grant,
             Err(NoAccess::Asked(asked)) => {
-                let link = asked.link.clone();
+                let (target, link, denied) = (name.clone(), asked.link.clone(), asked.denied);
                 self.denied(Some(&identity), &NoAccess::Asked(asked).to_string());
-                return Err(Turned::Away(Refusal::AccessAsked(name.clone(), link)));
+                return Err(Turned::Away(Refusal::AccessAsked { target, link, denied }));
             }
             Err(no_access) => return Err(self.denied(Some(&identity), &no_access.to_string())),
         };

@@ -31,7 +31,14 @@ pub(super) enum Refusal {
     /// The token, the target or the access is wrong: one and the same for all of them.
     AccessDenied,
     /// People have to grant the access; this is where they do.
-    AccessAsked(TargetName, String),
+    AccessAsked {
+        /// The target.
+        target: TargetName,
+        /// Where people decide.
+        link: String,
+        /// They said no, not long ago.
+        denied: bool,
+    },
     /// Somebody ended the session.
     Killed,
     /// The client must speak TLS before a token may be asked for.
@@ -65,7 +72,9 @@ impl Refusal {
     fn code(&self) -> &'static str {
         match self {
             Self::AccessDenied => "28P01",
-            Self::TlsRequired | Self::Expired | Self::AccessLost | Self::AccessAsked(..) => "28000",
+            Self::TlsRequired | Self::Expired | Self::AccessLost | Self::AccessAsked { .. } => {
+                "28000"
+            }
             Self::Malformed(_) => "08P01",
             Self::Parameter(_) | Self::Replication => "0A000",
             Self::Encoding => "22023",
@@ -81,7 +90,10 @@ impl Refusal {
     pub(super) fn message(&self) -> String {
         match self {
             Self::AccessDenied => "access denied".to_owned(),
-            Self::AccessAsked(target, link) => {
+            Self::AccessAsked { target, link, denied: true } => {
+                format!("access to \"{target}\" was denied: {link}")
+            }
+            Self::AccessAsked { target, link, .. } => {
                 format!("access to \"{target}\" waits for approval: {link}")
             }
             Self::Killed => "the session was ended by an administrator".to_owned(),
@@ -105,7 +117,8 @@ impl Refusal {
             Self::AccessDenied => Some(
                 "The database is the name of a target, the password a current token or ticket for this gateway.",
             ),
-            Self::AccessAsked(..) => Some("Connect again once it is granted."),
+            Self::AccessAsked { denied: true, .. } => Some("Ask again later."),
+            Self::AccessAsked { .. } => Some("Connect again once it is granted."),
             Self::TlsRequired => Some("Connect with sslmode=require or stricter."),
             Self::Expired => Some("Get a new token and connect again."),
             Self::TooManySessions => Some("Try again later."),

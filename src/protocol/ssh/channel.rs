@@ -186,7 +186,10 @@ impl Channel {
 
     async fn carry(&self, start: Start, began: Instant) -> Result<(), Broken> {
         let Some(target) = self.session.target() else { return Err(Broken::Session) };
-        let upstream = match upstream::connect(&self.gate, target).await {
+        let entering = self.session.entering.acquire().await;
+        let connected = upstream::connect(&self.gate, target).await;
+        drop(entering);
+        let upstream = match connected {
             Ok(upstream) => upstream,
             Err(error) => {
                 let name = self.session.grant().target().name.clone();

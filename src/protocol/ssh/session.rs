@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use russh::Disconnect;
 use russh::server::RunningSession;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +26,8 @@ use super::{Context, GOODBYE};
 
 /// How long channels get to end when the session does.
 const CHANNELS_END: Duration = Duration::from_secs(5);
+/// sshd drops connections at random when more than ten have not logged in yet (`MaxStartups`).
+const MAX_ENTERING: usize = 6;
 /// The longest name of a workflow or run that is taken.
 const MAX_NAME: usize = 256;
 
@@ -49,6 +51,8 @@ pub(super) struct Session {
     ended: CancellationToken,
     pub(super) tasks: TaskTracker,
     activity: AtomicU64,
+    /// Channels that connect to the target at a time.
+    pub(super) entering: Semaphore,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -92,6 +96,7 @@ impl Session {
             ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
             activity: AtomicU64::new(0),
+            entering: Semaphore::new(MAX_ENTERING),
             _slot: slot,
         }
     }
@@ -100,7 +105,7 @@ impl Session {
     pub(super) fn target(&self) -> Option<&SshTarget> {
         match &self.grant.target().kind {
             TargetKind::Ssh(target) => Some(target),
-            TargetKind::Postgres(_) => None,
+            TargetKind::Postgres(_) | TargetKind::Http(_) => None,
         }
     }
 

@@ -80,7 +80,10 @@ fn the_time_counts_from_the_grant_and_its_end_closes_what_it_opened() {
     // It asks again; and who is told no stays out.
     let id = waiting(&gateway)["id"].as_str().unwrap().to_owned();
     assert!(command(&gateway, "anna", &["access", "deny", &id]).0);
-    assert!(!psql(&gateway.client("orders"), "select 1").0);
+    let (ok, said) = psql(&gateway.client("orders"), "select 1");
+    assert!(!ok && said.contains("was denied"), "{said}");
+    let (_, page) = ask(&gateway, "anna", "GET", "/access-requests?state=pending", "");
+    assert_eq!(page["items"], serde_json::json!([]), "who was told no rings again");
     let (_, shown) = command(&gateway, "agent", &["access", "show", &id]);
     assert!(shown.contains("denied by") && shown.contains("anna"), "{shown}");
     let (status, answer) =

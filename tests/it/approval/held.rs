@@ -13,7 +13,8 @@ use super::{
 use crate::support::client::{Client, Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::postgres::PostgresServer;
+use crate::support::postgres::{Options, PostgresServer};
+use crate::support::random::{Random, amount};
 
 /// UPDATE and DELETE wait.
 const RULES: &str = r#"
@@ -409,4 +410,126 @@ fn who_decides_sees_what_a_text_would_hide() {
     assert!(ok && said.contains("is denied"), "{said}");
     let (_, said) = waiting.join().unwrap();
     assert!(said.contains("denied by anna: what is this?"), "{said}");
+}
+
+/// Whenever either gateway dies, a command that waits runs at most once, and never unapproved.
+#[test]
+fn kills_at_random_moments_let_nothing_run_twice_or_unapproved() {
+    let database = with_pears();
+    let [mut first, mut second] = gateways(&database, "", RULES);
+    let mut random = Random::seeded();
+    for round in 1..=amount("PORTCULLIS_HOLD_KILL_ROUNDS", 8) {
+        let row = round.to_string();
+        psql(&database.client(), &format!("insert into pears values ({row}000)"));
+        let update = format!("update pears set n = n + 1 where n / 1000 = {row}");
+        let waiting = start_psql(&first.client("orders"), &[&update]);
+        let request = pending(&second);
+        let token = second.issuer().token("anna");
+        let path = format!("/approvals/{}/approve", id(&request));
+        let approves = random.below(4) > 0;
+        thread::scope(|scope| {
+            if approves {
+                let second = &second;
+                scope.spawn(move || try_ask(second, &token, &path));
+            }
+            thread::sleep(Duration::from_micros(random.below(40_000) as u64));
+            if random.below(2) == 0 { &first } else { &second }.daemon().kill9();
+        });
+        for gateway in [&mut first, &mut second] {
+            if !gateway.daemon().is_alive() {
+                gateway.restart();
+                wait_for_state(gateway);
+            }
+        }
+        // The one that was not killed may still hold it.
+        let stands = || state(&second, &request)["state"].clone();
+        if stands() == "pending" {
+            decide(&second, "anna", &request, "deny");
+        }
+        waiting.join().unwrap();
+        wait_until("the request to end", || {
+            ["consumed", "denied", "expired"].contains(&stands().as_str().unwrap())
+        });
+        let ran =
+            psql(&database.client(), &format!("select n % 1000 from pears where n / 1000 = {row}"))
+                .1;
+        match ran.trim() {
+            "0" => {}
+            "1" => assert!(approves && stands() == "consumed", "round {round}: {}", stands()),
+            other => panic!("round {round}: it ran {other} times"),
+        }
+    }
+}
+
+/// Asks a gateway that may die meanwhile.
+fn try_ask(gateway: &Gateway, token: &str, path: &str) {
+    let _gone = std::panic::catch_unwind(|| ask_with(gateway, token, "POST", path, ""));
+}
+
+/// Run by hand: `cargo test --release many_commands_wait_at_once -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; needs a thousand server processes"]
+fn many_commands_wait_at_once() {
+    let count = amount("PORTCULLIS_HELD", 1000);
+    let server = PostgresServer::start(&Options {
+        settings: vec![("max_connections".to_owned(), (count + 50).to_string())],
+        ..Options::default()
+    });
+    let database = Database::on(&server);
+    assert!(psql(&database.client(), "create table pears (n int); insert into pears values (0)").0);
+    let gateway =
+        Gateway::start(&Setup { policy: RULES.replace("60s", "30m"), ..setup(&database) });
+    wait_for_state(&gateway);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let config = gateway.client("orders").tokio_postgres();
+    let connect = async || {
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        runtime.spawn(connection);
+        client
+    };
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(runtime.block_on(connect()));
+    }
+    let before = gateway.daemon().resident();
+    let runs: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            runtime.spawn(
+                async move { client.simple_query("update pears set n = n + 1").await.is_ok() },
+            )
+        })
+        .collect();
+    let admin = gateway.issuer().token("anna");
+    let mut ids = Vec::new();
+    wait_until("all to wait", || {
+        ids.clear();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/approvals?state=pending&limit=1000{cursor}");
+            let (_, page) = ask_with(&gateway, &admin, "GET", &path, "");
+            ids.extend(page["items"].as_array().unwrap().iter().map(id));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        ids.len() == count
+    });
+    let each = (gateway.daemon().resident().saturating_sub(before)) / count as u64;
+    let began = Instant::now();
+    for id in &ids {
+        let path = format!("/approvals/{id}/approve");
+        assert_eq!(ask_with(&gateway, &admin, "POST", &path, "").0, 200);
+    }
+    for run in runs {
+        assert!(runtime.block_on(run).unwrap());
+    }
+    assert_eq!(pears(&database), count.to_string());
+    println!(
+        "{count} commands held: {each} bytes each beside their sessions ({} MiB resident); \
+         {:?} a decision",
+        before >> 20,
+        began.elapsed() / u32::try_from(count).unwrap()
+    );
 }

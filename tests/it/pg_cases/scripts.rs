@@ -105,7 +105,7 @@ pub fn of(id: &str) -> Option<Plan> {
             talk.ask(&[parse("s1", "SELECT id FROM v_same"), sync()]);
             let sql = "CREATE OR REPLACE VIEW v_same AS SELECT id, ssn AS name FROM customers";
             let said = talk.ask(&[query(sql)]);
-            assert!(said[0].starts_with("E[42501"), "{said:?}");
+            assert!(said.iter().any(|line| line.starts_with("E[42501")), "{said:?}");
             stage.is_intact();
         },
         "X95" => |stage| {
@@ -355,7 +355,7 @@ fn local_setting(stage: &Stage<'_>) {
                SET standard_conforming_strings=off AS 'select 1'";
     let mut talk = stage.talk();
     let said = talk.ask(&[query(sql)]);
-    assert!(said[0].starts_with("E[42501"), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("E[42501")), "{said:?}");
     stage.direct(&stage.database).ask(&[query(sql)]);
     assert_eq!(talk.ask(&[query("SELECT g()")])[1], "D[1]");
     let said = talk.ask(&[query(r"SELECT '\''; DROP TABLE orders; --'")]);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use crate::support::gateway::{Setup, told};
+use crate::support::gateway::{Setup, portcullis, told};
 use crate::support::ssh::{Site, Sshd, keygen, user};
 
 fn denied(output: &Output) {
@@ -164,4 +164,18 @@ fn the_host_key_stays_the_same_over_restarts() {
     assert!(site.gateway.stop().success());
     site.gateway.restart();
     assert_eq!(fs::read(site.gateway.data_dir().join("ssh_host_ed25519.pub")).unwrap(), key);
+}
+
+#[test]
+fn a_killed_session_ends_and_its_certificate_counts_no_more() {
+    let site = Site::new("");
+    let config = site.gateway.configuration();
+    let config = config.to_str().unwrap();
+    let mut child = site.ssh().arg("echo here; sleep 60").spawn().unwrap();
+    site.recorded("echo here");
+    let id = site.gateway.recordings()[0].file_stem().unwrap().to_str().unwrap().to_owned();
+    let killed = portcullis(&["session", "kill", &id, "--config", config]);
+    assert!(killed.status.success(), "{}", told(&killed));
+    assert!(!child.wait().unwrap().success());
+    denied(&site.run("id"));
 }

@@ -109,7 +109,7 @@ pub fn clients_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// Where the Python clients are installed.
+/// The Python that has the clients installed (`scripts/prepare`).
 pub fn venv() -> PathBuf {
     let place = std::env::var_os("PORTCULLIS_VENV").map(PathBuf::from);
     place.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv"))

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client;
 pub mod daemon;
 pub mod gateway;
+pub mod http;
 pub mod issuer;
 pub mod postgres;
 pub mod random;

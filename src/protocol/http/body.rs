@@ -1,0 +1,294 @@
+//! Bodies that pass chunk by chunk, each recorded before it goes on, as fast as it is taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::HeaderMap;
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::header::{HeaderName, HeaderValue};
+use tokio::time::timeout;
+
+use super::exchange::Exchange;
+use super::literal::{Literals, Scanner};
+use crate::decode::http::crewai;
+use crate::decode::http::framing::may_trail;
+
+/// How long a client may take for the next bytes of a body.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// A body on its way, up or down.
+pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body breaks off. The other side sees only that it does.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum BodyError {
+    /// The client sent it wrong, or left.
+    #[error("the client's body: {0}")]
+    Client(String),
+    /// The client took too long.
+    #[error("the client took too long for its body")]
+    Slow,
+    /// The caller's token stands in it.
+    #[error("the caller's token stands in the body")]
+    Token,
+    /// The target sent it wrong, or left.
+    #[error("the target's body: {0}")]
+    Target(String),
+    /// The session ended.
+    #[error("the session ended: {0}")]
+    Ended(&'static str),
+    /// It cannot be recorded.
+    #[error("it cannot be recorded")]
+    NotRecorded,
+}
+
+/// No bytes at all.
+pub(super) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Bytes that are all there.
+pub(super) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The beginning of a client's body, looked at before it is decided.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// What was read.
+    pub(super) first: Bytes,
+    /// What stood behind it, when that was all.
+    pub(super) trailers: Option<HeaderMap>,
+    /// What is still to come.
+    pub(super) rest: Option<Incoming>,
+}
+
+impl Begun {
+    /// Nothing was read yet.
+    pub(super) fn unread(body: Incoming) -> Self {
+        let rest = (!body.is_end_stream()).then_some(body);
+        Self { first: Bytes::new(), trailers: None, rest }
+    }
+
+    /// Reads a body to its end, or until it is larger than `most`. Not cancel safe.
+    pub(super) async fn read(body: Incoming, most: usize) -> Result<Self, BodyError> {
+        let mut begun = Self::unread(body);
+        let mut first = BytesMut::new();
+        while let Some(mut body) = begun.rest.take() {
+            let frame = timeout(BODY_TIME, body.frame()).await.map_err(|_| BodyError::Slow)?;
+            let Some(frame) = frame else { break };
+            match frame.map_err(|error| BodyError::Client(chain(&error)))?.into_data() {
+                Ok(bytes) => first.extend_from_slice(&bytes),
+                Err(frame) => begun.trailers = frame.into_trailers().ok(),
+            }
+            if begun.trailers.is_none() && !body.is_end_stream() {
+                begun.rest = Some(body);
+            }
+            if first.len() > most {
+                break;
+            }
+        }
+        begun.first = first.freeze();
+        Ok(begun)
+    }
+}
+
+/// The client's body on its way up: `first` was permitted with the head.
+pub(super) fn up(
+    first: Bytes,
+    trailers: Option<HeaderMap>,
+    rest: Option<Incoming>,
+    state: UpState,
+) -> Body {
+    if rest.is_none() && trailers.is_none() {
+        return if first.is_empty() { empty() } else { full(first) };
+    }
+    let begin = (!first.is_empty()).then_some(first);
+    let state = Some((begin, trailers, rest, state));
+    let frames = stream::unfold(state, |state| async move {
+        let (begin, trailers, mut rest, mut state) = state?;
+        if let Some(first) = begin {
+            return Some((Ok(Frame::data(first)), Some((None, trailers, rest, state))));
+        }
+        if let Some(trailers) = trailers {
+            return Some((Ok(state.trailers(&trailers)), None));
+        }
+        match state.next(rest.as_mut()?).await {
+            Ok(Some(frame)) => Some((Ok(frame), Some((None, None, rest, state)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// What a body on its way up needs.
+#[derive(Debug)]
+pub(super) struct UpState {
+    pub(super) exchange: Arc<Exchange>,
+    /// Looks for the caller's token.
+    pub(super) scanner: Scanner,
+}
+
+impl UpState {
+    async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
+        loop {
+            let frame = tokio::select! {
+                frame = timeout(BODY_TIME, incoming.frame()) => match frame {
+                    Ok(frame) => frame,
+                    Err(_) => return Err(BodyError::Slow),
+                },
+                why = self.exchange.cut() => return Err(BodyError::Ended(why)),
+            };
+            let frame = frame.transpose().map_err(|e| BodyError::Client(chain(&e)))?;
+            let (bytes, ended) = match frame.map(Frame::into_data) {
+                None => (self.scanner.finish(), true),
+                // A length that was reached is the end: nobody asks for another frame then.
+                Some(Ok(bytes)) => {
+                    let bytes = self.scanner.push(bytes);
+                    let ended = incoming.is_end_stream();
+                    (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
+                }
+                Some(Err(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => return Ok(Some(self.trailers(&trailers))),
+                    Err(_) => continue,
+                },
+            };
+            if self.scanner.found() {
+                return Err(BodyError::Token);
+            }
+            if !bytes.is_empty() {
+                return Ok(Some(Frame::data(self.exchange.up(bytes).await?)));
+            }
+            if ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn trailers(&self, trailers: &HeaderMap) -> Frame<Bytes> {
+        let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        self.exchange.note_trailers("request-trailers", &trailers);
+        Frame::trailers(trailers)
+    }
+}
+
+/// The largest answer in which the name of a run is looked for, in bytes.
+const MAX_KICKOFF: usize = 16 << 10;
+
+/// The target's body on its way down. With `begins_run` it tells the run that the request began.
+pub(super) fn down(
+    incoming: Incoming,
+    exchange: Arc<Exchange>,
+    literals: &Arc<Literals>,
+    begins_run: bool,
+) -> Body {
+    let scanner = Scanner::new(literals);
+    let kickoff = begins_run.then(Vec::new);
+    let state = Some((incoming, DownState { exchange, scanner, kickoff }));
+    let frames = stream::unfold(state, |state| async move {
+        let (mut incoming, mut state) = state?;
+        match state.next(&mut incoming).await {
+            Ok(Some(frame)) => Some((Ok(frame), Some((incoming, state)))),
+            Ok(None) => None,
+            Err(error) => {
+                state.exchange.broke(&error);
+                Some((Err(error), None))
+            }
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+struct DownState {
+    exchange: Arc<Exchange>,
+    scanner: Scanner,
+    /// The answer to a kickoff so far.
+    kickoff: Option<Vec<u8>>,
+}
+
+impl DownState {
+    /// Looks for the run's name before the client can.
+    fn look_for_run(&mut self, bytes: &Bytes, ended: bool) {
+        let Some(answer) = &mut self.kickoff else { return };
+        if answer.len() + bytes.len() > MAX_KICKOFF {
+            self.kickoff = None;
+            return;
+        }
+        answer.extend_from_slice(bytes);
+        if let Some(run) = crewai::begun(answer) {
+            self.exchange.session().begins(&run);
+            self.kickoff = None;
+        } else if ended {
+            self.kickoff = None;
+        }
+    }
+
+    async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
+        loop {
+            let frame = tokio::select! {
+                frame = incoming.frame() => frame,
+                why = self.exchange.cut() => return Err(BodyError::Ended(why)),
+            };
+            let frame = frame.transpose().map_err(|e| BodyError::Target(chain(&e)))?;
+            let (bytes, ended) = match frame.map(Frame::into_data) {
+                None => (self.scanner.finish(), true),
+                Some(Ok(bytes)) => {
+                    let bytes = self.scanner.push(bytes);
+                    let ended = incoming.is_end_stream();
+                    (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
+                }
+                Some(Err(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => return self.trailers(&trailers).map(Some),
+                    Err(_) => continue,
+                },
+            };
+            if bytes.is_empty() && !ended {
+                continue;
+            }
+            self.look_for_run(&bytes, ended);
+            let released = self.exchange.down(bytes, ended)?;
+            return Ok((!released.is_empty()).then(|| Frame::data(released)));
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) -> Result<Frame<Bytes>, BodyError> {
+        let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        self.exchange.note_trailers("response-trailers", &trailers);
+        self.exchange.down(Bytes::new(), true)?;
+        Ok(Frame::trailers(trailers))
+    }
+}
+
+/// The trailer fields that may pass.
+fn only_trailing(trailers: &HeaderMap, fine: impl Fn(&[u8]) -> bool) -> HeaderMap {
+    let mut passing = HeaderMap::new();
+    let fields = trailers.iter().filter(|(name, value)| {
+        may_trail(name.as_str().as_bytes())
+            && *name != hyper::header::SET_COOKIE
+            && fine(value.as_bytes())
+    });
+    for (name, value) in fields {
+        passing.append(HeaderName::clone(name), HeaderValue::clone(value));
+    }
+    passing
+}
+
+fn joined(bytes: Bytes, rest: Bytes) -> Bytes {
+    if rest.is_empty() { bytes } else { [bytes, rest].concat().into() }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

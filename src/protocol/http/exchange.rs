@@ -1,0 +1,165 @@
+//! One request that was permitted, until its answer ended: what passes is recorded as its.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use hyper::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::body::BodyError;
+use super::session::InUse;
+use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
+
+/// One request and its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    session: InUse,
+    /// The command.
+    of: Sequence,
+    began: Instant,
+    /// When the caller's time is over.
+    due: Option<Instant>,
+    status: Mutex<Option<StatusCode>>,
+    ended: AtomicBool,
+}
+
+impl Exchange {
+    /// Begins with the command. `due` is when the proof of who asked it, and the grace after it,
+    /// end.
+    pub(super) fn new(session: InUse, of: Sequence, due: Option<SystemTime>) -> Arc<Self> {
+        let began = Instant::now();
+        let left = due.map(|due| due.duration_since(SystemTime::now()).unwrap_or_default());
+        Arc::new(Self {
+            session,
+            of,
+            began,
+            due: left.and_then(|left| began.checked_add(left)),
+            status: Mutex::new(None),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// The session that it belongs to.
+    pub(super) fn session(&self) -> &InUse {
+        &self.session
+    }
+
+    /// Waits until it may not go on, and says why. Cancel safe.
+    pub(super) async fn cut(&self) -> &'static str {
+        let due = async {
+            match self.due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.session.ended() => "it was closed",
+            () = due => "the token's time is over",
+        }
+    }
+
+    /// Records bytes on their way up. Cancel safe: what was recorded stays recorded.
+    pub(super) async fn up(&self, bytes: Bytes) -> Result<Bytes, BodyError> {
+        let length = bytes.len();
+        let admitted = self
+            .session
+            .gate()
+            .admit(bytes, |admission| admission.data(0..length, Some(self.of)))
+            .await;
+        match admitted {
+            Ok((permitted, ())) => Ok(permitted.into_bytes()),
+            Err(failure) => Err(self.not_recorded(&failure)),
+        }
+    }
+
+    /// Records the head of the answer, and with `ended` that nothing follows.
+    pub(super) fn answered(
+        &self,
+        status: StatusCode,
+        head: Vec<u8>,
+        ended: bool,
+    ) -> Result<(), BodyError> {
+        *self.status.lock() = Some(status);
+        self.release(Bytes::from(head), ended.then(|| self.outcome(None))).map(drop)
+    }
+
+    /// Records bytes on their way down, and with `ended` that they are the last.
+    pub(super) fn down(&self, bytes: Bytes, ended: bool) -> Result<Bytes, BodyError> {
+        self.release(bytes, ended.then(|| self.outcome(None)))
+    }
+
+    /// Records how it failed, where the client is told by the gateway.
+    pub(super) fn failed(&self, status: StatusCode, code: &str, message: String, body: &Bytes) {
+        *self.status.lock() = Some(status);
+        let error = CommandError { code: code.to_owned(), message };
+        // What cannot be recorded ended the session already.
+        let _recorded = self.release(body.clone(), Some(self.outcome(Some(error))));
+    }
+
+    /// Records that it is over, and how it failed if it did.
+    pub(super) fn over(&self, failed: Option<String>) {
+        let error = failed.map(|message| CommandError { code: "aborted".to_owned(), message });
+        let _recorded = self.release(Bytes::new(), Some(self.outcome(error)));
+    }
+
+    /// Records that it broke off.
+    pub(super) fn broke(&self, error: &BodyError) {
+        self.over(Some(error.to_string()));
+    }
+
+    /// Records trailer fields, which stand in no body.
+    pub(super) fn note_trailers(&self, what: &'static str, trailers: &HeaderMap) {
+        if !trailers.is_empty() {
+            let text = trailers.iter().map(|(name, value)| {
+                format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+            });
+            self.session.gate().note(what, text.collect::<Vec<_>>().join("\n"));
+        }
+    }
+
+    fn release(&self, bytes: Bytes, outcome: Option<Outcome>) -> Result<Bytes, BodyError> {
+        let gate = self.session.gate();
+        let outcome = outcome.filter(|_| !self.ended.swap(true, Ordering::AcqRel));
+        let released = gate.release(gate.mask(bytes), |release, bytes| {
+            release.data(bytes, Some(self.of));
+            if let Some(outcome) = &outcome {
+                release.outcome(self.of, outcome);
+            }
+        });
+        match released {
+            Ok(released) => Ok(released.into_bytes()),
+            Err(failure) => Err(self.not_recorded(&failure)),
+        }
+    }
+
+    fn outcome(&self, error: Option<CommandError>) -> Outcome {
+        let status = *self.status.lock();
+        let told = status.filter(|status| status.as_u16() >= 400).map(|status| CommandError {
+            code: status.as_u16().to_string(),
+            message: status.canonical_reason().unwrap_or_default().to_owned(),
+        });
+        Outcome {
+            status: status.map(|status| status.as_u16().to_string()),
+            rows: None,
+            error: error.or(told),
+            duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn not_recorded(&self, failure: &RecordingFailure) -> BodyError {
+        self.session.fail(failure);
+        BodyError::NotRecorded
+    }
+}
+
+impl Drop for Exchange {
+    /// A client that left, or a connection that broke.
+    fn drop(&mut self) {
+        if !*self.ended.get_mut() {
+            self.over(Some("the client left before the end".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! HTTP: a reverse proxy that knows who asks, decides each request, and records what passes.
+//!
+//! [`serve`] tells a connection's life, `service` a request's, `session` a session's: a session is
+//! not a connection but what one caller asks of one target in one run. HTTP/1.1 and HTTP/2 are
+//! spoken on both sides, whatever the other side speaks.
+//!
+//! Limits: no tunnels (CONNECT), no HTTP/3, and of 1xx answers only `100 Continue` and the one
+//! that opens a WebSocket: the others are dropped.
+
+mod body;
+mod exchange;
+mod guarded;
+mod literal;
+mod refusal;
+mod request;
+mod response;
+mod service;
+mod session;
+mod upstream;
+mod websocket;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper::StatusCode;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::catalog::Catalog;
+use crate::config;
+use crate::identity::Verifier;
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::names::TargetName;
+use crate::recording::Store;
+use crate::shutdown::Shutdown;
+
+use guarded::{Guard, Guarded};
+use session::Sessions;
+use upstream::{TlsCache, Tracked, Upstream};
+
+/// The protocols that are spoken, as TLS names them (RFC 7301), the better first.
+pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// Connections that are open at once; more are closed.
+const MAX_CONNECTIONS: usize = 8_192;
+/// How long a connection stays open without a request.
+const IDLE_TIME: Duration = Duration::from_secs(75);
+/// Requests on one HTTP/2 connection at once.
+const MAX_STREAMS: u32 = 128;
+/// What may be on its way up on one HTTP/2 stream, and on all of a connection, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What one HTTP/2 stream keeps for a client that does not read, in bytes.
+const SEND_BUFFER: usize = 256 << 10;
+/// The largest list of header fields over HTTP/2, in bytes: tokens are up to 32 KiB.
+const MAX_HEAD: u32 = 64 << 10;
+/// Streams that a client may cancel before they are looked at (CVE-2023-44487).
+const MAX_RESETS: usize = 32;
+/// How an HTTP/2 client that vanished is noticed.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// How HTTP/2 connections begin (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What every HTTP connection needs of the gateway.
+#[derive(Debug)]
+pub struct Context {
+    /// Targets, access and policy as of now.
+    pub catalog: Arc<Catalog>,
+    /// Proves tokens.
+    pub verifier: Arc<Verifier>,
+    /// Where sessions are recorded.
+    pub store: Store,
+    /// TLS towards clients, with [`ALPN`] as its protocols.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether a token may come without TLS from beyond loopback.
+    pub insecure: bool,
+    /// How many sessions may be open.
+    pub limits: Arc<Limits>,
+    /// How long a running request may go on when its session's time is over.
+    pub expiry_grace: Duration,
+    /// The stop.
+    pub shutdown: Shutdown,
+    settings: config::Http,
+    sessions: Arc<Sessions>,
+    tls_upstream: TlsCache,
+    connections: Semaphore,
+}
+
+impl Context {
+    /// What a gateway's HTTP listener needs.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        verifier: Arc<Verifier>,
+        store: Store,
+        limits: Arc<Limits>,
+        shutdown: Shutdown,
+        settings: config::Http,
+    ) -> Self {
+        let tasks = shutdown.sessions().clone();
+        Self {
+            catalog,
+            verifier,
+            store,
+            tls: None,
+            insecure: false,
+            limits,
+            expiry_grace: Duration::ZERO,
+            shutdown,
+            settings,
+            sessions: Arc::new(Sessions::new(tasks)),
+            tls_upstream: TlsCache::default(),
+            connections: Semaphore::new(MAX_CONNECTIONS),
+        }
+    }
+}
+
+/// Asks the target for the head of `/` with its own credential: whether the gateway could, for
+/// `portcullis check --online`.
+pub async fn probe(name: &TargetName, target: &config::HttpTarget) -> Vec<String> {
+    let upstream = Upstream::open(name, target, &TlsCache::default(), &TaskTracker::new()).await;
+    let status = match upstream {
+        Ok(upstream) => upstream.probe().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match status {
+        Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if target.credential.is_some() => {
+            vec!["it does not take the credential for /".to_owned()]
+        }
+        Ok(_) => Vec::new(),
+        Err(problem) => vec![problem],
+    }
+}
+
+/// One downstream connection, as its requests see it.
+#[derive(Debug)]
+struct Connection {
+    context: Arc<Context>,
+    client: SocketAddr,
+    /// Tokens may come here.
+    private: bool,
+    guard: Arc<Guard>,
+    /// Requests since somebody looked.
+    requests: AtomicUsize,
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(accepted: Accepted, context: Arc<Context>) {
+    let Accepted { mut stream, client, handshake } = accepted;
+    let Ok(_slot) = context.connections.try_acquire() else {
+        return tracing::debug!(%client, "connection dropped: too many");
+    };
+    let private = context.tls.is_some() || context.insecure || client.ip().is_loopback();
+    let connection = Arc::new(Connection {
+        context: Arc::clone(&context),
+        client,
+        private,
+        guard: Arc::default(),
+        requests: AtomicUsize::new(0),
+    });
+    let served = match &context.tls {
+        None => {
+            let begun = timeout(HANDSHAKE_DEADLINE, first_bytes(&mut stream)).await;
+            drop(handshake);
+            match begun {
+                Ok(Ok(read)) => connection.converse(stream, read, None).await,
+                Ok(Err(_)) | Err(_) => return tracing::debug!(%client, "no first bytes"),
+            }
+        }
+        Some(tls) => {
+            let greeting = async {
+                let mut stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+                let chosen = stream.get_ref().1.alpn_protocol().map(|chosen| chosen == b"h2");
+                let read = match chosen {
+                    Some(_) => BytesMut::new(),
+                    None => first_bytes(&mut stream).await?,
+                };
+                io::Result::Ok((stream, read, chosen))
+            };
+            let greeted = timeout(HANDSHAKE_DEADLINE, greeting).await;
+            drop(handshake);
+            match greeted {
+                Ok(Ok((stream, read, chosen))) => connection.converse(stream, read, chosen).await,
+                Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS"),
+                Err(_) => return tracing::debug!(%client, "no TLS within the deadline"),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%client, %error, "connection ended early");
+    }
+}
+
+/// Reads until it is clear whether this is HTTP/2.
+async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<BytesMut> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+        if stream.read_buf(&mut read).await? == 0 {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+impl Connection {
+    /// Serves requests until the client leaves or the gateway drains. `http2` says what TLS chose.
+    async fn converse(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        read: BytesMut,
+        http2: Option<bool>,
+    ) -> hyper::Result<()> {
+        if http2.unwrap_or_else(|| read.starts_with(PREFACE)) {
+            self.http2(Guarded::other(stream, read)).await
+        } else {
+            let guarded = Guarded::http1(stream, read, Arc::clone(&self.guard));
+            self.http1(guarded).await
+        }
+    }
+
+    async fn http1(
+        self: Arc<Self>,
+        stream: Guarded<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    ) -> hyper::Result<()> {
+        let connection = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let connection = Arc::clone(&connection);
+            async move { Ok::<_, Infallible>(service::answer(connection, request).await) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_TIME)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut serving = std::pin::pin!(serving);
+        let shutdown = &self.context.shutdown;
+        tokio::select! {
+            served = &mut serving => return served,
+            () = shutdown.draining() => serving.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            served = &mut serving => served,
+            () = shutdown.cutting() => Ok(()),
+        }
+    }
+
+    async fn http2(
+        self: Arc<Self>,
+        stream: Guarded<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    ) -> hyper::Result<()> {
+        let connection = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let connection = Arc::clone(&connection);
+            async move { Ok::<_, Infallible>(service::answer(connection, request).await) }
+        });
+        let shutdown = &self.context.shutdown;
+        let serving = http2::Builder::new(Tracked(shutdown.sessions().clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_RESETS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD)
+            .keep_alive_interval(PING_EVERY)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            served = &mut serving => return served,
+            () = shutdown.draining() => {}
+            () = self.idle() => {}
+        }
+        serving.as_mut().graceful_shutdown();
+        tokio::select! {
+            served = &mut serving => served,
+            () = shutdown.cutting() => Ok(()),
+        }
+    }
+
+    /// Waits until no request ran for a while.
+    async fn idle(&self) {
+        loop {
+            tokio::time::sleep(IDLE_TIME).await;
+            if self.requests.swap(0, Ordering::AcqRel) == 0 {
+                return;
+            }
+        }
+    }
+}

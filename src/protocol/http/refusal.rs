@@ -1,0 +1,150 @@
+//! What a client is told when the gateway answers itself: problem documents (RFC 9457).
+//!
+//! The texts are an allow-list: nothing of what the gateway knows of targets, tokens or itself
+//! gets into them but what stands here.
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use crate::decode::http::Refused;
+use crate::names::{SessionId, TargetName};
+use crate::policy::{Decision, Verdict};
+
+/// Why a request is not passed on, or its answer not passed back.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The request is malformed, or could be read in two ways.
+    Malformed(Refused),
+    /// No token that counts, no such target, or no access: all the same to the client.
+    Denied,
+    /// A token came without TLS from beyond loopback.
+    TlsRequired,
+    /// There is no room.
+    Busy,
+    /// It cannot be recorded.
+    NotRecorded,
+    /// Policy says no.
+    Blocked { decision: Box<Decision>, session: SessionId },
+    /// It waited for people, and does not run.
+    NotReleased { why: String, session: SessionId },
+    /// People have to grant the access first; this is where.
+    AccessAsked(String),
+    /// The target was not reached.
+    Unreachable(TargetName),
+    /// The target's answer cannot be passed on.
+    BadAnswer { target: TargetName, what: &'static str },
+    /// The session's or the token's time is over, or the access is gone.
+    Ended,
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(refused) => {
+                StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST)
+            }
+            Self::Denied => StatusCode::UNAUTHORIZED,
+            Self::TlsRequired
+            | Self::Blocked { .. }
+            | Self::NotReleased { .. }
+            | Self::AccessAsked(_) => StatusCode::FORBIDDEN,
+            Self::Busy | Self::NotRecorded | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable(_) | Self::BadAnswer { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// A word for it, for the recording.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Denied | Self::TlsRequired => "denied",
+            Self::Busy => "busy",
+            Self::NotRecorded => "not-recorded",
+            Self::Blocked { .. } => "blocked",
+            Self::NotReleased { .. } => "not-approved",
+            Self::AccessAsked(_) => "access-asked",
+            Self::Unreachable(_) => "unreachable",
+            Self::BadAnswer { .. } => "bad-answer",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// What is wrong, in one line.
+    pub(super) fn detail(&self) -> String {
+        match self {
+            Self::Malformed(refused) => refused.to_string(),
+            Self::Denied => "a token is needed that gives access to the target; it goes into \
+                             Authorization: Bearer, or into X-Portcullis-Token"
+                .to_owned(),
+            Self::TlsRequired => "tokens are taken over TLS only".to_owned(),
+            Self::Busy => "there is no room for another session now; try again later".to_owned(),
+            Self::NotRecorded => "the request cannot be recorded, so it does not run".to_owned(),
+            Self::Blocked { decision, .. } => {
+                let what = match decision.verdict() {
+                    Verdict::Approve => "the request needs an approval that it does not have",
+                    Verdict::Allow | Verdict::Block => "the request is blocked",
+                };
+                let reason = decision.reason().map(|reason| format!(": {reason}"));
+                format!("{what}{}", reason.unwrap_or_default())
+            }
+            Self::NotReleased { why, .. } => format!("the request does not run: {why}"),
+            Self::AccessAsked(link) => {
+                format!("access needs an approval, which was asked for: {link}")
+            }
+            Self::Unreachable(target) => format!("the target {target} was not reached"),
+            Self::BadAnswer { target, what } => {
+                format!("the answer of the target {target} cannot be passed on: {what}")
+            }
+            Self::Ended => "the session ended".to_owned(),
+        }
+    }
+
+    /// The document.
+    pub(super) fn body(&self) -> Bytes {
+        let status = self.status();
+        let mut problem = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+        });
+        if let (Self::Blocked { decision, session }, Some(problem)) =
+            (self, problem.as_object_mut())
+        {
+            let rules = decision.rules();
+            problem.insert("verdict".to_owned(), decision.verdict().to_string().into());
+            problem.insert("rule".to_owned(), json!(rules.first()));
+            problem.insert("rules".to_owned(), json!(rules));
+            problem.insert("reason".to_owned(), json!(decision.reason()));
+            problem.insert("session".to_owned(), session.to_string().into());
+        }
+        if let (Self::NotReleased { session, .. }, Some(problem)) = (self, problem.as_object_mut())
+        {
+            problem.insert("session".to_owned(), session.to_string().into());
+        }
+        let mut text = problem.to_string();
+        text.push('\n');
+        Bytes::from(text)
+    }
+
+    /// The head's fields, but for the length.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::CONTENT_TYPE, "application/problem+json");
+        set(header::CACHE_CONTROL, "no-store");
+        set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        match self.status() {
+            StatusCode::UNAUTHORIZED => {
+                set(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"");
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                set(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            }
+            _ => {}
+        }
+        headers
+    }
+}

@@ -1,0 +1,453 @@
+//! One request, from its head to its answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Version};
+
+use super::Connection;
+use super::body::{self, Begun, Body, BodyError, UpState};
+use super::exchange::Exchange;
+use super::guarded::Guard;
+use super::literal::Scanner;
+use super::refusal::Refusal;
+use super::request::Ask;
+use super::response::{self, WITHHELD, WITHHELD_AS};
+use super::session::{self, Caller, InUse, NotOpen, told};
+use super::upstream::SendError;
+use super::websocket;
+use crate::access::{self, Ends, NoAccess, Right};
+use crate::config::{HttpKind, HttpTarget, TargetKind};
+use crate::decode::http::crewai::{self, Call};
+use crate::decode::http::path::Path;
+use crate::decode::http::{Refused, command, head, json};
+use crate::gate::{Held, Permitted, Ruling, recorded_identity};
+use crate::identity::Identity;
+use crate::metrics;
+use crate::names::{Protocol, TargetName};
+use crate::policy::Command;
+use crate::recording::RefusedCaller;
+
+/// What is recorded of a name that is no target's, in characters.
+const NAME_SHOWN: usize = 63;
+
+/// Answers one request: with the target's answer, or with why there is none.
+pub(super) async fn answer(
+    connection: Arc<Connection>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    connection.requests.fetch_add(1, Ordering::AcqRel);
+    let client = hyper::upgrade::on(&mut request);
+    let (parts, body) = request.into_parts();
+    let mut upgrade = Upgrade::of(&parts, &connection.guard);
+    match connection.answer(parts, body, client).await {
+        Ok(response) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgrade.accept();
+            }
+            response
+        }
+        Err(refusal) => refused(&refusal, refusal.body()),
+    }
+}
+
+/// The gateway's own answer.
+fn refused(refusal: &Refusal, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(body::full(body));
+    *response.status_mut() = refusal.status();
+    *response.headers_mut() = refusal.headers();
+    response
+}
+
+/// What stands behind a request for WebSocket waits for this: it is none unless somebody says so.
+struct Upgrade<'g>(Option<&'g Guard>);
+
+impl<'g> Upgrade<'g> {
+    fn of(parts: &Parts, guard: &'g Guard) -> Self {
+        let asked = parts.headers.get_all(header::UPGRADE).iter().any(|value| {
+            let mut words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            words.any(|word| word.eq_ignore_ascii_case(b"websocket"))
+        });
+        Self((parts.version == Version::HTTP_11 && asked).then_some(guard))
+    }
+
+    fn accept(&mut self) {
+        if let Some(guard) = self.0.take() {
+            guard.answer_upgrade(true);
+        }
+    }
+}
+
+impl Drop for Upgrade<'_> {
+    fn drop(&mut self) {
+        if let Some(guard) = self.0 {
+            guard.answer_upgrade(false);
+        }
+    }
+}
+
+impl Connection {
+    async fn answer(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: Incoming,
+        client: OnUpgrade,
+    ) -> Result<Response<Body>, Refusal> {
+        let settings = &self.context.settings;
+        let read = match self.guard.refused(parts.method.as_str()) {
+            Some(refused) => Err(refused),
+            None => Ask::read(&parts, settings.base_domain.as_deref()),
+        };
+        let malformed = |identity: Option<&Identity>, named: &str, refused: Refused| {
+            self.note_refused(named, identity, refused.what);
+            Refusal::Malformed(refused)
+        };
+        let ask = read.map_err(|refused| malformed(None, "", refused))?;
+        let Known { identity, target, http, ends, once } = self.know(&ask).await?;
+        let who = Arc::clone(&identity);
+        let prepared = Prepared::new(&ask, &parts.headers, &http, body, settings.max_json);
+        let prepared = prepared.await;
+        let prepared =
+            prepared.map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
+        let call = match http.kind {
+            HttpKind::CrewAi => prepared.call.clone(),
+            HttpKind::Plain => Call::Other,
+        };
+        // A crew is known by its target's name.
+        let crew = (http.kind == HttpKind::CrewAi).then(|| target.to_string());
+        let run = match &call {
+            Call::Of(run) => Some(run.clone()),
+            _ => None,
+        };
+        let caller = Caller {
+            client: self.client.to_string(),
+            workflow: told(identity.workflow(), ask.workflow.clone().or(crew)),
+            run: told(identity.run(), ask.run.clone().or(run)),
+            begins_run: call == Call::Kickoff && identity.run().is_none() && ask.run.is_none(),
+            user_agent: text(&parts.headers, "user-agent").map(str::to_owned),
+            identity,
+            target,
+            ends,
+            once,
+        };
+        let session = match session::enter(&self.context, &caller).await {
+            Ok(session) => session,
+            Err(NotOpen::Refused(refusal)) => return Err(refusal),
+            Err(NotOpen::NoAccess(no_access)) => return Err(self.no_access(&caller, no_access)),
+        };
+        let due = caller.ends.token.and_then(|end| end.checked_add(self.context.expiry_grace));
+        let Decided { exchange, permitted, ruling } = prepared.decide(session, due).await?;
+        let begins_run = caller.begins_run;
+        let asked = Asked { exchange: &exchange, ask: &ask, target: &http, begins_run };
+        match asked.answer(permitted, ruling, prepared.begun, client, &parts.headers).await {
+            Ok(response) => Ok(response),
+            Err(refusal) => {
+                let body = refusal.body();
+                exchange.failed(refusal.status(), refusal.word(), refusal.detail(), &body);
+                Ok(refused(&refusal, body))
+            }
+        }
+    }
+
+    /// Token, target and access. Whatever is wrong, the client is told one thing; what it was
+    /// stands in the log and in the gateway's own recording.
+    async fn know(&self, ask: &Ask) -> Result<Known, Refusal> {
+        if !self.private {
+            return Err(Refusal::TlsRequired);
+        }
+        let denied = |identity: Option<&Identity>, reason: &str| {
+            self.note_refused(&ask.named, identity, reason);
+            metrics::denied(Protocol::Http);
+            Refusal::Denied
+        };
+        let Some(token) = &ask.token else { return Err(denied(None, "there is no token")) };
+        let identity = match self.context.verifier.verify(token).await {
+            Ok(identity) => Arc::new(identity),
+            Err(refused) => return Err(denied(None, &refused.to_string())),
+        };
+        let rules = self.context.catalog.current();
+        let Ok(name) = ask.named.parse::<TargetName>() else {
+            return Err(denied(Some(&identity), "no such target"));
+        };
+        let (target, right) = access::right(&rules, &identity, &name)
+            .map_err(|no_access| denied(Some(&identity), &no_access.to_string()))?;
+        let TargetKind::Http(http) = &target.kind else {
+            return Err(denied(Some(&identity), "the target is no HTTP service"));
+        };
+        let (ends, once) = match right {
+            Right::Standing { ends, once } | Right::Asked { ends, once, .. } => (ends, once),
+        };
+        Ok(Known { identity, target: name, http: http.clone(), ends, once })
+    }
+
+    fn no_access(&self, caller: &Caller, no_access: NoAccess) -> Refusal {
+        self.note_refused(caller.target.as_str(), Some(&caller.identity), &no_access.to_string());
+        metrics::denied(Protocol::Http);
+        match no_access {
+            NoAccess::Asked(asked) => Refusal::AccessAsked(asked.link),
+            _ => Refusal::Denied,
+        }
+    }
+
+    /// Logs and records somebody who got no session.
+    fn note_refused(&self, named: &str, identity: Option<&Identity>, reason: &str) {
+        let refused = RefusedCaller {
+            protocol: Protocol::Http,
+            client: self.client.to_string(),
+            target: named.chars().take(NAME_SHOWN).collect(),
+            identity: identity.map(recorded_identity),
+            reason: reason.to_owned(),
+        };
+        tracing::warn!(
+            client = %self.client,
+            target = ?refused.target,
+            username = identity.map(Identity::username),
+            reason,
+            "access denied"
+        );
+        self.context.store.refused(&refused);
+    }
+}
+
+/// Who asks for what, proved.
+struct Known {
+    identity: Arc<Identity>,
+    target: TargetName,
+    http: HttpTarget,
+    ends: Ends,
+    once: bool,
+}
+
+/// A request that was decided, and where it goes.
+struct Asked<'a> {
+    exchange: &'a Arc<Exchange>,
+    ask: &'a Ask,
+    target: &'a HttpTarget,
+    begins_run: bool,
+}
+
+impl Asked<'_> {
+    async fn answer(
+        &self,
+        permitted: Permitted,
+        ruling: Ruling,
+        begun: Begun,
+        client: OnUpgrade,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Refusal> {
+        let session = self.exchange.session();
+        let id = session.gate().session();
+        let permitted = match ruling {
+            Ruling::Passes => permitted,
+            Ruling::Refused(decision) => {
+                return Err(Refusal::Blocked { decision: Box::new(decision), session: id });
+            }
+            Ruling::Held(held) => {
+                let released = hold(self.exchange, *held, begun.rest.is_some()).await;
+                released.map_err(|why| Refusal::NotReleased { why, session: id })?
+            }
+        };
+        let answer = send(self.exchange, self.ask, permitted, begun).await?;
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| self.ask.websocket);
+        if let Some(key) = key
+            && answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            let opening = websocket::Opening {
+                client,
+                key: key.clone(),
+                protocols: headers.get(header::SEC_WEBSOCKET_PROTOCOL).cloned(),
+                token: self.ask.token_literal(),
+            };
+            let (response, carrying) = websocket::open(self.exchange, answer, opening)?;
+            session.spawn(carrying);
+            return Ok(response);
+        }
+        response::pass(self.exchange, self.ask, self.target, answer, self.begins_run)
+    }
+}
+
+/// Waits for people; says why the request does not run.
+async fn hold(
+    exchange: &Arc<Exchange>,
+    mut held: Held,
+    streamed: bool,
+) -> Result<Permitted, String> {
+    if streamed {
+        held.caution("the request's body is not shown: it is sent on as it comes");
+    }
+    let gate = exchange.session().gate();
+    let (permitted, why) = match gate.hold(held, None, b"").await {
+        Ok(hold) => {
+            let closing = async {
+                let _why = exchange.cut().await;
+            };
+            hold.wait(closing, b"").await
+        }
+        Err(settled) => settled,
+    };
+    match why {
+        None => Ok(permitted),
+        Some(why) => Err(why.to_string()),
+    }
+}
+
+/// A request as it would go up, and as policy and recording see it.
+struct Prepared {
+    command: Command,
+    /// The head that goes up, and the beginning of the body.
+    bytes: Bytes,
+    /// The same without what is not stored.
+    view: Vec<u8>,
+    withheld: bool,
+    begun: Begun,
+    /// What it would be for a crew.
+    call: Call,
+}
+
+impl Prepared {
+    async fn new(
+        ask: &Ask,
+        headers: &HeaderMap,
+        target: &HttpTarget,
+        body: Incoming,
+        max_json: usize,
+    ) -> Result<Self, Refused> {
+        let json = text(headers, "content-type").is_some_and(json::is_json)
+            && !headers.contains_key(header::CONTENT_ENCODING);
+        let begun = match json {
+            true => Begun::read(body, max_json).await.map_err(|error| malformed(&error))?,
+            false => Begun::unread(body),
+        };
+        if ask.token_literal().stand_in(&begun.first) {
+            return Err(malformed(&BodyError::Token));
+        }
+        let whole = json && begun.rest.is_none() && begun.first.len() <= max_json;
+        let json = whole.then(|| json::parse(&begun.first).ok()).flatten();
+        let call = crewai::call(&ask.method, ask.path()?.as_str(), json.as_ref());
+
+        let mut fields = ask.fields(headers, target);
+        let destination = ask.destination(headers)?;
+        if let Some(destination) = &destination {
+            let scheme = if target.https { "https" } else { "http" };
+            let place = format!("{scheme}://{}{destination}", target.authority);
+            for (_, value) in fields.iter_mut().filter(|(name, _)| *name == "destination") {
+                *value = Cow::Owned(place.clone().into_bytes());
+            }
+        }
+        let chunked = begun.rest.is_some() && !headers.contains_key(header::CONTENT_LENGTH);
+        if chunked && matches!(ask.method.as_str(), "GET" | "HEAD") {
+            // Nobody expects a body here unless it is said.
+            fields.push(("transfer-encoding", Cow::Borrowed(b"chunked")));
+        }
+        let path = ask.path()?;
+        let destination = destination.as_deref().map(Path::parse).transpose()?;
+        let fields: Vec<(&str, &[u8])> =
+            fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        let command = command::of(&command::Request {
+            method: &ask.method,
+            path: &path,
+            query: ask.query(),
+            fields: &fields,
+            destination: destination.as_ref(),
+            json,
+        })?;
+        let first = format!("{} {} HTTP/1.1", ask.method, ask.target());
+        let shown = fields.iter().map(|(name, value)| {
+            (*name, if WITHHELD.contains(name) { WITHHELD_AS } else { *value })
+        });
+        let (mut bytes, mut view) = (Vec::new(), Vec::new());
+        head::write(&first, shown, &mut view);
+        head::write(&first, fields.iter().copied(), &mut bytes);
+        view.extend_from_slice(&begun.first);
+        bytes.extend_from_slice(&begun.first);
+        let withheld = fields.iter().any(|(name, _)| WITHHELD.contains(name));
+        Ok(Self { command, bytes: bytes.into(), view, withheld, begun, call })
+    }
+
+    /// Decides and records it.
+    async fn decide(
+        &self,
+        session: InUse,
+        due: Option<std::time::SystemTime>,
+    ) -> Result<Decided, Refusal> {
+        let length = self.bytes.len();
+        let admitted = session.gate().admit(self.bytes.clone(), |admission| {
+            let (of, ruling) = admission.command(0..length, &self.command, None, self.withheld);
+            admission.view(&self.view, of);
+            (of, ruling)
+        });
+        match admitted.await {
+            Ok((permitted, (of, ruling))) => {
+                Ok(Decided { exchange: Exchange::new(session, of, due), permitted, ruling })
+            }
+            Err(failure) => {
+                session.fail(&failure);
+                Err(Refusal::NotRecorded)
+            }
+        }
+    }
+}
+
+struct Decided {
+    exchange: Arc<Exchange>,
+    permitted: Permitted,
+    ruling: Ruling,
+}
+
+/// Sends what was permitted, the rest of the body behind it, and waits for the answer.
+async fn send(
+    exchange: &Arc<Exchange>,
+    ask: &Ask,
+    permitted: Permitted,
+    begun: Begun,
+) -> Result<Response<Incoming>, Refusal> {
+    let gate = exchange.session().gate();
+    let target = &gate.grant().target().name;
+    let state = UpState {
+        exchange: Arc::clone(exchange),
+        scanner: Scanner::new(&Arc::new(ask.token_literal())),
+    };
+    let Begun { trailers, rest, .. } = begun;
+    let body = |first| body::up(first, trailers, rest, state);
+    let sent = tokio::select! {
+        sent = exchange.session().upstream().send(permitted, body, ask.websocket) => sent,
+        why = exchange.cut() => {
+            tracing::debug!(session = %gate.session(), why, "request cut off");
+            return Err(Refusal::Ended);
+        }
+    };
+    sent.map_err(|error| {
+        tracing::warn!(session = %gate.session(), %target, %error, "request failed");
+        match error {
+            SendError::Body(error) => Refusal::Malformed(malformed(&error)),
+            SendError::Connect(_) => {
+                gate.metrics().not_connected();
+                Refusal::Unreachable(target.clone())
+            }
+            SendError::Answer(_) | SendError::Unwritable => {
+                let what = "it did not keep to the protocol, or the connection broke";
+                Refusal::BadAnswer { target: target.clone(), what }
+            }
+        }
+    })
+}
+
+/// What a client is told of a body of its own that broke off.
+fn malformed(error: &BodyError) -> Refused {
+    match error {
+        BodyError::Slow => Refused { status: 408, what: "the body took too long" },
+        BodyError::Token => Refused::bad("the token stands in the body"),
+        BodyError::NotRecorded => Refused { status: 503, what: "the body cannot be recorded" },
+        _ => Refused::bad("the body is malformed, or ends early"),
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

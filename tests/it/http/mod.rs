@@ -1,0 +1,9 @@
+//! HTTP through the gateway: real clients, real servers, and bytes that neither should see.
+
+mod cases;
+mod clients;
+mod limits;
+mod proxy;
+mod secrets;
+mod sessions;
+mod websocket;

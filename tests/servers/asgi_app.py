@@ -1,0 +1,165 @@
+"""A service behind the gateway: an ASGI application in hypercorn, over HTTP/1.1 and HTTP/2.
+
+Prints its port, then a line of JSON for each request as it came. Ends when its standard input does.
+With a certificate and a key as arguments it speaks TLS.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+released = {}
+
+
+def tell(**told):
+    print(json.dumps(told), flush=True)
+
+
+async def body_of(receive):
+    digest, length, first = hashlib.sha256(), 0, b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
+        digest.update(chunk)
+        length += len(chunk)
+        first = first if len(first) > 65536 else first + chunk
+        if not message.get("more_body"):
+            return first[:65536], length, digest.hexdigest()
+
+
+async def answer(send, status=200, body=b"", headers=(), kind="text/plain"):
+    fields = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    fields += [(name.encode(), value.encode()) for name, value in headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def stream(send, chunks, kind="text/plain"):
+    head = {"type": "http.response.start", "status": 200}
+    await send({**head, "headers": [(b"content-type", kind.encode())]})
+    async for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def events(name):
+    """The second event comes once the first was seen: somebody asks for /release."""
+    yield b"id: 1\nevent: step\ndata: first\n\n"
+    await released.setdefault(name, asyncio.Event()).wait()
+    yield b"id: 2\nevent: step\ndata: second\n\n"
+
+
+async def pieces(text):
+    for byte in text.encode():
+        yield bytes([byte])
+        await asyncio.sleep(0)
+
+
+async def zeros(length):
+    block = bytes(65536)
+    while length > 0:
+        yield block[:length]
+        length -= len(block)
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    if scope["type"] == "websocket":
+        return await websocket(scope, receive, send)
+    headers = [[name.decode(), value.decode("latin-1")] for name, value in scope["headers"]]
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    asked = {"method": scope["method"], "path": path.split("?")[0], "query": query}
+    tell(**asked, version=scope["http_version"], headers=headers)
+    received = await body_of(receive)
+    if received is None:
+        return
+    first, length, digest = received
+    of = dict(headers)
+    parts = asked["path"].strip("/").split("/")
+    match parts[0]:
+        case "bytes":
+            await stream(send, zeros(int(parts[1])), "application/octet-stream")
+        case "events":
+            await stream(send, events(query), "text/event-stream")
+        case "release":
+            released.setdefault(query, asyncio.Event()).set()
+            await answer(send)
+        case "hang":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            tell(gone=asked["path"])
+        case "leak":
+            await stream(send, pieces(json.dumps({"got": of.get("authorization")})))
+        case "leak-header":
+            await answer(send, headers=[("x-got", of.get("authorization", ""))])
+        case "status":
+            await answer(send, int(parts[1]), b"" if parts[1] in ("204", "304") else b"told")
+        case "redirect":
+            await answer(send, 302, headers=[("location", query)])
+        case "cookie":
+            await answer(send, headers=[("set-cookie", "sid=sekrit-cookie; Path=/")])
+        case "gzip":
+            fields = [("content-encoding", "gzip")]
+            await answer(send, body=gzip.compress(b"hello " * 100), headers=fields)
+        case _:
+            told = {**asked, "headers": headers, "length": length, "sha256": digest}
+            told |= {"body": first.decode("latin-1"), "version": scope["http_version"]}
+            await answer(send, body=json.dumps(told).encode(), kind="application/json")
+
+
+async def websocket(scope, receive, send):
+    path, headers = scope["path"], scope["headers"]
+    headers = [[name.decode(), value.decode("latin-1")] for name, value in headers]
+    tell(method="WEBSOCKET", path=path, headers=headers)
+    assert (await receive())["type"] == "websocket.connect"
+    if path == "/refuse":
+        return await send({"type": "websocket.close"})
+    protocols = scope["subprotocols"]
+    chosen = protocols[0] if protocols else None
+    await send({"type": "websocket.accept", "subprotocol": chosen})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "bye":
+            await send({"type": "websocket.close", "code": 4001, "reason": "as you wish"})
+            break
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+    tell(gone=path)
+
+
+async def lifespan(receive, send):
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def end_with_input():
+    sys.stdin.read()
+    os._exit(0)
+
+
+async def main():
+    listener = socket.create_server(("127.0.0.1", int(os.environ.get("PORT", 0))))
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.loglevel = "WARNING"
+    config.keep_alive_timeout = 60
+    if len(sys.argv) > 1:
+        config.certfile, config.keyfile = sys.argv[1:3]
+    tell(port=listener.getsockname()[1])
+    threading.Thread(target=end_with_input, daemon=True).start()
+    await serve(app, config)
+
+
+asyncio.run(main())
