@@ -11,12 +11,11 @@ pub(super) const MOST_APPROVALS: usize = 100;
 /// The looks that values of later sections have.
 #[derive(Clone, Copy)]
 enum Shape {
-    Text,
     Texts,
     Duration,
 }
 
-use Shape::{Duration, Text, Texts};
+use Shape::{Duration, Texts};
 
 type Keys = &'static [(&'static str, Shape)];
 
@@ -51,7 +50,6 @@ fn read(table: Table<'_>, keys: Keys) {
 fn look(table: &Table<'_>, keys: Keys) {
     for (key, shape) in keys {
         table.read(key, |field| match shape {
-            Text => field.text().map(drop),
             Texts => field.texts().map(drop),
             Duration => value::duration(field).map(drop),
         });
