@@ -137,7 +137,7 @@ fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Report> {
         example,
     });
     report.changed = listed.collect();
-    report.changed.sort_by(|a, b| b.count.cmp(&a.count));
+    report.changed.sort_by_key(|change| std::cmp::Reverse(change.count));
     Ok(report)
 }
 
