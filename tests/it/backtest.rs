@@ -32,7 +32,8 @@ fn with_rules(gateway: &Gateway, rules: &str) -> PathBuf {
 }
 
 fn backtest(file: &Path, more: &[&str]) -> Output {
-    let arguments = [&["policy", "backtest", "--config", file.to_str().unwrap()], more].concat();
+    let command = ["policy", "backtest", "--config", file.to_str().unwrap()];
+    let arguments = [&command[..], more].concat();
     let output = portcullis(&arguments);
     assert!(output.status.success(), "{}", told(&output));
     output
