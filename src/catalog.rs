@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::approval::Desk;
 use crate::config::{AccessRule, Config, Target, Tickets};
+use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
 
@@ -50,6 +51,11 @@ impl Rules {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.config.policy
+    }
+
+    /// The masks.
+    pub fn masks(&self) -> &Masks {
+        &self.config.masks
     }
 }
 

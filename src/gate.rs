@@ -22,11 +22,13 @@ use crate::approval::Present;
 use crate::catalog::{Catalog, Rules};
 use crate::config::NotifyEvent;
 use crate::identity::Identity;
-use crate::mask::{MaskPlan, Masked};
+use crate::mask::{HashKey, MaskPlan, Masked};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
 use crate::notify::News;
-use crate::policy::{Command, CommandParts, Decision, SessionFacts, SessionPolicy, Verdict};
+use crate::policy::{
+    Command, CommandParts, Decision, SessionFacts, SessionPolicy, Unprovable, Verdict,
+};
 use crate::recording::{
     Batch, Closed, Direction, Kind, NewCommand, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
@@ -64,7 +66,7 @@ pub struct Gate {
     catalog: Arc<Catalog>,
     store: Store,
     recording: Recording,
-    masks: MaskPlan,
+    mask_key: HashKey,
     facts: SessionFacts,
     in_force: Mutex<InForce>,
     opened: Instant,
@@ -80,16 +82,23 @@ pub struct Gate {
 struct InForce {
     of: Arc<Rules>,
     policy: Arc<SessionPolicy>,
+    masks: Arc<MaskPlan>,
 }
 
 impl InForce {
-    fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts) -> Self {
+    fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts, key: &HashKey) -> Self {
         // A target that a reload took away ends the session; until then it stays what it was.
         let target = of.target(&grant.target().name).unwrap_or_else(|| grant.target()).facts();
-        let policy = Arc::new(of.policy().for_session(grant.identity(), &target, facts));
-        Self { of, policy }
+        let groups = grant.identity().groups();
+        let masks = of.masks().for_session(target.name.as_str(), groups, key);
+        let policy = of.policy().for_session(grant.identity(), &target, facts);
+        let policy = Arc::new(policy.masked(masks.masks_columns()));
+        Self { of, policy, masks: Arc::new(masks) }
     }
 }
+
+/// What the key of the hashes that masks write is for.
+const MASK_KEY: &str = "portcullis 2026-11 mask hashes";
 
 impl Gate {
     /// Opens the session's recording: only now may the target be reached.
@@ -108,7 +117,8 @@ impl Gate {
                 });
             })?;
         let metrics = SessionMetrics::open(opened.protocol, &opened.target);
-        let (store, masks) = (store.clone(), MaskPlan::default());
+        let store = store.clone();
+        let mask_key = HashKey::new(*store.derived_key(MASK_KEY));
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
         let facts = SessionFacts {
             id: Some(opened.session),
@@ -117,7 +127,7 @@ impl Gate {
             workflow: name(&opened.workflow),
             run: name(&opened.run),
         };
-        let in_force = Mutex::new(InForce::new(catalog.current(), &grant, &facts));
+        let in_force = InForce::new(catalog.current(), &grant, &facts, &mask_key);
         let spans = SessionSpans::open(opened);
         let present = catalog.desk().enter(opened.session, grant.identity());
         catalog.desk().notifier().tell(NotifyEvent::SessionStart, || News {
@@ -130,9 +140,9 @@ impl Gate {
             catalog,
             store,
             recording,
-            masks,
+            mask_key,
             facts,
-            in_force,
+            in_force: Mutex::new(in_force),
             opened: Instant::now(),
             metrics,
             spans,
@@ -193,20 +203,41 @@ impl Gate {
 
     /// The rules in force now for this session: a reload counts from the next command on.
     fn policy(&self) -> Arc<SessionPolicy> {
+        self.in_force(|in_force| Arc::clone(&in_force.policy))
+    }
+
+    /// The masks in force now for this session: ask for them whenever an answer begins, for a
+    /// reload counts from the next command on.
+    pub fn masks(&self) -> Arc<MaskPlan> {
+        self.in_force(|in_force| Arc::clone(&in_force.masks))
+    }
+
+    /// Masks a whole text of a response.
+    pub fn mask(&self, response: Bytes) -> Masked {
+        let masks = self.masks();
+        if masks.has_patterns() {
+            masks.text(&response)
+        } else {
+            Masked::by_value(response.clone(), response)
+        }
+    }
+
+    /// What happens to outputs that may carry masked data.
+    pub fn unprovable(&self) -> Unprovable {
+        self.in_force(|in_force| in_force.of.policy().settings().unprovable)
+    }
+
+    fn in_force<T>(&self, of: impl FnOnce(&InForce) -> T) -> T {
         let current = self.catalog.current();
         let mut in_force = self.in_force.lock();
         if !Arc::ptr_eq(&in_force.of, &current) {
-            *in_force = InForce::new(current, &self.grant, &self.facts);
+            *in_force = InForce::new(current, &self.grant, &self.facts, &self.mask_key);
         }
-        Arc::clone(&in_force.policy)
+        of(&in_force)
     }
 
-    /// Masks a response.
-    pub fn mask(&self, response: Bytes) -> Masked {
-        self.masks.apply(response)
-    }
-
-    /// Records a masked response, as `describe` tells it, and lets it pass.
+    /// Records a masked response, as `describe` tells it by the bytes that are stored, and lets
+    /// pass what the client may see.
     pub fn release(
         &self,
         response: Masked,
@@ -214,10 +245,10 @@ impl Gate {
     ) -> Result<Released, RecordingFailure> {
         let appended = self
             .recording
-            .append(|batch| describe(&mut Release { gate: self, batch }, response.as_bytes()));
+            .append(|batch| describe(&mut Release { gate: self, batch }, response.stored()));
         appended.inspect_err(|failure| self.count(failure))?;
-        self.metrics.passed_down(response.as_bytes().len());
-        Ok(Released(response.into_bytes()))
+        self.metrics.passed_down(response.shown().len());
+        Ok(Released(response.into_shown()))
     }
 
     /// Records words of the gateway's own to the client.
@@ -306,6 +337,17 @@ pub struct Asked<'a> {
     pub prepares: bool,
     /// The recorded command that it builds on.
     pub of: Option<Sequence>,
+    /// Masks that could not be applied if it ran.
+    pub against: Option<Against>,
+}
+
+/// Masks that are against a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Against {
+    /// Their names.
+    pub masks: Vec<Arc<str>>,
+    /// Why, for the client.
+    pub reason: &'static str,
 }
 
 /// What became of a command.
@@ -333,7 +375,8 @@ impl Admission<'_, '_> {
     ) -> (Sequence, Ruling) {
         let effects = [command.effects.as_slice()];
         let view = command.parts(&effects);
-        self.ask(range, &Asked { commands: &[view], view, withheld, prepares: false, of })
+        let asked = Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
+        self.ask(range, &asked)
     }
 
     /// The same for a command whose truth and view differ, or that may be one of several.
@@ -341,6 +384,9 @@ impl Admission<'_, '_> {
         let mut decision = self.policy.decide_parts(asked.commands);
         if asked.prepares {
             decision = decision.of_preparing();
+        }
+        if let Some(Against { masks, reason }) = &asked.against {
+            decision = decision.against(masks, reason);
         }
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
         let recorded = NewCommand {
@@ -408,6 +454,21 @@ impl Admission<'_, '_> {
         let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
         self.batch.data(Direction::Up, of, bytes);
         self.passing.pass(range);
+    }
+
+    /// Passes bytes that belong to commands decided before and are not to be stored: their number
+    /// and keyed hash are recorded.
+    pub fn withheld(&mut self, range: Range<usize>, what: &'static str) {
+        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
+        let hash = self.gate.store.keyed_hash(bytes);
+        let text = format!("{} bytes of {what}, keyed hash {hash}", bytes.len());
+        self.note("withheld", text);
+        self.passing.pass(range);
+    }
+
+    /// Asks the target something of the gateway's own that does nothing.
+    pub fn beside(&mut self, question: &[u8]) {
+        self.passing.push(question);
     }
 
     /// Records how a command's bytes may be seen, where they are not recorded as they are.

@@ -12,5 +12,10 @@ fuzz_target!(|data: &[u8]| {
         let _any = backend::command_tag(message).map(backend::rows);
         let _any = backend::report(message);
         let _any = backend::parameter_status(message);
+        let _any = backend::row_description(message);
+        let _any = backend::data_row(message).map(|row| row.for_each(drop));
+        let _any = backend::copy_formats(message);
+        let _any = backend::report_fields(message);
+        let _any = backend::notification(message);
     });
 });

@@ -11,33 +11,16 @@ pub(super) const MOST_APPROVALS: usize = 100;
 /// The looks that values of later sections have.
 #[derive(Clone, Copy)]
 enum Shape {
-    Text,
     Texts,
     Duration,
-    Word(&'static [(&'static str, ())]),
 }
 
-use Shape::{Duration, Text, Texts, Word};
+use Shape::{Duration, Texts};
 
 type Keys = &'static [(&'static str, Shape)];
 
 /// `[[name]]`, of which there may be many.
-const LISTS: &[(&str, Keys)] = &[
-    (
-        "mask",
-        &[
-            ("name", Text),
-            ("targets", Texts),
-            ("columns", Texts),
-            ("fields", Texts),
-            ("patterns", Texts),
-            ("with", Word(&[("redact", ()), ("partial", ()), ("hash", ()), ("null", ())])),
-            ("unless_groups", Texts),
-        ],
-    ),
-    ("pattern", &[("name", Text), ("regex", Text)]),
-    ("retention", &[("targets", Texts), ("keep", Duration)]),
-];
+const LISTS: &[(&str, Keys)] = &[("retention", &[("targets", Texts), ("keep", Duration)])];
 
 /// Reads and refuses the sections that nothing acts on yet.
 pub(super) fn sections(top: &Table<'_>) {
@@ -67,10 +50,8 @@ fn read(table: Table<'_>, keys: Keys) {
 fn look(table: &Table<'_>, keys: Keys) {
     for (key, shape) in keys {
         table.read(key, |field| match shape {
-            Text => field.text().map(drop),
             Texts => field.texts().map(drop),
             Duration => value::duration(field).map(drop),
-            Word(words) => field.word(words),
         });
     }
 }

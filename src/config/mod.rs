@@ -14,6 +14,7 @@ mod document;
 mod http;
 mod issuer;
 mod later;
+mod mask;
 mod mistake;
 mod model;
 mod notify;
@@ -79,6 +80,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
     let policy = policy::policy(&top, &targets, digest::policy(root));
+    let masks = mask::masks(&top, &targets);
     let tests = policy::tests(&top, &targets);
     later::sections(&top);
     top.finish();
@@ -113,6 +115,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         targets,
         access,
         policy: Arc::new(policy),
+        masks: Arc::new(masks),
         tests,
         warnings: Vec::new(),
     })

@@ -11,6 +11,7 @@ use russh::keys::PublicKey;
 
 use super::mistake::Mistake;
 use super::secret_ref::SecretRef;
+use crate::mask::Masks;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{Policy, PolicyTest, TargetFacts, Verdict};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub access: Vec<AccessRule>,
     /// `[policy]` and `[[rule]]`, compiled; known by the hash.
     pub policy: Arc<Policy>,
+    /// `[[mask]]`, with the `[[pattern]]`s that they name.
+    pub masks: Arc<Masks>,
     /// `[[test]]`
     pub tests: Vec<NamedTest>,
     /// What works but is hardly meant, to be shown to the operator.

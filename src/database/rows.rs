@@ -194,6 +194,9 @@ pub struct Command {
     pub error_message: Option<String>,
     /// Microseconds from forwarding to the end.
     pub duration_us: Option<i64>,
+    /// How many values were masked in what came back, by mask; those that patterns found under
+    /// `patterns`.
+    pub masked: BTreeMap<String, i64>,
 }
 
 /// Something to be kept in the audit log.

@@ -1,43 +1,21 @@
 //! Masking of responses before anyone or anything sees them.
 //!
-//! [`Pattern`]s tell secrets in text, a [`Masker`] puts something else in their place, in whole
-//! values or, with a [`Scanner`], in streams. Masks are not read from the configuration yet, so
-//! every [`MaskPlan`] is empty; the type is what the way downstream demands.
+//! [`Masks`] are what operators wrote; a [`MaskPlan`] is what they mean for one session, and what
+//! the way downstream demands. [`Pattern`]s tell secrets in text, a [`Masker`] puts something else
+//! in their place, in whole values or, with a [`Scanner`], in streams; [`whole_value`] masks a
+//! value that a column or a field names.
+//!
+//! Pure: which column a value came from is for the protocol to find out.
 
+mod columns;
 mod numbers;
 mod pattern;
+mod plan;
 mod scanner;
+mod value;
 
-use bytes::Bytes;
-
+pub use columns::{ColumnPattern, FieldPattern, NotAField};
 pub use pattern::{Pattern, PatternMistake};
+pub use plan::{Applied, Mask, MaskPlan, Masked, Masks, Texts};
 pub use scanner::{Action, HashKey, Masker, Scanner};
-
-/// How the responses of one session are masked.
-#[derive(Debug, Default)]
-pub struct MaskPlan {}
-
-impl MaskPlan {
-    /// Masks one run of response bytes.
-    pub fn apply(&self, response: Bytes) -> Masked {
-        Masked { bytes: response }
-    }
-}
-
-/// Response bytes from which everything that must not be seen has been taken.
-#[derive(Debug)]
-pub struct Masked {
-    bytes: Bytes,
-}
-
-impl Masked {
-    /// The bytes, for recording.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The bytes, for the client.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
-    }
-}
+pub use value::{REDACTED, whole_value};

@@ -5,15 +5,16 @@
 //! values is not found: that is what masks of columns are for.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::numbers;
 
-/// A kind of secret.
-#[derive(Debug)]
+/// A kind of secret. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Pattern {
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     pub(super) regex: Regex,
     /// The most bytes that the expression matches.
     pub(super) longest: usize,
@@ -246,7 +247,8 @@ impl Pattern {
     pub fn own(name: &str, expression: &str) -> Result<Self, PatternMistake> {
         let regex = compiled(expression, true)?;
         let parsed = regex_syntax::ParserBuilder::new().utf8(false).build().parse(expression);
-        let parsed = parsed.map_err(|error| PatternMistake::Expression(error.to_string()))?;
+        let parsed =
+            parsed.map_err(|error| PatternMistake::Expression(in_short(&error.to_string())))?;
         let properties = parsed.properties();
         let longest = properties.maximum_len().filter(|longest| *longest <= MAX_OWN);
         if properties.minimum_len().is_none_or(|shortest| shortest == 0) {
@@ -276,7 +278,13 @@ fn compiled(expression: &str, unicode: bool) -> Result<Regex, PatternMistake> {
         .unicode(unicode)
         .size_limit(MAX_COMPILED)
         .build()
-        .map_err(|error| PatternMistake::Expression(error.to_string()))
+        .map_err(|error| PatternMistake::Expression(in_short(&error.to_string())))
+}
+
+/// Without the picture of the expression that comes before.
+fn in_short(error: &str) -> String {
+    let last = error.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
 }
 
 fn word(byte: u8) -> bool {

@@ -13,16 +13,16 @@ use zeroize::Zeroizing;
 
 use super::pattern::{Partial, Pattern};
 
-/// What stands in a value's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stands in a value's place; the later, the less is left to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// The name of what was found: `[credit-card]`.
-    Redact,
-    /// The value but for most of it, where the pattern knows a harmless part: `************1111`.
+    /// The value but for most of it, where a harmless part is known: `************1111`.
     Partial,
     /// A keyed hash, `[email:…]`: the same for the same value, and without the key it says nothing
     /// of the value.
     Hash,
+    /// The name of what was found: `[credit-card]`.
+    Redact,
     /// Nothing. In the middle of a text it is as [`Action::Redact`], so that what was apart does
     /// not come together.
     Null,
@@ -38,8 +38,13 @@ impl HashKey {
         Self(Zeroizing::new(key))
     }
 
+    /// The keyed hash of a value.
+    pub(super) fn hash(&self, value: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.0, value)
+    }
+
     /// The form that a hash takes: letters only, so no pattern finds something in it.
-    fn form(hash: &blake3::Hash) -> impl Iterator<Item = u8> {
+    pub(super) fn form(hash: &blake3::Hash) -> impl Iterator<Item = u8> {
         let bytes = hash.as_bytes().iter().take(HASH_LETTERS / 2);
         bytes.flat_map(|byte| [b'a' + (byte >> 4), b'a' + (byte & 15)])
     }
@@ -70,18 +75,29 @@ pub(super) fn is_mask(text: &[u8]) -> bool {
     parts.next().is_some_and(named) && parts.next().is_none_or(hash) && parts.next().is_none()
 }
 
-/// Patterns, and what to put in place of what they find.
+/// Patterns, and what to put in place of what each finds.
 #[derive(Debug)]
 pub struct Masker {
     patterns: Vec<Pattern>,
-    action: Action,
+    /// What is done with what each of them finds.
+    actions: Vec<Action>,
     key: HashKey,
 }
 
 impl Masker {
     /// Masks what any of the patterns finds.
     pub fn new(patterns: Vec<Pattern>, action: Action, key: HashKey) -> Self {
-        Self { patterns, action, key }
+        Self { actions: vec![action; patterns.len()], patterns, key }
+    }
+
+    /// Masks what any of the patterns finds, each in its own way.
+    pub fn of_each(patterns: impl IntoIterator<Item = (Pattern, Action)>, key: HashKey) -> Self {
+        let (patterns, actions) = patterns.into_iter().unzip();
+        Self { patterns, actions, key }
+    }
+
+    fn action(&self, pattern: usize) -> Action {
+        self.actions.get(pattern).copied().unwrap_or(Action::Redact)
     }
 
     /// Masks a whole text; `None` when nothing is found.
@@ -110,21 +126,13 @@ impl Masker {
     }
 
     /// Writes what stands in a secret's place.
-    fn replace(&self, pattern: &Pattern, secret: &[u8], alone: bool, out: &mut Vec<u8>) {
-        let partial = if alone { pattern.partial } else { Partial::Nothing };
-        match (self.action, partial) {
-            (Action::Hash, _) => {
-                hashed(pattern, &blake3::keyed_hash(&self.key.0, secret), out);
-            }
+    fn replace(&self, found: &Found, pattern: &Pattern, secret: &[u8], out: &mut Vec<u8>) {
+        let partial = if found.alone { pattern.partial } else { Partial::Nothing };
+        match (self.action(found.pattern), partial) {
+            (Action::Hash, _) => hashed(pattern, &self.key.hash(secret), out),
             (Action::Partial, Partial::LastFour) => keep(secret, 0, 4, out),
             (Action::Partial, Partial::Ends) => keep(secret, 4, 4, out),
-            (Action::Partial, Partial::Domain) => {
-                let at = secret.iter().rposition(|byte| *byte == b'@').unwrap_or_default();
-                let (local, domain) = secret.split_at(at);
-                out.extend(local.iter().take(1).filter(|byte| byte.is_ascii() && local.len() > 1));
-                out.extend(b"***");
-                out.extend(domain);
-            }
+            (Action::Partial, Partial::Domain) => domain(secret, out),
             (Action::Partial, Partial::Nothing) | (Action::Redact | Action::Null, _) => {
                 redact(pattern, out);
             }
@@ -146,8 +154,17 @@ fn hashed(pattern: &Pattern, hash: &blake3::Hash, out: &mut Vec<u8>) {
     out.push(MASK_END);
 }
 
+/// Leaves the first character of an address, and its domain.
+pub(super) fn domain(address: &[u8], out: &mut Vec<u8>) {
+    let at = address.iter().rposition(|byte| *byte == b'@').unwrap_or_default();
+    let (local, domain) = address.split_at(at);
+    out.extend(local.iter().take(1).filter(|byte| byte.is_ascii() && local.len() > 1));
+    out.extend(b"***");
+    out.extend(domain);
+}
+
 /// Leaves some letters and digits at both ends, and whatever separates them.
-fn keep(secret: &[u8], head: usize, tail: usize, out: &mut Vec<u8>) {
+pub(super) fn keep(secret: &[u8], head: usize, tail: usize, out: &mut Vec<u8>) {
     let count = secret.iter().filter(|byte| byte.is_ascii_alphanumeric()).count();
     let mut at = 0;
     out.extend(secret.iter().map(|byte| {
@@ -335,7 +352,7 @@ impl Scanner {
         self.found += 1;
         if let Some(pattern) = masker.patterns.get(found.pattern) {
             match pattern.tail {
-                None => masker.replace(pattern, secret, found.alone, out),
+                None => masker.replace(found, pattern, secret, out),
                 Some(goes_on) => {
                     let mut hasher = blake3::Hasher::new_keyed(&masker.key.0);
                     hasher.update(secret);
@@ -355,7 +372,7 @@ impl Scanner {
         if length == rest.len() && !last {
             self.open = Some(open);
         } else if let Some(pattern) = self.masker.patterns.get(open.pattern) {
-            match self.masker.action {
+            match self.masker.action(open.pattern) {
                 Action::Hash => hashed(pattern, &open.hasher.finalize(), out),
                 _ => redact(pattern, out),
             }

@@ -70,6 +70,22 @@ impl Decision {
         }
     }
 
+    /// The same for a command that these masks are against, whatever the rules say.
+    #[must_use]
+    pub fn against(self, masks: &[Arc<str>], reason: &str) -> Self {
+        let mut rules = if self.verdict == Verdict::Block { self.rules } else { Vec::new() };
+        let reason = self.reason.filter(|_| !rules.is_empty()).unwrap_or_else(|| reason.into());
+        rules.extend_from_slice(masks);
+        Self {
+            verdict: Verdict::Block,
+            rules,
+            reason: Some(reason),
+            approvals: Vec::new(),
+            observed: self.observed,
+            exempted: Vec::new(),
+        }
+    }
+
     /// What happens to the command.
     pub fn verdict(&self) -> Verdict {
         self.verdict

@@ -229,6 +229,11 @@ impl Pattern {
         &self.text
     }
 
+    /// A pattern for each part of the name, outermost first; none when it names every object.
+    pub fn parts(&self) -> &[Glob] {
+        self.named.as_ref().map(|(_, parts)| parts.as_slice()).unwrap_or_default()
+    }
+
     /// The kind of object that it names; `None` when it names every object.
     pub fn kind(&self) -> Option<&str> {
         self.named.as_ref().map(|(kind, _)| &**kind)

@@ -137,6 +137,18 @@ approvers = ["approvers"]
 timeout = "10m"
 reason = "Somebody looks at it before rows change."
 
+# What no agent sees, and no recording holds: recordings, index and log have the masks, too.
+[[mask]]
+name = "customer-contact"
+targets = ["shop"]
+columns = ["customers.email"]
+with = "partial"
+
+[[mask]]
+name = "customer-numbers"
+targets = ["shop"]
+columns = ["customers.card_number", "customers.ssn"]
+
 # What the rules are meant to do; `portcullis check --config` with this file tries it.
 [[test]]
 identity = {{ user = "agent", groups = ["agents"] }}

@@ -237,6 +237,10 @@ pub struct Outcome {
     /// How it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CommandError>,
+    /// How many values were masked in what came back, by mask; those that patterns found under
+    /// `patterns`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masked: BTreeMap<String, u64>,
     /// Microseconds from forwarding to the end.
     pub duration_us: u64,
 }

@@ -167,6 +167,11 @@ impl Store {
         blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()
     }
 
+    /// A key of its own for a purpose, which is told by a text that is used nowhere else.
+    pub fn derived_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(purpose, self.shared.mask_key.as_slice()))
+    }
+
     /// How many recordings have events that are not in a block yet.
     pub fn waiting(&self) -> usize {
         self.shared.unframed.lock().len()

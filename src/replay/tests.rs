@@ -71,6 +71,7 @@ impl Session {
             status: Some(status.to_owned()),
             rows: Some(rows),
             duration_us: 1500,
+            masked: Default::default(),
             ..Outcome::default()
         };
         self.recording

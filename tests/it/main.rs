@@ -24,6 +24,7 @@ mod hostile;
 mod http;
 mod identity;
 mod kills;
+mod masking;
 mod memory;
 mod pg_cases;
 mod policy;

@@ -1,7 +1,7 @@
 //! Rows on their way into the database: many recordings' in one transaction, with how far each
 //! recording is indexed by it. So a row is written once, whatever is interrupted when.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
@@ -56,6 +56,7 @@ pub(super) struct Ended {
     pub(super) error_code: Option<String>,
     pub(super) error_message: Option<String>,
     pub(super) duration_us: i64,
+    pub(super) masked: BTreeMap<String, i64>,
 }
 
 impl Batch {
@@ -74,6 +75,7 @@ impl Batch {
                 row.error_code = ended.error_code;
                 row.error_message = ended.error_message;
                 row.duration_us = Some(ended.duration_us);
+                row.masked = ended.masked;
             }
             None => self.ended.push(ended),
         }
@@ -207,7 +209,8 @@ const UPSERT_SESSIONS: &str = "insert into sessions \
 const INSERT_COMMANDS: &str = "insert into commands \
     select * from json_populate_recordset(null::commands, $1::json)";
 const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e.rows, \
-    error_code = e.error_code, error_message = e.error_message, duration_us = e.duration_us \
+    error_code = e.error_code, error_message = e.error_message, duration_us = e.duration_us, \
+    masked = e.masked \
     from json_populate_recordset(null::commands, $1::json) e \
     where c.session = e.session and c.sequence = e.sequence";
 const RELEASE_COMMANDS: &str = "update commands c set overridden = e.overridden, \

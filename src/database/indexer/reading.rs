@@ -161,6 +161,7 @@ impl Reading {
             error_code,
             error_message: error_message.map(|message| shorten::message(message)),
             duration_us: number(outcome.duration_us),
+            masked: outcome.masked.iter().map(|(m, n)| (shorten::name(m), number(*n))).collect(),
         });
     }
 
@@ -223,6 +224,7 @@ impl Reading {
             error_code: None,
             error_message: None,
             duration_us: None,
+            masked: BTreeMap::new(),
         });
     }
 

@@ -3,6 +3,7 @@
 use super::Malformed;
 use super::body::Body;
 use super::frame;
+use super::frontend::Format;
 
 /// Whether the protocol knows a server message of this tag in a running session. Replication's
 /// `CopyBothResponse` ('W') and authentication messages ('R', 'K', 'v') do not belong there;
@@ -87,6 +88,134 @@ pub fn parameter_status(message: &[u8]) -> Result<(&str, &str), Malformed> {
     Ok(pair)
 }
 
+/// The most columns of a result (`MaxTupleAttributeNumber`).
+const MAX_COLUMNS: usize = 1_664;
+
+/// A column of a result, as `RowDescription` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// The table that it is a column of; 0 when it is none.
+    pub table: u32,
+    /// Its number there, from 1; 0 when it is no column, or the whole row.
+    pub number: i16,
+    /// Its type.
+    pub type_oid: u32,
+    /// How its values are written. A statement that was not bound yet says text of all.
+    pub format: Format,
+}
+
+/// Reads a whole `RowDescription`.
+pub fn row_description(message: &[u8]) -> Result<Vec<Column>, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let count = usize::from(body.u16()?);
+    if count > MAX_COLUMNS {
+        return Err(Malformed("a result has more columns than there can be"));
+    }
+    let mut columns = Vec::with_capacity(count);
+    for _ in 0..count {
+        body.bytes_to_nul()?;
+        let (table, number) = (body.u32()?, body.u16()?.cast_signed());
+        let type_oid = body.u32()?;
+        let _size_and_modifier = (body.u16()?, body.u32()?);
+        let format = Format::from_code(body.u16()?)?;
+        columns.push(Column { table, number, type_oid, format });
+    }
+    body.end()?;
+    Ok(columns)
+}
+
+/// Reads a whole `DataRow`: its values, `None` for NULL.
+pub fn data_row(message: &[u8]) -> Result<DataRow<'_>, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let left = body.u16()?;
+    Ok(DataRow { body, left })
+}
+
+/// The values of a row; one that is malformed is the last.
+#[derive(Debug)]
+pub struct DataRow<'a> {
+    body: Body<'a>,
+    left: u16,
+}
+
+impl DataRow<'_> {
+    /// How many values there are to come.
+    pub fn left(&self) -> usize {
+        usize::from(self.left)
+    }
+}
+
+impl<'a> Iterator for DataRow<'a> {
+    type Item = Result<Option<&'a [u8]>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let read = |body: &mut Body<'a>| {
+            let value = match body.i32()? {
+                -1 => None,
+                length => {
+                    let length = usize::try_from(length)
+                        .map_err(|_| Malformed("a value's length is impossible"))?;
+                    Some(body.take(length)?)
+                }
+            };
+            if self.left == 0 {
+                body.end()?;
+            }
+            Ok(value)
+        };
+        let value = read(&mut self.body);
+        if value.is_err() {
+            self.left = 0;
+        }
+        Some(value)
+    }
+}
+
+/// The formats of COPY data's columns, from a whole `CopyOutResponse` or `CopyInResponse`.
+pub fn copy_formats(message: &[u8]) -> Result<Vec<Format>, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let _overall = body.u8()?;
+    let count = body.u16()?;
+    let formats = (0..count).map(|_| body.u16().and_then(Format::from_code)).collect();
+    body.end()?;
+    formats
+}
+
+/// The fields of an `ErrorResponse` or `NoticeResponse`, in their order: their kinds and texts.
+pub fn report_fields(message: &[u8]) -> Result<Vec<(u8, &[u8])>, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let mut fields = Vec::new();
+    loop {
+        let kind = body.u8()?;
+        if kind == 0 {
+            body.end()?;
+            return Ok(fields);
+        }
+        fields.push((kind, body.bytes_to_nul()?));
+    }
+}
+
+/// A notification: process, channel, payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The server process that notified.
+    pub process: u32,
+    /// The channel.
+    pub channel: &'a [u8],
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// Reads a whole `NotificationResponse`.
+pub fn notification(message: &[u8]) -> Result<Notification<'_>, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let process = body.u32()?;
+    let (channel, payload) = (body.bytes_to_nul()?, body.bytes_to_nul()?);
+    body.end()?;
+    Ok(Notification { process, channel, payload })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +252,11 @@ mod tests {
                 let _ = command_tag(&bytes);
                 let _ = parameter_status(&bytes);
                 let _ = ready_for_query(&bytes);
+                let _ = row_description(&bytes);
+                let _ = data_row(&bytes).map(|row| row.for_each(drop));
+                let _ = copy_formats(&bytes);
+                let _ = report_fields(&bytes);
+                let _ = notification(&bytes);
             }
         }
     }

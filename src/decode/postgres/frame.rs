@@ -61,13 +61,25 @@ impl Piece {
 #[derive(Debug)]
 pub struct Walker {
     side: Side,
+    /// Larger messages that may be cut are.
+    whole: usize,
     cut: Option<(u8, usize)>,
 }
 
 impl Walker {
     /// A walker at a message boundary.
     pub fn new(side: Side) -> Self {
-        Self { side, cut: None }
+        Self { side, whole: WHOLE_DATA, cut: None }
+    }
+
+    /// A walker that cuts nothing: data that is too large to be kept whole is refused.
+    pub fn whole(side: Side) -> Self {
+        Self { side, whole: usize::MAX, cut: None }
+    }
+
+    /// From the next message on, cuts none, or cuts as it did.
+    pub fn keep_whole(&mut self, whole: bool) {
+        self.whole = if whole { usize::MAX } else { WHOLE_DATA };
     }
 
     /// Whether the next byte is a message's first.
@@ -86,7 +98,7 @@ impl Walker {
             return Ok(Some(Piece { tag, length, first: false, last: self.cut.is_none() }));
         }
         let Some((&tag, total)) = header(bytes)? else { return Ok(None) };
-        if self.side.may_be_cut(tag) && total > WHOLE_DATA {
+        if self.side.may_be_cut(tag) && total > self.whole {
             if total > MAX_STREAMED {
                 return Err(Malformed("a data message is larger than 1 GiB"));
             }

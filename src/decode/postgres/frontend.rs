@@ -91,7 +91,7 @@ pub enum Format {
 }
 
 impl Format {
-    fn from_code(code: u16) -> Result<Self, Malformed> {
+    pub(super) fn from_code(code: u16) -> Result<Self, Malformed> {
         match code {
             0 => Ok(Self::Text),
             1 => Ok(Self::Binary),

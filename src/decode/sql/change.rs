@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::actions;
 use super::object::table;
-use super::query::{named, relations_in};
+use super::query::{comes_out, named, relations_in};
 use super::session;
 use super::tree::Walk;
 use super::walker::{Relation, TableId, Walker, constant, names};
@@ -51,7 +51,7 @@ impl Walk for pg::InsertStmt {
             let place = walker.effect(actions::INSERT, Some(table(relation)));
             walker.columns(place, inserted(cols));
             cols.walk(walker);
-            select_stmt.walk(walker);
+            walker.writing(|walker| select_stmt.walk(walker));
             let target = walker.written(table(relation));
             let excluded = Relation {
                 alias: "excluded".to_owned(),
@@ -64,7 +64,7 @@ impl Walk for pg::InsertStmt {
                     let written_out = rows_are_written_out(select_stmt.as_deref());
                     conflicts(conflict, relation, target, written_out, walker);
                 }
-                returning_clause.walk(walker);
+                returned(returning_clause, walker);
             });
         });
     }
@@ -79,18 +79,20 @@ fn conflicts(
     walker: &mut Walker,
 ) {
     let pg::OnConflictClause { action, infer, target_list, where_clause, location: _ } = clause;
-    if let Some(infer) = infer {
-        for element in &infer.index_elems {
-            if let Some(NodeEnum::IndexElem(element)) = &element.node
-                && !element.name.is_empty()
-            {
-                walker.unqualified(&element.name);
+    walker.filtering(|walker| {
+        if let Some(infer) = infer {
+            for element in &infer.index_elems {
+                if let Some(NodeEnum::IndexElem(element)) = &element.node
+                    && !element.name.is_empty()
+                {
+                    walker.unqualified(&element.name);
+                }
             }
         }
-    }
-    infer.walk(walker);
-    target_list.walk(walker);
-    let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+        infer.walk(walker);
+    });
+    walker.writing(|walker| target_list.walk(walker));
+    let column = names_column_of(target, where_clause, walker);
     if *action == pg::OnConflictAction::OnconflictUpdate as i32 {
         let place = walker.effect_with(
             actions::UPDATE,
@@ -123,8 +125,8 @@ impl Walk for pg::UpdateStmt {
             let mut relations = vec![named(relation, vec![target])];
             relations.extend(relations_in(from_clause, walker));
             walker.in_scope(relations, |walker| {
-                from_clause.walk(walker);
-                let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+                walker.writing(|walker| from_clause.walk(walker));
+                let column = names_column_of(target, where_clause, walker);
                 let place = walker.effect_with(
                     actions::UPDATE,
                     Some(table(relation)),
@@ -135,11 +137,25 @@ impl Walk for pg::UpdateStmt {
                 );
                 walker.columns(place, targets(target_list));
                 sets_settings(relation, walker);
-                target_list.walk(walker);
-                returning_clause.walk(walker);
+                walker.writing(|walker| target_list.walk(walker));
+                returned(returning_clause, walker);
             });
         });
     }
+}
+
+/// RETURNING: what comes out of a statement that writes.
+fn returned(clause: &Option<pg::ReturningClause>, walker: &mut Walker) {
+    let Some(pg::ReturningClause { options, exprs }) = clause else { return };
+    walker.returning(|walker| {
+        options.walk(walker);
+        exprs.iter().for_each(|target| comes_out(target, walker));
+    });
+}
+
+/// Walks over a condition, and says whether it names a column that may be the table's.
+fn names_column_of(target: TableId, condition: &impl Walk, walker: &mut Walker) -> bool {
+    walker.filtering(|walker| walker.names_column_of(target, |walker| condition.walk(walker)))
 }
 
 /// An UPDATE of the view `pg_settings` sets whatever its rows name.
@@ -160,7 +176,7 @@ impl Walk for pg::DeleteStmt {
             relations.extend(relations_in(using_clause, walker));
             walker.in_scope(relations, |walker| {
                 using_clause.walk(walker);
-                let column = walker.names_column_of(target, |walker| where_clause.walk(walker));
+                let column = names_column_of(target, where_clause, walker);
                 walker.effect_with(
                     actions::DELETE,
                     Some(table(relation)),
@@ -169,7 +185,7 @@ impl Walk for pg::DeleteStmt {
                         ("where_names_column", json!(column)),
                     ],
                 );
-                returning_clause.walk(walker);
+                returned(returning_clause, walker);
             });
         });
     }
@@ -195,8 +211,8 @@ impl Walk for pg::MergeStmt {
             relations
                 .extend(relations_in(source.map(std::slice::from_ref).unwrap_or_default(), walker));
             walker.in_scope(relations, |walker| {
-                source_relation.walk(walker);
-                let joined = walker.names_column_of(target, |walker| join_condition.walk(walker));
+                walker.writing(|walker| source_relation.walk(walker));
+                let joined = names_column_of(target, join_condition, walker);
                 for clause in merge_when_clauses {
                     match &clause.node {
                         Some(NodeEnum::MergeWhenClause(clause)) => {
@@ -205,7 +221,7 @@ impl Walk for pg::MergeStmt {
                         _ => walker.does_not_understand(),
                     }
                 }
-                returning_clause.walk(walker);
+                returned(returning_clause, walker);
             });
         });
     }
@@ -227,7 +243,7 @@ fn merges(
         target_list,
         values,
     } = clause;
-    let column = walker.names_column_of(target, |walker| condition.walk(walker)) || joined;
+    let column = names_column_of(target, condition, walker) || joined;
     let limited = [("has_where", json!(column)), ("where_names_column", json!(column))];
     let object = Some(table(relation));
     match clause.command_type() {
@@ -246,8 +262,10 @@ fn merges(
         CmdType::CmdNothing => {}
         _ => walker.does_not_understand(),
     }
-    target_list.walk(walker);
-    values.walk(walker);
+    walker.writing(|walker| {
+        target_list.walk(walker);
+        values.walk(walker);
+    });
 }
 
 impl Walk for pg::TruncateStmt {
@@ -273,7 +291,12 @@ impl Walk for pg::CopyStmt {
     fn walk(&self, walker: &mut Walker) {
         let Self { relation, query, attlist, is_from, is_program, filename, options, where_clause } =
             self;
-        query.walk(walker);
+        // What goes to a file or a program of the server is out of reach.
+        let stays = *is_program || !filename.is_empty();
+        let copied = |walker: &mut Walker, part: &mut dyn FnMut(&mut Walker)| {
+            if stays { walker.writing(part) } else { part(walker) }
+        };
+        copied(walker, &mut |walker| query.walk(walker));
         let named_columns = names(attlist);
         let columns = if named_columns.is_empty() { vec!["*"] } else { named_columns };
         let object = relation.as_ref().map(table);
@@ -288,7 +311,11 @@ impl Walk for pg::CopyStmt {
             walker.columns(place, columns.iter().copied());
             let rows = if *is_from { actions::INSERT } else { actions::SELECT };
             let place = walker.effect(rows, object.clone());
-            walker.columns(place, columns);
+            if *is_from {
+                walker.columns(place, columns);
+            } else {
+                copied(walker, &mut |walker| walker.read_columns(place, columns.iter().copied()));
+            }
             // WHERE sees the rows that come in, by the table's columns.
             let incoming = named(relation, Vec::new());
             walker.in_scope(vec![incoming], |walker| where_clause.walk(walker));

@@ -224,7 +224,10 @@ impl Walk for pg::CreateTableAsStmt {
                 let word = [("type", json!("materialized-view"))];
                 walker.effect_with(actions::CREATE, object("table", &into.rel), word);
             }
-            _ => into.walk(walker),
+            _ => {
+                into.walk(walker);
+                return walker.writing(|walker| query.walk(walker));
+            }
         }
         query.walk(walker);
     }

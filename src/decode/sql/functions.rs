@@ -39,6 +39,17 @@ pub(super) fn known(schema: Option<&str>, name: &str) -> Option<Known> {
     FAMILIES.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, known)| *known)
 }
 
+/// Whether a function of this name reads what its call does not name: SQL or a table given as
+/// text, files, pages, another server.
+pub fn reads_unseen(name: &str) -> bool {
+    use actions::{DYNAMIC, FILE, INSPECT, REMOTE};
+    match known(None, name) {
+        Some(Known::Does(action)) => [DYNAMIC, FILE, INSPECT, REMOTE].contains(&action),
+        Some(Known::RunsElsewhere) => true,
+        _ => false,
+    }
+}
+
 /// Functions of one argument that take a whole row, and so may be written as if columns of it.
 pub(super) fn takes_whole_row(name: &str) -> bool {
     WHOLE_ROW.contains(&name)

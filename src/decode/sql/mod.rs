@@ -29,6 +29,7 @@ mod query;
 mod reading;
 mod session;
 mod tree;
+mod uses;
 mod view;
 mod walker;
 
@@ -40,13 +41,15 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::RawStmt;
 
 pub use actions::{ACTIONS, ATTRIBUTES, Action, KINDS};
+pub use functions::reads_unseen;
 pub use reading::{Reading, Reference, Source, StatementKind};
+pub use uses::{How, Use};
 pub use view::{Withhold, view};
 
 use crate::policy::Effect;
 use cache::Cache;
 use tree::Walk;
-use walker::Walker;
+use walker::{Walked, Walker};
 
 /// Settings of the server that change how a text is read. The encoding is always UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,6 +119,11 @@ pub struct Statement {
     pub range: Range<usize>,
     /// Everything it would do; at least one effect.
     pub effects: Vec<Effect>,
+    /// What becomes of the columns that it reads; none of those whose value nobody looks at.
+    pub uses: Vec<Use>,
+    /// Of a query over plain tables: what each of its columns reads, in their order. `None` where
+    /// that is not told, and for everything but queries, PREPARE and DECLARE.
+    pub outputs: Option<Vec<Vec<Use>>>,
     /// Whether its literals are secret whatever the rules say: passwords, connection strings.
     pub secret: bool,
     /// What it is.
@@ -185,7 +193,7 @@ pub fn analyze(sql: &str, settings: LexerSettings) -> Result<Analysis, Unparsed>
 fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     let mut walker = Walker::default();
     raw.stmt.walk(&mut walker);
-    let (mut effects, secret) = walker.finish()?;
+    let Walked { mut effects, uses, outputs, secret } = walker.finish()?;
     if effects.is_empty() {
         // `SELECT 1` reads nothing; anything else has an effect of its own.
         match raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
@@ -201,5 +209,10 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     };
     let kind = StatementKind::of(raw.stmt.as_ref().and_then(|node| node.node.as_ref()));
     let refers = effects.iter().any(|effect| reading::reference(effect).is_some());
-    Ok(Statement { range: start..end, effects, secret, kind, refers })
+    let gives = matches!(
+        kind,
+        StatementKind::Select | StatementKind::Prepare { .. } | StatementKind::Declare { .. }
+    );
+    let outputs = outputs.filter(|_| gives);
+    Ok(Statement { range: start..end, effects, uses, outputs, secret, kind, refers })
 }

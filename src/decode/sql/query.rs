@@ -36,27 +36,89 @@ impl Walk for pg::SelectStmt {
             rarg,
         } = self;
         walker.with_common_tables(|walker| {
-            with_clause.walk(walker);
-            into_clause.walk(walker);
-            larg.walk(walker);
-            rarg.walk(walker);
-            let relations = relations_in(from_clause, walker);
-            walker.in_scope(relations, |walker| {
-                from_clause.walk(walker);
-                target_list.walk(walker);
-                values_lists.walk(walker);
-                where_clause.walk(walker);
-                group_clause.walk(walker);
-                having_clause.walk(walker);
-                window_clause.walk(walker);
-                distinct_clause.walk(walker);
-                sort_clause.walk(walker);
-                limit_offset.walk(walker);
-                limit_count.walk(walker);
-                locking_clause.walk(walker);
-            });
+            let told = walker.gives_outputs() && gives_its_own(self, walker);
+            let query = |walker: &mut Walker| {
+                with_clause.walk(walker);
+                into_clause.walk(walker);
+                larg.walk(walker);
+                rarg.walk(walker);
+                let relations = relations_in(from_clause, walker);
+                walker.in_scope(relations, |walker| {
+                    from_clause.walk(walker);
+                    if told {
+                        walker.outputs(target_list, comes_out);
+                    } else {
+                        target_list.iter().for_each(|target| comes_out(target, walker));
+                    }
+                    walker.computing(|walker| values_lists.walk(walker));
+                    walker.filtering(|walker| {
+                        where_clause.walk(walker);
+                        group_clause.walk(walker);
+                        having_clause.walk(walker);
+                        window_clause.walk(walker);
+                        distinct_clause.walk(walker);
+                        sort_clause.walk(walker);
+                    });
+                    // How many rows come out tells these.
+                    walker.computing(|walker| {
+                        limit_offset.walk(walker);
+                        limit_count.walk(walker);
+                    });
+                    locking_clause.walk(walker);
+                });
+            };
+            if into_clause.is_some() { walker.writing(query) } else { query(walker) }
         });
     }
+}
+
+/// Whether each item of a query's select list is one column, and reads nothing but what is named
+/// in it: no set operation, nothing in FROM but tables, no star.
+fn gives_its_own(query: &pg::SelectStmt, walker: &Walker) -> bool {
+    let plain = |item: &pg::Node| is_plain(item, walker);
+    let single = |target: &pg::Node| match &target.node {
+        Some(NodeEnum::ResTarget(target)) => !target.val.iter().any(|value| has_star(value)),
+        _ => false,
+    };
+    query.larg.is_none()
+        && query.rarg.is_none()
+        && query.into_clause.is_none()
+        && query.with_clause.is_none()
+        && query.values_lists.is_empty()
+        && query.from_clause.iter().all(plain)
+        && query.target_list.iter().all(single)
+}
+
+/// A table, or tables joined.
+fn is_plain(item: &pg::Node, walker: &Walker) -> bool {
+    match &item.node {
+        Some(NodeEnum::RangeVar(name)) => !walker.is_common_table(name),
+        Some(NodeEnum::JoinExpr(join)) => {
+            [&join.larg, &join.rarg].into_iter().flatten().all(|side| is_plain(side, walker))
+        }
+        _ => false,
+    }
+}
+
+fn has_star(value: &pg::Node) -> bool {
+    let fields = match &value.node {
+        Some(NodeEnum::ColumnRef(column)) => &column.fields,
+        Some(NodeEnum::AIndirection(inner)) => &inner.indirection,
+        _ => return false,
+    };
+    fields.iter().any(|field| matches!(field.node, Some(NodeEnum::AStar(_))))
+}
+
+/// An item of a select list: a column as it is, or something computed.
+pub(super) fn comes_out(target: &pg::Node, walker: &mut Walker) {
+    let plain = match &target.node {
+        Some(NodeEnum::ResTarget(target)) => target
+            .val
+            .as_ref()
+            .is_some_and(|value| matches!(value.node, Some(NodeEnum::ColumnRef(_)))),
+        _ => false,
+    };
+    if plain { target.walk(walker) } else { walker.computing(|walker| target.walk(walker)) }
 }
 
 impl Walk for pg::WithClause {
@@ -65,16 +127,18 @@ impl Walk for pg::WithClause {
             Some(NodeEnum::CommonTableExpr(cte)) => cte.ctename.as_str(),
             _ => "",
         });
-        if self.recursive {
-            names.for_each(|name| walker.add_common_table(name));
-            self.ctes.walk(walker);
-            return;
-        }
-        // Without RECURSIVE a name is known to what comes after it alone.
-        for (cte, name) in self.ctes.iter().zip(names) {
-            cte.walk(walker);
-            walker.add_common_table(name);
-        }
+        walker.in_common(|walker| {
+            if self.recursive {
+                names.for_each(|name| walker.add_common_table(name));
+                self.ctes.walk(walker);
+                return;
+            }
+            // Without RECURSIVE a name is known to what comes after it alone.
+            for (cte, name) in self.ctes.iter().zip(names) {
+                cte.walk(walker);
+                walker.add_common_table(name);
+            }
+        });
     }
 }
 
@@ -150,13 +214,28 @@ impl Walk for pg::RangeVar {
 
 impl Walk for pg::JoinExpr {
     fn walk(&self, walker: &mut Walker) {
-        self.fields(walker);
-        for column in names(&self.using_clause) {
-            walker.unqualified(column);
-        }
-        if self.is_natural {
-            walker.every_column_here();
-        }
+        let Self {
+            jointype: _,
+            is_natural,
+            larg,
+            rarg,
+            using_clause,
+            join_using_alias: _,
+            quals,
+            alias: _,
+            rtindex: _,
+        } = self;
+        larg.walk(walker);
+        rarg.walk(walker);
+        walker.filtering(|walker| {
+            quals.walk(walker);
+            for column in names(using_clause) {
+                walker.unqualified(column);
+            }
+            if *is_natural {
+                walker.every_column_here();
+            }
+        });
     }
 }
 
@@ -217,12 +296,22 @@ impl Walk for pg::FuncCall {
     fn walk(&self, walker: &mut Walker) {
         let function = object("function", &self.funcname);
         walker.effect(actions::FUNCTION, function.clone());
+        let mut writes = false;
+        if let [.., name] = names(&self.funcname).as_slice() {
+            // Which locks are held is there for everybody to see.
+            writes = name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory");
+        }
         if let [schema @ .., name] = names(&self.funcname).as_slice()
             && let Some(known) = functions::known(schema.last().copied(), name)
         {
+            writes = !matches!(known, Known::ShowsSetting | Known::TakesSecret);
             does(known, self, function, walker);
         }
-        self.fields(walker);
+        if writes {
+            walker.writing(|walker| self.fields(walker));
+        } else {
+            walker.computing(|walker| self.fields(walker));
+        }
     }
 }
 

@@ -49,6 +49,8 @@ impl Reading {
             Err(reason) => vec![Statement {
                 range: 0..text.len(),
                 effects: vec![reason.effect()],
+                uses: Vec::new(),
+                outputs: None,
                 secret: true,
                 kind: StatementKind::NotUnderstood,
                 refers: false,

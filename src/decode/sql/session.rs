@@ -247,7 +247,7 @@ impl Walk for pg::CallStmt {
     fn walk(&self, walker: &mut Walker) {
         let procedure = self.funccall.as_ref().and_then(|call| object("function", &call.funcname));
         walker.effect(actions::CALL, procedure);
-        self.fields(walker);
+        walker.writing(|walker| self.fields(walker));
     }
 }
 

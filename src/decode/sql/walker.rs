@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::Unparsed;
 use super::actions::{self, Action};
 use super::functions;
+use super::uses::{How, Use, Uses};
 use crate::policy::{Attributes, Effect, Object};
 
 /// Steps spent where a hostile statement could ask for the square of its length: a column may be
@@ -51,10 +52,27 @@ struct Probe {
     hit: bool,
 }
 
+/// What a walk over one statement gathered.
+#[derive(Debug)]
+pub(super) struct Walked {
+    pub(super) effects: Vec<Effect>,
+    pub(super) uses: Vec<Use>,
+    pub(super) outputs: Option<Vec<Vec<Use>>>,
+    /// Whether a literal of the statement is always secret.
+    pub(super) secret: bool,
+}
+
 /// The state of a walk over one statement.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Walker {
     effects: Vec<Effect>,
+    uses: Uses,
+    /// What becomes of the values of columns that are named here.
+    how: How,
+    /// What each column of the outermost query reads.
+    outputs: Option<Vec<Uses>>,
+    /// It was looked whether that can be told.
+    looked_at_outputs: bool,
     places: HashMap<(Action, Option<Object>), Vec<usize>>,
     tables: Vec<Table>,
     scopes: Vec<Vec<Relation>>,
@@ -69,13 +87,107 @@ pub(super) struct Walker {
     refused: Option<Unparsed>,
 }
 
-impl Walker {
-    /// What was gathered: the effects, and whether a literal of the statement is always secret.
-    pub(super) fn finish(self) -> Result<(Vec<Effect>, bool), Unparsed> {
-        match self.refused {
-            Some(reason) => Err(reason),
-            None => Ok((self.effects, self.secret)),
+impl Default for Walker {
+    fn default() -> Self {
+        Self {
+            effects: Vec::new(),
+            uses: Uses::default(),
+            how: How::OUTPUT,
+            outputs: None,
+            looked_at_outputs: false,
+            places: HashMap::new(),
+            tables: Vec::new(),
+            scopes: Vec::new(),
+            common_tables: Vec::new(),
+            common_table_names: HashMap::new(),
+            probe: None,
+            explained: false,
+            secret: false,
+            spent: 0,
+            refused: None,
         }
+    }
+}
+
+impl Walker {
+    /// What was gathered.
+    pub(super) fn finish(self) -> Result<Walked, Unparsed> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
+        let writes = self
+            .effects
+            .iter()
+            .any(|effect| [actions::INSERT, actions::UPDATE].contains(&&*effect.action));
+        let effects = &self.effects;
+        let table = |place: usize| effects.get(place).and_then(|effect| effect.object.clone());
+        let uses = self.uses.finish(writes, table);
+        let outputs = self
+            .outputs
+            .map(|outputs| outputs.into_iter().map(|output| output.finish(false, table)).collect());
+        Ok(Walked { effects: self.effects, uses, outputs, secret: self.secret })
+    }
+
+    /// Whether this query is the outermost one, whose columns are the statement's. Asked once.
+    pub(super) fn gives_outputs(&mut self) -> bool {
+        let outermost = !self.looked_at_outputs && self.how == How::OUTPUT;
+        self.looked_at_outputs |= self.how.has(How::OUTPUT);
+        outermost && self.scopes.is_empty()
+    }
+
+    /// Walks over the columns of the outermost query, each by itself.
+    pub(super) fn outputs<'a>(
+        &mut self,
+        targets: impl IntoIterator<Item = &'a pg::Node>,
+        mut walk: impl FnMut(&'a pg::Node, &mut Self),
+    ) {
+        let mut outputs = Vec::new();
+        let mut whole = std::mem::take(&mut self.uses);
+        for target in targets {
+            walk(target, self);
+            let output = std::mem::take(&mut self.uses);
+            whole.add(&output);
+            outputs.push(output);
+        }
+        self.uses = whole;
+        self.outputs = Some(outputs);
+    }
+
+    // What becomes of the values of columns.
+
+    /// A part that only picks or orders rows.
+    pub(super) fn filtering<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        self.using(How::FILTER, part)
+    }
+
+    /// A part whose values are written somewhere.
+    pub(super) fn writing<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        self.using(How::WRITTEN | How::OUTPUT | How::COMPUTED, part)
+    }
+
+    /// A part whose values go into what is computed from them.
+    pub(super) fn computing<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        let how = if self.how.has(How::OUTPUT) { self.how | How::COMPUTED } else { self.how };
+        self.using(how, part)
+    }
+
+    /// A part whose rows come out, and go where those of the whole statement go.
+    pub(super) fn returning<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        self.using(self.how | How::OUTPUT, part)
+    }
+
+    /// A common table expression.
+    pub(super) fn in_common<T>(&mut self, part: impl FnOnce(&mut Self) -> T) -> T {
+        self.using(self.how | How::COMMON, part)
+    }
+
+    fn using<T>(&mut self, how: How, part: impl FnOnce(&mut Self) -> T) -> T {
+        // What is only explained gives and writes nothing.
+        let how = if self.explained { How::FILTER } else { how };
+        let outer = std::mem::replace(&mut self.how, how);
+        let done = part(self);
+        self.how = outer;
+        done
     }
 
     /// The tree holds what no parse gives.
@@ -134,7 +246,7 @@ impl Walker {
     /// Runs a part of the walk inside an EXPLAIN that does not execute.
     pub(super) fn explained(&mut self, part: impl FnOnce(&mut Self)) {
         let outer = std::mem::replace(&mut self.explained, true);
-        part(self);
+        self.filtering(part);
         self.explained = outer;
     }
 
@@ -236,7 +348,7 @@ impl Walker {
         if !self.may_look() {
             return;
         }
-        let mut hits = Vec::new();
+        let (mut hits, mut rows) = (Vec::new(), false);
         for (depth, relation) in self
             .scopes
             .iter()
@@ -245,6 +357,7 @@ impl Walker {
             .flat_map(|(depth, scope)| scope.iter().map(move |relation| (depth, relation)))
         {
             let whole = relation.renamed || relation.alias == column;
+            rows |= relation.alias == column;
             hits.extend(relation.tables.iter().map(|table| (*table, whole)));
             if let Some(probe) = &mut self.probe
                 && probe.depth == depth + 1
@@ -253,9 +366,13 @@ impl Walker {
                 probe.hit = true;
             }
         }
-        for (table, whole) in hits {
-            self.tell(table, if whole { "*" } else { column });
-        }
+        let tell = |walker: &mut Self| {
+            for (table, whole) in hits {
+                walker.tell(table, if whole { "*" } else { column });
+            }
+        };
+        // A row is more than its columns.
+        if rows { self.computing(tell) } else { tell(self) }
     }
 
     /// Every column of every table that the innermost query names.
@@ -280,15 +397,20 @@ impl Walker {
         });
         let Some(relation) = found else { return self.unqualified(column) };
         // `c.to_json` may be the function to_json over the whole row.
-        let whole = relation.renamed || functions::takes_whole_row(column);
-        for table in relation.tables.clone() {
-            self.tell(table, if whole { "*" } else { column });
-            if let Some(probe) = &mut self.probe
-                && probe.table == table
-            {
-                probe.hit = true;
+        let row = functions::takes_whole_row(column);
+        let whole = relation.renamed || row;
+        let tables = relation.tables.clone();
+        let tell = |walker: &mut Self| {
+            for table in tables {
+                walker.tell(table, if whole { "*" } else { column });
+                if let Some(probe) = &mut walker.probe
+                    && probe.table == table
+                {
+                    probe.hit = true;
+                }
             }
-        }
+        };
+        if row { self.computing(tell) } else { tell(self) }
     }
 
     fn tell(&mut self, id: TableId, column: &str) {
@@ -304,6 +426,19 @@ impl Walker {
             }
         };
         self.columns(place, [column]);
+        self.uses.note(place, column, self.how);
+    }
+
+    /// Columns of a table that is read without a query, by COPY.
+    pub(super) fn read_columns<'a>(
+        &mut self,
+        place: usize,
+        columns: impl IntoIterator<Item = &'a str> + Clone,
+    ) {
+        self.columns(place, columns.clone());
+        for column in columns {
+            self.uses.note(place, column, self.how);
+        }
     }
 
     /// Whether all relations in scope may be looked at once more.

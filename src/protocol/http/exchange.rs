@@ -143,9 +143,9 @@ impl Exchange {
         });
         Outcome {
             status: status.map(|status| status.as_u16().to_string()),
-            rows: None,
             error: error.or(told),
             duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ..Outcome::default()
         }
     }
 

@@ -9,15 +9,17 @@ use std::time::Instant;
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message, Parameter};
-use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, Withhold};
+use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed};
 use crate::gate::{Admission, Asked, Gate, Held, Ruling};
 use crate::policy::{Attributes, CommandParts, Effect, SessionPolicy};
 use crate::recording::Sequence;
 
+use super::masking::{Masking, MasksNow};
 use super::names::{Bound, Values};
 use super::reader::LARGE;
 use super::refusal::{self, Objection, Words};
 use super::replies::{Candidates, Entered, Replies};
+use super::weighing::Weighed;
 
 /// Bound values of more bytes than this are not kept for rules that look at values.
 const MOST_VALUES: usize = 16 << 10;
@@ -33,9 +35,14 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) replies: &'e mut Replies,
     pub(super) gate: &'e Gate,
     pub(super) analyzer: &'e Analyzer,
+    pub(super) masking: &'e Masking,
+    /// `None` where nothing is masked.
+    pub(super) masks: Option<&'e MasksNow>,
     pub(super) now: Instant,
     /// A run of messages that are no commands: recorded as one event.
     pub(super) plain: Range<usize>,
+    /// A run of COPY data that is not to be stored.
+    pub(super) secret: Range<usize>,
     /// What was entered so far makes the server act: it does not wait with what is held.
     pub(super) acts: bool,
 }
@@ -49,10 +56,12 @@ pub(super) struct Stop {
     pub(super) held: Box<Held>,
     /// What stands for it when it does not run.
     pub(super) harmless: bytes::Bytes,
-    /// Whether that begins with a question of the gateway's own.
-    pub(super) probes: bool,
+    /// The portal, when that begins with a question of the gateway's own about it.
+    pub(super) probes: Option<Box<str>>,
     /// How it enters the queue.
     pub(super) entered: Entered,
+    /// What masks mean for it.
+    pub(super) weighed: Weighed,
 }
 
 /// What policy says of a message.
@@ -79,7 +88,14 @@ impl Entering<'_, '_, '_> {
                         self.admission.step();
                     }
                 }
-                _ => self.plain.end = range.end,
+                Message::CopyData if self.replies.takes_secrets() => {
+                    self.end_plain(range.end);
+                    self.secret.end = range.end;
+                }
+                _ => {
+                    self.end_secret(range.end);
+                    self.plain.end = range.end;
+                }
             }
             self.acts |= !matches!(
                 message,
@@ -94,7 +110,7 @@ impl Entering<'_, '_, '_> {
                     let reading = self.read(sql, read.as_ref());
                     let open = self.replies.in_transaction();
                     let attributes = command::parse(&reading, statement, parameter_types, open);
-                    self.parse(range, message, reading, &attributes, statement.is_empty())?;
+                    self.parse(range, message, &reading, &attributes, statement.is_empty())?;
                     None
                 }
                 Message::Bind(bind) => {
@@ -164,7 +180,7 @@ impl Entering<'_, '_, '_> {
         if candidates.unknown {
             runs.push(&*UNKNOWN_NAME);
         }
-        let withhold = self.withhold(reading);
+        let weighed = self.weigh(Some(reading), &candidates);
         let own = CommandParts {
             form: "query",
             text: reading.text(),
@@ -179,19 +195,25 @@ impl Entering<'_, '_, '_> {
         let commands: Vec<_> = std::iter::once(own).chain(named.iter().copied()).collect();
         let all: Vec<&[Effect]> =
             commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect();
-        let shown = reading.view(withhold);
+        let shown = self.view(reading, &weighed);
         let asked = Asked {
             commands: &commands,
-            view: CommandParts { text: shown, effects: &all, ..own },
-            withheld: !std::ptr::eq(shown, reading.text()),
+            view: CommandParts { text: &shown, effects: &all, ..own },
+            withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: false,
             of: None,
+            against: weighed.against.clone(),
         };
         let asking = self.ask(range, &asked, refusal::failing_query);
-        let mut entered =
-            Entered { reading: Some(Arc::clone(reading)), candidates, ..Entered::default() };
+        let mut entered = Entered {
+            reading: Some(Arc::clone(reading)),
+            candidates,
+            takes_secrets: weighed.withhold,
+            ..Entered::default()
+        };
         match asking {
             Asking::Settled(of, refused) => {
+                weighed.passes(self.masking, refused.as_ref());
                 (entered.of, entered.refused) = (of, refused);
                 self.replies.expect(message, self.now, entered)?;
                 Ok(None)
@@ -200,7 +222,7 @@ impl Entering<'_, '_, '_> {
                 entered.of = held.sequence();
                 self.show_named(&mut held, reading, &entered.candidates);
                 let harmless = refusal::failing_query();
-                Ok(Some(Stop { at: 0, held, harmless, probes: false, entered }))
+                Ok(Some(Stop { at: 0, held, harmless, probes: None, entered, weighed }))
             }
         }
     }
@@ -209,22 +231,26 @@ impl Entering<'_, '_, '_> {
         &mut self,
         range: Range<usize>,
         message: &Message<'_>,
-        reading: Arc<Reading>,
+        reading: &Arc<Reading>,
         attributes: &Attributes,
         unnamed: bool,
     ) -> Result<(), Malformed> {
-        let runs = runs(&reading);
+        let runs = runs(reading);
         let own = CommandParts { form: "parse", text: reading.text(), attributes, effects: &runs };
-        let shown = reading.view(self.withhold(&reading));
+        let named = self.masks.map(|_| self.replies.named_in(reading)).unwrap_or_default();
+        let weighed = self.weigh(Some(reading), &named);
+        let shown = self.view(reading, &weighed);
         let asked = Asked {
             commands: &[own],
-            view: CommandParts { text: shown, ..own },
-            withheld: !std::ptr::eq(shown, reading.text()),
+            view: CommandParts { text: &shown, ..own },
+            withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: true,
             of: None,
+            against: weighed.against.clone(),
         };
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed)).settled();
-        let entered = Entered { of, refused, reading: Some(reading), ..Entered::default() };
+        let reading = Some(Arc::clone(reading));
+        let entered = Entered { of, refused, reading, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
 
@@ -235,18 +261,23 @@ impl Entering<'_, '_, '_> {
         message: &Message<'_>,
         bind: &Bind<'_>,
     ) -> Result<(), Malformed> {
-        let candidates = self.replies.statement_candidates(bind.statement);
+        let mut candidates = self.replies.statement_candidates(bind.statement);
+        if self.masks.is_some() {
+            self.replies.follow(&mut candidates);
+        }
         let has_values = bind.parameters.iter().any(|parameter| parameter.value.is_some());
         let secret = has_values && self.withholds_values(&candidates);
         let attributes = command::bind(bind, secret);
-        let view = CommandParts { form: "bind", text: "", attributes: &attributes, effects: &[] };
+        let shown = self.view_of_values(&attributes);
+        let view = CommandParts { form: "bind", text: "", attributes: &shown, effects: &[] };
         let of = self.replies.basis(message);
-        let asked = Asked { commands: &[], view, withheld: secret, prepares: false, of };
+        let withheld = secret || matches!(shown, Cow::Owned(_));
+        let asked = Asked { commands: &[], view, withheld, prepares: false, of, against: None };
         let asks = self.admission.asks_people();
         let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
         let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false)).settled();
         let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
-        let shown = attributes.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
+        let shown = shown.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
         let values = match () {
             () if bind.parameters.is_empty() => Values::None,
             () if secret || bytes > MOST_VALUES => {
@@ -296,6 +327,7 @@ impl Entering<'_, '_, '_> {
         let unknown_portal = candidates.is_empty();
         candidates.unknown |= unknown_portal;
         self.replies.follow(&mut candidates);
+        let weighed = self.weigh(None, &candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
         let looks_at_values = self.admission.looks_at(command::PARAMETERS);
         let named: Vec<_> = candidates
@@ -323,29 +355,41 @@ impl Entering<'_, '_, '_> {
             false => commands.iter().flat_map(|parts| parts.effects.iter().copied()).collect(),
         };
         let view = CommandParts { effects: &all, ..portal_alone };
-        let asked = Asked { commands: &commands, view, withheld: false, prepares: false, of };
-        let harmless = || match unknown_portal {
+        let against = weighed.against.clone();
+        let asked =
+            Asked { commands: &commands, view, withheld: false, prepares: false, of, against };
+        // Masks must know the columns of what comes.
+        let asks = self.masks.is_some() && self.replies.lacks_rows(portal);
+        if asks {
+            self.admission.beside(&refusal::describe_portal(portal));
+            self.replies.expect_probe(portal);
+        }
+        let probes = (unknown_portal && !asks).then(|| Box::from(portal));
+        let harmless = || match probes.is_some() {
             // The server says itself that there is no such portal.
             true => {
                 [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
             }
             false => refusal::failing_parse(false),
         };
+        let takes_secrets = weighed.withhold;
         match self.ask(range, &asked, harmless) {
             Asking::Settled(of, refused) => {
-                if unknown_portal && refused.is_some() {
-                    self.replies.expect_probe();
+                weighed.passes(self.masking, refused.as_ref());
+                if let (Some(portal), true) = (&probes, refused.is_some()) {
+                    self.replies.expect_probe(portal);
                 }
-                let entered = Entered { of, refused, candidates, ..Entered::default() };
+                let entered =
+                    Entered { of, refused, candidates, takes_secrets, ..Entered::default() };
                 self.replies.expect(message, self.now, entered)?;
                 Ok(None)
             }
             Asking::Held(mut held) => {
                 self.show(&mut held, &candidates);
                 let of = held.sequence();
-                let entered = Entered { of, candidates, ..Entered::default() };
-                let (harmless, probes) = (harmless(), unknown_portal);
-                Ok(Some(Stop { at: 0, held, harmless, probes, entered }))
+                let entered = Entered { of, candidates, takes_secrets, ..Entered::default() };
+                let harmless = harmless();
+                Ok(Some(Stop { at: 0, held, harmless, probes, entered, weighed }))
             }
         }
     }
@@ -356,7 +400,7 @@ impl Entering<'_, '_, '_> {
             let reading = candidate.source.reading();
             if !Arc::ptr_eq(reading, of) {
                 held.bind(reading.text());
-                let shown = reading.view(self.withhold(reading));
+                let shown = self.view_alone(reading);
                 held.view_mut().text += &format!("\n-- runs by name:\n{shown}");
             }
         }
@@ -373,7 +417,7 @@ impl Entering<'_, '_, '_> {
         let mut values = None;
         for candidate in candidates.iter() {
             let reading = candidate.source.reading();
-            texts.push(reading.view(self.withhold(reading)).to_owned());
+            texts.push(self.view_alone(reading));
             effects.extend_from_slice(candidate.source.effects());
             held.bind(reading.text());
             if let Some(bound) = &candidate.bound {
@@ -425,26 +469,23 @@ impl Entering<'_, '_, '_> {
         Asking::Settled(of, Some(Objection::Policy { reason, session }.to_words()))
     }
 
-    /// What the view of a text leaves out.
-    #[expect(clippy::unused_self, reason = "masks will say, which the gate knows")]
-    fn withhold(&self, _reading: &Reading) -> Withhold {
-        Withhold::Secrets
-    }
-
-    /// Whether values that are bound to one of these may be shown and kept nowhere.
-    fn withholds_values(&self, candidates: &Candidates) -> bool {
-        candidates.unknown
-            || candidates.iter().any(|candidate| {
-                let reading = candidate.source.reading();
-                reading.is_secret() || self.withhold(reading) == Withhold::Literals
-            })
-    }
-
-    /// Records the run so far; the next one begins at `next`.
+    /// Records the runs so far; the next ones begin at `next`.
     fn end_run(&mut self, next: usize) {
+        self.end_plain(next);
+        self.end_secret(next);
+    }
+
+    fn end_plain(&mut self, next: usize) {
         let run = std::mem::replace(&mut self.plain, next..next);
         if !run.is_empty() {
             self.admission.data(run, None);
+        }
+    }
+
+    fn end_secret(&mut self, next: usize) {
+        let run = std::mem::replace(&mut self.secret, next..next);
+        if !run.is_empty() {
+            self.admission.withheld(run, "COPY data");
         }
     }
 }

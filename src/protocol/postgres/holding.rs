@@ -36,7 +36,7 @@ impl Relay {
         client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<bool, End> {
-        let Stop { held, harmless, probes, mut entered, .. } = stop;
+        let Stop { held, harmless, probes, mut entered, weighed, .. } = stop;
         let reason = held.decision().reason().map(str::to_owned);
         let held_up = self.replies.lock().holds_others_up();
         let limit = held_up.then(|| self.gate.transaction_wait());
@@ -83,8 +83,9 @@ impl Relay {
         }
         {
             let mut replies = self.replies.lock();
-            if probes && entered.refused.is_some() {
-                replies.expect_probe();
+            weighed.passes(&self.masking, entered.refused.as_ref());
+            if let (Some(portal), true) = (&probes, entered.refused.is_some()) {
+                replies.expect_probe(portal);
             }
             replies.expect(message, Instant::now(), entered).map_err(End::ClientMalformed)?;
         }

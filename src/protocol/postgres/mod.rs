@@ -3,11 +3,14 @@
 //! [`serve`] tells a connection's life. Everything that the server can do in a session passes,
 //! but for replication, the function-call message, and encodings other than UTF-8.
 
+mod answers;
 mod cancel;
+mod down;
 mod end;
 mod entering;
 mod greeting;
 mod holding;
+mod masking;
 mod names;
 mod parameters;
 mod reader;
@@ -17,6 +20,7 @@ mod replies;
 mod session;
 pub mod stream;
 pub mod upstream;
+mod weighing;
 
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +46,7 @@ use crate::shutdown::Shutdown;
 use cancel::{CancelKey, Cancels};
 pub use greeting::ALPN;
 use greeting::{Purpose, Turned, ask_password, greet, say_goodbye, startup_message};
+use masking::{Catalogs, TargetCatalog};
 use parameters::Wanted;
 use reader::Reader;
 use refusal::Refusal;
@@ -81,6 +86,7 @@ struct Open {
     cancels: Arc<Cancels>,
     /// A connector is kept while its target is the catalog's.
     connectors: Mutex<HashMap<TargetName, (Arc<Target>, Connector)>>,
+    catalogs: Catalogs,
 }
 
 impl Context {
@@ -96,6 +102,7 @@ impl Context {
             reader: Arc::new(Reader::start()?),
             cancels: Arc::default(),
             connectors: Mutex::default(),
+            catalogs: Catalogs::default(),
         };
         Ok(Self {
             catalog,
@@ -153,6 +160,8 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
 struct OpenSession {
     gate: Arc<Gate>,
     upstream: Upstream,
+    /// What masks ask about the database.
+    tables: Arc<TargetCatalog>,
     cancel_key: CancelKey,
     _slot: tokio::sync::OwnedSemaphorePermit,
 }
@@ -185,8 +194,8 @@ async fn open(
         gate.close("limit", "no room for another session".to_owned());
         return Err(Turned::Away(Refusal::TooManySessions));
     };
-    let upstream = match connect(context, &gate, &wanted).await {
-        Ok(upstream) => upstream,
+    let (upstream, tables) = match connect(context, &gate, &wanted).await {
+        Ok(connected) => connected,
         Err(error) => {
             let target = gate.grant().target().name.clone();
             tracing::warn!(%target, %error, "target not reached");
@@ -202,7 +211,7 @@ async fn open(
         Arc::clone(&gate),
     );
     match entered {
-        Ok(cancel_key) => Ok(OpenSession { gate, upstream, cancel_key, _slot: slot }),
+        Ok(cancel_key) => Ok(OpenSession { gate, upstream, tables, cancel_key, _slot: slot }),
         Err(_) => Err(Turned::Dropped("no randomness for a cancel key")),
     }
 }
@@ -340,7 +349,7 @@ async fn connect(
     context: &Context,
     gate: &Gate,
     wanted: &Wanted,
-) -> Result<Upstream, NotConnected> {
+) -> Result<(Upstream, Arc<TargetCatalog>), NotConnected> {
     let target = gate.grant().target();
     let TargetKind::Postgres(postgres) = &target.kind else {
         return Err(NotConnected::OtherProtocol);
@@ -349,7 +358,10 @@ async fn connect(
     let password = postgres.password.read().await?;
     let database = wanted.database_of(postgres).unwrap_or(&postgres.database);
     let parameters = &wanted.settings;
-    Ok(connector.connect(database, ProtocolVersion::V3_0, parameters, &password).await?)
+    let tables = context.sessions.catalogs.of(target, &connector, database);
+    let upstream =
+        connector.connect(database, ProtocolVersion::V3_0, parameters, &password).await?;
+    Ok((upstream, tables))
 }
 
 /// Why a target was not reached; for operators alone.

@@ -12,6 +12,8 @@ use crate::decode::sql::{Source, StatementKind};
 use crate::policy::{Attributes, SessionPolicy};
 use crate::recording::Sequence;
 
+use super::masking::RowMasks;
+
 /// How many prepared statements and portals one session may name. Clients that cache statements
 /// keep some hundreds.
 const MAX_NAMES: usize = 65_536;
@@ -37,6 +39,8 @@ pub(super) struct Portal {
     pub(super) source: Option<Source>,
     /// What was bound; `None` for a cursor of SQL's own.
     pub(super) bound: Option<Arc<Bound>>,
+    /// What is done with its rows; `None` while it is not known.
+    pub(super) rows: Option<Arc<RowMasks>>,
     life: Life,
 }
 
@@ -124,7 +128,14 @@ impl Names {
     ) {
         let source = self.statement(statement).and_then(|prepared| prepared.source.clone());
         let life = if self.savepoint { Life::Savepoint } else { Life::Transaction };
-        self.insert_portal(name, Portal { of, source, bound, life });
+        self.insert_portal(name, Portal { of, source, bound, rows: None, life });
+    }
+
+    /// The server says which columns a portal has.
+    pub(super) fn describe(&mut self, name: &str, rows: Option<Arc<RowMasks>>) {
+        if let Some(portal) = self.portals.get_mut(name) {
+            portal.rows = rows;
+        }
     }
 
     fn insert_portal(&mut self, name: Box<str>, portal: Portal) {
@@ -177,7 +188,8 @@ impl Names {
                     (false, false) => Life::Transaction,
                 };
                 let source = Some(source.clone());
-                self.insert_portal(name.as_str().into(), Portal { of, source, bound: None, life });
+                let portal = Portal { of, source, bound: None, rows: None, life };
+                self.insert_portal(name.as_str().into(), portal);
             }
             StatementKind::Close { name: Some(name) } => self.close(name),
             StatementKind::Close { name: None } => self.keep(|_| false),

@@ -5,7 +5,6 @@
 //! pipelines without reading waits for its own replies, as it would without a gateway.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,13 +19,15 @@ use crate::decode::postgres::frame::{Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
 use crate::gate::{Gate, Permitted, Released};
-use crate::recording::{Outcome, Sequence};
 
+use super::answers::{Answer, Answers};
+use super::down::Down;
 use super::end::End;
-use super::entering::Entering;
+use super::entering::{Entering, Placed};
+use super::masking::{Masking, MasksNow};
 use super::reader::Reader;
 use super::refusal::Words;
-use super::replies::{Answered, Replies};
+use super::replies::Replies;
 use super::stream::Stream;
 
 /// What an idle direction keeps for reading, in bytes: an idle session costs kilobytes.
@@ -44,6 +45,7 @@ const MAX_NOTICES: usize = 4;
 pub(super) struct Relay {
     pub(super) gate: Arc<Gate>,
     reader: Arc<Reader>,
+    pub(super) masking: Masking,
     pub(super) replies: Mutex<Replies>,
     /// Told when the queue of replies got shorter.
     progress: Notify,
@@ -62,12 +64,14 @@ impl Relay {
     pub(super) fn new(
         gate: Arc<Gate>,
         reader: Arc<Reader>,
+        masking: Masking,
         parameters: &[(String, String)],
     ) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_NOTICES);
         Self {
             gate,
             reader,
+            masking,
             replies: Mutex::new(Replies::new(parameters)),
             progress: Notify::new(),
             closing: AtomicBool::new(false),
@@ -195,6 +199,11 @@ impl Relay {
         let mut rest = messages.as_slice();
         loop {
             let start = rest.first().map_or(0, |(range, ..)| range.start);
+            let masks = if rest.iter().any(|(_, m, _)| starts(m)) {
+                self.masks_of(rest).await
+            } else {
+                None
+            };
             let admitted = self.gate.admit(bytes.clone(), |admission| {
                 let mut replies = self.replies.lock();
                 Entering {
@@ -202,8 +211,11 @@ impl Relay {
                     replies: &mut replies,
                     gate: &self.gate,
                     analyzer: self.reader.analyzer(),
+                    masking: &self.masking,
+                    masks: masks.as_ref(),
                     now: Instant::now(),
                     plain: start..start,
+                    secret: start..start,
                     acts: false,
                 }
                 .enter(rest)
@@ -223,6 +235,15 @@ impl Relay {
         }
     }
 
+    /// The masks for some commands; the catalog is looked up again when they name what it did not
+    /// have.
+    async fn masks_of(&self, messages: &[Placed<'_>]) -> Option<MasksNow> {
+        let masks = self.masking.now().await?;
+        let mut readings = messages.iter().filter_map(|(_, _, reading)| reading.as_ref());
+        let unknown = !masks.are_blind() && readings.any(|reading| masks.name_unknown(reading));
+        if unknown { Some(self.masking.newer_than(masks).await) } else { Some(masks) }
+    }
+
     /// Carries the server's messages down until the server ends or something goes wrong.
     /// `buffered` was read behind the server's first `ReadyForQuery`.
     ///
@@ -236,6 +257,8 @@ impl Relay {
         let mut incoming = Incoming::new(Side::Backend, buffered);
         let mut notices = self.notices.1.lock().take();
         loop {
+            // Rows can be masked only when they are whole.
+            incoming.walker.keep_whole(self.masking.is_on());
             let (bytes, pieces) = incoming.take().map_err(End::TargetMalformed)?;
             if bytes.is_empty() {
                 let at_boundary = incoming.walker.at_boundary();
@@ -253,35 +276,55 @@ impl Relay {
                 }
                 continue;
             }
-            let released = self.record_answers(bytes, &pieces)?;
+            let masks = self.masks_for(&bytes, &pieces).await?;
+            let released = self.record_answers(&bytes, &pieces, masks.as_ref())?;
             self.progress.notify_waiters();
             client.at_boundary = incoming.walker.at_boundary();
             client.release(released).await.map_err(End::ClientBroken)?;
         }
     }
 
-    /// Holds the server's messages against the queue, masks and records them.
-    fn record_answers(&self, bytes: Bytes, pieces: &[Piece]) -> Result<Released, End> {
-        let mut answers = Answers::default();
+    /// The masks for some messages; the catalog is looked up again when columns of tables come
+    /// that it did not have.
+    async fn masks_for(&self, bytes: &Bytes, pieces: &[Piece]) -> Result<Option<MasksNow>, End> {
+        let Some(mut masks) = self.masking.now().await else { return Ok(None) };
         let mut at = 0;
-        {
-            let (now, mut replies) = (Instant::now(), self.replies.lock());
-            for piece in pieces {
-                let range = at..at + piece.length;
-                at = range.end;
-                if matches!(piece.tag, b'D' | b'd') {
-                    let of = if piece.first { replies.front() } else { None };
-                    answers.add(range, Answered { of, ..Answered::default() });
-                } else {
-                    let message = bytes.get(range.clone()).unwrap_or_default();
-                    check(piece.tag, message)?;
-                    let answered = replies.answer(message, now).map_err(End::TargetMalformed)?;
-                    answers.add(range, answered);
+        for piece in pieces.iter().filter(|_| !masks.are_blind()) {
+            let message = bytes.get(at..at + piece.length).unwrap_or_default();
+            at += piece.length;
+            if piece.tag == b'T' {
+                let columns = backend::row_description(message).map_err(End::TargetMalformed)?;
+                if masks.lack(&columns) {
+                    masks = self.masking.newer_than(masks).await;
+                    break;
                 }
             }
         }
-        let (bytes, events) = answers.finish(bytes);
-        let masked = self.gate.mask(bytes);
+        Ok(Some(masks))
+    }
+
+    /// Holds the server's messages against the queue, masks and records them.
+    fn record_answers(
+        &self,
+        bytes: &Bytes,
+        pieces: &[Piece],
+        masks: Option<&MasksNow>,
+    ) -> Result<Released, End> {
+        let mut answers = Answers::new(bytes.clone());
+        let mut at = 0;
+        {
+            let (now, mut replies) = (Instant::now(), self.replies.lock());
+            let mut down = Down { replies: &mut replies, answers: &mut answers, masks, now };
+            for piece in pieces {
+                let range = at..at + piece.length;
+                at = range.end;
+                down.piece(piece, range.clone(), bytes.get(range).unwrap_or_default())?;
+            }
+            if masks.is_some() && replies.is_at_rest() {
+                self.masking.at_rest();
+            }
+        }
+        let (masked, events) = answers.finish();
         let released = self.gate.release(masked, |release, bytes| {
             for event in &events {
                 match event {
@@ -305,83 +348,6 @@ async fn next(notices: &mut Option<mpsc::Receiver<Words>>) -> Words {
         Some(words) => words,
         None => std::future::pending().await,
     }
-}
-
-/// What is recorded of the server's messages.
-enum Answer {
-    Data(Range<usize>, Option<Sequence>),
-    Ended(Sequence, Outcome),
-}
-
-/// The server's messages sorted by the command that they answer.
-#[derive(Default)]
-struct Answers {
-    events: Vec<Answer>,
-    run: Range<usize>,
-    of: Option<Sequence>,
-    /// What the client is told instead of a message.
-    instead: Vec<(Range<usize>, Words)>,
-}
-
-impl Answers {
-    fn add(&mut self, range: Range<usize>, answered: Answered) {
-        let Answered { of, ended, instead } = answered;
-        if of.is_some() && self.of.is_some() && of != self.of {
-            self.end_run(range.start);
-        }
-        self.run.end = range.end;
-        self.of = of.or(self.of);
-        self.instead.extend(instead.map(|words| (range.clone(), words)));
-        if !ended.is_empty() {
-            self.end_run(range.end);
-            self.events.extend(ended.into_iter().map(|(of, outcome)| Answer::Ended(of, outcome)));
-        }
-    }
-
-    fn end_run(&mut self, next: usize) {
-        let run = std::mem::replace(&mut self.run, next..next);
-        let of = self.of.take();
-        if !run.is_empty() {
-            self.events.push(Answer::Data(run, of));
-        }
-    }
-
-    /// The bytes for the client, and the events that tell of them.
-    fn finish(mut self, bytes: Bytes) -> (Bytes, Vec<Answer>) {
-        self.end_run(0);
-        if self.instead.is_empty() {
-            return (bytes, self.events);
-        }
-        let mut told = BytesMut::with_capacity(bytes.len());
-        let mut instead = self.instead.into_iter().peekable();
-        for event in &mut self.events {
-            let Answer::Data(run, _) = event else { continue };
-            let start = told.len();
-            let mut at = run.start;
-            while let Some((range, words)) = instead.next_if(|(range, _)| range.start < run.end) {
-                told.extend_from_slice(bytes.get(at..range.start).unwrap_or_default());
-                told.extend_from_slice(words.as_bytes());
-                at = range.end;
-            }
-            told.extend_from_slice(bytes.get(at..run.end).unwrap_or_default());
-            *run = start..told.len();
-        }
-        (told.freeze(), self.events)
-    }
-}
-
-/// Refuses messages of unknown kind, and an encoding that the request view could not read.
-fn check(tag: u8, message: &[u8]) -> Result<(), End> {
-    if !backend::is_known(tag) {
-        return Err(End::TargetMalformed(Malformed("a message is of unknown kind")));
-    }
-    if tag == b'S' {
-        let (name, value) = backend::parameter_status(message).map_err(End::TargetMalformed)?;
-        if name == "client_encoding" && value != "UTF8" {
-            return Err(End::Encoding);
-        }
-    }
-    Ok(())
 }
 
 /// Bytes that came in and are not taken yet.

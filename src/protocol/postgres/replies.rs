@@ -10,7 +10,6 @@
 //! credited to no command; none is lost or reordered.
 
 mod candidates;
-#[cfg_attr(not(test), expect(dead_code, reason = "masks will ask who made a result"))]
 mod producer;
 mod work;
 
@@ -24,9 +23,11 @@ use crate::decode::postgres::frontend::{Message, Named};
 use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
 use crate::recording::{CommandError, Outcome, Sequence};
 
+use super::masking::{Counts, RowMasks};
 use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
 pub(super) use candidates::Candidates;
+pub(super) use producer::Producer;
 use work::Work;
 
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
@@ -47,8 +48,9 @@ enum Expected {
     Bind { of: Sequence, portal: Box<str>, statement: Box<str>, bound: Option<Arc<Bound>> },
     /// `RowDescription` or `NoData`, maybe behind `ParameterDescription`.
     Describe(Name),
-    /// The same, for a question of the gateway's own whose answer the client does not see.
-    Probe,
+    /// The same, for a question of the gateway's own about a portal, whose answer the client does
+    /// not see.
+    Probe(Box<str>),
     /// Rows, and one of the messages that end an Execute.
     Execute(Running),
     /// An error and `ReadyForQuery`, for what stands for a function call message.
@@ -71,6 +73,8 @@ struct Running {
     runs: Runs,
     /// Statements in it that make a prepared statement or a cursor.
     makes: Vec<Source>,
+    /// Of a Query: what is done with the rows that come; `None` while it is not known.
+    rows: Option<Arc<RowMasks>>,
     work: Work,
 }
 
@@ -111,6 +115,8 @@ pub(super) struct Entered {
     pub(super) bound: Option<Arc<Bound>>,
     /// Of an Execute: everything that it may run.
     pub(super) candidates: Candidates,
+    /// Of a Query or Execute: COPY data that it takes may be kept nowhere.
+    pub(super) takes_secrets: bool,
 }
 
 /// How the server reads the next text.
@@ -156,6 +162,8 @@ pub(super) struct Replies {
     standard_conforming_strings: Option<bool>,
     unsettled: bool,
     encoding_unsettled: bool,
+    /// COPY data that comes now may be kept nowhere.
+    takes_secrets: bool,
     /// The transaction, if one is open, has done something.
     worked: bool,
 }
@@ -184,6 +192,7 @@ impl Replies {
             standard_conforming_strings: None,
             unsettled: false,
             encoding_unsettled: false,
+            takes_secrets: false,
             worked: false,
         };
         for (name, value) in parameters {
@@ -225,6 +234,11 @@ impl Replies {
     /// Whether more may be forwarded before the server answers some of it.
     pub(super) fn has_room(&self) -> bool {
         self.expected.len() < MAX_OUTSTANDING
+    }
+
+    /// Whether COPY data that comes now may be kept nowhere.
+    pub(super) fn takes_secrets(&self) -> bool {
+        self.takes_secrets
     }
 
     /// Whether the server owes nothing.
@@ -273,10 +287,13 @@ impl Replies {
         if self.names.are_too_many() {
             return Err(Malformed("too many prepared statements or portals"));
         }
-        let Entered { of, refused, reading, bound, candidates } = entered;
+        let Entered { of, refused, reading, bound, candidates, takes_secrets } = entered;
+        if matches!(message, Message::Query { .. } | Message::Execute { .. }) {
+            self.takes_secrets = takes_secrets || (self.takes_secrets && !self.is_idle());
+        }
         let running = |refused, runs| {
-            let (makes, work) = (Vec::new(), Work::default());
-            Running { of, since, outcome: Outcome::default(), refused, runs, makes, work }
+            let (makes, rows, work) = (Vec::new(), None, Work::default());
+            Running { of, since, outcome: Outcome::default(), refused, runs, makes, rows, work }
         };
         let expected = match message {
             Message::Query { .. } => Expected::Query(running(refused, Runs::Text(reading, 0))),
@@ -314,8 +331,60 @@ impl Replies {
     }
 
     /// Enters a question of the gateway's own: a Describe whose answer the client does not see.
-    pub(super) fn expect_probe(&mut self) {
-        self.push(Expected::Probe, &Candidates::default());
+    pub(super) fn expect_probe(&mut self, portal: &str) {
+        self.push(Expected::Probe(portal.into()), &Candidates::default());
+    }
+
+    /// Whether nobody has asked, or will have asked, for the columns of a portal.
+    pub(super) fn lacks_rows(&self, portal: &str) -> bool {
+        for expected in self.expected.iter().rev() {
+            match expected {
+                Expected::Bind { portal: made, .. } if **made == *portal => return true,
+                Expected::Probe(name) | Expected::Describe(Name::Portal(name))
+                    if **name == *portal =>
+                {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        self.names.portal(portal).is_none_or(|portal| portal.rows.is_none())
+    }
+
+    /// What is done with the rows that come now; `None` when it is not known.
+    pub(super) fn result(&self) -> Option<Arc<RowMasks>> {
+        match self.expected.iter().find(|e| !matches!(e, Expected::CopyEnd))? {
+            Expected::Query(running) => running.rows.clone(),
+            Expected::Execute(Running { runs: Runs::Portal(name), .. }) => {
+                self.names.portal(name)?.rows.clone()
+            }
+            _ => None,
+        }
+    }
+
+    /// The server says now which columns come: what is to be done with the rows.
+    pub(super) fn describe(&mut self, rows: Option<RowMasks>) {
+        let rows = rows.map(Arc::new);
+        let at = self.expected.iter().position(|e| !matches!(e, Expected::CopyEnd));
+        match at.and_then(|at| self.expected.get_mut(at)) {
+            Some(Expected::Query(running)) => running.rows = rows,
+            Some(Expected::Probe(name) | Expected::Describe(Name::Portal(name))) => {
+                self.names.describe(name, rows);
+            }
+            _ => {}
+        }
+    }
+
+    /// So many values were masked in what answers the command in front.
+    pub(super) fn masked(&mut self, counts: Counts) {
+        let front = self.expected.iter_mut().find(|e| !matches!(e, Expected::CopyEnd));
+        if let Some(Expected::Query(running) | Expected::Execute(running)) = front {
+            for (name, count) in counts {
+                let masked = &mut running.outcome.masked;
+                let known = masked.entry(name.to_string()).or_default();
+                *known = known.saturating_add(count);
+            }
+        }
     }
 
     fn push(&mut self, mut expected: Expected, candidates: &Candidates) {
@@ -388,8 +457,8 @@ impl Replies {
                 _ => {}
             },
             b'T' | b'n' => {
-                let asked = |e: &Expected| matches!(e, Expected::Describe(_) | Expected::Probe);
-                if let Some(Expected::Probe) = self.pop_if(asked) {
+                let asked = |e: &Expected| matches!(e, Expected::Describe(_) | Expected::Probe(_));
+                if let Some(Expected::Probe(_)) = self.pop_if(asked) {
                     instead = Some(Words::none());
                 }
             }
@@ -452,6 +521,7 @@ impl Replies {
             }
             _ => match self.expected.front_mut() {
                 Some(Expected::Query(running)) => {
+                    running.rows = None;
                     succeed(&mut running.outcome, tag);
                     match &mut running.runs {
                         Runs::Text(Some(reading), at) => {
@@ -532,11 +602,11 @@ impl Replies {
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
                     let (outcome, makes) = (Outcome::default(), Vec::new());
                     let runs = Runs::Text(None, 0);
-                    let work = Work::default();
-                    Running { of, since: now, outcome, refused: None, runs, makes, work }
+                    let (rows, work) = (None, Work::default());
+                    Running { of, since: now, outcome, refused: None, runs, makes, rows, work }
                 }
                 // The error is that of the Execute that the question was asked for.
-                Expected::Probe => continue,
+                Expected::Probe(_) => continue,
                 Expected::Describe(_)
                 | Expected::Close(_)
                 | Expected::FunctionCall { .. }

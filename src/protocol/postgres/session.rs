@@ -10,6 +10,7 @@ use crate::gate::Gate;
 use crate::names::TargetName;
 
 use super::end::End;
+use super::masking::Masking;
 use super::refusal;
 use super::relay::{Outgoing, Relay};
 use super::stream::Stream;
@@ -34,7 +35,7 @@ impl Session {
     /// Runs the session to its end, and says and records how it ended.
     pub(super) async fn run(self) {
         let Self { stream, opened, context } = self;
-        let OpenSession { gate, upstream, cancel_key, _slot } = opened;
+        let OpenSession { gate, upstream, tables, cancel_key, _slot } = opened;
         let target = gate.grant().target().name.clone();
         let session = gate.session();
         let username = gate.grant().identity().username().to_owned();
@@ -44,7 +45,8 @@ impl Session {
         let (mut from_target, to_target) = tokio::io::split(upstream.stream);
         let (mut to_client, mut to_target) = (Outgoing::new(to_client), Outgoing::new(to_target));
         let reader = Arc::clone(&context.sessions.reader);
-        let relay = Relay::new(Arc::clone(&gate), reader, &upstream.parameters);
+        let masking = Masking::new(Arc::clone(&gate), tables);
+        let relay = Relay::new(Arc::clone(&gate), reader, masking, &upstream.parameters);
         let words = |key: &[u8]| {
             let id = cancel_key.process_id;
             refusal::welcome(&upstream.parameters, &upstream.notices, id, key)

@@ -19,6 +19,7 @@ mod authentication;
 mod channel_binding;
 mod error;
 mod frames;
+mod query;
 mod startup;
 mod tcp;
 mod tls;
@@ -41,6 +42,7 @@ use crate::secret::Secret;
 use authentication::Login;
 
 pub use error::{ServerError, UpstreamError};
+pub use query::{Questions, Row};
 
 /// A target has this long from the first packet to being ready for a query; its client waits.
 const CONNECT_TIME: Duration = Duration::from_secs(15);

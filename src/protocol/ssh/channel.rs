@@ -211,9 +211,9 @@ impl Channel {
     async fn broke(&self, broken: Broken, began: Instant) {
         let outcome = |status: Option<&str>, error| Outcome {
             status: status.map(str::to_owned),
-            rows: None,
             error,
             duration_us: micros(began),
+            ..Outcome::default()
         };
         let (outcome, refusal) = match broken {
             Broken::Client => (outcome(Some("closed by the client"), None), None),

@@ -266,7 +266,7 @@ impl<'c> Relay<'c> {
 
     fn ended(&self, status: String) -> Result<(), Broken> {
         let duration_us = micros(self.began);
-        let outcome = Outcome { status: Some(status), rows: None, error: None, duration_us };
+        let outcome = Outcome { status: Some(status), duration_us, ..Outcome::default() };
         Ok(self.channel.outcome(&outcome)?)
     }
 

@@ -297,5 +297,5 @@ fn outcome(response: &Response<'_>, since: Instant) -> Outcome {
         _ => (Some("ok"), None),
     };
     let duration_us = micros(since);
-    Outcome { status: status.map(str::to_owned), rows: None, error, duration_us }
+    Outcome { status: status.map(str::to_owned), error, duration_us, ..Outcome::default() }
 }

@@ -28,7 +28,10 @@ pub fn of(id: &str) -> Option<Plan> {
             ("session", "a_reload_that_takes_the_access_away_ends_the_session"),
             ("session", "what_runs_when_the_token_ends_may_finish_within_the_grace"),
         ],
-        "G16" | "G20" | "G22" | "G24" | "G25" | "X105" => {
+        "G20" => &[("masking/clients", "values_keep_their_types_in_both_formats")],
+        "G22" | "X105" => &[("masking/statements", "no_statement_brings_a_masked_value")],
+        "G24" => &[("masking/stores", "patterns_are_masked_wherever_they_stand")],
+        "G16" | "G25" => {
             return Some(Plan::Waits("wait for masks, in a test of their own"));
         }
         _ => return None,

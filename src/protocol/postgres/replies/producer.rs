@@ -20,7 +20,11 @@ pub(in crate::protocol::postgres) enum Producer {
     /// It is not known: it may be any statement.
     Unknown,
     /// This statement, by a portal with this behind it.
-    Statement(Source, Option<Arc<Bound>>),
+    Statement(
+        Source,
+        #[cfg_attr(not(test), expect(dead_code, reason = "formats come with each portal"))]
+        Option<Arc<Bound>>,
+    ),
 }
 
 impl Replies {
@@ -33,7 +37,7 @@ impl Replies {
                 return Producer::Nobody;
             }
             // A commit that fails tells of rows of any statement before it.
-            Some(Expected::Sync | Expected::Probe | Expected::CopyEnd) => {
+            Some(Expected::Sync | Expected::CopyEnd) => {
                 return Producer::Unknown;
             }
             Some(Expected::Query(running) | Expected::Execute(running)) => {
@@ -45,7 +49,9 @@ impl Replies {
             Some(
                 Expected::Bind { statement, .. } | Expected::Describe(Name::Statement(statement)),
             ) => self.prepared(statement),
-            Some(Expected::Describe(Name::Portal(name))) => self.opened(name),
+            Some(Expected::Probe(name) | Expected::Describe(Name::Portal(name))) => {
+                self.opened(name)
+            }
         };
         let mut named = named;
         for _ in 0..MAX_STEPS {

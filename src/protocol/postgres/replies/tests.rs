@@ -55,7 +55,7 @@ fn enter(replies: &mut Replies, message: &Message<'_>, of: Sequence, refused: Op
         }
         _ => None,
     };
-    let entered = Entered { of, refused, reading, bound, candidates };
+    let entered = Entered { of, refused, reading, bound, candidates, takes_secrets: false };
     replies.expect(message, Instant::now(), entered).unwrap();
 }
 
@@ -351,13 +351,13 @@ fn what_was_forwarded_may_change_how_the_next_text_is_read() {
 #[test]
 fn a_question_of_the_gateways_own_stays_unseen_and_its_error_is_the_commands() {
     let mut replies = session();
-    replies.expect_probe();
+    replies.expect_probe("");
     enter(&mut replies, &EXECUTE, 5, Some(Words::none()));
     let seen = replies.answer(&frame(b'T', b"\0\0"), Instant::now()).unwrap();
     assert!(seen.instead.is_some_and(|words| words.as_bytes().is_empty()));
 
     let mut replies = session();
-    replies.expect_probe();
+    replies.expect_probe("");
     enter(&mut replies, &EXECUTE, 5, Some(Words::none()));
     let answered = replies.answer(&frame(b'E', b"C34000\0Mno\0\0"), Instant::now()).unwrap();
     assert!(answered.instead.is_none());

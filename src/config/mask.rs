@@ -1,0 +1,211 @@
+//! `[[mask]]`, `[[pattern]]`: what nobody may see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::model::Target;
+use super::reader::{Field, Table, quoted};
+use super::value;
+use crate::mask::{Action, ColumnPattern, FieldPattern, Mask, Masks, Pattern, PatternMistake};
+use crate::names::{Protocol, TargetName};
+use crate::policy::Glob;
+
+/// Every row that passes is held against the masks of its target.
+const MAX_MASKS: usize = 1_000;
+/// Every text that passes is searched for each pattern.
+const MAX_PATTERNS: usize = 200;
+/// Names of patterns stand in masked texts.
+const MAX_NAME: usize = 64;
+
+const ACTIONS: &[(&str, Action)] = &[
+    ("redact", Action::Redact),
+    ("partial", Action::Partial),
+    ("hash", Action::Hash),
+    ("null", Action::Null),
+];
+
+type Targets = BTreeMap<TargetName, Arc<Target>>;
+/// The operator's own patterns; `None` stands for one that is wrong.
+type Own = BTreeMap<String, Option<Pattern>>;
+
+pub(super) fn masks(top: &Table<'_>, targets: &Targets) -> Masks {
+    let own = patterns(top);
+    let tables = top.tables("mask");
+    if tables.len() > MAX_MASKS {
+        top.wrong(format!("there are more than {MAX_MASKS} masks"), None);
+    }
+    let mut masks: Vec<Mask> = Vec::new();
+    for table in tables {
+        if let Some(mask) = mask(&table, targets, &own) {
+            if masks.iter().any(|other| other.name == mask.name) {
+                let hint = "recordings name the masks that acted: give each a name of its own";
+                table.wrong_at("name", "another mask has this name", hint);
+            }
+            masks.push(mask);
+        }
+        table.finish();
+    }
+    Masks::new(masks)
+}
+
+fn patterns(top: &Table<'_>) -> Own {
+    let mut own = Own::new();
+    for table in top.tables("pattern") {
+        let name = table.require("name", |field| {
+            let name = pattern_name(field)?;
+            if own.contains_key(name) {
+                return field.wrong("another pattern has this name");
+            }
+            Some(name.to_owned())
+        });
+        let pattern = table.require("regex", |field| {
+            let named = name.as_deref().unwrap_or("pattern");
+            match Pattern::own(named, field.text()?) {
+                Ok(pattern) => Some(pattern),
+                Err(mistake) => field.wrong_with(&mistake, hint(&mistake)),
+            }
+        });
+        table.finish();
+        own.extend(name.map(|name| (name, pattern)));
+    }
+    if own.len() > MAX_PATTERNS {
+        top.wrong(format!("there are more than {MAX_PATTERNS} patterns"), None);
+    }
+    own
+}
+
+fn hint(mistake: &PatternMistake) -> &'static str {
+    match mistake {
+        PatternMistake::Unknown => "write a [[pattern]] of that name",
+        PatternMistake::Expression(_) => {
+            "https://docs.rs/regex tells the language; it has no look-around and no back-references"
+        }
+        PatternMistake::Unbounded => "for example tok_[0-9a-f]{32}",
+        PatternMistake::Empty => "say what must be there, for example [0-9]{8} for [0-9]*",
+    }
+}
+
+fn pattern_name(field: Field<'_>) -> Option<&str> {
+    let name = field.text()?;
+    let of_names = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.len() > MAX_NAME || !name.chars().all(of_names) {
+        return field.wrong(format!(
+            "{} is not a name of at most {MAX_NAME} of a-z, 0-9 and -",
+            quoted(name)
+        ));
+    }
+    if Pattern::names().any(|built_in| built_in == name) || name == "masked" {
+        return field.wrong_with(
+            format!("{} is built in", quoted(name)),
+            "give your own another name; a mask may name both",
+        );
+    }
+    Some(name)
+}
+
+fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
+    let name = table.require("name", |field| field.text().map(str::to_owned));
+    let named = table.read("targets", |f| f.some(|field| target_glob(field, targets)));
+    let columns = table.read("columns", |f| f.some(column));
+    let fields = table.read("fields", |f| f.some(json_field));
+    let patterns = table.read("patterns", |f| f.some(|field| pattern(field, own)));
+    if !["columns", "fields", "patterns"].iter().any(|key| table.has(key)) {
+        table.wrong(
+            "[[mask]] says nothing of what",
+            Some("give columns, fields or patterns; patterns = [\"email\"], for example"),
+        );
+    }
+    let with = table.read("with", |field| field.word(ACTIONS)).unwrap_or(Action::Redact);
+    let unless_groups = table.read("unless_groups", |f| f.some(group)).unwrap_or_default();
+    let mask = Mask {
+        name: name?.into(),
+        targets: named,
+        columns: columns.unwrap_or_default(),
+        fields: fields.unwrap_or_default(),
+        patterns: patterns.unwrap_or_default().into_iter().flatten().collect(),
+        with,
+        unless_groups,
+    };
+    warn(table, targets, &mask);
+    Some(mask)
+}
+
+/// Columns are those of databases, and mean nothing elsewhere. Streams and documents of other protocols are
+/// not masked yet.
+fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
+    let named = || targets.values().filter(|target| mask.names_target(target.name.as_str()));
+    if !mask.columns.is_empty() && !named().any(|target| target.protocol() == Protocol::Postgres) {
+        table.warn_at("columns", "no target of the mask has columns", "name a Postgres target");
+    }
+    let other = named().find(|target| target.protocol() != Protocol::Postgres);
+    for (key, given) in
+        [("patterns", !mask.patterns.is_empty()), ("fields", !mask.fields.is_empty())]
+    {
+        if let Some(target) = other.filter(|_| given) {
+            let (protocol, name) = (target.protocol(), &target.name);
+            let problem = format!("not yet supported on {name}, whose protocol is {protocol}");
+            table.wrong_at(key, problem, "give the mask targets without it");
+        }
+    }
+}
+
+fn target_glob(field: Field<'_>, targets: &Targets) -> Option<Glob> {
+    let glob = value::target_glob(field)?;
+    let text = glob.glob().glob();
+    if !targets.keys().any(|name| glob.is_match(name.as_str())) {
+        field.warn(format!("{} matches no target", quoted(text)));
+    }
+    Some(Glob::new(field.text()?))
+}
+
+fn column(field: Field<'_>) -> Option<ColumnPattern> {
+    let text = field.text()?;
+    let hint = "write schema.table.column, for example public.customers.email or *.ssn; a part \
+                that holds a dot stands in double quotes";
+    match text.parse() {
+        _ if text.split('.').any(str::is_empty) => {
+            field.wrong_with(format!("{} does not name a column", quoted(text)), hint)
+        }
+        Ok(column) => Some(column),
+        Err(_) => field.wrong_with(format!("{} does not name a column", quoted(text)), hint),
+    }
+}
+
+fn json_field(field: Field<'_>) -> Option<FieldPattern> {
+    let text = field.text()?;
+    match text.parse() {
+        Ok(parsed) => Some(parsed),
+        Err(mistake) => field.wrong_with(
+            format!("{} names no field: {mistake}", quoted(text)),
+            "write the keys from the top with dots between: customer.email; **.ssn is at any depth",
+        ),
+    }
+}
+
+/// One that is wrong where it stands is no mistake here, too.
+fn pattern(field: Field<'_>, own: &Own) -> Option<Option<Pattern>> {
+    let name = field.text()?;
+    if let Some(pattern) = own.get(name) {
+        return Some(pattern.clone());
+    }
+    match Pattern::built_in(name) {
+        Ok(pattern) => Some(Some(pattern)),
+        Err(PatternMistake::Unknown) => {
+            let built_in = Pattern::names().map(str::to_owned);
+            let known: Vec<String> = built_in.chain(own.keys().cloned()).collect();
+            field.not_one_of(name, known.iter().map(String::as_str))
+        }
+        Err(mistake) => field.wrong_with(&mistake, hint(&mistake)),
+    }
+}
+
+fn group(field: Field<'_>) -> Option<String> {
+    let name = field.text()?;
+    if name != "*" && name.contains('*') {
+        return field.wrong_with(
+            format!("{} is not a group", quoted(name)),
+            "name groups in full, or * for everybody",
+        );
+    }
+    Some(name.to_owned())
+}

@@ -1,0 +1,147 @@
+//! One run of the server's messages, held against the queue of expected replies and masked.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::decode::postgres::frame::Piece;
+use crate::decode::postgres::{Malformed, backend};
+
+use super::answers::Answers;
+use super::end::End;
+use super::masking::{Counts, Judgement, MasksNow, RowMasks, hide};
+use super::replies::{Producer, Replies};
+
+/// What the server's messages are held against.
+pub(super) struct Down<'d> {
+    pub(super) replies: &'d mut Replies,
+    pub(super) answers: &'d mut Answers,
+    /// `None` where nothing is masked.
+    pub(super) masks: Option<&'d MasksNow>,
+    pub(super) now: Instant,
+}
+
+impl Down<'_> {
+    /// Takes a message, or a piece of one.
+    pub(super) fn piece(
+        &mut self,
+        piece: &Piece,
+        range: Range<usize>,
+        bytes: &[u8],
+    ) -> Result<(), End> {
+        if matches!(piece.tag, b'D' | b'd') {
+            let of = if piece.first { self.replies.front() } else { None };
+            return match self.masks {
+                None => {
+                    self.answers.data(range, of);
+                    Ok(())
+                }
+                Some(_) if !piece.is_whole() => {
+                    Err(End::TargetMalformed(Malformed("a value is too large to be masked")))
+                }
+                Some(_) if piece.tag == b'D' => self.row(range),
+                Some(masks) => self.copied(masks, range, bytes),
+            };
+        }
+        check(piece.tag, bytes)?;
+        let masked = match (self.masks, piece.tag) {
+            (Some(masks), b'E' | b'N') => {
+                let judged = self.judged(masks);
+                masks.report(bytes, judged.as_ref()).map_err(End::TargetMalformed)?
+            }
+            (Some(masks), b'A') => masks.notification(bytes).map_err(End::TargetMalformed)?,
+            (Some(masks), b'S') => masks.parameter(bytes).map_err(End::TargetMalformed)?,
+            (Some(masks), b'T' | b'n') => {
+                self.described(masks, piece.tag, bytes)?;
+                None
+            }
+            _ => None,
+        };
+        // What is remembered of an error is what is stored of it.
+        let seen = masked.as_ref().map_or(bytes, |masked| masked.stored());
+        let answered = self.replies.answer(seen, self.now).map_err(End::TargetMalformed)?;
+        self.answers.message(range, answered, masked.as_ref());
+        Ok(())
+    }
+
+    /// A row, value by value.
+    fn row(&mut self, range: Range<usize>) -> Result<(), End> {
+        let of = self.replies.front();
+        let Some(rows) = self.replies.result() else {
+            let hidden = |row: &[u8], out: &mut BytesMut| hide(row, out);
+            let stored = None::<fn(&[u8], &mut BytesMut) -> Result<(), Malformed>>;
+            return self
+                .answers
+                .data_written(range, of, hidden, stored)
+                .map_err(End::TargetMalformed);
+        };
+        if rows.is_plain() {
+            self.answers.data(range, of);
+            return Ok(());
+        }
+        let (mut counts, mut unseen) = (Counts::new(), Counts::new());
+        let same = rows.same();
+        let shown = |row: &[u8], out: &mut BytesMut| {
+            rows.show(row, out, if same { &mut counts } else { &mut unseen })
+        };
+        let mut stored_counts = Counts::new();
+        let stored = (!same)
+            .then_some(|row: &[u8], out: &mut BytesMut| rows.store(row, out, &mut stored_counts));
+        let written = self.answers.data_written(range, of, shown, stored);
+        written.map_err(End::TargetMalformed)?;
+        self.replies.masked(if same { counts } else { stored_counts });
+        Ok(())
+    }
+
+    fn copied(&mut self, masks: &MasksNow, range: Range<usize>, bytes: &[u8]) -> Result<(), End> {
+        let of = self.replies.front();
+        let judged = self.judged(masks).unwrap_or_else(|| masks.judge(None));
+        match masks.copied(bytes, &judged).map_err(End::TargetMalformed)? {
+            Some(masked) => self.answers.data_instead(range, of, &masked),
+            None => self.answers.data(range, of),
+        }
+        Ok(())
+    }
+
+    /// The server says which columns come, or that none do.
+    fn described(&mut self, masks: &MasksNow, tag: u8, bytes: &[u8]) -> Result<(), End> {
+        let rows = match tag {
+            b'T' => {
+                let columns = backend::row_description(bytes).map_err(End::TargetMalformed)?;
+                let producer = self.replies.producer();
+                let source = match &producer {
+                    Producer::Statement(source, _) => Some(source),
+                    Producer::Nobody | Producer::Unknown => None,
+                };
+                masks.rows(&columns, source, &masks.judge(source))
+            }
+            _ => Some(RowMasks::default()),
+        };
+        self.replies.describe(rows);
+        Ok(())
+    }
+
+    /// What an error, a notice or a row may be about; `None` when the server speaks by itself.
+    fn judged(&self, masks: &MasksNow) -> Option<Judgement> {
+        match self.replies.producer() {
+            Producer::Nobody => None,
+            Producer::Unknown => Some(masks.judge(None)),
+            Producer::Statement(source, _) => Some(masks.judge(Some(&source))),
+        }
+    }
+}
+
+/// Refuses messages of unknown kind, and an encoding that the request view could not read.
+fn check(tag: u8, message: &[u8]) -> Result<(), End> {
+    if !backend::is_known(tag) {
+        return Err(End::TargetMalformed(Malformed("a message is of unknown kind")));
+    }
+    if tag == b'S' {
+        let (name, value) = backend::parameter_status(message).map_err(End::TargetMalformed)?;
+        if name == "client_encoding" && value != "UTF8" {
+            return Err(End::Encoding);
+        }
+    }
+    Ok(())
+}

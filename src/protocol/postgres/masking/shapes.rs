@@ -1,0 +1,453 @@
+//! What masks must know of a database: which columns show masked ones, however they are called
+//! there, and which names are known at all.
+//!
+//! Columns are known by the table's OID and their number, as `RowDescription` has them. A mask
+//! that names a column also masks it in partitions, children and parents of its table, and in
+//! views, down to the last. A view's column is what the server itself says that it is; where the
+//! server does not say (an expression, a UNION), it may be anything that the view reads.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::decode::postgres::backend::Column;
+use crate::decode::sql::{self, LexerSettings};
+use crate::mask::{ColumnPattern, MaskPlan};
+use crate::policy::Object;
+
+use super::bodies::Body;
+use super::judge::Judged;
+
+/// Columns of the system's that show values of any column: statistics, statements of others.
+const SHOWING: &[(&str, &[&str])] = &[
+    ("pg_cursors", &["statement"]),
+    ("pg_prepared_statements", &["statement"]),
+    ("pg_stat_activity", &["query"]),
+    ("pg_stat_statements", &["query"]),
+    ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
+    ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr"]),
+    ("pg_stats", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+    ("pg_stats_ext", &["most_common_vals"]),
+    ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
+];
+
+/// The first OID that is not of the system's own making (`FirstNormalObjectId`).
+const FIRST_NORMAL: u32 = 16_384;
+
+/// The names of [`SHOWING`], for the question about the catalog.
+pub(super) fn showing() -> impl Iterator<Item = &'static str> {
+    SHOWING.iter().map(|(name, _)| *name)
+}
+
+/// Masks of a plan, by their places there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in super::super) struct MaskSet(Vec<u16>);
+
+impl MaskSet {
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|at| usize::from(*at))
+    }
+
+    pub(super) fn insert(&mut self, mask: u16) {
+        if let Err(at) = self.0.binary_search(&mask) {
+            self.0.insert(at, mask);
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        other.0.iter().for_each(|mask| self.insert(*mask));
+    }
+
+    fn common(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|mask| other.0.contains(mask)).copied().collect())
+    }
+
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        other.0.iter().all(|mask| self.0.contains(mask))
+    }
+}
+
+/// The masks of columns in a plan, each with its place there. Plans of one target have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in super::super) struct ColumnMasks(Vec<(u16, ColumnPattern)>);
+
+impl ColumnMasks {
+    pub(in super::super) fn of(plan: &MaskPlan) -> Self {
+        let masks = (0..).zip(plan.masks());
+        let columns = |(at, applied): (u16, &crate::mask::Applied)| {
+            applied.mask.columns.iter().map(move |column| (at, column.clone())).collect::<Vec<_>>()
+        };
+        Self(masks.flat_map(columns).collect())
+    }
+
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &ColumnPattern> {
+        self.0.iter().map(|(_, pattern)| pattern)
+    }
+
+    pub(super) fn all(&self) -> MaskSet {
+        let mut all = MaskSet::default();
+        self.0.iter().for_each(|(at, _)| all.insert(*at));
+        all
+    }
+
+    fn naming(&self, schema: &str, table: &str, column: &str) -> MaskSet {
+        let mut masks = MaskSet::default();
+        for (at, pattern) in &self.0 {
+            if pattern.names(schema, table, column) {
+                masks.insert(*at);
+            }
+        }
+        masks
+    }
+}
+
+/// What the catalog says, as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Everything that has columns: OID, schema, name, and whether it is a view.
+    pub(super) relations: Vec<(u32, String, String, bool)>,
+    /// Names of functions, and what is known of one of that name.
+    pub(super) functions: Vec<(String, Does)>,
+    /// Types that are written as texts, beside those that every server has.
+    pub(super) texts: Vec<u32>,
+    /// Columns of all that may show masked ones: table, number, name.
+    pub(super) columns: Vec<(u32, i16, String)>,
+    /// Child and parent.
+    pub(super) inherits: Vec<(u32, u32)>,
+    /// Generated columns with each that they are made from: table, number, number.
+    pub(super) generated: Vec<(u32, i16, i16)>,
+    /// Views that may show masked columns: definition, and its columns as the server sees them.
+    pub(super) views: Vec<(u32, String, Option<Vec<Column>>)>,
+}
+
+/// What is known of a function.
+#[derive(Debug)]
+pub(super) enum Does {
+    /// It is the server's or an extension's own, and reads nothing but its arguments.
+    Known,
+    /// Its code.
+    Code(String),
+    /// It may do anything.
+    Anything,
+}
+
+#[derive(Debug)]
+struct Relation {
+    schema: Box<str>,
+    name: Box<str>,
+    view: bool,
+}
+
+/// A column that shows masked ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in super::super) struct Lineage {
+    pub(in super::super) masks: MaskSet,
+    /// Its values are the masked column's own, and not perhaps something made from them.
+    pub(in super::super) itself: bool,
+}
+
+/// What a column of a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Origin<'s> {
+    /// A column that shows nothing masked.
+    Clear,
+    /// One that does.
+    Masked(&'s Lineage),
+    /// A row with masked columns in it.
+    Row,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What is known of a name in a statement.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// The masks of all columns that could be meant.
+    pub(super) masks: MaskSet,
+    /// Nothing of that name is known.
+    pub(super) unknown: bool,
+}
+
+/// The columns of a database that show masked ones.
+#[derive(Debug, Default)]
+pub(in super::super) struct Shapes {
+    of: ColumnMasks,
+    relations: HashMap<u32, Relation>,
+    by_name: HashMap<Box<str>, Vec<u32>>,
+    exposed: HashMap<u32, BTreeMap<i16, (Box<str>, Lineage)>>,
+    functions: HashMap<Box<str>, bool>,
+    texts: HashSet<u32>,
+}
+
+/// A view, its definition taken apart.
+struct AnalysedView<'r> {
+    view: u32,
+    described: Option<&'r [Column]>,
+    analysis: Option<sql::Analysis>,
+}
+
+impl<'r> AnalysedView<'r> {
+    fn of((view, definition, described): &'r (u32, String, Option<Vec<Column>>)) -> Self {
+        let analysis = sql::analyze(definition, LexerSettings::default()).ok();
+        Self { view: *view, described: described.as_deref(), analysis }
+    }
+}
+
+impl Shapes {
+    pub(super) fn new(of: &ColumnMasks, read: Read) -> Self {
+        let mut shapes = Self { of: of.clone(), ..Self::default() };
+        for (oid, schema, name, view) in read.relations {
+            shapes.by_name.entry(name.as_str().into()).or_default().push(oid);
+            let relation = Relation { schema: schema.into(), name: name.into(), view };
+            shapes.relations.insert(oid, relation);
+        }
+        let mut bodies = Vec::new();
+        for (name, does) in read.functions {
+            let body = match &does {
+                Does::Code(code) => Body::new(code),
+                Does::Known | Does::Anything => None,
+            };
+            let opaque = body.is_none() && !matches!(does, Does::Known);
+            *shapes.functions.entry(name.as_str().into()).or_default() |= opaque;
+            bodies.extend(body.map(|body| (Box::from(name), body)));
+        }
+        shapes.texts = read.texts.into_iter().collect();
+        let mut columns: HashMap<u32, BTreeMap<i16, Box<str>>> = HashMap::new();
+        for (table, number, name) in read.columns {
+            columns.entry(table).or_default().insert(number, name.into());
+        }
+        shapes.expose_named(&columns);
+        shapes.expose_generated(&columns, &read.generated);
+        shapes.expose_relatives(&columns, &read.inherits);
+        // Functions read views, and views call functions.
+        let analysed: Vec<_> = read.views.iter().map(AnalysedView::of).collect();
+        while shapes.close_functions(&mut bodies) | shapes.expose_views(&columns, &analysed) {}
+        shapes
+    }
+
+    /// The masks that were looked for.
+    pub(in super::super) fn of(&self) -> &ColumnMasks {
+        &self.of
+    }
+
+    /// Whether a relation was there.
+    pub(in super::super) fn has(&self, oid: u32) -> bool {
+        self.relations.contains_key(&oid)
+    }
+
+    /// Every mask of columns.
+    pub(super) fn every_mask(&self) -> MaskSet {
+        self.of.all()
+    }
+
+    /// Types that are written as texts, beside those that every server has.
+    pub(in super::super) fn is_text(&self, type_oid: u32) -> bool {
+        self.texts.contains(&type_oid)
+    }
+
+    /// What a column of a result is. `views_hold` says whether views are still what they were
+    /// when the catalog was read.
+    pub(in super::super) fn origin(&self, column: &Column, views_hold: bool) -> Origin<'_> {
+        if !self.has(column.table) || (!views_hold && self.may_change(column.table)) {
+            return Origin::Unknown;
+        }
+        match (self.exposed.get(&column.table), column.number) {
+            (None, _) => Origin::Clear,
+            (Some(_), 0) => Origin::Row,
+            (Some(exposed), number) => {
+                exposed.get(&number).map_or(Origin::Clear, |(_, lineage)| Origin::Masked(lineage))
+            }
+        }
+    }
+
+    /// What could be meant by a column of a table as a statement names them; `*` is every column.
+    /// Views may be unknown though they are there, when they do not hold.
+    pub(super) fn named(&self, table: &Object, column: &str, views_hold: bool) -> Named {
+        let mut named = Named { masks: MaskSet::default(), unknown: true };
+        let mut changed = false;
+        for oid in self.could_be(table) {
+            named.unknown = false;
+            changed |= !views_hold && self.may_change(*oid);
+            for (name, lineage) in self.exposed.get(oid).into_iter().flat_map(BTreeMap::values) {
+                if column == "*" || **name == *column {
+                    named.masks.add(&lineage.masks);
+                }
+            }
+        }
+        named.unknown |= changed;
+        named
+    }
+
+    /// A view that is not the system's own.
+    fn may_change(&self, oid: u32) -> bool {
+        oid >= FIRST_NORMAL && self.relations.get(&oid).is_some_and(|relation| relation.view)
+    }
+
+    /// The relations that a name could mean.
+    fn could_be<'s>(&'s self, table: &Object) -> impl Iterator<Item = &'s u32> {
+        let mut parts = table.parts();
+        let (schema, name) = (parts.next().flatten(), parts.next().flatten());
+        let schema = schema.map(str::to_owned);
+        let oids = name.and_then(|name| self.by_name.get(name)).map(Vec::as_slice);
+        oids.unwrap_or_default().iter().filter(move |oid| {
+            let found = self.relations.get(oid);
+            schema.as_ref().is_none_or(|schema| found.is_some_and(|r| *r.schema == **schema))
+        })
+    }
+
+    /// The masks that a column has whichever table is meant.
+    pub(super) fn certainly(&self, table: &Object, column: &str) -> MaskSet {
+        let masks = self.could_be(table).map(|oid| {
+            let exposed = self.exposed.get(oid).into_iter().flat_map(BTreeMap::values);
+            let of = exposed.filter(|(name, _)| **name == *column);
+            of.map(|(_, lineage)| lineage.masks.clone()).next().unwrap_or_default()
+        });
+        masks.reduce(|all, one| all.common(&one)).unwrap_or_default()
+    }
+
+    /// Whether a function was there.
+    pub(super) fn has_function(&self, function: &Object) -> bool {
+        function.name().is_some_and(|name| self.functions.contains_key(name))
+    }
+
+    /// Whether nobody knows what a function does: one of the database's own.
+    pub(super) fn is_opaque(&self, function: &Object) -> bool {
+        let mut parts = function.parts();
+        let (schema, name) = (parts.next().flatten(), parts.next().flatten());
+        if schema == Some("pg_catalog") {
+            return false;
+        }
+        name.and_then(|name| self.functions.get(name)).copied().unwrap_or(true)
+    }
+
+    // How they are found.
+
+    fn expose(&mut self, table: u32, number: i16, name: &str, found: &Lineage) -> bool {
+        if found.masks.is_empty() {
+            return false;
+        }
+        let columns = self.exposed.entry(table).or_default();
+        let (_, known) = columns
+            .entry(number)
+            .or_insert_with(|| (name.into(), Lineage { masks: MaskSet::default(), itself: true }));
+        let before = known.clone();
+        known.masks.add(&found.masks);
+        known.itself &= found.itself;
+        *known != before
+    }
+
+    /// Columns that masks name, and the system's own that show them.
+    fn expose_named(&mut self, columns: &HashMap<u32, BTreeMap<i16, Box<str>>>) {
+        for (table, columns) in columns {
+            let Some(Relation { schema, name, .. }) = self.relations.get(table) else { continue };
+            let (schema, table_name) = (schema.clone(), name.clone());
+            let shown = SHOWING.iter().find(|(name, _)| **name == *table_name);
+            for (number, column) in columns {
+                let masks = self.of.naming(&schema, &table_name, column);
+                self.expose(*table, *number, column, &Lineage { masks, itself: true });
+                if shown.is_some_and(|(_, shown)| shown.contains(&&**column)) {
+                    let masks = self.of.all();
+                    self.expose(*table, *number, column, &Lineage { masks, itself: false });
+                }
+            }
+        }
+    }
+
+    /// Columns that are computed from others of their row.
+    fn expose_generated(
+        &mut self,
+        columns: &HashMap<u32, BTreeMap<i16, Box<str>>>,
+        generated: &[(u32, i16, i16)],
+    ) {
+        for (table, number, from) in generated {
+            let found = self.exposed.get(table).and_then(|columns| columns.get(from));
+            let Some(masks) = found.map(|(_, lineage)| lineage.masks.clone()) else { continue };
+            let name = columns.get(table).and_then(|columns| columns.get(number));
+            let name = name.cloned().unwrap_or_default();
+            self.expose(*table, *number, &name, &Lineage { masks, itself: false });
+        }
+    }
+
+    /// Partitions, children and parents: rows of the one are shown by the other.
+    fn expose_relatives(
+        &mut self,
+        columns: &HashMap<u32, BTreeMap<i16, Box<str>>>,
+        inherits: &[(u32, u32)],
+    ) {
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            let both =
+                inherits.iter().flat_map(|(child, parent)| [(child, parent), (parent, child)]);
+            for (from, to) in both {
+                let found: Vec<_> = self.exposed.get(from).into_iter().flatten().collect();
+                let found: Vec<(Box<str>, Lineage)> =
+                    found.into_iter().map(|(_, found)| found.clone()).collect();
+                for (name, lineage) in found {
+                    let same = columns.get(to).into_iter().flatten().find(|(_, n)| **n == name);
+                    if let Some((number, _)) = same {
+                        changed |= self.expose(*to, *number, &name, &lineage);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Functions whose code names what shows masked columns, or such a function, are not known any
+    /// more. Says whether there were any.
+    fn close_functions(&mut self, bodies: &mut Vec<(Box<str>, Body)>) -> bool {
+        let of_tables = self.exposed.keys().filter_map(|oid| self.relations.get(oid));
+        let mut names: HashSet<String> = of_tables.map(|r| r.name.to_lowercase()).collect();
+        let opaque = self.functions.iter().filter(|(_, opaque)| **opaque);
+        names.extend(opaque.map(|(name, _)| name.to_lowercase()));
+        let mut found = false;
+        bodies.retain(|(function, body)| {
+            let reads = names.iter().any(|name| body.names(name));
+            if reads {
+                self.functions.insert(function.clone(), true);
+            }
+            found |= reads;
+            !reads
+        });
+        found
+    }
+
+    /// Views, whatever they are made from. Says whether one shows more than was known.
+    fn expose_views(
+        &mut self,
+        columns: &HashMap<u32, BTreeMap<i16, Box<str>>>,
+        views: &[AnalysedView<'_>],
+    ) -> bool {
+        let mut changed = false;
+        for AnalysedView { view, described, analysis } in views {
+            let statement = analysis.as_ref().and_then(|found| found.statements.first());
+            let read = match statement {
+                Some(statement) => Judged::of(statement, self, true, |_| false),
+                None => Judged::unknown(self.of.all()),
+            };
+            for (number, name) in columns.get(view).into_iter().flatten() {
+                let found = self.of_view(*described, *number, &read);
+                changed |= self.expose(*view, *number, name, &found);
+            }
+        }
+        changed
+    }
+
+    /// What a view's column shows, for one that reads these columns.
+    fn of_view(&self, described: Option<&[Column]>, number: i16, read: &Judged) -> Lineage {
+        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        let column = described.zip(at).and_then(|(columns, at)| columns.get(at));
+        match column.map(|column| self.origin(column, true)) {
+            Some(Origin::Clear) => Lineage::default(),
+            Some(Origin::Masked(lineage)) => lineage.clone(),
+            Some(Origin::Row | Origin::Unknown) | None => {
+                let masks = match (described, at) {
+                    (Some(columns), Some(at)) => read.output(at, columns.len()),
+                    _ => &read.value,
+                };
+                Lineage { masks: masks.clone(), itself: false }
+            }
+        }
+    }
+}
