@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Database;
 use crate::support::gateway::{Gateway, Setup, portcullis, told};
+use crate::support::random::amount;
 use crate::support::talk::{Talk, bind, execute, parse, query, sync};
 
 /// A gateway without rules, and what a session did there.
@@ -32,7 +33,8 @@ fn with_rules(gateway: &Gateway, rules: &str) -> PathBuf {
 }
 
 fn backtest(file: &Path, more: &[&str]) -> Output {
-    let arguments = [&["policy", "backtest", "--config", file.to_str().unwrap()], more].concat();
+    let command = ["policy", "backtest", "--config", file.to_str().unwrap()];
+    let arguments = [&command[..], more].concat();
     let output = portcullis(&arguments);
     assert!(output.status.success(), "{}", told(&output));
     output
@@ -71,7 +73,8 @@ when = "has(command.parameters) && command.parameters[0] == '2'"
 verdict = "block"
 "#;
     let changed = report(&with_rules(&gateway, rules));
-    assert_eq!(changed["unchanged"], 4, "{changed}");
+    // What a comment said is not recorded, and a rule looks at more than effects.
+    assert_eq!((&changed["unchanged"], &changed["undecidable"]), (&json!(3), &json!(1)));
     let changed = changed["changed"].as_array().unwrap();
     let by = |rule: &str| changed.iter().find(|change| change["rules"] == json!([rule])).unwrap();
     assert_eq!(by("whole-table")["count"], 1);
@@ -95,18 +98,18 @@ verdict = "block"
     fs::write(&gone, text.replace("name = \"orders\"", "name = \"others\"")).unwrap();
     assert_eq!(report(&gone)["no_target"], 6);
     let said = told(&backtest(&with_rules(&gateway, rules), &[]));
-    assert!(said.starts_with("6 commands of 1 sessions: 4 as before, 2 otherwise"), "{said}");
+    assert!(said.starts_with("6 commands of 1 sessions: 3 as before, 2 otherwise"), "{said}");
     assert!(said.contains("allow -> block by whole-table: 1, first in "), "{said}");
 }
 
 #[test]
-fn a_hundred_thousand_commands_take_less_than_a_minute() {
-    const STEPS: usize = 50;
+fn many_commands_take_less_than_a_minute() {
     const A_STEP: usize = 2_000;
+    let steps = amount("PORTCULLIS_BACKTEST_STEPS", 5);
     let gateway = recorded(|talk| {
         talk.ask(&[parse("s", "select i from generate_series(1, $1) i where i % 7 = 0"), sync()]);
         let step = [bind("", "s", &["0"]), execute("")].concat().repeat(A_STEP);
-        for _ in 0..STEPS {
+        for _ in 0..steps {
             talk.ask(&[step.clone(), sync()]);
         }
     });
@@ -121,7 +124,7 @@ fn a_hundred_thousand_commands_take_less_than_a_minute() {
     let begun = Instant::now();
     let report = report(&file);
     let took = begun.elapsed();
-    assert_eq!(report["unchanged"], STEPS * A_STEP, "{report}");
+    assert_eq!(report["unchanged"], steps * A_STEP, "{report}");
     println!("{} commands in {took:?}", report["commands"]);
     assert!(took < Duration::from_secs(60), "{took:?}");
 }

@@ -267,7 +267,9 @@ fn every_program_runs_to_its_end_directly() {
         let path: PathBuf = program.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         let compared = !["transcript.py", "load.py", "after_a_block.py"].contains(&name)
-            && !name.starts_with("masked_");
+            && !["masked_", "http", "held", "paramiko", "asyncssh"]
+                .iter()
+                .any(|of| name.starts_with(of));
         if path.extension() == Some(Path::new("py").as_os_str()) && compared {
             let (succeeded, said) = transcript(database.client().python(name));
             assert!(succeeded && said.lines().count() > 10, "{name}: {said}");
