@@ -154,7 +154,10 @@ struct Known {
     id: SessionId,
     /// `None` when the configuration has no such target.
     policy: Option<SessionPolicy>,
-    prepared: BTreeMap<Sequence, Prepared>,
+    /// Statements that were prepared, which serve for long.
+    parsed: BTreeMap<Sequence, Prepared>,
+    /// What was bound, which is run soon.
+    bound: BTreeMap<Sequence, Prepared>,
 }
 
 /// A command that others build on.
@@ -203,7 +206,7 @@ impl Session<'_> {
         let target = self.config.targets.get(&opened.target);
         let policy =
             target.map(|target| self.config.policy.for_caller(&caller, &target.facts(), &facts));
-        Known { id: opened.session, policy, prepared: BTreeMap::new() }
+        Known { id: opened.session, policy, parsed: BTreeMap::new(), bound: BTreeMap::new() }
     }
 
     fn command(&mut self, event: &Event, recorded: RecordedCommand<'static>) {
@@ -229,10 +232,14 @@ impl Session<'_> {
             }
         }
         if prepares {
-            if known.prepared.len() >= MOST_PREPARED {
-                known.prepared.pop_first();
+            let kept = match &*recorded.command.form {
+                "parse" => &mut known.parsed,
+                _ => &mut known.bound,
+            };
+            if kept.len() >= MOST_PREPARED {
+                kept.pop_first();
             }
-            known.prepared.insert(event.sequence, Prepared { recorded, of: event.of });
+            kept.insert(event.sequence, Prepared { recorded, of: event.of });
         }
     }
 }
@@ -255,7 +262,8 @@ impl Known {
         let mut attributes = Attributes::new();
         let mut withheld = recorded.exact.is_some();
         while let Some(sequence) = of {
-            let base = self.prepared.get(&sequence).ok_or(Undecided::NotRecorded)?;
+            let base = self.bound.get(&sequence).or_else(|| self.parsed.get(&sequence));
+            let base = base.ok_or(Undecided::NotRecorded)?;
             let below: &Command = &base.recorded.command;
             withheld |= base.recorded.exact.is_some();
             if text.is_empty() {
