@@ -122,14 +122,20 @@ fn told_of_ssh(serving: &Serving) -> String {
     };
     let portcullis = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
     let (portcullis, token) = (quoted(&portcullis), quoted(&serving.token));
-    let (known_hosts, key) =
-        (quoted(&serving.known_hosts), quoted(&serving.data_dir.join("agent_ssh")));
+    let key = quoted(&serving.data_dir.join("agent_ssh"));
+    // ssh takes the value apart at spaces itself, once the shell has done so.
+    let known_hosts = serving.known_hosts.display();
+    let known_hosts = match serving.known_hosts.to_string_lossy().contains(' ') {
+        true => format!("UserKnownHostsFile=\"{known_hosts}\""),
+        false => format!("UserKnownHostsFile={known_hosts}"),
+    };
+    let known_hosts = quoted(Path::new(&known_hosts));
     let (web, ip, port) = (serving.web, address.ip(), address.port());
     format!(
         r#"   Or with ordinary ssh, on this machine as the target host: a certificate first, then the login.
 
   {portcullis} ssh-cert --server http://{web} --token-file {token} --out {key}
-  ssh -i {key} -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts} -p {port} host@{ip}
+  ssh -i {key} -o IdentitiesOnly=yes -o {known_hosts} -p {port} host@{ip}
 "#
     )
 }
@@ -137,7 +143,7 @@ fn told_of_ssh(serving: &Serving) -> String {
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
-    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=".contains(c)) {
         return text.into_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
