@@ -53,8 +53,10 @@ impl Caller<'_> {
             return self.denied(Some(&identity), "the user name is no target's");
         };
         let rules = self.context.catalog.current();
-        if !rules.target(&target).is_some_and(|of| matches!(of.kind, TargetKind::Ssh(_))) {
-            return self.denied(Some(&identity), "there is no SSH host of that name");
+        match rules.target(&target).map(|of| &of.kind) {
+            Some(TargetKind::Ssh(_)) => {}
+            Some(_) => return self.denied(Some(&identity), "the target is no SSH host"),
+            None => return self.denied(Some(&identity), "no such target"),
         }
         let access = Access::new(Arc::clone(self.context.catalog.desk()));
         match access.admit(&rules, &identity, &target, self.session).await {

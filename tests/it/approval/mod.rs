@@ -151,7 +151,12 @@ fn open_session_id(gateway: &Gateway) -> String {
     wait_until("the open session in the index", || {
         let (_, page) = ask(gateway, "auditor", "GET", "/sessions", "");
         let items = page["items"].as_array().cloned().unwrap_or_default();
-        let open = items.iter().find(|session| session["closed_at"].is_null());
+        // The index may not know yet that an earlier one has ended.
+        let log = gateway.daemon().log();
+        let latest = log.lines().rev().find(|line| line.contains("\"session opened\""));
+        let latest = latest.and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let latest = latest.map(|line| line["session"].clone()).unwrap_or_default();
+        let open = items.iter().find(|row| row["closed_at"].is_null() && row["id"] == latest);
         id = open.and_then(|session| session["id"].as_str()).unwrap_or_default().to_owned();
         !id.is_empty()
     });
