@@ -156,7 +156,8 @@ fn open_session_id(gateway: &Gateway) -> String {
         let latest = log.lines().rev().find(|line| line.contains("\"session opened\""));
         let latest = latest.and_then(|line| serde_json::from_str::<Value>(line).ok());
         let latest = latest.map(|line| line["session"].clone()).unwrap_or_default();
-        let open = items.iter().find(|row| row["closed_at"].is_null() && row["id"] == latest);
+        let meant = |row: &Value| latest.is_null() || row["id"] == latest;
+        let open = items.iter().find(|row| row["closed_at"].is_null() && meant(row));
         id = open.and_then(|session| session["id"].as_str()).unwrap_or_default().to_owned();
         !id.is_empty()
     });
