@@ -412,7 +412,13 @@ impl PrivateServer {
         ] {
             let found = sqlx::query(there).bind(name).fetch_optional(&mut connection).await?;
             if found.is_none() {
-                connection.execute(AssertSqlSafe(make)).await?;
+                match connection.execute(AssertSqlSafe(make)).await {
+                    // What a gateway that was killed had asked for may be made only now.
+                    Err(sqlx::Error::Database(error)) if is_made_twice(&*error) => {}
+                    done => {
+                        done?;
+                    }
+                }
             }
         }
         connection.close().await?;
@@ -451,4 +457,10 @@ fn command_line(pid: Pid) -> Option<String> {
     let arguments = ["-ww", "-o", "command=", "-p", &pid.to_string()];
     let output = std::process::Command::new("ps").args(arguments).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether something could not be made because it is there: `duplicate_database`,
+/// `duplicate_object`, or `unique_violation` when both are made at one moment.
+fn is_made_twice(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().is_some_and(|code| ["42P04", "42710", "23505"].contains(&&*code))
 }
