@@ -330,6 +330,7 @@ fn in_a_transaction_that_has_done_something_the_wait_is_short() {
         &["begin", "set local work_mem = '1MB'", "update pears set n = 5", "commit"],
     );
     let request = pending(&gateway);
+    // Longer than `transaction_wait`: that nothing happens is what is waited for.
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(decide(&gateway, "anna", &request, "approve").0, 200);
     let (ok, said) = waiting.join().unwrap();
