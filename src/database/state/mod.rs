@@ -3,12 +3,14 @@
 
 mod grants;
 mod listen;
+mod logins;
 mod requests;
 mod tickets;
 mod withdrawals;
 
 pub use grants::AccessGrant;
 pub use listen::StateNews;
+pub use logins::Login;
 pub use requests::{
     Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
