@@ -49,7 +49,7 @@ fn pears(database: &Database) -> String {
 }
 
 /// Starts a program, which will wait.
-fn start(command: Command) -> JoinHandle<(bool, String)> {
+pub(super) fn start(command: Command) -> JoinHandle<(bool, String)> {
     thread::spawn(move || transcript(command))
 }
 
@@ -62,7 +62,7 @@ fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)
 }
 
 /// The one request that waits, once there is one.
-fn pending(gateway: &Gateway) -> Value {
+pub(super) fn pending(gateway: &Gateway) -> Value {
     let mut found = Value::Null;
     let token = gateway.issuer().token("anna");
     wait_until("a request", || {
@@ -74,16 +74,16 @@ fn pending(gateway: &Gateway) -> Value {
     found
 }
 
-fn id(request: &Value) -> String {
+pub(super) fn id(request: &Value) -> String {
     request["id"].as_str().unwrap().to_owned()
 }
 
-fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
+pub(super) fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
     let body = r#"{"comment": "I looked"}"#;
     ask(gateway, who, "POST", &format!("/approvals/{}/{word}", id(request)), body)
 }
 
-fn state(gateway: &Gateway, request: &Value) -> Value {
+pub(super) fn state(gateway: &Gateway, request: &Value) -> Value {
     ask(gateway, "anna", "GET", &format!("/approvals/{}", id(request)), "").1
 }
 
