@@ -17,7 +17,7 @@ use crate::support::postgres::{Options, PostgresServer};
 use crate::support::random::{Random, amount};
 
 /// UPDATE and DELETE wait.
-const RULES: &str = r#"
+pub(super) const RULES: &str = r#"
 [[rule]]
 name = "writes-need-a-human"
 actions = ["sql.update", "sql.delete"]
@@ -28,7 +28,7 @@ reason = "Writes are looked at."
 "#;
 
 /// A database with a table, and a gateway that holds its writes.
-fn started(rules: &str) -> (Database, Gateway) {
+pub(super) fn started(rules: &str) -> (Database, Gateway) {
     let database = with_pears();
     let gateway = Gateway::start(&Setup { policy: rules.to_owned(), ..setup(&database) });
     wait_for_state(&gateway);
@@ -44,7 +44,7 @@ fn with_pears() -> Database {
 }
 
 /// What the table holds, asked past the gateway.
-fn pears(database: &Database) -> String {
+pub(super) fn pears(database: &Database) -> String {
     psql(&database.client(), "select n from pears").1.trim().to_owned()
 }
 
@@ -53,7 +53,7 @@ pub(super) fn start(command: Command) -> JoinHandle<(bool, String)> {
     thread::spawn(move || transcript(command))
 }
 
-fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
+pub(super) fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
     let mut psql = client.psql();
     for statement in statements {
         psql.args(["-c", statement]);

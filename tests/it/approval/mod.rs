@@ -5,6 +5,7 @@ mod access;
 mod elsewhere;
 mod held;
 mod kills;
+mod moments;
 mod notify;
 mod tickets;
 mod users;
