@@ -67,7 +67,10 @@ def pgadmin(ways, wheel) -> list:
     known = ids(connections[0])
     differing, count, answered = [], 0, 0
     for name, sql in templates(wheel, known):
-        came = [outcome(connection, sql) for connection in connections]
+        came = [outcome(connections[0], sql)]
+        if came[0] == ("error", "42601"):
+            continue  # It asks about something for which there is no number above.
+        came.append(outcome(connections[1], sql))
         count += 1
         answered += came[0][0] == "rows"
         if came[0] != came[1]:
