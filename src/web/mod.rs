@@ -16,6 +16,7 @@ mod problem;
 mod recordings;
 pub mod server;
 mod tickets;
+mod users;
 
 pub use caller::Roles;
 pub use entrance::Entrance;

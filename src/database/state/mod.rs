@@ -6,6 +6,7 @@ mod listen;
 mod logins;
 mod requests;
 mod tickets;
+mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
@@ -16,4 +17,5 @@ pub use requests::{
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
 };
 pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use users::RevokedUser;
 pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};
