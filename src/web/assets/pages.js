@@ -59,8 +59,9 @@
       case "j": go(at + 1); break;
       case "k": go(at < 0 ? 0 : at - 1); break;
       case "o": {
-        const link = $("[data-only]") || (at >= 0 && $("a[href]", steps()[at]));
-        if (link) location.assign(link.href);
+        const chosen = at >= 0 && $("a[data-detail]", steps()[at]);
+        const link = chosen ? chosen.dataset.detail : ($("[data-only]") || {}).href;
+        if (link) location.assign(link);
         break;
       }
       case "Enter": {

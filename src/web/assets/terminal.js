@@ -15,8 +15,9 @@
     }
 
     resize(columns, rows) {
-      this.columns = Math.max(1, Math.min(columns, 500));
-      this.rows = Math.max(1, Math.min(rows, 300));
+      // Whoever asks for a terminal without having one gives no size.
+      this.columns = columns > 1 ? Math.min(columns, 500) : 80;
+      this.rows = rows > 1 ? Math.min(rows, 300) : 24;
       if (!this.grid) return;
       const fit = (grid) => Array.from({ length: this.rows }, (_, row) =>
         Array.from({ length: this.columns }, (_, column) => (grid[row] && grid[row][column]) || this.blank()));

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::reader;
 use super::visitor::{Turned, Visitor};
 use crate::database::Session;
+use crate::identity::Identity;
 use crate::names::SessionId;
 use crate::web::api::Api;
 use crate::web::problem::Problem;
@@ -72,7 +73,7 @@ async fn changes(
     if !matches!(what, What::People(_)) {
         reader(&api, &visitor.caller, "/changes").await?;
     }
-    let until = visitor.caller.identity().map_or_else(SystemTime::now, |who| who.expires());
+    let until = visitor.caller.identity().map_or_else(SystemTime::now, Identity::expires);
     let watch = Watch { api, what, until, seen: wish.since };
     let told = stream::unfold(watch, |mut watch| async move {
         let text = watch.next().await?;

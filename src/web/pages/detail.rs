@@ -79,6 +79,8 @@ impl Detail {
             let object = effect.object.as_ref().map(ToString::to_string).unwrap_or_default();
             (text::line(&effect.action), text::line(&object))
         });
+        let blocked = decision.verdict() == crate::policy::Verdict::Block;
+        let told = moment.pieces.iter().any(|p| matches!(p, Piece::Said(said) if said.error));
         let offset = i64::try_from(moment.monotonic_us).unwrap_or(i64::MAX);
         let plain = |stream: &Stream| match is_http {
             true => String::new(),
@@ -107,7 +109,8 @@ impl Detail {
             error_output: plain(&moment.error),
             input: if is_ssh { plain(&moment.up) } else { String::new() },
             typed: moment.withheld,
-            outcome: moment.outcome.as_ref().map(outcome),
+            // What never ran did not fail, and what the target said of a failure is shown.
+            outcome: moment.outcome.as_ref().map(|ended| outcome(ended, !blocked && !told)),
             cut: moment.cut,
         }
     }
@@ -115,12 +118,33 @@ impl Detail {
 
 /// Whatever came of a command beside messages, as text.
 fn output(stream: &Stream) -> String {
-    let mut shown = text::bytes(&stream.bytes, BODY);
+    let mut shown = text::bytes(&without_colours(&stream.bytes), BODY);
     if stream.more > 0 {
         let more = i64::try_from(stream.more).unwrap_or(i64::MAX);
         shown.push_str(&format!("\n… {} more", text::size(more)));
     }
     shown
+}
+
+/// The bytes without what only gives them colours (SGR, ECMA-48 section 8.3.117).
+fn without_colours(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        let sequence = rest.strip_prefix(b"\x1b[").and_then(|inner| {
+            let end = inner.iter().position(|b| !b.is_ascii_digit() && *b != b';')?;
+            let (_, inner) = inner.split_at_checked(end)?;
+            inner.strip_prefix(b"m")
+        });
+        match sequence {
+            Some(behind) => rest = behind,
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 fn parameters(attributes: &crate::policy::Attributes) -> Vec<(String, String)> {
@@ -193,7 +217,7 @@ fn value(value: &Option<String>) -> Option<String> {
     value.as_deref().map(|value| text::block(value, 2_000))
 }
 
-fn outcome(outcome: &crate::recording::Outcome) -> Outcome {
+fn outcome(outcome: &crate::recording::Outcome, with_error: bool) -> Outcome {
     let number = |n: u64| text::number(i64::try_from(n).unwrap_or(i64::MAX));
     Outcome {
         status: text::line(outcome.status.as_deref().unwrap_or_default()),
@@ -202,17 +226,18 @@ fn outcome(outcome: &crate::recording::Outcome) -> Outcome {
             .map(|rows| text::count(i64::try_from(rows).unwrap_or(i64::MAX), "row"))
             .unwrap_or_default(),
         duration: text::duration(i64::try_from(outcome.duration_us).unwrap_or(i64::MAX)),
-        error: outcome
-            .error
-            .as_ref()
-            .map(|error| text::block(&format!("{}: {}", error.code, error.message), TEXT))
-            .unwrap_or_default(),
+        error: if with_error { error_of(outcome) } else { String::new() },
         masked: outcome
             .masked
             .iter()
             .map(|(mask, count)| (text::line(mask), number(*count)))
             .collect(),
     }
+}
+
+fn error_of(outcome: &crate::recording::Outcome) -> String {
+    let error = outcome.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
+    text::block(&error.unwrap_or_default(), TEXT)
 }
 
 /// Takes the recorded bytes of one direction apart: a first line, fields, a body.
@@ -254,6 +279,12 @@ mod tests {
 
     fn stream(bytes: &[u8]) -> Stream {
         Stream { bytes: bytes.to_vec(), more: 0 }
+    }
+
+    #[test]
+    fn colours_go_and_whatever_else_a_terminal_acts_on_is_shown() {
+        let bytes = b"\x1b[01;34mred\x1b[0m \x1b[2J\x1b]0;t\x07\x1b[3";
+        assert_eq!(without_colours(bytes), b"red \x1b[2J\x1b]0;t\x07\x1b[3");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::sessions::{Row, now};
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text, word};
 use crate::database::{Command, Session, Timestamp};
+use crate::policy::Verdict;
 use crate::web::api::Api;
 use crate::web::ask::Ask;
 use crate::web::problem::Problem;
@@ -21,6 +22,8 @@ use crate::web::problem::Problem;
 const WIDTH: i64 = 1000;
 /// The height of a session's lane there.
 const LANE: i64 = 26;
+/// What is drawn later lies over what is drawn before.
+const ORDER: [&str; 3] = ["allow", "approve", "block"];
 /// Sessions and commands on one page.
 const MOST: (&str, &str) = ("200", "1000");
 
@@ -152,13 +155,10 @@ impl Lane {
         let end = axis.place(session.closed_at.unwrap_or_else(now));
         let y = n * LANE;
         let own = commands.iter().filter(|command| command.session == session.id);
-        Self {
-            row: Row::of(session),
-            y,
-            x,
-            width: (end - x).max(3),
-            marks: own.map(|command| Mark::of(command, y, axis)).collect(),
-        }
+        let mut marks: Vec<Mark> = own.map(|command| Mark::of(command, y, axis)).collect();
+        // What was refused is drawn over what was not.
+        marks.sort_by_key(|mark| ORDER.iter().position(|word| *word == mark.verdict));
+        Self { row: Row::of(session), y, x, width: (end - x).max(3), marks }
     }
 }
 
@@ -186,7 +186,11 @@ impl Step {
             verdict: word(command.verdict),
             text: text::line(command.text.as_deref().unwrap_or(&command.form)),
             duration: command.duration_us.map(text::duration).unwrap_or_default(),
-            error: text::line(command.error_code.as_deref().unwrap_or_default()),
+            // What never ran did not fail at the target.
+            error: match command.verdict {
+                Verdict::Block => String::new(),
+                _ => text::line(command.error_code.as_deref().unwrap_or_default()),
+            },
         }
     }
 }

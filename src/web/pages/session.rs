@@ -117,7 +117,8 @@ impl Step {
             rows: command.rows.map(|rows| text::count(rows, "row")).unwrap_or_default(),
             duration: command.duration_us.map(text::duration).unwrap_or_default(),
             masked: command.masked.values().sum(),
-            error: text::line(command.error_code.as_deref().unwrap_or_default()),
+            // What never ran did not fail at the target.
+            error: text::line(command.error_code.as_deref().filter(|_| ran).unwrap_or_default()),
             running: ran && command.duration_us.is_none() && session.closed_at.is_none(),
         }
     }
@@ -273,10 +274,7 @@ async fn verification(
     let path = here(&api, id)?;
     api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
     let report = tokio::task::spawn_blocking(move || recording::verify(&path, None)).await;
-    let report = match report {
-        Ok(Ok(report)) => report,
-        _ => return Err(Problem::internal().into()),
-    };
+    let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
     let (state, told) = match (&report.state, report.ledger) {
         (Proof::Whole, true) => (
             "whole",
