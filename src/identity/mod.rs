@@ -19,6 +19,8 @@ mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+#[cfg(test)]
+mod provider_shapes;
 pub mod ssh_key;
 #[cfg(test)]
 mod test_key;
