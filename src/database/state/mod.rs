@@ -5,6 +5,7 @@ mod grants;
 mod listen;
 mod requests;
 mod tickets;
+mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
@@ -14,4 +15,5 @@ pub use requests::{
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
 };
 pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use users::RevokedUser;
 pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};
