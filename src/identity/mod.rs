@@ -22,6 +22,8 @@ mod fetch;
 mod key_cache;
 mod keys;
 pub mod login;
+#[cfg(test)]
+mod provider_shapes;
 mod random;
 pub mod ssh_key;
 #[cfg(test)]
