@@ -159,7 +159,7 @@ def end(browser, asked):
     card.get_by_text("End it").click()
     card.get_by_label("Reason").fill("it sleeps")
     card.get_by_role("button", name="End the session").click()
-    expect(page.locator(".facts").first).to_contain_text("killed", timeout=20_000)
+    expect(page.locator(".facts").first).to_contain_text("Ended", timeout=20_000)
     # The one who asked sees it decided, without loading the page again.
     approver = log_in(browser, "sam")
     approver.goto(BASE + "/approvals")

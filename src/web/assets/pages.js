@@ -112,10 +112,8 @@
     histogram.addEventListener("pointerup", (event) => {
       if (from === null) return;
       const ends = [from, under(event)].sort((a, b) => a - b);
-      const address = new URL(location.href);
-      address.searchParams.set("from", columns[ends[0]].dataset.from);
+      const address = new URL(columns[ends[0]].getAttribute("href"), location.href);
       address.searchParams.set("to", columns[ends[1]].dataset.to);
-      address.searchParams.delete("cursor");
       from = null;
       location.assign(address.href);
     });

@@ -53,15 +53,24 @@ pub(super) fn time(at: Timestamp) -> String {
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
-/// A length of time in one unit that fits.
+/// A length of time in the units that fit.
 pub(super) fn duration(us: i64) -> String {
     let ms = us / 1000;
     match us {
         ..1000 => format!("{us} µs"),
         1000..1_000_000 => format!("{ms} ms"),
         1_000_000..60_000_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        60_000_000..3_600_000_000 => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+        60_000_000..3_600_000_000 => two((ms / 60_000, "min"), (ms / 1000 % 60, "s")),
+        3_600_000_000..86_400_000_000 => two((ms / 3_600_000, "h"), (ms / 60_000 % 60, "min")),
+        _ => two((ms / 86_400_000, "d"), (ms / 3_600_000 % 24, "h")),
+    }
+}
+
+/// Two figures with their units; the second is left out when it is nothing.
+fn two((large, unit): (i64, &str), (small, small_unit): (i64, &str)) -> String {
+    match small {
+        0 => format!("{large} {unit}"),
+        small => format!("{large} {unit} {small} {small_unit}"),
     }
 }
 
@@ -126,6 +135,11 @@ mod tests {
             ["12 µs", "2.5 s", "1 min 30 s"]
         );
         assert_eq!([size(0), size(2048), size(5 << 30)], ["0 B", "2 KiB", "5 GiB"]);
+        let day = 86_400_000_000;
+        assert_eq!(
+            [duration(day / 24), duration(day), duration(day + day / 2)],
+            ["1 h", "1 d", "1 d 12 h"]
+        );
         assert_eq!([count(1, "row"), count(0, "row")], ["1 row", "0 rows"]);
         assert_eq!([number(7), number(-1_234_567)], ["7", "-1\u{202f}234\u{202f}567"]);
     }
