@@ -3,6 +3,7 @@
 
 mod grants;
 mod listen;
+mod logins;
 mod requests;
 mod tickets;
 mod users;
@@ -10,6 +11,7 @@ mod withdrawals;
 
 pub use grants::AccessGrant;
 pub use listen::StateNews;
+pub use logins::Login;
 pub use requests::{
     Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
