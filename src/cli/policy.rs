@@ -9,10 +9,8 @@ use serde::Serialize;
 use super::{ConfigFile, backtest, output};
 use crate::app::hardening;
 use crate::config::{self, Config};
-use crate::decode::http;
-use crate::decode::postgres::command;
-use crate::decode::shell;
-use crate::names::{Protocol, TargetName};
+use crate::decode;
+use crate::names::TargetName;
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
     SessionFacts, TargetFacts,
@@ -194,11 +192,7 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 
 /// Reads a command as the target's protocol does.
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
-    match target.protocol {
-        Protocol::Postgres => Ok(command::of_text(text)),
-        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
-        Protocol::Http => http::command::from_text(text),
-    }
+    decode::command(target.protocol, text)
 }
 
 fn in_words(told: &Explanation, target: &TargetFacts, all: bool) -> String {

@@ -3,15 +3,19 @@
 
 mod grants;
 mod listen;
+mod logins;
 mod requests;
 mod tickets;
+mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
 pub use listen::StateNews;
+pub use logins::Login;
 pub use requests::{
     Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
 };
 pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use users::RevokedUser;
 pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};
