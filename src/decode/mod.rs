@@ -54,6 +54,7 @@ pub fn vocabulary() -> Vocabulary<'static> {
         kinds: &WORDS.kinds,
         attributes: &WORDS.attributes,
         open: OPEN,
+        only_by_rule: ssh::ONLY_BY_RULE,
     }
 }
 

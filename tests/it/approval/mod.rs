@@ -2,6 +2,7 @@
 //! gateway and on two that share a database.
 
 mod access;
+mod balanced;
 mod elsewhere;
 mod held;
 mod kills;
