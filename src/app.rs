@@ -1,6 +1,7 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
 mod files;
+pub mod hardening;
 pub mod online;
 
 use std::net::SocketAddr;

@@ -19,6 +19,7 @@ mod explain;
 mod facts;
 mod glob;
 mod object;
+mod reach;
 mod rule;
 mod session;
 mod test;
