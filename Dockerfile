@@ -10,7 +10,7 @@ FROM ${RUST_IMAGE} AS build
 # libclang reads the headers of PostgreSQL's parser.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev libclang-dev \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /build
 # Dependencies first, behind a crate that is empty: this layer is made anew only when they change.
 COPY Cargo.toml Cargo.lock askama.toml ./
@@ -20,6 +20,7 @@ RUN mkdir src benches \
  && touch src/lib.rs benches/decode_sql.rs benches/policy.rs benches/recording.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo build --release --locked --bin portcullis
+COPY askama.toml ./
 COPY config config
 COPY migrations migrations
 COPY src src
@@ -30,7 +31,7 @@ FROM ${DEBIAN_IMAGE}
 # The authorities that issuers' and targets' certificates are checked against.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin portcullis \
  && install -d -o portcullis -g portcullis -m 0700 /var/lib/portcullis \
  && install -d /etc/portcullis

@@ -5,7 +5,7 @@ ARG DEBIAN_IMAGE=debian:bookworm-slim
 FROM ${DEBIAN_IMAGE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends openssh-server python3 \
- && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /etc/ssh/ssh_host_* \
  && useradd --create-home --shell /bin/bash demo \
  # No password opens it, and it is not locked either, which sshd would take for a no.
  && usermod --password '*' demo

@@ -5,6 +5,7 @@ somebody else approves it, meets a blocked DROP, and runs a command on a host. T
 account of the run is held against what the crew did.
 """
 
+import html
 import json
 import os
 import re
@@ -13,8 +14,10 @@ import sys
 import threading
 import uuid
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import model
+import requests
 from gateway import Gateway, quickstart, wait_for
 
 HERE = Path(__file__).parent
@@ -50,6 +53,7 @@ def main(binary: Path) -> None:
         say("it asked for nothing beyond this machine")
         sessions = the_run_has(gateway, run)
         the_database_went_as_approved(gateway, sessions)
+        the_run_page_shows_all_of_it(gateway, run, sessions)
         replay_agrees(gateway, sessions)
         nothing_masked_is_stored(gateway)
     say("passed")
@@ -147,6 +151,25 @@ def the_database_went_as_approved(gateway: Gateway, sessions: dict[str, dict]) -
     assert update["overridden"] == "approval" and update["rows"] == 1, update
     (read,) = [c for c in sessions["postgres"]["commands"] if c["text"] == READ]
     assert read["masked"] == {"customer-contact": 3, "customer-numbers": 6}, read["masked"]
+
+
+def the_run_page_shows_all_of_it(gateway: Gateway, run: str, sessions: dict[str, dict]) -> None:
+    """As an auditor sees it in a browser, after a login at the issuer."""
+    web = gateway.state["web"]
+    with requests.Session() as browser:
+        asked = browser.get(f"{web}/login", allow_redirects=False, timeout=30).headers["location"]
+        issuer, query = asked.split("?", 1)
+        form = {**dict(parse_qsl(query)), "user": "auditor"}
+        page = browser.post(issuer, data=form, timeout=30)
+        assert page.status_code == 200, page.text
+        page = browser.get(f"{web}/run", params={"run": run}, timeout=30)
+    assert page.status_code == 200 and run in page.url, (page.status_code, page.url)
+    text = html.unescape(page.text)
+    for shown in sessions.values():
+        assert shown["session"]["id"] in text, shown["session"]["id"]
+    for seen in ("shop", "crew", "host", UPDATE, DROP, "echo the host answers"):
+        assert seen in text, seen
+    say("the run page shows the sessions of all three, and their commands")
 
 
 def replay_agrees(gateway: Gateway, sessions: dict[str, dict]) -> None:

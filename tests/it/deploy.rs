@@ -152,4 +152,14 @@ fn the_image_is_built_from_all_that_the_binary_embeds() {
         assert!(dockerfile.contains(&copied), "Dockerfile lacks {folder}");
         assert!(context.contains(&format!("\n!{folder}\n")), ".dockerignore lacks {folder}");
     }
+    // Macros read settings that stand beside Cargo.toml; these are for other tools.
+    for entry in fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".toml")
+            && ![".clippy.toml", "deny.toml", "rustfmt.toml"].contains(&name.as_str())
+        {
+            assert!(dockerfile.contains(&format!("COPY {name} ")), "Dockerfile lacks {name}");
+            assert!(context.contains(&format!("\n!{name}\n")), ".dockerignore lacks {name}");
+        }
+    }
 }

@@ -208,8 +208,11 @@ impl BodyMask {
         if is_coded(headers) {
             return Err(Unreadable("it is encoded, so nothing in it can be masked"));
         }
-        let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
-            return Ok(Self::perhaps_json(plan));
+        let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+        let content_type = match (types.next(), types.next()) {
+            (None, _) => return Ok(Self::perhaps_json(plan)),
+            (Some(content_type), None) => content_type,
+            (Some(_), Some(_)) => return Err(Unreadable("it has several content types")),
         };
         let content_type = content_type
             .to_str()

@@ -2,10 +2,18 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::rows::{Cells, Counts, Masking as Field};
+use super::rows::{Cell, Cells, Counts, Masking as Field};
+use super::shapes::{Lineage, Shapes};
+use super::values::Holds;
+use super::{Judgement, MasksNow, reports};
 use crate::decode::postgres::Malformed;
-use crate::decode::postgres::copy::{CopyPart, CopyRows, delimiter, ends, fields, put_field};
-use crate::mask::Masked;
+use crate::decode::postgres::backend::CopyOutResponse;
+use crate::decode::postgres::copy::{
+    CopyFormat, CopyPart, CopyRows, delimiter, ends, fields, put_field,
+};
+use crate::decode::postgres::frontend::Format;
+use crate::decode::sql::{Source, Statement, StatementKind};
+use crate::mask::{Masked, REDACTED};
 
 /// What is done with the rows of one COPY, and the row that is not whole yet.
 #[derive(Debug)]
@@ -98,6 +106,111 @@ impl CopyMasks {
     }
 }
 
+impl MasksNow {
+    /// What is done with the rows of a COPY to the client; `None` where they are looked at message
+    /// by message ([`MasksNow::copied`]), for nothing of them is masked for the client but what
+    /// patterns find.
+    pub(in super::super) fn copies(
+        &self,
+        response: &CopyOutResponse,
+        source: Option<&Source>,
+        judged: &Judgement,
+    ) -> Result<Option<CopyMasks>, Malformed> {
+        const UNKNOWN: Malformed = Malformed("COPY data come that cannot be masked");
+        let statement = source.and_then(Source::statement);
+        let form = match statement.map(|statement| &statement.kind) {
+            Some(StatementKind::CopyTo(form)) => *form,
+            _ => None,
+        };
+        let (Some(form), Some(statement), Some(shapes)) = (form, statement, &self.shapes) else {
+            let seen = self.acting(&judged.0.value).next().is_none();
+            return if seen { Ok(None) } else { Err(UNKNOWN) };
+        };
+        if response.binary != (form.format == CopyFormat::Binary) {
+            return Err(UNKNOWN);
+        }
+        let columns =
+            self.copied_columns(statement, shapes).filter(|c| c.len() == response.columns);
+        let format = if response.binary { Format::Binary } else { Format::Text };
+        let mut both: [Vec<Cell>; 2] = [Vec::new(), Vec::new()];
+        for at in 0..response.columns {
+            let known = columns.as_ref().and_then(|columns| columns.get(at));
+            let (holds, wholes) = match known {
+                Some((type_oid, lineage)) => {
+                    let holds = Holds::of(*type_oid, format, shapes.is_text(*type_oid));
+                    let wholes = lineage.map(|l| self.wholes(&l.masks, l.itself));
+                    (holds, wholes.unwrap_or_default())
+                }
+                None => {
+                    let masks = judged.0.output(at, response.columns);
+                    // In lines every value is a text that patterns may find something in; of which
+                    // type it is nobody knows, so one that is masked is NULL.
+                    let text = !response.binary && masks.is_empty();
+                    let holds = if text { Holds::Text } else { Holds::Other };
+                    (holds, self.wholes(masks, false))
+                }
+            };
+            for (cells, masked) in both.iter_mut().zip(wholes) {
+                cells.push(Cell { holds, masked });
+            }
+        }
+        let (shown, stored) = self.both_cells(both);
+        if shown.is_plain() && stored.as_ref().is_none_or(Cells::is_plain) {
+            return Ok(None);
+        }
+        let rows = CopyRows::new(form.format, form.header);
+        Ok(Some(CopyMasks::new(rows, shown, stored)))
+    }
+
+    /// Types and lineages of what a COPY of a table gives; `None` where that is not known.
+    fn copied_columns<'s>(
+        &self,
+        statement: &Statement,
+        shapes: &'s Shapes,
+    ) -> Option<Vec<(u32, Option<&'s Lineage>)>> {
+        let copy = statement.effects.iter().find(|effect| effect.action == "sql.copy-to")?;
+        let listed: Option<Vec<&str>> = statement
+            .outputs
+            .as_ref()
+            .map(|outputs| outputs.iter().flatten().map(|used| &*used.column).collect());
+        let copied = shapes.copied(copy.object.as_ref()?, listed.as_deref(), self.views_hold)?;
+        Some(copied.into_iter().map(|(column, lineage)| (column.type_oid, lineage)).collect())
+    }
+
+    /// A message of COPY data in which no field is masked for the client, but what patterns find.
+    /// Where masks are lifted for it nothing of the data is stored.
+    pub(in super::super) fn copied(
+        &self,
+        message: &[u8],
+        judged: &Judgement,
+    ) -> Result<Option<Masked>, Malformed> {
+        let [shown, stored] = self.plan.strictest(self.applied(&judged.0.value));
+        if shown.is_some() {
+            // The masks came while the data did.
+            return Err(Malformed("COPY data come that cannot be masked"));
+        }
+        let payload = message.get(5..).unwrap_or_default();
+        let maskers = self.plan.maskers();
+        reports::for_both(message, |eyes| {
+            let masked = match (eyes, stored) {
+                (1, Some(_)) => Some(format!("{REDACTED}\n").into_bytes()),
+                _ => maskers.get(eyes).copied().flatten().and_then(|m| m.mask(payload)),
+            };
+            masked.map(|masked| copy_data(&masked)).transpose()
+        })
+    }
+}
+
+fn copy_data(payload: &[u8]) -> Result<Bytes, Malformed> {
+    let length = u32::try_from(payload.len() + 4)
+        .map_err(|_| Malformed("a row is too large to be masked"))?;
+    let mut out = BytesMut::with_capacity(payload.len() + 5);
+    out.put_u8(b'd');
+    out.put_u32(length);
+    out.put_slice(payload);
+    Ok(out.freeze())
+}
+
 /// A `CopyData` message, its length left open.
 fn begun() -> BytesMut {
     BytesMut::from(&b"d\0\0\0\0"[..])
@@ -121,10 +234,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::rows::{Cell, Whole};
-    use super::super::values::Holds;
+    use super::super::rows::Whole;
     use super::*;
-    use crate::decode::postgres::copy::CopyFormat;
     use crate::mask::{Action, HashKey, Masker, Pattern};
 
     fn cells(action: Action) -> Cells {
