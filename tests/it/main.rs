@@ -19,6 +19,7 @@ mod commands;
 mod config;
 mod database;
 mod disk_full;
+mod evidence;
 mod gateway;
 mod hostile;
 mod http;

@@ -35,6 +35,7 @@ impl Gateway {
             durability: Durability::Process,
             max_session: 1 << 30,
             max_local: 1 << 30,
+            signing_key: data_dir.join("seal_ed25519"),
             mask_key: config::SecretRef::Env("UNUSED".to_owned()),
         };
         let store = Store::open(data_dir, &settings, &[7; 32]).unwrap();
@@ -291,7 +292,7 @@ async fn migrations_apply_once_and_other_versions_are_told_apart() {
     let said = async || database.check_version().await.unwrap_err().to_string();
     assert!(said().await.contains("run portcullis migrate"));
     let migrated = database.migrate().await.unwrap();
-    assert_eq!((migrated.applied, migrated.version), (vec![1, 2, 3, 4], 4));
+    assert_eq!((migrated.applied, migrated.version), (vec![1, 2, 3, 4, 5], 5));
     assert_eq!(migrated.warning, None);
     assert!(database.migrate().await.unwrap().applied.is_empty());
     database.check_version().await.unwrap();

@@ -1,0 +1,6 @@
+//! What recordings prove, and to whom: seals and ledger, the two verifiers, retention and holds.
+
+mod alterations;
+mod cases;
+mod command;
+pub mod set;
