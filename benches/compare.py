@@ -17,8 +17,14 @@ import time
 from servers import Bench, run
 
 WAYS = ("direct", "pgbouncer", "relay", "portcullis")
-# Not of the comparison, but of what the index costs: --ways portcullis unindexed.
-MORE_WAYS = ("unindexed",)
+# Not of that comparison: what the index costs (--ways portcullis unindexed), and what rules and
+# masks cost (--ways portcullis ruled masked).
+MORE_WAYS = ("unindexed", "ruled", "masked")
+# Which way is told as a ratio of which.
+RATIOS = (
+    ("portcullis", "direct"), ("portcullis", "pgbouncer"), ("portcullis", "unindexed"),
+    ("ruled", "portcullis"), ("masked", "portcullis"),
+)
 MODES = ("simple", "extended", "prepared")
 CLIENTS = (1, 4, 16)
 
@@ -41,6 +47,8 @@ def main() -> None:
             "relay": bench.relay,
             "portcullis": bench.portcullis,
             "unindexed": bench.unindexed,
+            "ruled": bench.ruled,
+            "masked": bench.masked,
         }
         ways = {way: start[way](direct) for way in arguments.ways}
         for round_number in range(arguments.rounds):
@@ -112,8 +120,9 @@ def tables(arguments, figures, raw) -> None:
 
     def table(title, key, unit, better) -> None:
         cases = [case for case, by in figures.items() if key in next(iter(by.values()))[0]]
-        compared = [way for way in ("direct", "pgbouncer", "unindexed") if way in ways and "portcullis" in ways]
-        heads = [title, *(f"{way}, {unit}" for way in ways), *(f"of {way}" for way in compared)]
+        compared = [(way, base) for way, base in RATIOS if way in ways and base in ways]
+        heads = [title, *(f"{way}, {unit}" for way in ways)]
+        heads += [f"{way} of {base}" for way, base in compared]
         if key == "p50_us" and {"relay", "portcullis"} <= set(ways):
             heads = [*heads[: 1 + len(ways)], "above relay, µs"]
         out.append("| " + " | ".join(heads) + " |")
@@ -126,8 +135,8 @@ def tables(arguments, figures, raw) -> None:
             if heads[-1] == "above relay, µs":
                 cells.append(f"{median['portcullis'] - median['relay']:,.0f}")
             else:
-                for way in compared:
-                    ratio = median["portcullis"] / median[way]
+                for way, base in compared:
+                    ratio = median[way] / median[base]
                     cells.append(f"{ratio if better == 'more' else 1 / ratio:.2f}")
             out.append(f"| {case} | " + " | ".join(cells) + " |")
         out.append("")

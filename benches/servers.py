@@ -1,5 +1,5 @@
-"""The four ways to one PostgreSQL server that the benchmark compares: none, PgBouncer, a plain byte
-relay, Portcullis. Each is started from scratch in a directory that goes at the end."""
+"""The ways to one PostgreSQL server that the benchmark compares: none, PgBouncer, a plain byte relay,
+Portcullis. Each is started from scratch in a directory that goes at the end."""
 
 import base64
 import contextlib
@@ -14,7 +14,8 @@ import time
 import urllib.parse
 import urllib.request
 
-ROOT = pathlib.Path(__file__).parent.parent
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 TARGET = "bench"
 PASSWORD = "bench-password"
@@ -136,6 +137,16 @@ log_disconnections = 0
     def unindexed(self, direct: dict) -> dict:
         """The same gateway, but nothing is written into its index: there is no database."""
         return self.portcullis(direct, "unindexed", '[database]\nurl = "postgres://127.0.0.1:9/none"')
+
+    def ruled(self, direct: dict) -> dict:
+        """The same gateway with twenty rules, none of which matches what pgbench does."""
+        return self.portcullis(direct, "ruled", (HERE / "rules.toml").read_text())
+
+    def masked(self, direct: dict) -> dict:
+        """The same twenty rules, and five masks: on columns of other tables, on one of the table
+        that is read but not of the column, and on patterns, which look at every row."""
+        sections = (HERE / "rules.toml").read_text() + (HERE / "masks.toml").read_text()
+        return self.portcullis(direct, "masked", sections)
 
     def portcullis(self, direct: dict, name="portcullis", sections="") -> dict:
         """The gateway with its default recording, and a development issuer to get tokens from."""

@@ -197,13 +197,13 @@ def verify_file(path, session=None):
                     }
                     require(told.closed is not None, "the last event is not `closed`")
                     require(want.items() <= said.items(), "the seal tells of something else")
-                    signed = is_signed(text, b"portcullis seal 1", said.get("key"))
+                    key = said["key"]
+                    signed = key is None or is_signed(text, b"portcullis seal 1", key)
                     require(signed, "the seal's signature is not its key's")
                     sealed = {
                         "seal": digest(head).hex(), "blocks": index, "events": events,
                         "size": file.tell(), "how": told.closed, "interrupted": interrupted,
                     }
-                    key = said["key"]
             except (KeyError, TypeError, AttributeError) as error:
                 raise Wrong(where + f"something is missing: {error}") from error
             except Wrong as wrong:
@@ -232,11 +232,12 @@ class Ledger:
                 require((kind == "ledger") == (lines == 0), where + "a ledger begins once")
                 if kind == "ledger":
                     require(line.get("format") == 1, where + "its format is unknown")
-                    require(self.signs(text, line.get("key")), where + "its signature")
-                    self.keys.append(line["key"])
-                    trusted = line["key"] in keys
+                    if "key" in line:
+                        require(self.signs(text, line["key"]), where + "its signature")
+                        self.keys.append(line["key"])
+                        trusted = line["key"] in keys
                 elif kind == "key":
-                    handed_over = self.signs(text, self.keys[-1])
+                    handed_over = bool(self.keys) and self.signs(text, self.keys[-1])
                     require(handed_over or self.signs(text, line.get("key")), where + "its signature")
                     # What the key before signed last.
                     require(self.last_is_signed(before), where + "the signature before it")
@@ -244,6 +245,8 @@ class Ledger:
                     trusted = line["key"] in keys or (trusted and handed_over)
                 else:
                     self.note(kind, line, where)
+                unsigned = text.endswith(b',"signature":null}')
+                require(self.keys or unsigned, where + "it is signed, and no key was named")
                 before, lines, head = text, lines + 1, digest(text).hex()
                 missing.discard((lines, head))
         require(lines, "the ledger is empty")
@@ -271,7 +274,7 @@ class Ledger:
 
     def last_is_signed(self, text):
         begins = parse(text, "a line").get("type") == "key"
-        return begins or self.signs(text, self.keys[-1])
+        return not self.keys or begins or self.signs(text, self.keys[-1])
 
     def hold(self, session, seal):
         """Holds what a file says against what this says of it."""
@@ -281,7 +284,7 @@ class Ledger:
             require(not noted, "the ledger has it as sealed, and its seal is not there")
             require(session not in self.damaged, "the ledger has it as damaged")
             raise Wrong("it is not sealed")
-        require(seal[1] in self.keys, "its seal's key is none of the ledger's")
+        require(seal[1] is None or seal[1] in self.keys, "its seal's key is none of the ledger's")
         require(noted, "the ledger does not have it as sealed")
         require(all(each == seal[0] for each in noted), "the ledger has another seal")
 

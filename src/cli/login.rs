@@ -39,6 +39,9 @@ pub(super) struct Options {
     /// What the token is for.
     #[arg(long, value_name = "NAME", default_value = "portcullis")]
     audience: String,
+    /// The scopes to ask for, apart by spaces.
+    #[arg(long, value_name = "SCOPES", default_value = "openid")]
+    scope: String,
     /// The issuer's name in the configuration; may be left out when there is one.
     #[arg(long, value_name = "NAME", conflicts_with = "issuer_url")]
     issuer: Option<String>,
@@ -68,7 +71,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     };
     let client = Client::new()?;
     let endpoints = Endpoints::of(&client, &url).await?;
-    let device = endpoints.device(&client, &client_id, &options.audience).await?;
+    let device = endpoints.device(&client, &client_id, &options.audience, &options.scope).await?;
     let (uri, code) = (device.verification_uri.escape_debug(), device.user_code.escape_debug());
     writeln!(io::stderr(), "open {uri} and enter the code {code}")?;
     let granted = endpoints.wait(&client, &client_id, &device).await?;

@@ -26,6 +26,7 @@ mod session;
 mod ssh_cert;
 mod ticket;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ enum Command {
     Approval(approval::Options),
     Access(access::Options),
     Ticket(ticket::Options),
+    User(user::Options),
     Replay(replay::Options),
     Recording(recording::Options),
     Migrate(migrate::Options),
@@ -119,6 +121,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Approval(options) => approval::run(options).await,
         Command::Access(options) => access::run(options).await,
         Command::Ticket(options) => ticket::run(options).await,
+        Command::User(options) => user::run(options).await,
         Command::Recording(options) => recording::run(&options).await,
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,

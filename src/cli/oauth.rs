@@ -71,8 +71,10 @@ impl Endpoints {
         client: &Client,
         login: (&str, &Secret),
         audience: &str,
+        scope: Option<&str>,
     ) -> anyhow::Result<Granted> {
-        let fields = [("grant_type", "client_credentials"), ("audience", audience)];
+        let mut fields = vec![("grant_type", "client_credentials"), ("audience", audience)];
+        fields.extend(scope.map(|scope| ("scope", scope)));
         let (_, body) = client.post(&self.token_endpoint, &fields, Some(login)).await?;
         answer(&body)?.map_err(|refused| anyhow::anyhow!("the issuer gave no token: {}", refused.1))
     }
@@ -83,10 +85,11 @@ impl Endpoints {
         client: &Client,
         client_id: &str,
         audience: &str,
+        scope: &str,
     ) -> anyhow::Result<Device> {
         let url = self.device_authorization_endpoint.as_ref();
         let url = url.context("the issuer offers no device login")?;
-        let fields = [("client_id", client_id), ("scope", "openid"), ("audience", audience)];
+        let fields = [("client_id", client_id), ("scope", scope), ("audience", audience)];
         let (status, body) = client.post(url, &fields, None).await?;
         if status != StatusCode::OK {
             let refused = answer(&body)?.err().map(|(_, text)| text).unwrap_or_default();

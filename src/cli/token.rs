@@ -34,6 +34,9 @@ pub(super) struct Options {
     /// What the token is for, instead of the first of the issuer's `audiences`.
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
+    /// The scopes to ask for, apart by spaces: some issuers give no token without.
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<String>,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
@@ -54,7 +57,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let audience = audience.map(String::as_str).unwrap_or_default();
     let client = Client::new()?;
     let endpoints = Endpoints::of(&client, &issuer.url).await?;
-    let granted = endpoints.client_credentials(&client, (id, &secret), audience).await?;
+    let scope = options.scope.as_deref();
+    let granted = endpoints.client_credentials(&client, (id, &secret), audience, scope).await?;
     Ok(output::print(granted.token.expose())?)
 }
 

@@ -29,8 +29,8 @@ pub use queries::{Filter, Page, QueryError, Wanted};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
     AccessGrant, Answer, CommandRequest, DecideError, Decided, Need, NewRequest, NewTicket,
-    Request, RequestKind, RequestState, Standing, StateNews, StoredTicket, Ticket, Vote,
-    VoteVerdict, Voter, Withdrawal, Withdrawn, WithdrawnKind,
+    Request, RequestKind, RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket,
+    Vote, VoteVerdict, Voter, Withdrawal, Withdrawn, WithdrawnKind,
 };
 
 /// Connections for queries and state; the indexer has one of its own.

@@ -174,13 +174,32 @@ fn kind(
 /// The groups: a list of texts, or none where the claim is missing. Anything else refuses the
 /// token: with fewer groups than its holder has, a rule that blocks a group would not match.
 fn groups(path: Option<&ClaimPath>, claims: &Claims) -> Result<Vec<String>, Refused> {
-    let Some(claim) = path.and_then(|path| at(path, claims)) else { return Ok(Vec::new()) };
+    let Some(path) = path else { return Ok(Vec::new()) };
+    if are_left_out(path, claims) {
+        return refuse(
+            "its issuer left the groups out and says where to ask for them (group overage): have \
+             it name fewer, such as those assigned to the application",
+        );
+    }
+    let Some(claim) = at(path, claims) else { return Ok(Vec::new()) };
     let list = claim.as_array().and_then(|entries| {
         let names =
             entries.iter().map(|entry| entry.as_str().filter(|name| is_name(name, MAX_GROUP)));
         names.map(|name| name.map(str::to_owned)).collect()
     });
     list.ok_or_else(|| Refused("the groups claim is not a list of texts".to_owned()))
+}
+
+/// Whether the token says that the claim is kept elsewhere (OpenID Connect Core section 5.6.2), as
+/// Entra ID's do for users of more than 200 groups; its implicit flow has `hasgroups`.
+fn are_left_out(path: &ClaimPath, claims: &Claims) -> bool {
+    let name = match path {
+        ClaimPath::Name(name) => name.as_str(),
+        ClaimPath::Pointer(pointer) => pointer.split('/').nth(1).unwrap_or_default(),
+    };
+    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
+    elsewhere.is_some_and(|names| names.contains_key(name))
+        || claims.get("hasgroups") == Some(&Value::Bool(true))
 }
 
 /// The name for people, when the claim is fit to be one.

@@ -19,6 +19,8 @@ mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+#[cfg(test)]
+mod provider_shapes;
 pub mod ssh_key;
 #[cfg(test)]
 mod test_key;
@@ -121,9 +123,11 @@ impl Identity {
         std::iter::once(self.token_id.as_str()).chain(made_with)
     }
 
-    /// Who withdrew what was presented, if somebody did.
+    /// Who withdrew what was presented, or whoever presented it, if somebody did.
     pub fn withdrawn_by(&self, withdrawn: &Withdrawn) -> Option<String> {
-        self.credentials().find_map(|id| withdrawn.by(WithdrawnKind::Credential, id))
+        let credential = |id| withdrawn.by(WithdrawnKind::Credential, id);
+        let user = || withdrawn.by_user(&self.issuer, &self.subject);
+        self.credentials().find_map(credential).or_else(user)
     }
 }
 
@@ -178,6 +182,13 @@ impl Verifier {
     ) -> Result<Arc<Self>, DiscoveryError> {
         let state = Some(State { tickets, withdrawn });
         Ok(Arc::new(Self { issuers: sources(issuers).await?, state }))
+    }
+
+    /// The URL of a configured issuer, by its name or its URL.
+    pub fn issuer_url(&self, named: &str) -> Option<&str> {
+        let mut all = self.issuers.iter().map(|source| &source.settings);
+        let found = all.find(|issuer| issuer.name == named || issuer.url == named)?;
+        Some(&found.url)
     }
 
     fn trusts(&self, issuer: &str) -> bool {

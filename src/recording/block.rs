@@ -201,8 +201,8 @@ pub struct Seal {
     pub interrupted: bool,
     /// When, by the wall clock, RFC 3339.
     pub sealed_at: String,
-    /// The key of the signature.
-    pub key: PublicKey,
+    /// The key of the signature; none in recordings of versions that did not sign.
+    pub key: Option<PublicKey>,
 }
 
 /// Compresses blocks; costs about half a megabyte, so few are made and each serves many.
@@ -316,7 +316,7 @@ impl BlockWriter {
             how: how.to_owned(),
             interrupted: how == INTERRUPTED,
             sealed_at: super::clock::rfc3339(wall_us),
-            key: key.public(),
+            key: Some(key.public()),
         };
         let mut document = serde_json::to_vec(&seal)?;
         key.sign(Purpose::Seal, &mut document);

@@ -245,7 +245,7 @@ impl Blocks {
     fn seal(&self, block: &Block) -> Result<Seal, ReadError> {
         let document = self.document(block)?;
         let seal: Seal = parse(block, &document)?;
-        if !seal.key.signed(Purpose::Seal, &document) {
+        if seal.key.is_some_and(|key| !key.signed(Purpose::Seal, &document)) {
             return Err(block.damage("the seal's signature is not its key's"));
         }
         let header = &block.header;

@@ -151,9 +151,11 @@ impl Repair<'_> {
             found => found?,
         };
         if let Some((sealed, key)) = found.seal.take() {
-            if !self.shared.keys.contains(&key) {
-                let what = format!("its seal is signed with {key}, which is no key of this ledger");
-                return Err(RepairError::Damaged(what));
+            let ours =
+                key.map_or(!self.shared.signed_before, |key| self.shared.keys.contains(&key));
+            if !ours && self.standing != Standing::Sealed {
+                let what = "its seal is signed with no key of this ledger";
+                return Err(RepairError::Damaged(what.to_owned()));
             }
             return self.finish(&found, sealed);
         }
@@ -248,7 +250,7 @@ struct Found {
     file: std::fs::File,
     blocks: Blocks,
     /// Its seal, and whose signature it has.
-    seal: Option<(Sealed, PublicKey)>,
+    seal: Option<(Sealed, Option<PublicKey>)>,
     /// The last event that is in a block.
     last: Option<Event>,
     torn: u64,

@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) key: Arc<SealingKey>,
     /// All keys that ever signed this ledger.
     pub(super) keys: Vec<PublicKey>,
+    /// Whether what the last gateway left has signed seals.
+    pub(super) signed_before: bool,
     pub(super) durability: Durability,
     pub(super) max_session: u64,
     pub(super) max_local: u64,
@@ -125,6 +127,7 @@ impl Store {
             gateway: ledger.gateway().to_owned(),
             key: Arc::clone(ledger.key()),
             keys: ledger.keys().to_vec(),
+            signed_before: ledger.signed_before(),
             dir,
             durability: settings.durability,
             max_session: settings.max_session,

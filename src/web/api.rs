@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::problem::Problem;
-use super::{approvals, grants, kills, recordings, tickets};
+use super::{approvals, grants, kills, recordings, tickets, users};
 use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
@@ -80,6 +80,7 @@ impl Api {
             .merge(tickets::routes())
             .merge(approvals::routes())
             .merge(grants::routes())
+            .merge(users::routes())
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::wrong_method())
             .with_state(self)

@@ -14,5 +14,6 @@ mod problem;
 mod recordings;
 pub mod server;
 mod tickets;
+mod users;
 
 pub use caller::Roles;

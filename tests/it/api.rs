@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use crate::support::client::{Client, Database, transcript, venv};
@@ -414,10 +415,14 @@ fn a_machine_gets_its_token_by_command() {
     let secret = gateway.data_dir().join("secret");
     std::fs::write(&secret, "agent-secret\n").unwrap();
     let secret = secret.to_str().unwrap();
-    let token =
-        command(&gateway, &["token", "--client-id", "agent", "--client-secret-file", secret]);
+    let asked = ["token", "--client-id", "agent", "--client-secret-file", secret];
+    let token = command(&gateway, &[&asked[..], &["--scope", "read write"]].concat());
     let client = Client::new(gateway.address().port(), "orders", "agent", token.trim());
     assert!(select(&client, "select 1"));
+    let payload = token.split('.').nth(1).unwrap();
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(claims["scope"], "read write");
 }
 
 #[test]

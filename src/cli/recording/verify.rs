@@ -122,8 +122,7 @@ fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
             } else {
                 writeln!(out, "not proved: that the ledger knows it; there was none")?;
             }
-            let key = report.key.map(|key| key.to_string()).unwrap_or_default();
-            tell_key(out, &key, proved(Claim::Signed))?;
+            tell_key(out, report.key, proved(Claim::Signed))?;
             writeln!(out, "not proved: that no other recording is missing (--all)")?;
         }
         State::Open => {
@@ -142,11 +141,16 @@ fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-fn tell_key(out: &mut impl Write, key: &str, signed: bool) -> io::Result<()> {
-    if signed {
-        writeln!(out, "proved: it was signed by whoever has the key given")
-    } else {
-        writeln!(out, "not proved: that {key}, which signed it, is the gateway's (--public-key)")
+fn tell_key(out: &mut impl Write, key: Option<PublicKey>, signed: bool) -> io::Result<()> {
+    match key {
+        _ if signed => writeln!(out, "proved: it was signed by whoever has the key given"),
+        Some(key) => {
+            writeln!(
+                out,
+                "not proved: that {key}, which signed it, is the gateway's (--public-key)"
+            )
+        }
+        None => writeln!(out, "not proved: who wrote it; a version that did not sign did"),
     }
 }
 
@@ -206,8 +210,7 @@ fn tell_all(out: &mut impl Write, audit: &Audit) -> io::Result<()> {
     }
     if proved(Claim::Complete) {
         writeln!(out, "proved: none that the ledger knows is missing, and none was added")?;
-        let key = audit.keys.last().map(ToString::to_string).unwrap_or_default();
-        tell_key(out, &key, proved(Claim::Signed))?;
+        tell_key(out, audit.keys.last().copied(), proved(Claim::Signed))?;
         if proved(Claim::Anchored) {
             writeln!(out, "proved: the ledger has the history that was noted elsewhere")?;
         } else {

@@ -40,6 +40,8 @@ const POLL: Duration = Duration::from_millis(250);
 const SWEEP: Duration = Duration::from_secs(60);
 /// Waits after a failure of the database, the shortest and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// The private server is started beside the gateway and may take as long to answer.
+const STARTING: Duration = Duration::from_secs(10);
 /// How long the last rounds may take when the gateway stops; the rest waits for the next start.
 const LAST_ROUNDS: Duration = Duration::from_secs(5);
 /// Sessions come before the index of what they did.
@@ -104,11 +106,16 @@ impl Indexer {
 
     async fn work(self, cancel: CancellationToken) {
         let mut pause = RETRY.0;
+        let started = Instant::now();
         loop {
             let began = Instant::now();
             let Err(error) = self.attend(&cancel).await else { return };
             if self.lag.stopped(error.to_string()) {
-                tracing::warn!(%error, "the index waits; the recordings keep what is to be indexed");
+                if self.settings.private && started.elapsed() < STARTING {
+                    tracing::info!(%error, "the index waits for its server, which is starting");
+                } else {
+                    tracing::warn!(%error, "the index waits; the recordings keep what is to be indexed");
+                }
             }
             if began.elapsed() > RETRY.1 {
                 pause = RETRY.0;

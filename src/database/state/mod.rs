@@ -6,6 +6,7 @@ mod ledger_heads;
 mod listen;
 mod requests;
 mod tickets;
+mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
@@ -15,4 +16,5 @@ pub use requests::{
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
 };
 pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use users::RevokedUser;
 pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};

@@ -1,5 +1,5 @@
 //! What counts no more before its time: sessions that are to end, credentials that open nothing,
-//! grants that were taken back. Every gateway of the database holds the list in memory, so that
+//! grants that were taken back, people who may nothing. Every gateway of the database holds the list in memory, so that
 //! looking needs no database.
 
 use std::collections::HashMap;
@@ -29,6 +29,8 @@ pub enum WithdrawnKind {
     Credential,
     /// Access that was granted, by its id.
     Grant,
+    /// Whoever an issuer calls by a subject, whatever they present, by [`user_key`].
+    User,
 }
 
 impl WithdrawnKind {
@@ -37,6 +39,7 @@ impl WithdrawnKind {
             Self::Session => "session",
             Self::Credential => "credential",
             Self::Grant => "grant",
+            Self::User => "user",
         }
     }
 }
@@ -67,14 +70,28 @@ impl Withdrawn {
         if list.is_empty() {
             return None;
         }
-        list.get(&(kind, key.to_owned())).map(|(_, by)| by.clone())
+        let (until, by) = list.get(&(kind, key.to_owned()))?;
+        (*until > SystemTime::now()).then(|| by.clone())
     }
 
-    /// Adds one; whether it is new.
+    /// Who withdrew a user, if somebody did.
+    pub fn by_user(&self, issuer: &str, subject: &str) -> Option<String> {
+        if self.0.read().is_empty() {
+            return None;
+        }
+        self.by(WithdrawnKind::User, &user_key(issuer, subject))
+    }
+
+    /// Adds one, or takes it from the list when its time is over; whether it is new.
     pub fn add(&self, withdrawal: &Withdrawal) -> bool {
         let until = withdrawal.until.to_system_time();
         let key = (withdrawal.kind, withdrawal.key.clone());
-        self.0.write().insert(key, (until, withdrawal.username.clone())).is_none()
+        let mut list = self.0.write();
+        if until <= SystemTime::now() {
+            list.remove(&key);
+            return false;
+        }
+        list.insert(key, (until, withdrawal.username.clone())).is_none()
     }
 
     /// Forgets those whose time is over.
@@ -114,7 +131,8 @@ impl Database {
         Ok(())
     }
 
-    /// What was withdrawn since a time, or all that still counts; and the time to ask with next.
+    /// What was withdrawn or given back since a time, or all that still counts; and the time to ask
+    /// with next.
     ///
     /// # Errors
     /// When the database fails.
@@ -124,8 +142,8 @@ impl Database {
     ) -> Result<(Vec<Withdrawal>, Timestamp), DatabaseError> {
         let (rows, now): (Json<Vec<Withdrawal>>, Json<Timestamp>) = sqlx::query_as(
             "select coalesce((select json_agg(w) from (select kind, key, until, username, ended_at \
-             from withdrawals where until > now() \
-             and ($1::timestamptz is null or at > $1::timestamptz - $2::interval) \
+             from withdrawals where case when $1::timestamptz is null then until > now() \
+             else at > $1::timestamptz - $2::interval end \
              order by at desc limit $3) w), '[]'), to_json(clock_timestamp())",
         )
         .bind(since.map(|since| since.to_string()))
@@ -152,6 +170,11 @@ impl Database {
         .await?;
         Ok(row.map(|row| row.0))
     }
+}
+
+/// A user's key: an issuer's URL holds no space.
+pub(super) fn user_key(issuer: &str, subject: &str) -> String {
+    format!("{issuer} {subject}")
 }
 
 /// Withdraws within a transaction.

@@ -45,11 +45,12 @@ pub(in crate::recording) enum Entry {
         format: u32,
         /// The gateway's id.
         gateway: String,
-        /// The key that signs, from this line on.
-        key: PublicKey,
+        /// The key that signs, from this line on. Ledgers begun before lines were signed have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<PublicKey>,
     },
-    /// Another key signs the lines after this one. The line itself is signed by the key before it,
-    /// or, when that was lost, by the new one.
+    /// Another key signs the lines after this one, or the first one. The line itself is signed by
+    /// the key before it, or, when there was none or it was lost, by the new one.
     Key {
         /// The new key.
         key: PublicKey,

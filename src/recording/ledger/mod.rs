@@ -20,7 +20,7 @@ use crate::names::SessionId;
 
 pub(super) use line::{Entry, Line, MAX_LINE};
 pub use rotate::{Rotated, rotate_key};
-pub(super) use walk::{End, LedgerError, walk};
+pub(super) use walk::{End, LedgerError, Reign, walk};
 
 /// A length that the ledger had, and the hash of its last line then. Kept elsewhere, it shows
 /// whether the ledger was cut or written anew.
@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     key: Arc<SealingKey>,
     /// All keys that ever signed it.
     keys: Vec<PublicKey>,
+    /// Whether a key had signed it before it was opened.
+    signed_before: bool,
 }
 
 /// What the ledger says of recordings that the last gateway left.
@@ -107,10 +109,15 @@ impl Ledger {
         let begun = gateway.is_some();
         let gateway = gateway.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let mut ledger = Self::at_end(file, &end, gateway, key, keys)?;
+        let key = ledger.key.public();
         if !begun {
-            let (gateway, key) = (ledger.gateway.clone(), ledger.key.public());
-            ledger.add(Entry::Ledger { format: 1, gateway, key })?;
+            let gateway = ledger.gateway.clone();
+            ledger.add(Entry::Ledger { format: 1, gateway, key: Some(key) })?;
+        } else if end.reigns.is_empty() {
+            // It was begun before lines were signed; this line now stands for all before it.
+            ledger.add(Entry::Key { key })?;
         }
+        ledger.signed_before = !end.reigns.is_empty();
         Ok((ledger, known))
     }
 
@@ -125,7 +132,7 @@ impl Ledger {
         let mut tail = Tail::new(file, len, Arc::default());
         tail.roll_back(end.len);
         let head = Head { lines: end.lines, hash: end.head.clone() };
-        Ok(Self { tail, head, checked: 0, gateway, key: Arc::new(key), keys })
+        Ok(Self { tail, head, checked: 0, gateway, key: Arc::new(key), keys, signed_before: true })
     }
 
     /// The gateway's id.
@@ -141,6 +148,11 @@ impl Ledger {
     /// All keys that ever signed it.
     pub(super) fn keys(&self) -> &[PublicKey] {
         &self.keys
+    }
+
+    /// Whether recordings that the last gateway left have signed seals.
+    pub(super) fn signed_before(&self) -> bool {
+        self.signed_before
     }
 
     /// Adds a line.
@@ -239,6 +251,28 @@ mod tests {
             let seen = read(&path);
             assert_eq!(seen.len(), known.open.len() + 2);
             assert_eq!(seen.last().unwrap().entry, Entry::Opened { session });
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_strange_to_be_read(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..6000),
+            at in 0..2000usize,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger");
+            open(&path).unwrap().0.add(Entry::Checkpoint).unwrap();
+            let good = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+            let end = walk(&File::open(&path).unwrap(), |_, _| {});
+            proptest::prop_assert!(end.is_err() || end.is_ok_and(|end| end.lines == 0));
+            // Behind and within what is right.
+            let at = at.min(good.len());
+            std::fs::write(&path, [&good[..at], &bytes, &good[at..]].concat()).unwrap();
+            if let Ok(end) = walk(&File::open(&path).unwrap(), |_, _| {}) {
+                proptest::prop_assert!(end.lines <= 2);
+            }
         }
     }
 

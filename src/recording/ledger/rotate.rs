@@ -39,7 +39,7 @@ pub fn rotate_key(data_dir: &Path, key_file: &Path, lost: bool) -> anyhow::Resul
         }
     })?;
     let (Some(gateway), Some(reign)) = (gateway, end.reigns.last()) else {
-        anyhow::bail!("there is no ledger yet: the first start makes it and its key");
+        anyhow::bail!("nothing is signed yet: the next start makes the key");
     };
     let old = reign.key;
     let next_file = signing::next_to(key_file);

@@ -9,6 +9,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::line::{Entry, Line, MAX_LINE, NO_LINE_BEFORE};
 use crate::recording::signing::{PublicKey, Purpose};
 
+const NOT_ITS_KEYS: &str = "its signature is not its key's";
+/// How lines end that were written before lines were signed.
+const UNSIGNED: &[u8] = b",\"signature\":null}";
+
 /// A ledger could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::recording) enum LedgerError {
@@ -92,33 +96,37 @@ impl End {
     fn is_signed(&self, last: &[u8]) -> Result<(), LedgerError> {
         let Some(reign) = self.reigns.last() else { return Ok(()) };
         let text = last.strip_suffix(b"\n").unwrap_or(last);
-        // The first line of a reign was looked at when the reign began.
-        let begins = self.reigns.len() > 1 && is_key(text);
-        if begins || reign.key.signed(Purpose::LedgerLine, text) {
+        // A line that names a key was looked at when it was read.
+        if is_key(text) || reign.key.signed(Purpose::LedgerLine, text) {
             return Ok(());
         }
-        Err(LedgerError::Line(self.lines.saturating_sub(1), "its signature is not its key's"))
+        Err(LedgerError::Line(self.lines.saturating_sub(1), NOT_ITS_KEYS))
     }
 
     fn take_key(&mut self, line: &Line, text: &[u8], last: &[u8]) -> Result<(), LedgerError> {
+        let wrong = |what| Err(LedgerError::Line(line.n, what));
         let signed_by = |key: &PublicKey| key.signed(Purpose::LedgerLine, text);
+        let begins = matches!(line.entry, Entry::Ledger { format: 1, .. });
+        if begins != (line.n == 0) {
+            return wrong("a ledger begins once, with its first line");
+        }
         match (&line.entry, self.reigns.last()) {
-            (Entry::Ledger { format: 1, key, .. }, None) if signed_by(key) => {
+            (Entry::Ledger { key: Some(key), .. } | Entry::Key { key }, None) => {
+                if !signed_by(key) {
+                    return wrong(NOT_ITS_KEYS);
+                }
                 self.reigns.push(Reign { key: *key, handed_over: false });
-            }
-            (Entry::Ledger { format: 1, .. }, None) => {
-                return Err(LedgerError::Line(line.n, "its signature is not its key's"));
-            }
-            (Entry::Ledger { .. }, _) | (_, None) => {
-                return Err(LedgerError::Line(line.n, "a ledger begins once, with its first line"));
             }
             (Entry::Key { key }, Some(before)) => {
                 let handed_over = signed_by(&before.key);
                 if !handed_over && !signed_by(key) {
-                    return Err(LedgerError::Line(line.n, "its signature is no key's"));
+                    return wrong(NOT_ITS_KEYS);
                 }
                 self.is_signed(last)?;
                 self.reigns.push(Reign { key: *key, handed_over });
+            }
+            (_, None) if !text.ends_with(UNSIGNED) => {
+                return wrong("it is signed, and no key was named");
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::book::Book;
-use super::{Against, Claim, Failed, Report, State, Wrong, check};
+use super::{Against, Claim, Failed, Report, SealOf, State, Wrong, check, wrong};
 use crate::names::SessionId;
 use crate::recording::layout::{self, LEDGER, recording_path};
 use crate::recording::ledger::Head;
@@ -59,8 +59,9 @@ pub struct Finding {
     pub wrong: Wrong,
 }
 
-/// Verifies every recording in `data_dir`, against its ledger, which is read once, or twice while
-/// a gateway is writing. What is wrong with one does not keep the others from being looked at.
+/// Verifies every recording in `data_dir`, against its ledger, which is read once, and where
+/// something seems wrong twice more: a gateway may be writing. It opens and it seals a recording,
+/// so the third look at one is of one that stays as it is. What is wrong with one does not keep the others from being looked at.
 ///
 /// # Errors
 /// When the directory cannot be listed.
@@ -81,25 +82,26 @@ pub fn verify_all(data_dir: &Path, against: &Against) -> io::Result<Audit> {
     }
     let known = book.iter().flat_map(|book| book.recordings.keys().copied());
     let sessions: BTreeSet<SessionId> = survey.sessions.into_iter().chain(known).collect();
-    let suspects = audit.look(data_dir, sessions, book.as_ref(), against, true);
+    let mut suspects = audit.look(data_dir, sessions, book.as_ref(), against, true);
     let mut book = book;
-    if let Some(first) = &book
-        && (!suspects.is_empty() || first.torn > 0)
-    {
-        // What seemed wrong may have been written between the two looks.
+    for patient in [true, false] {
+        let torn = book.as_ref().is_some_and(|book| book.torn > 0);
+        if book.is_none() || suspects.is_empty() && !torn {
+            break;
+        }
         match Book::read(&ledger, None, against) {
             Ok(later) => book = Some(later),
             Err(failed) => audit.add(None, &ledger, failed.into_wrong()),
         }
+        suspects = audit.look(data_dir, suspects, book.as_ref(), against, patient);
     }
-    audit.look(data_dir, suspects, book.as_ref(), against, false);
     audit.conclude(book);
     Ok(audit)
 }
 
 impl Audit {
-    /// Looks at some recordings. With `patient`, gives back those that do not fit the ledger
-    /// instead of reporting them.
+    /// Looks at some recordings. With `patient`, gives back those with which something is wrong
+    /// instead of reporting them: they may be being written just now.
     fn look(
         &mut self,
         data_dir: &Path,
@@ -114,10 +116,19 @@ impl Audit {
             let mut report = Report::default();
             match judge(&path, session, book, against, &mut report) {
                 Ok(()) => self.count(&report),
-                Err(Verdict::Misfit(_)) if patient && book.is_some() => {
+                Err(_) if book.is_some_and(|book| book.is_half_made(session, (&path, &report))) => {
+                }
+                Err(_) if patient && book.is_some() => {
                     suspects.insert(session);
                 }
-                Err(Verdict::Misfit(failed) | Verdict::Bad(failed)) => {
+                Err(Failed::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    // What nobody knows was given up before anything was forwarded.
+                    if book.is_some_and(|book| book.recordings.contains_key(&session)) {
+                        let what = "the ledger has it, and its file is missing".to_owned();
+                        self.add(Some(session), &path, Wrong::from(what));
+                    }
+                }
+                Err(failed) => {
                     self.recordings += 1;
                     self.add(Some(session), &path, failed.into_wrong());
                 }
@@ -160,20 +171,13 @@ impl Audit {
     }
 }
 
-enum Verdict {
-    /// The file is not what was written.
-    Bad(Failed),
-    /// The file does not fit what the ledger says.
-    Misfit(Failed),
-}
-
 fn judge(
     path: &Path,
     session: SessionId,
     book: Option<&Book>,
     against: &Against,
     report: &mut Report,
-) -> Result<(), Verdict> {
+) -> Result<(), Failed> {
     let mut seal = look_at(path, session, report)?;
     // It may have been sealed since, and then the ledger knew it first.
     if seal.is_none() && book.is_some_and(|book| book.has_seal(session)) {
@@ -181,30 +185,22 @@ fn judge(
         seal = look_at(path, session, report)?;
     }
     if let Some(book) = book {
-        book.hold(session, seal.as_ref(), (path, report)).map_err(Verdict::Misfit)?;
+        book.hold(session, seal.as_ref(), (path, report))?;
         report.ledger = true;
         if seal.is_some() && !book.has_seal(session) {
             report.state = State::Open;
         }
     }
-    report.conclude(seal.as_ref(), book, &against.keys).map_err(Verdict::Bad)
+    report.conclude(seal.as_ref(), book, &against.keys)
 }
 
-fn look_at(
-    path: &Path,
-    session: SessionId,
-    report: &mut Report,
-) -> Result<Option<super::SealOf>, Verdict> {
-    let seal = check(path, report).map_err(|failed| match failed {
-        Failed::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-            Verdict::Misfit(super::wrong("the ledger has it, and its file is missing"))
-        }
-        failed => Verdict::Bad(failed),
-    })?;
-    if report.session != Some(session) {
-        return Err(Verdict::Bad(super::wrong("it is another session's recording")));
+fn look_at(path: &Path, session: SessionId, report: &mut Report) -> Result<Option<SealOf>, Failed> {
+    let seal = check(path, report)?;
+    if report.session == Some(session) {
+        Ok(seal)
+    } else {
+        Err(wrong("it is another session's recording"))
     }
-    Ok(seal)
 }
 
 impl Failed {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Against, Failed, Report, SealOf, Wrong, wrong};
 use crate::names::SessionId;
 use crate::recording::block::Sealed;
-use crate::recording::ledger::{self, Entry, Head, LedgerError};
+use crate::recording::ledger::{self, Entry, Head, LedgerError, Reign};
 use crate::recording::signing::PublicKey;
 
 /// A ledger that holds together.
@@ -74,10 +74,12 @@ impl Book {
             }
         }
         if !against.keys.is_empty() && !end.trusted(&against.keys) {
-            let key = end.reigns.last().map(|reign| reign.key.to_string()).unwrap_or_default();
-            return Err(wrong(format!(
-                "the ledger is signed with {key}, which is none of the keys given"
-            )));
+            return Err(wrong(match end.reigns.last() {
+                Some(Reign { key, .. }) => {
+                    format!("the ledger is signed with {key}, which is none of the keys given")
+                }
+                None => "the ledger is not signed".to_owned(),
+            }));
         }
         Ok(Self {
             gateway,
@@ -103,7 +105,7 @@ impl Book {
         if noted.contradicted {
             return Err(wrong("the ledger has two seals of it that differ"));
         }
-        if let Some(SealOf { key, .. }) = file
+        if let Some(SealOf { key: Some(key), .. }) = file
             && !self.keys.contains(key)
         {
             return Err(wrong(format!("its seal is signed with {key}, no key of the ledger")));
@@ -127,6 +129,18 @@ impl Book {
             },
             _ => Ok(()),
         }
+    }
+
+    /// Whether a file is one that is being made: there is a journal and no event in a block, and
+    /// the ledger does not know it. Nothing was forwarded then.
+    pub(super) fn is_half_made(
+        &self,
+        session: SessionId,
+        (path, report): (&Path, &Report),
+    ) -> bool {
+        !self.recordings.contains_key(&session)
+            && report.blocks <= 1
+            && path.with_extension("journal").is_file()
     }
 
     /// Whether the ledger has a recording's seal.

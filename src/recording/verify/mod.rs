@@ -149,9 +149,13 @@ impl Report {
         keys: &[PublicKey],
     ) -> Result<(), Failed> {
         let Some(SealOf { key, .. }) = seal else { return Ok(()) };
-        let trusted = book.map_or_else(|| keys.contains(key), |book| book.trusted);
+        let own = || key.is_some_and(|key| keys.contains(&key));
+        let trusted = book.map_or_else(own, |book| book.trusted);
         if !keys.is_empty() && !trusted {
-            return Err(wrong(format!("it is signed with {key}, which is none of the keys given")));
+            return Err(wrong(match key {
+                Some(key) => format!("it is signed with {key}, which is none of the keys given"),
+                None => "it is not signed".to_owned(),
+            }));
         }
         self.proved.push(Claim::Whole);
         self.proved.extend(trusted.then_some(Claim::Signed));
@@ -176,7 +180,7 @@ impl Report {
 /// A recording's seal, as the ledger should have it, and whose signature it has.
 struct SealOf {
     sealed: Sealed,
-    key: PublicKey,
+    key: Option<PublicKey>,
 }
 
 enum Failed {
@@ -233,7 +237,7 @@ fn check(path: &Path, report: &mut Report) -> Result<Option<SealOf>, Failed> {
     report.blocks = seal.blocks;
     report.how = Some(seal.how.clone());
     report.interrupted = seal.interrupted;
-    report.key = Some(seal.key);
+    report.key = seal.key;
     report.state = State::Whole;
     Ok(Some(SealOf { sealed: reader.sealed(&seal), key: seal.key }))
 }

@@ -17,7 +17,7 @@ use crate::support::postgres::{Options, PostgresServer};
 use crate::support::random::{Random, amount};
 
 /// UPDATE and DELETE wait.
-const RULES: &str = r#"
+pub(super) const RULES: &str = r#"
 [[rule]]
 name = "writes-need-a-human"
 actions = ["sql.update", "sql.delete"]
@@ -28,7 +28,7 @@ reason = "Writes are looked at."
 "#;
 
 /// A database with a table, and a gateway that holds its writes.
-fn started(rules: &str) -> (Database, Gateway) {
+pub(super) fn started(rules: &str) -> (Database, Gateway) {
     let database = with_pears();
     let gateway = Gateway::start(&Setup { policy: rules.to_owned(), ..setup(&database) });
     wait_for_state(&gateway);
@@ -44,16 +44,16 @@ fn with_pears() -> Database {
 }
 
 /// What the table holds, asked past the gateway.
-fn pears(database: &Database) -> String {
+pub(super) fn pears(database: &Database) -> String {
     psql(&database.client(), "select n from pears").1.trim().to_owned()
 }
 
 /// Starts a program, which will wait.
-fn start(command: Command) -> JoinHandle<(bool, String)> {
+pub(super) fn start(command: Command) -> JoinHandle<(bool, String)> {
     thread::spawn(move || transcript(command))
 }
 
-fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
+pub(super) fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
     let mut psql = client.psql();
     for statement in statements {
         psql.args(["-c", statement]);
@@ -62,7 +62,7 @@ fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)
 }
 
 /// The one request that waits, once there is one.
-fn pending(gateway: &Gateway) -> Value {
+pub(super) fn pending(gateway: &Gateway) -> Value {
     let mut found = Value::Null;
     let token = gateway.issuer().token("anna");
     wait_until("a request", || {
@@ -74,16 +74,16 @@ fn pending(gateway: &Gateway) -> Value {
     found
 }
 
-fn id(request: &Value) -> String {
+pub(super) fn id(request: &Value) -> String {
     request["id"].as_str().unwrap().to_owned()
 }
 
-fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
+pub(super) fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
     let body = r#"{"comment": "I looked"}"#;
     ask(gateway, who, "POST", &format!("/approvals/{}/{word}", id(request)), body)
 }
 
-fn state(gateway: &Gateway, request: &Value) -> Value {
+pub(super) fn state(gateway: &Gateway, request: &Value) -> Value {
     ask(gateway, "anna", "GET", &format!("/approvals/{}", id(request)), "").1
 }
 

@@ -2,10 +2,13 @@
 //! gateway and on two that share a database.
 
 mod access;
+mod elsewhere;
 mod held;
 mod kills;
+mod moments;
 mod notify;
 mod tickets;
+mod users;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

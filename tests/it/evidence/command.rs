@@ -132,6 +132,36 @@ fn a_rotation_cut_short_goes_on_with_the_key_that_the_ledger_names() {
 }
 
 #[test]
+fn a_ledger_of_a_version_that_did_not_sign_goes_on_signed() {
+    let mut set = Set::make();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data-0.1.0");
+    set.data_dir = set.data_dir.with_file_name("old");
+    set::copy(&fixture, &set.data_dir);
+    let audit = verify_all(&set.data_dir, &Against::default()).unwrap();
+    assert_eq!(
+        (audit.proved.as_slice(), audit.keys.len()),
+        (&[Claim::Whole, Claim::Complete][..], 0)
+    );
+
+    let store = set::store(&set.data_dir);
+    let recording = set::open(&store);
+    set::close(&recording);
+    set.head = store.checkpoint().unwrap();
+    drop((recording, store));
+    let audit = set.audit(&set.data_dir);
+    assert!(audit.proved.contains(&Claim::Signed), "{audit:?}");
+    assert_eq!((audit.whole, audit.keys.len()), (4, 1));
+    let second = set.second_opinions(slice::from_ref(&set.data_dir)).remove(0);
+    assert_eq!(second["wrong"], serde_json::json!([]));
+
+    // With the key, an unsigned ledger is none.
+    fs::copy(fixture.join("ledger"), set.data_dir.join("ledger")).unwrap();
+    let against = Against { heads: Vec::new(), ..set.against() };
+    let wrong = verify_all(&set.data_dir, &against).unwrap().wrong;
+    assert!(wrong[0].wrong.what.contains("the ledger is not signed"), "{wrong:?}");
+}
+
+#[test]
 fn a_repair_takes_no_seal_of_another_key() {
     let (set, other) = (Set::make(), Set::make());
     let store = set::store(&set.data_dir);

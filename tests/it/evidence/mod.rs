@@ -3,4 +3,5 @@
 mod alterations;
 mod cases;
 mod command;
+mod live;
 pub mod set;
