@@ -1,6 +1,7 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
 mod files;
+pub mod hardening;
 pub mod online;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
+use crate::identity::login::Logins;
 use crate::identity::ticket::Tickets;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
@@ -31,7 +33,8 @@ use crate::telemetry::Telemetry;
 use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
 use crate::web::certificates;
-use crate::web::{Roles, metrics, server};
+use crate::web::pages::{self, Doors};
+use crate::web::{Entrance, Roles, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
 pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
@@ -62,18 +65,23 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
+    let logins = Logins::new(&config.issuers).map_err(anyhow::Error::msg)?;
+    let public_url = config.web.public_url.clone();
+    let doors = Doors::new(public_url.as_deref(), &config.listen, config.tls.is_some());
+    let entrance = Entrance::new(logins, database.clone(), doors, public_url);
     let api = Api::new(
         data_dir,
         Arc::clone(&catalog),
         indexer.lag(),
         roles,
         Arc::clone(&verifier),
+        entrance,
         shutdown.clone(),
     );
     let (host_key, authority) = files::ssh_keys(&config)?;
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
-    let router = api.router().merge(certificates);
+    let router = Arc::clone(&api).router().merge(certificates);
     let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
 
     // Bind.
@@ -114,7 +122,12 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     postgres_context.tls = files::tls(&config, &[postgres::ALPN])?;
     let web_tls = files::tls(&config, &[server::ALPN])?;
     let insecure = config.listen.web_insecure;
-    let web_context = server::Context::new(router.clone(), web_tls, insecure, shutdown.clone());
+    let web_context = server::Context::new(
+        pages::over(&api, router.clone()),
+        web_tls,
+        insecure,
+        shutdown.clone(),
+    );
 
     // Spawn. What serves needs the index to end behind it, and that the server below it.
     let (below, index, serving) = (Stage::default(), Stage::default(), Stage::default());

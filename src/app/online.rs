@@ -7,7 +7,19 @@ use futures_util::future::join_all;
 use crate::config::{Config, Target, TargetKind};
 use crate::database::{Database, DatabaseError, SchemaError};
 use crate::identity::Verifier;
+use crate::protocol::postgres::hardening;
 use crate::protocol::{http, postgres, ssh};
+
+/// What the roles of Postgres targets could do past rules and masks. Targets that cannot be asked
+/// are left out: [`problems`] tells of them.
+pub async fn warnings(config: &Config) -> Vec<String> {
+    let asked = config.targets.values().map(|target| async move {
+        let TargetKind::Postgres(postgres) = &target.kind else { return Vec::new() };
+        let powers = hardening::powers(postgres, &postgres.database).await.unwrap_or_default();
+        powers.into_iter().map(|power| format!("target {}: {power}", target.name)).collect()
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
 
 /// Tries files, secrets, issuers, targets and the database, and tells what of them cannot be used
 /// now. Nothing is changed anywhere; each target gets a connection with its credential.

@@ -57,6 +57,7 @@ pub struct Desk {
     public_url: Option<String>,
     withdrawn: Arc<Withdrawn>,
     news: watch::Sender<u64>,
+    stirred: watch::Sender<u64>,
     sessions: Mutex<HashMap<SessionId, Credential>>,
     waiting: Mutex<HashMap<RequestId, watch::Sender<crate::database::Standing>>>,
     notes: Mutex<Notes>,
@@ -119,6 +120,7 @@ impl Desk {
             public_url,
             withdrawn: Arc::default(),
             news: watch::Sender::new(0),
+            stirred: watch::Sender::new(0),
             sessions: Mutex::default(),
             waiting: Mutex::default(),
             notes: Mutex::default(),
@@ -145,6 +147,11 @@ impl Desk {
     /// Tells when sessions should look whether they still may.
     pub fn news(&self) -> &watch::Sender<u64> {
         &self.news
+    }
+
+    /// Tells that something may be new of what people ask and decide, for who looks at it.
+    pub fn stirred(&self) -> watch::Receiver<u64> {
+        self.stirred.subscribe()
     }
 
     /// Whether state could be read when it was last looked at.
@@ -289,10 +296,12 @@ impl Desk {
 
     async fn until_due(&self, news: &mut StateNews) -> Result<(), DatabaseError> {
         tokio::select! {
-            changed = news.changed() => changed,
-            () = self.wake.notified() => Ok(()),
-            () = tokio::time::sleep(POLL) => Ok(()),
+            changed = news.changed() => changed?,
+            () = self.wake.notified() => {}
+            () = tokio::time::sleep(POLL) => return Ok(()),
         }
+        self.stirred.send_modify(|generation| *generation += 1);
+        Ok(())
     }
 
     /// Looks once; gives the time to look from next.

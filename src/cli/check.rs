@@ -31,7 +31,14 @@ pub(super) struct Options {
 enum Finding<'a> {
     Mistake(&'a Mistake),
     Warning(&'a Mistake),
-    Problem { message: &'a str },
+    /// A warning about something outside the file.
+    #[serde(rename = "warning")]
+    Doubt {
+        message: &'a str,
+    },
+    Problem {
+        message: &'a str,
+    },
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
@@ -47,16 +54,22 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     };
     let mut problems: Vec<String> =
         policy::tested(&config).iter().filter_map(policy::Tested::failure).collect();
+    let mut doubts = Vec::new();
     if options.online {
         problems.extend(online::problems(&config).await);
+        doubts = online::warnings(&config).await;
     }
     if options.json {
         let warnings = config.warnings.iter().map(Finding::Warning);
+        let doubts = doubts.iter().map(|message| Finding::Doubt { message });
         let problems = problems.iter().map(|message| Finding::Problem { message });
-        output::print_json(&warnings.chain(problems).collect::<Vec<_>>())?;
+        output::print_json(&warnings.chain(doubts).chain(problems).collect::<Vec<_>>())?;
     } else {
         for warning in &config.warnings {
             output::print(&format!("warning: {warning}"))?;
+        }
+        for doubt in &doubts {
+            output::print(&format!("warning: {doubt}"))?;
         }
     }
     if !problems.is_empty() {

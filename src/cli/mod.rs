@@ -114,7 +114,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Quickstart(options) => quickstart::run(options).await,
         Command::Serve(options) => serve::run(options).await,
         Command::Check(options) => check::run(options).await,
-        Command::Policy(options) => policy::run(&options),
+        Command::Policy(options) => policy::run(&options).await,
         Command::Reload(options) => reload::run(options).await,
         Command::Replay(options) => replay::run(options).await,
         Command::Session(options) => session::run(options).await,

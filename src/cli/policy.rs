@@ -7,11 +7,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{ConfigFile, backtest, output};
+use crate::app::hardening;
 use crate::config::{self, Config};
-use crate::decode::http;
-use crate::decode::postgres::command;
-use crate::decode::shell;
-use crate::names::{Protocol, TargetName};
+use crate::decode;
+use crate::names::TargetName;
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
     SessionFacts, TargetFacts,
@@ -32,6 +31,28 @@ enum Subject {
     Test(Test),
     Explain(Explain),
     Backtest(backtest::Options),
+    Harden(Harden),
+}
+
+/// Print the SQL of a least-privilege role for a Postgres target.
+///
+/// It is made from the rules, the masks and the target's catalog, which is read with the target's credential. Nothing
+/// is changed: read the SQL, apply it, and let the target's credential be that role.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  portcullis policy harden orders > orders.sql && psql -f orders.sql orders"
+)]
+struct Harden {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The target, or target/database.
+    target: String,
+    /// The role's name; made from the target's when left out.
+    #[arg(long)]
+    role: Option<String>,
+    /// The longest that one of its statements may run.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    statement_timeout: u32,
 }
 
 /// Run the policy tests of a configuration, [[test]].
@@ -70,12 +91,25 @@ struct Explain {
     command: String,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Subject::Test(options) => test(options),
         Subject::Explain(options) => explain(options),
         Subject::Backtest(options) => backtest::run(options),
+        Subject::Harden(options) => harden(options).await,
     }
+}
+
+async fn harden(options: &Harden) -> anyhow::Result<()> {
+    let config = config::load(&options.config.path)?;
+    let (target, database) = match options.target.split_once('/') {
+        Some((target, database)) => (target, Some(database)),
+        None => (&*options.target, None),
+    };
+    let (target, role) = (target.parse::<TargetName>()?, options.role.as_deref());
+    let seconds = options.statement_timeout;
+    let script = hardening::script(&config, &target, database, role, seconds).await?;
+    Ok(output::print(script.trim_end())?)
 }
 
 /// How one policy test went.
@@ -158,11 +192,7 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
 
 /// Reads a command as the target's protocol does.
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
-    match target.protocol {
-        Protocol::Postgres => Ok(command::of_text(text)),
-        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
-        Protocol::Http => http::command::from_text(text),
-    }
+    decode::command(target.protocol, text)
 }
 
 fn in_words(told: &Explanation, target: &TargetFacts, all: bool) -> String {

@@ -24,7 +24,7 @@ pub(super) struct Options {
     /// Where the gateway takes Postgres clients [default: 127.0.0.1:6432, or the next free port].
     #[arg(long, value_name = "ADDRESS")]
     postgres: Option<SocketAddr>,
-    /// Where the gateway's API is [default: 127.0.0.1:8443, or the next free port].
+    /// Where the gateway's pages and API are [default: 127.0.0.1:8443, or the next free port].
     #[arg(long, value_name = "ADDRESS")]
     web: Option<SocketAddr>,
     /// Where the gateway takes SSH clients [default: 127.0.0.1:2222, or the next free port].
@@ -100,14 +100,16 @@ Portcullis serves, {seconds:.1} s after its start. Everything stands in {data_di
   {portcullis} approval list --watch
   {portcullis} approval approve ID    (or: deny ID --comment 'why')
 
+   Or in a browser, where a login is a click: http://{web}/approvals (as approver).
+
    What waits: update orders set status = 'paid' where id = 1;
 
-3. See what it did.
+3. See what it did, in a browser: http://{web} (as auditor, or as admin to end sessions too). Or here:
 
   {portcullis} session list --config {config}
   {portcullis} replay "$(ls -t {recordings}/*/*.rec | head -1)"
 
-The API is at http://{web}, the development issuer at {issuer}.
+The API is at http://{web}/api/v1, the development issuer at {issuer}.
 Addresses, and tokens for the agent, approver, auditor and admin, are in {state};
 tokens last a day, and each start makes new ones.
 Ctrl-C stops everything and keeps the data."#

@@ -130,22 +130,21 @@ fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
     Some(mask)
 }
 
-/// Columns are those of databases, and mean nothing elsewhere. Streams and documents of other protocols are
-/// not masked yet.
+/// Columns are those of databases, fields those of HTTP bodies, and neither means anything elsewhere.
+/// Streams of SSH are not masked yet.
 fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
     let named = || targets.values().filter(|target| mask.names_target(target.name.as_str()));
-    if !mask.columns.is_empty() && !named().any(|target| target.protocol() == Protocol::Postgres) {
+    let none = |protocol| !named().any(|target| target.protocol() == protocol);
+    if !mask.columns.is_empty() && none(Protocol::Postgres) {
         table.warn_at("columns", "no target of the mask has columns", "name a Postgres target");
     }
-    let other = named().find(|target| target.protocol() != Protocol::Postgres);
-    for (key, given) in
-        [("patterns", !mask.patterns.is_empty()), ("fields", !mask.fields.is_empty())]
-    {
-        if let Some(target) = other.filter(|_| given) {
-            let (protocol, name) = (target.protocol(), &target.name);
-            let problem = format!("not yet supported on {name}, whose protocol is {protocol}");
-            table.wrong_at(key, problem, "give the mask targets without it");
-        }
+    if !mask.fields.is_empty() && none(Protocol::Http) {
+        table.warn_at("fields", "no target of the mask has fields", "name an HTTP target");
+    }
+    let ssh = named().find(|target| target.protocol() == Protocol::Ssh);
+    if let Some(target) = ssh.filter(|_| !mask.patterns.is_empty()) {
+        let problem = format!("not yet supported on {}, whose protocol is ssh", target.name);
+        table.wrong_at("patterns", problem, "give the mask targets without it");
     }
 }
 

@@ -25,10 +25,10 @@ pub use error::DatabaseError;
 pub use indexer::{IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexError, Reindexed};
 pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
-pub use queries::{Filter, Page, QueryError, Wanted};
+pub use queries::{Column, Counts, Filter, Histogram, Overview, Page, QueryError, Sum, Wanted};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
-    AccessGrant, Answer, CommandRequest, DecideError, Decided, Need, NewRequest, NewTicket,
+    AccessGrant, Answer, CommandRequest, DecideError, Decided, Login, Need, NewRequest, NewTicket,
     Request, RequestKind, RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket,
     Vote, VoteVerdict, Voter, Withdrawal, Withdrawn, WithdrawnKind,
 };

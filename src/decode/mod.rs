@@ -10,7 +10,21 @@ pub mod ssh;
 
 use std::sync::LazyLock;
 
-use crate::policy::Vocabulary;
+use crate::names::Protocol;
+use crate::policy::{Command, Vocabulary};
+
+/// Reads a command that somebody wrote down, as sessions of the protocol read theirs: SQL, a
+/// command line, or a method and a path.
+///
+/// # Errors
+/// When it cannot be one, with what it should look like.
+pub fn command(protocol: Protocol, text: &str) -> Result<Command, String> {
+    match protocol {
+        Protocol::Postgres => Ok(postgres::command::of_text(text)),
+        Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
+        Protocol::Http => http::command::from_text(text),
+    }
+}
 
 /// The words that rules can use of commands.
 pub fn vocabulary() -> Vocabulary<'static> {
@@ -40,6 +54,7 @@ pub fn vocabulary() -> Vocabulary<'static> {
         kinds: &WORDS.kinds,
         attributes: &WORDS.attributes,
         open: OPEN,
+        only_by_rule: ssh::ONLY_BY_RULE,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Getting an issuer's JSON documents: one bounded GET over verified TLS.
+//! Getting an issuer's JSON documents, and redeeming codes: one bounded request over verified TLS.
 //!
 //! Redirects are not followed: a document that sends us elsewhere is a wrong document. Every
 //! request opens its own connection; they are minutes apart.
@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -18,6 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
 
+use crate::secret::Secret;
 use crate::trust;
 
 /// How long one document may take, from the name lookup to the last byte.
@@ -40,7 +42,7 @@ pub(super) enum FetchError {
 /// An HTTP client that trusts the system's roots, or one CA file alone.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Fetcher {
@@ -63,7 +65,26 @@ impl Fetcher {
 
     /// Gets a document of at most 1 MiB within 5 seconds. Only status 200 counts. Cancel safe.
     pub(super) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
-        match tokio::time::timeout(FETCH_TIME, self.get_unhurried(uri)).await {
+        self.send(uri, Request::get(uri), Bytes::new()).await
+    }
+
+    /// Posts a form, with an `Authorization` where one is given; as [`Self::get`]. Cancel safe.
+    pub(super) async fn post_form(
+        &self,
+        uri: &Uri,
+        form: &Secret,
+        authorization: Option<&Secret>,
+    ) -> Result<Bytes, FetchError> {
+        let kind = "application/x-www-form-urlencoded";
+        let mut request = Request::post(uri).header(header::CONTENT_TYPE, kind);
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization.expose());
+        }
+        self.send(uri, request, Bytes::copy_from_slice(form.expose().as_bytes())).await
+    }
+
+    async fn send(&self, uri: &Uri, request: Builder, body: Bytes) -> Result<Bytes, FetchError> {
+        match tokio::time::timeout(FETCH_TIME, self.send_unhurried(uri, request, body)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(FetchError::Unreachable(format!(
                 "{uri} did not answer within {} seconds",
@@ -72,11 +93,16 @@ impl Fetcher {
         }
     }
 
-    async fn get_unhurried(&self, uri: &Uri) -> Result<Bytes, FetchError> {
-        let request = Request::get(uri)
+    async fn send_unhurried(
+        &self,
+        uri: &Uri,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<Bytes, FetchError> {
+        let request = request
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|error| FetchError::Wrong(format!("{uri}: {error}")))?;
         let response =
             self.client.request(request).await.map_err(|error| connection_error(uri, &error))?;

@@ -3,7 +3,8 @@
 //! An [`Identity`] has private fields and is made by this module alone, out of a token that
 //! verified. A token goes one way: [`token::parse`] takes its text apart, its issuer's keys say
 //! whether one of them signed it, and only then do its claims count. A [`ticket`] that the gateway
-//! made for an identity proves that identity again, on one target. What an administrator withdrew
+//! made for an identity proves that identity again, on one target; a [`browser`] that logged in
+//! ([`login`]) proves it with a cookie. What an administrator withdrew
 //! counts no more, token or ticket.
 //!
 //! What is not proved: that who presents a token is who it was made for (tokens that are bound to
@@ -12,6 +13,7 @@
 //! machine client the subject of a user (RFC 9068 section 5); where one might, an access rule
 //! names `azp` beside the user.
 
+pub mod browser;
 mod certificate;
 mod claims;
 pub mod dev_issuer;
@@ -19,8 +21,10 @@ mod discovery;
 mod fetch;
 mod key_cache;
 mod keys;
+pub mod login;
 #[cfg(test)]
 mod provider_shapes;
+mod random;
 pub mod ssh_key;
 #[cfg(test)]
 mod test_key;

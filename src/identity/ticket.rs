@@ -8,10 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use zeroize::Zeroizing;
-
+use super::random::random_secret;
 use super::{Identity, Refused, Verifier};
 use crate::database::{Database, DatabaseError, NewTicket, StoredTicket, Ticket};
 use crate::names::{TargetName, TicketId};
@@ -19,8 +16,6 @@ use crate::secret::Secret;
 
 /// What every ticket begins with, so that people and scanners for secrets know one.
 const PREFIX: &str = "pct_";
-/// Random bytes in one: it cannot be guessed, and its hash needs no salt.
-const RANDOM: usize = 32;
 /// How long the database is asked; who presents a ticket waits.
 const ASK_TIME: Duration = Duration::from_secs(5);
 /// For what the hash is.
@@ -83,9 +78,8 @@ impl Tickets {
         if identity.bound().is_some() {
             return Err(NoTicket::WithTicket);
         }
-        let mut random = Zeroizing::new([0; RANDOM]);
-        aws_lc_rs::rand::fill(&mut *random).map_err(|_| NoTicket::NoRandomness)?;
-        let secret = Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(*random)));
+        let random = random_secret().ok_or(NoTicket::NoRandomness)?;
+        let secret = Secret::new(format!("{PREFIX}{}", random.expose()));
         let new = NewTicket {
             id: TicketId::generate(),
             hash: hash(&secret),
@@ -168,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_ticket_fits_where_tokens_do_not() {
-        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([255; RANDOM]));
+        let text = format!("{PREFIX}{}", random_secret().unwrap().expose());
         // OpenSSH's prompt for passwords takes this many bytes.
         assert!(text.len() < 1023 && text.len() == 47, "{text}");
         assert!(is_ticket(&Secret::new(text)));

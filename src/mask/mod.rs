@@ -3,11 +3,15 @@
 //! [`Masks`] are what operators wrote; a [`MaskPlan`] is what they mean for one session, and what
 //! the way downstream demands. [`Pattern`]s tell secrets in text, a [`Masker`] puts something else
 //! in their place, in whole values or, with a [`Scanner`], in streams; [`whole_value`] masks a
-//! value that a column or a field names.
+//! value that a column or a field names. [`Documents`], [`Events`] and [`Form`] are JSON, server-sent
+//! events and forms, masked as they pass.
 //!
 //! Pure: which column a value came from is for the protocol to find out.
 
 mod columns;
+mod events;
+mod form;
+mod json;
 mod numbers;
 mod pattern;
 mod plan;
@@ -15,6 +19,9 @@ mod scanner;
 mod value;
 
 pub use columns::{ColumnPattern, FieldPattern, NotAField};
+pub use events::Events;
+pub use form::Form;
+pub use json::{Documents, NotMasked, document};
 pub use pattern::{Pattern, PatternMistake};
 pub use plan::{Applied, Mask, MaskPlan, Masked, Masks, Texts};
 pub use scanner::{Action, HashKey, Masker, Scanner};

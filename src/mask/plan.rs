@@ -75,6 +75,12 @@ impl Masks {
         self.0.is_empty()
     }
 
+    /// Whether fields or patterns are masked on a target, for whosever eyes.
+    pub fn look_into_bodies(&self, target: &str) -> bool {
+        let looks = |mask: &Arc<Mask>| !mask.fields.is_empty() || !mask.patterns.is_empty();
+        self.0.iter().any(|mask| mask.names_target(target) && looks(mask))
+    }
+
     /// What is masked in sessions of callers in these groups on a target.
     pub fn for_session(&self, target: &str, groups: &[String], key: &HashKey) -> MaskPlan {
         let named = self.0.iter().filter(|mask| mask.names_target(target));
@@ -133,6 +139,11 @@ impl MaskPlan {
     /// Whether columns are masked, for whosever eyes.
     pub fn masks_columns(&self) -> bool {
         self.masks.iter().any(|applied| !applied.mask.columns.is_empty())
+    }
+
+    /// Whether fields of JSON documents are masked, for whosever eyes.
+    pub fn masks_fields(&self) -> bool {
+        self.masks.iter().any(|applied| !applied.mask.fields.is_empty())
     }
 
     /// Whether there are patterns to look for, for whosever eyes.
@@ -271,6 +282,19 @@ impl Masked {
     /// Bytes that a protocol masked itself, value by value: what the client gets, and what is
     /// stored. Who calls this answers for every byte.
     pub fn by_value(shown: Bytes, stored: Bytes) -> Self {
+        Self { shown, stored }
+    }
+
+    /// Both, with what follows them.
+    pub fn joined(self, rest: &Self) -> Self {
+        let join = |first: Bytes, rest: &Bytes| match (first.is_empty(), rest.is_empty()) {
+            (_, true) => first,
+            (true, _) => rest.clone(),
+            _ => Bytes::from([first, rest.clone()].concat()),
+        };
+        let same = self.shown == self.stored && rest.shown == rest.stored;
+        let shown = join(self.shown, &rest.shown);
+        let stored = if same { shown.clone() } else { join(self.stored, &rest.stored) };
         Self { shown, stored }
     }
 

@@ -25,6 +25,8 @@ pub struct Vocabulary<'a> {
     /// What the actions of protocols begin with whose actions and attributes are not among them:
     /// `ssh.`.
     pub open: &'a [&'a str],
+    /// The actions that only a rule lets pass.
+    pub only_by_rule: &'a [&'a str],
 }
 
 /// Something about a rule that its author should look at.
@@ -64,7 +66,7 @@ pub fn advise(rules: &[Rule], targets: &[TargetFacts], vocabulary: &Vocabulary<'
         empty_selectors(rule, &mut tell);
         unknown_targets(ready, targets, &mut tell);
         unknown_words(ready, vocabulary, &mut tell);
-        no_effect(ready, targets, &mut tell);
+        no_effect(ready, targets, vocabulary, &mut tell);
         let others = compiled.iter().enumerate().filter(|(at, _)| *at != index);
         if let Some((_, other)) = others
             .into_iter()
@@ -120,7 +122,7 @@ fn unknown_targets(rule: &Compiled, targets: &[TargetFacts], tell: &mut Tell<'_>
 }
 
 fn unknown_words(rule: &Compiled, vocabulary: &Vocabulary<'_>, tell: &mut Tell<'_>) {
-    let Vocabulary { actions, kinds, attributes, open } = vocabulary;
+    let Vocabulary { actions, kinds, attributes, open, .. } = vocabulary;
     let hint = "docs/effects.md lists what there is";
     let is_open = |glob: &Glob| open.iter().any(|start| glob.matches_some_with_prefix(start));
     for glob in rule.actions.iter().flatten().filter(|_| !actions.is_empty()) {
@@ -147,7 +149,16 @@ fn unknown_words(rule: &Compiled, vocabulary: &Vocabulary<'_>, tell: &mut Tell<'
 }
 
 /// An allow rule only matters where the default is to block.
-fn no_effect(rule: &Compiled, targets: &[TargetFacts], tell: &mut Tell<'_>) {
+fn no_effect(
+    rule: &Compiled,
+    targets: &[TargetFacts],
+    vocabulary: &Vocabulary<'_>,
+    tell: &mut Tell<'_>,
+) {
+    let by_rule = |action: &&str| rule.actions.is_some() && rule.names_action(action);
+    if vocabulary.only_by_rule.iter().any(by_rule) {
+        return;
+    }
     let mut named = targets.iter().filter(|target| rule.names_target(target)).peekable();
     if rule.verdict == Verdict::Allow
         && named.peek().is_some()

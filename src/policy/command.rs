@@ -50,6 +50,9 @@ pub struct Effect {
     /// Facts about the effect, for example `has_where`.
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
+    /// Only a rule lets it pass: what the target allows by default leaves it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_by_rule: bool,
 }
 
 impl Effect {
@@ -60,6 +63,7 @@ impl Effect {
             object: None,
             columns: BTreeSet::new(),
             attributes: Attributes::new(),
+            only_by_rule: false,
         }
     }
 

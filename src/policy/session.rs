@@ -106,7 +106,8 @@ impl SessionPolicy {
     }
 
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,
-    /// else the target's default, and the command takes its strictest effect. A command without
+    /// else the target's default (or a refusal, where only a rule lets it pass), and the command
+    /// takes its strictest effect. A command without
     /// effects is allowed: it only prepares or continues what was decided.
     pub fn decide(&self, command: &Command) -> Decision {
         self.decide_parts(&[command.parts(&[command.effects.as_slice()])])
@@ -160,7 +161,8 @@ impl SessionPolicy {
                 spelled |= rule.spells_action(&effect.action);
             }
         }
-        let mut verdict = verdict.unwrap_or(self.default);
+        let default = if effect.only_by_rule { Verdict::Block } else { self.default };
+        let mut verdict = verdict.unwrap_or(default);
         let unparsed = effect.action.ends_with(UNPARSED) && !spelled;
         if unparsed && self.unparsed == Unparsed::Block && verdict < Verdict::Block {
             found.rules.truncate(matched);

@@ -13,14 +13,22 @@ pub(super) const SHOP_ROLE: &str = "shop_agent";
 
 /// Settings of the development issuer: a user for each part there is to play. None has a
 /// password, so a login is a click.
-pub(super) const ISSUER: &str = r#"
+pub(super) fn issuer(web: SocketAddr) -> String {
+    format!(
+        r#"
 audiences = ["portcullis"]
 token_seconds = 86_400
 
 [[client]]
 id = "portcullis-cli"
-grants = ["device_code"]
+grants = ["device_code", "authorization_code"]
+redirect_uris = ["http://{web}/login/callback"]
+post_logout_redirect_uris = ["http://{web}/"]
+{USERS}"#
+    )
+}
 
+const USERS: &str = r#"
 [[user]]
 name = "agent"
 email = "agent@example.com"
@@ -76,7 +84,7 @@ data_dir = "{DATA_DIR}"                # recordings, their ledger, keys
 [listen]
 postgres = "{postgres}"
 http = "{http}"
-{listen}web = "{web}"            # the API; /api/openapi.json describes it
+{listen}web = "{web}"            # pages for people, and the API; /api/openapi.json describes it
 
 # Who may vouch for callers: the development issuer, in the same process as the gateway. A user of
 # its own is in each of the groups agents, approvers, auditors and admins.
@@ -88,6 +96,7 @@ client_id = "portcullis-cli"
 
 # Who may read what was recorded, and who may end sessions too.
 [web]
+public_url = "http://{web}"       # where browsers go; links in messages begin with it
 auditors = ["auditors"]
 admins = ["admins"]
 
@@ -205,6 +214,6 @@ mod tests {
 
     #[test]
     fn the_issuer_takes_its_settings() {
-        Settings::parse(ISSUER).unwrap();
+        Settings::parse(&issuer(([127, 0, 0, 1], 8443).into())).unwrap();
     }
 }

@@ -85,7 +85,7 @@ pub struct Options {
     /// Where the gateway listens for Postgres clients: a loopback address; port 0 takes a free one.
     /// None: port 6432 of 127.0.0.1, or the next that is free.
     pub postgres: Option<SocketAddr>,
-    /// The same for the API, with port 8443.
+    /// The same for pages and API, with port 8443.
     pub web: Option<SocketAddr>,
     /// The same for HTTP clients, with port 8080.
     pub http: Option<SocketAddr>,
@@ -110,7 +110,7 @@ pub struct Serving {
     pub issuer: String,
     /// Where Postgres clients connect.
     pub postgres: SocketAddr,
-    /// Where the API is.
+    /// Where pages and API are.
     pub web: SocketAddr,
     /// Where HTTP clients connect.
     pub http: SocketAddr,
@@ -149,11 +149,13 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     let crew_address = crew.local_addr()?;
     background.spawn(crew::serve(crew, folder.secret(CREW_TOKEN)?, cancel.clone()));
 
-    let served = match start_issuer(listener, &folder) {
+    // The issuer sends browsers back to it, and has to know where that is.
+    let web = free(options.web, WEB_PORT).await?;
+    let served = match start_issuer(listener, &folder, web) {
         Ok(issuer) => {
             let host = host.as_ref();
             let (folder, crew) = (&folder, crew_address);
-            let gateway = Gateway { folder, issuer: &issuer, shop_port, host, crew };
+            let gateway = Gateway { folder, issuer: &issuer, web, shop_port, host, crew };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
@@ -182,8 +184,12 @@ async fn unless_stopped<T>(
     }
 }
 
-fn start_issuer(listener: TcpListener, folder: &Folder) -> anyhow::Result<DevIssuer> {
-    let mut settings = Settings::parse(configuration::ISSUER)?;
+fn start_issuer(
+    listener: TcpListener,
+    folder: &Folder,
+    web: SocketAddr,
+) -> anyhow::Result<DevIssuer> {
+    let mut settings = Settings::parse(&configuration::issuer(web))?;
     settings.key_file = Some(folder.path("issuer_key.der"));
     dev_issuer::start(listener, settings).context("the development issuer's signing key")
 }
@@ -192,6 +198,7 @@ fn start_issuer(listener: TcpListener, folder: &Folder) -> anyhow::Result<DevIss
 struct Gateway<'a> {
     folder: &'a Folder,
     issuer: &'a DevIssuer,
+    web: SocketAddr,
     shop_port: u16,
     host: Option<&'a Host>,
     crew: SocketAddr,
@@ -207,7 +214,7 @@ impl Gateway<'_> {
     ) -> anyhow::Result<()> {
         // Ports are found as late as can be: they are free for others until the gateway has them.
         let postgres = free(options.postgres, POSTGRES_PORT).await?;
-        let web = free(options.web, WEB_PORT).await?;
+        let web = self.web;
         let http = free(options.http, HTTP_PORT).await?;
         let ssh = match self.host {
             Some(_) => Some(free(options.ssh, SSH_PORT).await?),

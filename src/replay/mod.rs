@@ -2,11 +2,13 @@
 //!
 //! Everything in a recording is what a client or a target sent, so nothing of it reaches the
 //! terminal but through `text.rs`, which shows what would act on a terminal or mislead a reader, or,
-//! of terminals shown as they were, through `screen.rs`, which leaves only what draws.
+//! of terminals shown as they were, through `screen.rs`, which leaves only what draws. Pages get
+//! one command at a time (`moment.rs`).
 
 mod asciicast;
 mod grid;
 mod http;
+mod moment;
 mod postgres;
 mod screen;
 mod ssh;
@@ -18,4 +20,5 @@ mod values;
 mod tests;
 
 pub use asciicast::{ExportError, asciicast};
+pub use moment::{Moment, Piece, Said, Stream, Table, moment};
 pub use terminal::{Options, Pace, ReplayError, play};

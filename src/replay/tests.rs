@@ -14,14 +14,14 @@ use crate::recording::{
     recording_path, tests::recorded,
 };
 
-struct Session {
+pub(super) struct Session {
     _folder: tempfile::TempDir,
     path: PathBuf,
     recording: Recording,
 }
 
 impl Session {
-    fn open(username: &str) -> Self {
+    pub(super) fn open(username: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let opened = Opened {
             session: SessionId::generate(),
@@ -46,7 +46,11 @@ impl Session {
         Self { _folder: folder, path, recording }
     }
 
-    fn command(
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    pub(super) fn command(
         &self,
         of: Option<Sequence>,
         form: &str,
@@ -62,11 +66,11 @@ impl Session {
             .unwrap()
     }
 
-    fn down(&self, of: Option<Sequence>, bytes: &[u8]) {
+    pub(super) fn down(&self, of: Option<Sequence>, bytes: &[u8]) {
         self.recording.append(|batch| batch.data(Direction::Down, of, bytes)).unwrap();
     }
 
-    fn outcome(&self, of: Sequence, status: &str, rows: u64) {
+    pub(super) fn outcome(&self, of: Sequence, status: &str, rows: u64) {
         let outcome = Outcome {
             status: Some(status.to_owned()),
             rows: Some(rows),

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
+use super::entrance::Entrance;
 use super::problem::Problem;
 use super::{approvals, grants, kills, recordings, tickets, users};
 use crate::catalog::Catalog;
@@ -40,11 +41,12 @@ pub struct Api {
     pub(super) database: Database,
     pub(super) catalog: Arc<Catalog>,
     pub(super) tickets: Tickets,
+    pub(super) shutdown: Shutdown,
     data_dir: PathBuf,
     lag: LagWatch,
     roles: Roles,
     verifier: Arc<Verifier>,
-    shutdown: Shutdown,
+    entrance: Entrance,
 }
 
 impl Api {
@@ -55,12 +57,23 @@ impl Api {
         lag: LagWatch,
         roles: Roles,
         verifier: Arc<Verifier>,
+        entrance: Entrance,
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let database = catalog.desk().database().clone();
         let tickets = Tickets::new(database.clone());
         let data_dir = data_dir.into();
-        Arc::new(Self { database, catalog, tickets, data_dir, lag, roles, verifier, shutdown })
+        Arc::new(Self {
+            database,
+            catalog,
+            tickets,
+            shutdown,
+            data_dir,
+            lag,
+            roles,
+            verifier,
+            entrance,
+        })
     }
 
     /// Its paths, for connections that say how they came ([`super::server`], [`super::admin`]).
@@ -96,6 +109,21 @@ impl Api {
 
     pub(super) fn verifier(&self) -> &Verifier {
         &self.verifier
+    }
+
+    pub(super) fn entrance(&self) -> &Entrance {
+        &self.entrance
+    }
+
+    /// How the index is, in a word, and how far it is behind at most.
+    pub(super) fn index_state(&self) -> (&'static str, Option<Duration>) {
+        let lag = self.lag.get();
+        let word = match (&lag.error, lag.behind) {
+            (Some(_), _) => "unreachable",
+            (None, Some(behind)) if behind < BEHIND => "current",
+            (None, _) => "behind",
+        };
+        (word, lag.behind)
     }
 
     /// Notes in the audit log what is about to be shown.
@@ -174,14 +202,66 @@ fn entry(
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
+/// What is looked up: for programs and for pages alike, and in the audit log either way.
+impl Api {
+    pub(super) async fn sessions(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<Page<Session>, Problem> {
+        let page = self.database.sessions(&ask.filter, &ask.wanted).await?;
+        self.shown(caller, "session.list", None, ask.said).await?;
+        Ok(page)
+    }
+
+    /// The session of that id; one that cannot be is as one that is not.
+    pub(super) async fn session(&self, caller: &Caller, id: Named) -> Result<Session, Problem> {
+        let session = find(self, id).await?;
+        self.shown(caller, "session.show", Some(session.id), BTreeMap::new()).await?;
+        Ok(session)
+    }
+
+    pub(super) async fn session_commands(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        ask: Ask,
+    ) -> Result<Page<Command>, Problem> {
+        let page = self.database.session_commands(session, &ask.filter, &ask.wanted).await?;
+        self.shown(caller, "session.commands", Some(session), ask.said).await?;
+        Ok(page)
+    }
+
+    pub(super) async fn commands(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<Page<Command>, Problem> {
+        let page = self.database.commands(&ask.filter, &ask.wanted).await?;
+        self.shown(caller, "command.list", None, ask.said).await?;
+        Ok(page)
+    }
+
+    pub(super) async fn audit(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<Page<AuditRecord>, Problem> {
+        if let Some(key) = ask.said.keys().find(|key| !AUDIT_KEYS.contains(&key.as_str())) {
+            return Err(Problem::bad(format!("the audit log knows no {key:?}")));
+        }
+        let page = self.database.audit_log(&ask.filter, &ask.wanted).await?;
+        self.shown(caller, "audit.list", None, ask.said).await?;
+        Ok(page)
+    }
+}
+
 async fn sessions(
     State(api): State<Arc<Api>>,
     Reader(caller): Reader,
     ask: Ask,
 ) -> Answer<Page<Session>> {
-    let page = api.database.sessions(&ask.filter, &ask.wanted).await?;
-    api.shown(&caller, "session.list", None, ask.said).await?;
-    Ok(Json(page))
+    api.sessions(&caller, ask).await.map(Json)
 }
 
 async fn session(
@@ -189,9 +269,7 @@ async fn session(
     Reader(caller): Reader,
     id: Named,
 ) -> Answer<Session> {
-    let session = find(&api, id).await?;
-    api.shown(&caller, "session.show", Some(session.id), BTreeMap::new()).await?;
-    Ok(Json(session))
+    api.session(&caller, id).await.map(Json)
 }
 
 async fn session_commands(
@@ -201,9 +279,7 @@ async fn session_commands(
     ask: Ask,
 ) -> Answer<Page<Command>> {
     let session = find(&api, id).await?.id;
-    let page = api.database.session_commands(session, &ask.filter, &ask.wanted).await?;
-    api.shown(&caller, "session.commands", Some(session), ask.said).await?;
-    Ok(Json(page))
+    api.session_commands(&caller, session, ask).await.map(Json)
 }
 
 async fn commands(
@@ -211,9 +287,7 @@ async fn commands(
     Reader(caller): Reader,
     ask: Ask,
 ) -> Answer<Page<Command>> {
-    let page = api.database.commands(&ask.filter, &ask.wanted).await?;
-    api.shown(&caller, "command.list", None, ask.said).await?;
-    Ok(Json(page))
+    api.commands(&caller, ask).await.map(Json)
 }
 
 async fn audit(
@@ -221,12 +295,7 @@ async fn audit(
     Reader(caller): Reader,
     ask: Ask,
 ) -> Answer<Page<AuditRecord>> {
-    if let Some(key) = ask.said.keys().find(|key| !AUDIT_KEYS.contains(&key.as_str())) {
-        return Err(Problem::bad(format!("the audit log knows no {key:?}")));
-    }
-    let page = api.database.audit_log(&ask.filter, &ask.wanted).await?;
-    api.shown(&caller, "audit.list", None, ask.said).await?;
-    Ok(Json(page))
+    api.audit(&caller, ask).await.map(Json)
 }
 
 /// Messages that could not be delivered.
@@ -275,11 +344,7 @@ struct Readiness {
 
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let (lag, ready) = (api.lag.get(), !api.shutdown.is_draining());
-    let index = match (&lag.error, lag.behind) {
-        (Some(_), _) => "unreachable",
-        (None, Some(behind)) if behind < BEHIND => "current",
-        (None, _) => "behind",
-    };
+    let (index, _) = api.index_state();
     let readiness = Readiness {
         ready,
         index,

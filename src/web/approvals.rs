@@ -37,11 +37,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     #[serde(flatten)]
-    request: Request,
+    pub(super) request: Request,
     /// The command's text with everything written out that would be hidden or mislead.
-    visible_text: Option<String>,
+    pub(super) visible_text: Option<String>,
     /// Whether the caller may decide it now.
-    yours_to_decide: bool,
+    pub(super) yours_to_decide: bool,
     /// Where people decide it.
     link: String,
 }
@@ -50,7 +50,7 @@ pub(super) struct Shown {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
-    comment: Option<String>,
+    pub(super) comment: Option<String>,
 }
 
 async fn list(

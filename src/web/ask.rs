@@ -11,7 +11,7 @@ use super::problem::Problem;
 use crate::database::{Filter, RequestState, Wanted};
 
 /// A filter and which page of what it finds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ask {
     pub(super) filter: Filter,
     pub(super) wanted: Wanted,
@@ -30,7 +30,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Ask {
 }
 
 impl Ask {
-    fn of(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+    pub(super) fn of(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut said = BTreeMap::new();
         for (key, value) in pairs {
             if said.insert(key.clone(), Value::String(value)).is_some() {

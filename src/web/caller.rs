@@ -108,7 +108,13 @@ impl Caller {
             Arrival::Socket { user } => Ok(Self::Local(user.clone())),
             Arrival::Network { private: false, .. } => Err(Problem::needs_tls()),
             Arrival::Network { client, .. } => {
-                let token = bearer(parts).ok_or_else(Problem::unproved)?;
+                let Some(token) = bearer(parts) else {
+                    // A cookie shows what there is and changes nothing: forms have a proof more.
+                    let reads = parts.method.is_safe()
+                        && !parts.headers.contains_key(header::AUTHORIZATION);
+                    let found = if reads { Self::logged_in(parts, api).await? } else { None };
+                    return found.map(|(caller, _)| caller).ok_or_else(Problem::unproved);
+                };
                 let identity = api.verifier().verify(&token).await.map_err(|refused| {
                     tracing::warn!(%client, reason = %refused, "token refused by the API");
                     Problem::unproved()
@@ -121,6 +127,28 @@ impl Caller {
                 Ok(Self::Remote(Box::new(identity), *client))
             }
         }
+    }
+}
+
+impl Caller {
+    /// Who is logged in in this browser, and the login's secret; none when nobody is.
+    pub(super) async fn logged_in(
+        parts: &Parts,
+        api: &Api,
+    ) -> Result<Option<(Self, Secret)>, Problem> {
+        let Some(ConnectInfo(arrival)) = parts.extensions.get::<ConnectInfo<Arrival>>() else {
+            return Err(Problem::internal());
+        };
+        let client = match arrival {
+            // Pages are for browsers, which come over TCP.
+            Arrival::Socket { .. } => return Ok(None),
+            Arrival::Network { private: false, .. } => return Err(Problem::needs_tls()),
+            Arrival::Network { client, .. } => *client,
+        };
+        let entrance = api.entrance();
+        let Some(secret) = entrance.secret(parts) else { return Ok(None) };
+        let identity = entrance.browsers.identify(&secret, api.verifier()).await?;
+        Ok(identity.map(|identity| (Self::Remote(Box::new(identity), client), secret)))
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::api::{Answer, Api, Named, named};
 use super::approvals::{Said, Shown, decide, list_of, show_one, shown};
 use super::ask::{Body, OfState, Pages};
-use super::caller::Person;
+use super::caller::{Caller, Person};
 use super::problem::Problem;
 use crate::access::{self, Right};
 use crate::database::{AccessGrant, Page, RequestKind, VoteVerdict};
@@ -37,11 +37,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// What access is wanted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedAccess {
-    target: TargetName,
+pub(super) struct WantedAccess {
+    pub(super) target: TargetName,
     /// The rule's duration when left out, and at most that.
-    duration_seconds: Option<u64>,
-    reason: Option<String>,
+    pub(super) duration_seconds: Option<u64>,
+    pub(super) reason: Option<String>,
 }
 
 async fn ask(
@@ -49,6 +49,17 @@ async fn ask(
     Person(caller): Person,
     Body(wanted): Body<WantedAccess>,
 ) -> Result<Response, Problem> {
+    let (shown, new) = asked(&api, &caller, wanted).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(shown)).into_response())
+}
+
+/// Asks people for access for the caller, or finds that they are asked; whether that is new.
+pub(super) async fn asked(
+    api: &Api,
+    caller: &Caller,
+    wanted: WantedAccess,
+) -> Result<(Shown, bool), Problem> {
     let Some(identity) = caller.identity() else {
         let why = "access is asked for by whom it is for: use --server, with a login";
         return Err(Problem::forbidden(why));
@@ -67,18 +78,17 @@ async fn ask(
         }
         Err(_) => {
             let target = wanted.target.to_string();
-            api.tried(&caller, "access.request", target, "no rule offers it").await;
+            api.tried(caller, "access.request", target, "no rule offers it").await;
             return Err(Problem::forbidden("no access rule offers you a target of this name"));
         }
     };
     let detail = BTreeMap::from([("reason".to_owned(), Value::from(wanted.reason.clone()))]);
-    api.done(&caller, "access.request", Some(wanted.target.to_string()), detail).await?;
+    api.done(caller, "access.request", Some(wanted.target.to_string()), detail).await?;
     let duration = wanted.duration_seconds.map(Duration::from_secs);
     let desk = api.catalog.desk();
     let (asked, new) = desk.ask_for_access(identity, target, whom, duration, wanted.reason).await?;
     let request = api.database.request(asked.id).await?.ok_or_else(Problem::internal)?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(shown(&api, &caller, request))).into_response())
+    Ok((shown(api, caller, request), new))
 }
 
 async fn list(

@@ -1,5 +1,5 @@
-//! The HTTP side of the gateway: the API over TCP and over the admin socket, and the figures for
-//! Prometheus.
+//! The HTTP side of the gateway: the API over TCP and over the admin socket, the pages for people,
+//! and the figures for Prometheus.
 
 pub mod admin;
 pub mod api;
@@ -7,9 +7,11 @@ mod approvals;
 mod ask;
 mod caller;
 pub mod certificates;
+mod entrance;
 mod grants;
 mod kills;
 pub mod metrics;
+pub mod pages;
 mod problem;
 mod recordings;
 pub mod server;
@@ -17,3 +19,4 @@ mod tickets;
 mod users;
 
 pub use caller::Roles;
+pub use entrance::Entrance;

@@ -56,6 +56,17 @@ impl Problem {
         Self { status: StatusCode::CONFLICT, title, detail: Some(detail.into()) }
     }
 
+    /// Nobody could be logged in, and why, for who tried.
+    pub(super) fn no_login(detail: impl Into<String>) -> Self {
+        let title = "you are not logged in";
+        Self { status: StatusCode::FORBIDDEN, title, detail: Some(detail.into()) }
+    }
+
+    /// Status, title and detail, for pages.
+    pub(super) fn told(&self) -> (StatusCode, &'static str, Option<&str>) {
+        (self.status, self.title, self.detail.as_deref())
+    }
+
     pub(super) fn not_found() -> Self {
         Self { status: StatusCode::NOT_FOUND, title: "there is no such thing", detail: None }
     }

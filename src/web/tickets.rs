@@ -14,12 +14,13 @@ use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
 use super::ask::{Body, Pages};
-use super::caller::Person;
+use super::caller::{Caller, Person};
 use super::problem::Problem;
 use crate::access;
 use crate::database::{Page, Ticket};
 use crate::identity::ticket::NoTicket;
 use crate::names::{TargetName, TicketId};
+use crate::secret::Secret;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -30,12 +31,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// What ticket is wanted.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedTicket {
-    target: TargetName,
+pub(super) struct WantedTicket {
+    pub(super) target: TargetName,
     /// The configured longest time when left out.
-    lifetime_seconds: Option<u64>,
+    pub(super) lifetime_seconds: Option<u64>,
     #[serde(default)]
-    single_use: bool,
+    pub(super) single_use: bool,
 }
 
 /// A ticket that was just made.
@@ -52,6 +53,19 @@ async fn make(
     Person(caller): Person,
     Body(wanted): Body<WantedTicket>,
 ) -> Result<Response, Problem> {
+    let (ticket, secret) = made(&api, &caller, wanted).await?;
+    let made = Json(MadeTicket { ticket, secret: secret.expose() });
+    let mut response = (StatusCode::CREATED, made).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Makes a ticket for the caller.
+pub(super) async fn made(
+    api: &Api,
+    caller: &Caller,
+    wanted: WantedTicket,
+) -> Result<(Ticket, Secret), Problem> {
     let Some(identity) = caller.identity() else {
         let why = "a ticket is for whom asks for it: use --server, with a login";
         return Err(Problem::forbidden(why));
@@ -67,7 +81,7 @@ async fn make(
     }
     if access::right(&rules, identity, &wanted.target).is_err() {
         let target = wanted.target.to_string();
-        api.tried(&caller, "ticket.create", target, "no access to this target").await;
+        api.tried(caller, "ticket.create", target, "no access to this target").await;
         return Err(Problem::forbidden("you have no access to a target of this name"));
     }
     let made = api.tickets.make(identity, &wanted.target, lifetime, wanted.single_use).await;
@@ -82,11 +96,8 @@ async fn make(
         ("single_use".to_owned(), Value::from(ticket.single_use)),
     ]);
     // Not audited, not given: nobody knows the secret then, and it ends by itself.
-    api.done(&caller, "ticket.create", Some(ticket.id.to_string()), detail).await?;
-    let made = Json(MadeTicket { ticket, secret: secret.expose() });
-    let mut response = (StatusCode::CREATED, made).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    api.done(caller, "ticket.create", Some(ticket.id.to_string()), detail).await?;
+    Ok((ticket, secret))
 }
 
 async fn list(
@@ -101,10 +112,15 @@ async fn list(
 }
 
 async fn revoke(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Ticket> {
+    revoked(&api, &caller, id).await.map(Json)
+}
+
+/// Revokes a ticket, the caller's own unless it is an admin.
+pub(super) async fn revoked(api: &Api, caller: &Caller, id: Named) -> Result<Ticket, Problem> {
     let id: TicketId = named(id)?;
     let owner = caller.key().filter(|_| !caller.is_admin(api.roles()));
-    api.done(&caller, "ticket.revoke", Some(id.to_string()), BTreeMap::new()).await?;
+    api.done(caller, "ticket.revoke", Some(id.to_string()), BTreeMap::new()).await?;
     let revoked = api.database.revoke_ticket(id, owner, &caller.username()).await?;
     api.catalog.desk().wake();
-    revoked.map(Json).ok_or_else(Problem::not_found)
+    revoked.ok_or_else(Problem::not_found)
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -174,8 +175,10 @@ fn is_placeholder(word: &str) -> bool {
 
 /// What stands behind each `portcullis` in a line of a shell, up to the command's end.
 fn calls(line: &str) -> Vec<String> {
-    let call = Regex::new(r"(?:^|[\s(/\x22`])portcullis ((?:[a-z][a-z-]+)(?:[^|;)>&`]*))").unwrap();
-    call.captures_iter(line).map(|found| found[1].to_owned()).collect()
+    static CALL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?:^|[\s(/\x22`])portcullis ((?:[a-z][a-z-]+)(?:[^|;)>&`]*))").unwrap()
+    });
+    CALL.captures_iter(line).map(|found| found[1].to_owned()).collect()
 }
 
 #[test]
@@ -203,13 +206,13 @@ fn every_command_and_option_is_there() {
 #[test]
 fn every_script_is_there_with_its_parts() {
     let script = Regex::new(r"scripts/([a-z_.-]*[a-z])(?: ([a-z]+))?").unwrap();
+    let quotation = Regex::new("`([^`]*scripts/[^`]*)`").unwrap();
     let soak = fs::read_to_string(root().join("scripts/soak")).unwrap();
     for (file, text) in pages() {
         // In prose the next word is a part only within one quotation.
         let (prose, code) = prose_and_code(&text);
-        let quoted = Regex::new("`([^`]*scripts/[^`]*)`").unwrap();
         let prose = prose.join("\n");
-        let quoted = quoted.captures_iter(&prose).map(|found| found[1].to_owned());
+        let quoted = quotation.captures_iter(&prose).map(|found| found[1].to_owned());
         for line in code.iter().map(|line| (*line).to_owned()).chain(quoted) {
             for found in script.captures_iter(&line) {
                 let path = root().join("scripts").join(&found[1]);

@@ -30,6 +30,7 @@ mod identity;
 mod kills;
 mod masking;
 mod memory;
+mod pages;
 mod pg_cases;
 mod policy;
 mod quickstart;

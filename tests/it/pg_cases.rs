@@ -4,19 +4,20 @@
 //! A row is a statement and what must come of it, or a conversation, which is written out in
 //! `scripts`. Each runs in a database of its own made from `pg_schema.sql`; what is to be blocked
 //! runs in one that is looked at after each row. Rows that other tests hold name them, and it is
-//! looked that they are there.
+//! looked that they are there. Rows that speak of a stricter policy play before a second gateway, which
+//! has one.
 
 mod elsewhere;
+mod hardened;
 mod judge;
 mod scripts;
 
 use std::collections::BTreeMap;
 use std::fs;
-
-use portcullis::config;
-use tempfile::TempDir;
+use std::sync::Arc;
 
 use crate::support::gateway::{Gateway, Setup, Target};
+use crate::support::issuer::Issuer;
 use crate::support::postgres::{Options, PostgresServer};
 use crate::support::talk::{Talk, query};
 
@@ -125,6 +126,20 @@ columns = [
 with = "redact"
 "#;
 
+/// What the stricter policy adds.
+const STRICTER: &str = r#"
+[[rule]]
+name = "deletes-are-asked-for"
+actions = ["sql.delete"]
+verdict = "approve"
+approvers = ["dba"]
+timeout = "1s"
+
+[[mask]]
+name = "found"
+patterns = ["email", "credit-card"]
+"#;
+
 /// One row, its escapes undone.
 struct Row {
     id: &'static str,
@@ -132,6 +147,7 @@ struct Row {
     sql: String,
     expected: &'static str,
     role: &'static str,
+    channel: &'static str,
 }
 
 /// How a row is held.
@@ -142,30 +158,30 @@ enum Plan {
     Passes,
     /// What it shows of what is masked is something else; or it is refused, where that is allowed.
     Masked { or_refused: bool },
-    /// It shows what the policy lets through, by a limit that is documented; the stricter policy
-    /// refuses it.
+    /// The policy lets it through, by a limit that is documented; the stricter one refuses it.
     Limit,
+    /// What it shows is masked; the stricter policy refuses it.
+    Strict,
     /// A conversation.
     Script(fn(&Stage<'_>)),
-    /// A conversation that needs masks.
-    MaskScript(fn(&Stage<'_>)),
+    /// A conversation before the stricter gateway.
+    StrictScript(fn(&Stage<'_>)),
     /// Another test holds it: file and function.
     Elsewhere(&'static [(&'static str, &'static str)]),
-    /// It waits for a part that is not built.
-    Waits(&'static str),
 }
 
-/// A server with the schema, before it a gateway with the policy.
+/// A server with the schema, before it a gateway with the policy and one with a stricter one.
 struct Site {
     server: PostgresServer,
     gateway: Gateway,
+    strict: Gateway,
     token: String,
-    masks: bool,
 }
 
 /// Where one row plays.
 struct Stage<'s> {
     site: &'s Site,
+    gateway: &'s Gateway,
     row: &'s Row,
     database: String,
 }
@@ -179,12 +195,7 @@ fn every_row_ends_as_it_must() {
     let mut wrong = Vec::new();
     for row in &rows {
         let plan = judge::plan(row);
-        let word = match &plan {
-            Plan::Masked { .. } | Plan::MaskScript(_) if !site.masks => "waits for masks",
-            Plan::Elsewhere(_) => "another test",
-            Plan::Waits(what) => what,
-            _ => "executed",
-        };
+        let word = if matches!(plan, Plan::Elsewhere(_)) { "another test" } else { "executed" };
         held.entry(word).or_default().push(row.id);
         if word == "executed" {
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -201,7 +212,7 @@ fn every_row_ends_as_it_must() {
             }
         }
     }
-    assert!(site.gateway.stop().success());
+    assert!(site.gateway.stop().success() && site.strict.stop().success());
     site.check_store();
     for (word, ids) in &held {
         let named = if *word == "executed" { String::new() } else { format!(": {ids:?}") };
@@ -221,6 +232,7 @@ impl Row {
             sql: unescape(fields[2]),
             expected: fields[4],
             role: if fields[5] == "postgres" { "postgres" } else { "app" },
+            channel: fields[8],
         }
     }
 
@@ -240,7 +252,6 @@ impl Site {
         server.superuser_psql("create database schema_of_cases owner app");
         server.psql("schema_of_cases", SCHEMA);
         server.superuser_psql("create database c_shared template schema_of_cases owner app");
-        let masks = masks_are_built();
         let databases: Vec<String> = rows.iter().map(|row| row.database("own")).collect();
         let target = |name: &str, user: &str| Target {
             name: name.to_owned(),
@@ -250,29 +261,45 @@ impl Site {
             password: "unused".to_owned(),
             lines: format!("tls = \"disable\"\ndatabases = {databases:?}\n"),
         };
-        let setup = Setup {
-            policy: format!("{POLICY}{}", if masks { MASKS } else { "" }),
-            ..Setup::for_targets([target("app", "app"), target("postgres", "postgres")])
+        let issuer = Arc::new(Issuer::start(3600));
+        let before = |policy: String| {
+            let targets = [target("app", "app"), target("postgres", "postgres")];
+            let issuer = Some(Arc::clone(&issuer));
+            Gateway::start(&Setup { policy, issuer, ..Setup::for_targets(targets) })
         };
-        let gateway = Gateway::start(&setup);
-        let token = gateway.issuer().token("agent");
-        Self { server, gateway, token, masks }
+        let gateway = before(format!("{POLICY}{MASKS}"));
+        let strict = POLICY.replace("[policy]", "[policy]\nunprovable = \"block\"");
+        let strict = before(format!("{strict}{MASKS}{STRICTER}"));
+        Self { server, gateway, strict, token: issuer.token("agent") }
     }
 
     fn play(&self, row: &Row, plan: &Plan) {
-        let stage = |own: bool| {
-            let database = if own { row.database("own") } else { "c_shared".to_owned() };
-            if own {
-                self.make(&database);
-            }
-            Stage { site: self, row, database }
+        let shared = |gateway| Stage { site: self, gateway, row, database: "c_shared".to_owned() };
+        let own = |gateway| {
+            let database = row.database("own");
+            self.make(&database);
+            Stage { site: self, gateway, row, database }
         };
         match plan {
-            Plan::Refused => judge::refused(&stage(false)),
-            Plan::Passes | Plan::Limit => judge::passes(&stage(true)),
-            Plan::Masked { or_refused } => judge::masked(&stage(true), *or_refused),
-            Plan::Script(script) | Plan::MaskScript(script) => script(&stage(true)),
-            Plan::Elsewhere(_) | Plan::Waits(_) => {}
+            Plan::Refused => judge::refused(&shared(&self.gateway)),
+            Plan::Passes => judge::passes(&own(&self.gateway)),
+            Plan::Limit => {
+                judge::refused(&shared(&self.strict));
+                judge::passes(&own(&self.gateway));
+            }
+            Plan::Strict => {
+                judge::refused(&shared(&self.strict));
+                judge::masked(&own(&self.gateway), false);
+            }
+            Plan::Masked { or_refused } => judge::masked(&own(&self.gateway), *or_refused),
+            Plan::Script(script) => script(&own(&self.gateway)),
+            Plan::StrictScript(script) => script(&own(&self.strict)),
+            Plan::Elsewhere(_) => {}
+        }
+        // Hundreds of databases are gigabytes.
+        for kind in ["own", "direct"] {
+            let name = row.database(kind);
+            self.server.superuser_psql(&format!("drop database if exists {name} with (force)"));
         }
     }
 
@@ -284,7 +311,7 @@ impl Site {
 
     /// What must be in no store, and what must.
     fn check_store(&self) {
-        let contents = self.gateway.all_contents();
+        let contents = [self.gateway.all_contents(), self.strict.all_contents()].concat();
         let stored = String::from_utf8_lossy(&contents);
         for secret in ["hunter2pass", "ghp_abcdEFGH"] {
             assert!(!stored.contains(secret), "{secret} is stored");
@@ -293,10 +320,8 @@ impl Site {
         for values in [r#""parameters":["1"]"#, r#""parameters":["2"]"#, r#""parameters":["3"]"#] {
             assert!(stored.contains(values), "{values}, of X71");
         }
-        if self.masks {
-            for sentinel in judge::SENTINELS {
-                assert!(!stored.contains(sentinel), "{sentinel} is stored");
-            }
+        for sentinel in judge::SENTINELS {
+            assert!(!stored.contains(sentinel), "{sentinel} is stored");
         }
     }
 }
@@ -305,13 +330,13 @@ impl Stage<'_> {
     /// A session through the gateway.
     fn talk(&self) -> Talk {
         let database = format!("{}/{}", self.row.role, self.database);
-        Talk::opened(self.site.gateway.address(), "agent", &database, &self.site.token)
+        Talk::opened(self.gateway.address(), "agent", &database, &self.site.token)
     }
 
     /// A session that may not come to be, with startup parameters.
     fn start(&self, more: &[(&str, &str)]) -> Talk {
         let database = format!("{}/{}", self.row.role, self.database);
-        let (gateway, token) = (self.site.gateway.address(), &self.site.token);
+        let (gateway, token) = (self.gateway.address(), &self.site.token);
         Talk::open(gateway, "agent", &database, token, more)
     }
 
@@ -339,7 +364,7 @@ impl Stage<'_> {
         );
         let before = {
             let database = "schema_of_cases".to_owned();
-            Stage { site: self.site, row: self.row, database }
+            Stage { database, ..*self }
         };
         let expected = before.sees(
             "select 10, 550, 4, 2, 1, (select count(*) from pg_class), \
@@ -351,15 +376,6 @@ impl Stage<'_> {
     fn address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.site.server.port()).into()
     }
-}
-
-/// Whether the configuration takes masks: then every row that needs them runs.
-fn masks_are_built() -> bool {
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("portcullis.toml");
-    fs::write(&file, MASKS).unwrap();
-    let complaint = config::load(&file).err().map(|mistakes| mistakes.to_string());
-    !complaint.is_some_and(|text| text.contains("[[mask]] is not yet supported"))
 }
 
 /// Undoes the file's backslash escapes.

@@ -294,6 +294,7 @@ fn advice_names_the_words_that_no_decoder_uses_and_the_rules_that_another_covers
         kinds: &["table"],
         attributes: &["effect.has_where"],
         open: &["ssh."],
+        only_by_rule: &["ssh.forward"],
     };
     let when = |when: &str| Rule { when: Some(when.to_owned()), ..rule("r", Verdict::Block) };
     let observing = Rule { mode: Mode::Observe, ..rule("all", Verdict::Block) };

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::api::exchange;
+use crate::pages::Browser;
 use crate::support::daemon::{Daemon, PORTCULLIS, wait_until};
 use crate::support::gateway::told;
 
@@ -171,6 +172,11 @@ fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
         status == 200 && body["items"][0]["target"] == "shop"
     });
     assert_eq!(sessions("admin").0, 200);
+    let mut browser = Browser::at(&format!("http://{web}"));
+    browser.log_in("auditor");
+    let page = browser.get("/sessions");
+    assert!(page.status == 200 && page.body.contains("shop"), "{}", page.body);
+    assert!(daemon.log().contains(&format!("http://{web}/approvals")));
 
     let config = state["config"].as_str().unwrap();
     let checked =

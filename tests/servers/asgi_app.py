@@ -65,6 +65,74 @@ async def pieces(text):
         await asyncio.sleep(0)
 
 
+EMAIL, SSN = "alice.secret@example.com", "078-05-1120"
+CUSTOMER = {"customer": {"name": "Alice", "email": EMAIL, "ssn": SSN}, "total": 7}
+JSON = json.dumps(CUSTOMER)
+
+
+def escaped(text):
+    """Every character of keys and values as an escape."""
+    if isinstance(text, dict):
+        return "{" + ",".join(f"{escaped(k)}:{escaped(v)}" for k, v in text.items()) + "}"
+    if isinstance(text, str):
+        return '"' + "".join(f"\\u{ord(c):04x}" for c in text) + '"'
+    return json.dumps(text)
+
+
+EVENTS = f": {EMAIL}\nevent: step\ndata: {JSON[:30]}\ndata: {JSON[30:]}\n\ndata: to {EMAIL}\n\ndata: [DONE]\n\n"
+FORM = f"to={EMAIL.replace('@', '%40')}&%73sn={SSN}&n=7"
+# Bodies with what nobody may see, by content type.
+SECRETS = {
+    "json": ("application/json", JSON),
+    "problem": ("application/problem+json; charset=utf-8", JSON),
+    "escaped": ("application/json", escaped(CUSTOMER)),
+    "lines": ("application/x-ndjson", f"{JSON}\n{JSON}\n"),
+    "text": ("text/plain; charset=utf-8", f"Alice, {EMAIL}"),
+    "disguised": ("text/plain", JSON),
+    "untyped": (None, JSON),
+    "html": ("text/html", f"<a href='mailto:{EMAIL}'>Alice</a>"),
+    "binary": ("application/octet-stream", f"\0\1{EMAIL}\2"),
+    "form": ("application/x-www-form-urlencoded", FORM),
+    "events": ("text/event-stream", EVENTS),
+    "empty": ("application/json", ""),
+    # What cannot be masked.
+    "broken": ("application/json", JSON[:-2]),
+    "not-json": ("application/json", f"Alice {SSN}"),
+    "large": ("application/json", json.dumps({"a": SSN + "x" * (2 << 20)})),
+    "parts": ("multipart/mixed; boundary=b", f"--b\r\n\r\n{JSON}\r\n--b--"),
+    "utf-16": ("application/json; charset=utf-16", JSON),
+    "utf-7": ("text/plain; charset=utf-7", EMAIL),
+}
+
+
+async def secrets(send, how, query):
+    """A body of SECRETS, `chunk` bytes at a time, as `coding` says."""
+    kind, text = SECRETS[how]
+    options = dict(pair.split("=") for pair in query.split("&") if pair)
+    body = text.encode()
+    headers = [
+        (b"x-customer", EMAIL.encode()),
+        (b"etag", b'"1"'),
+        (b"last-modified", b"Sat, 21 Nov 2026 10:00:00 GMT"),
+        (b"accept-ranges", b"bytes"),
+        (b"digest", b"sha-256=abc"),
+        (b"link", f"</customers/{EMAIL.replace('@', '%40')}>; rel=self".encode()),
+    ]
+    headers += [(b"content-type", kind.encode())] if kind else []
+    if options.get("coding") == "gzip":
+        body = gzip.compress(body)
+        headers.append((b"content-encoding", b"gzip"))
+    status = int(options.get("status", 200))
+    size = int(options.get("chunk", 0)) or len(body) or 1
+    if size == len(body):
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    for at in range(0, len(body), size):
+        part = {"type": "http.response.body", "body": body[at : at + size]}
+        await send({**part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def zeros(length):
     block = bytes(65536)
     while length > 0:
@@ -90,6 +158,11 @@ async def app(scope, receive, send):
     match parts[0]:
         case "bytes":
             await stream(send, zeros(int(parts[1])), "application/octet-stream")
+        case "secrets":
+            await secrets(send, parts[1], query)
+        case "digest":
+            told = {"length": length, "sha256": digest}
+            await answer(send, body=json.dumps(told).encode(), kind="application/json")
         case "events":
             await stream(send, events(query), "text/event-stream")
         case "release":

@@ -64,6 +64,7 @@ pub(super) fn effects(effects: &[Effect], was_cut: &mut bool) -> Vec<Effect> {
             object: effect.object.clone(),
             columns: effect.columns.iter().take(MAX_LIST).map(|column| name(column)).collect(),
             attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+            only_by_rule: effect.only_by_rule,
         };
         let size = serde_json::to_string(&effect).map_or(usize::MAX, |json| json.len());
         let Some(rest) = left.checked_sub(size) else { break };

@@ -20,18 +20,38 @@ pub(super) struct Select {
 impl Select {
     /// From one of our tables.
     pub(super) fn new(table: &'static str) -> Self {
-        Self::begun("", table)
+        Self::of("", table)
     }
 
     /// The same query's plan.
     pub(super) fn explained(table: &'static str) -> Self {
-        Self::begun("explain (analyze, buffers) ", table)
+        Self::of("explain (analyze, buffers) ", table)
     }
 
-    fn begun(before: &'static str, table: &'static str) -> Self {
-        let mut query = QueryBuilder::new(before);
-        query.push("select row_to_json(t) from (select * from ").push(table);
-        Self { query, conditions: 0 }
+    fn of(before: &'static str, table: &'static str) -> Self {
+        let mut select = Self::begun(before);
+        select.push("select row_to_json(t) from (select * from ").push(table);
+        select
+    }
+
+    /// One that is written piece by piece; its filter comes where the conditions do.
+    pub(super) fn begun(text: &'static str) -> Self {
+        Self { query: QueryBuilder::new(text), conditions: 0 }
+    }
+
+    pub(super) fn push(&mut self, text: &'static str) -> &mut Self {
+        self.query.push(text);
+        self
+    }
+
+    /// A length of time in microseconds.
+    pub(super) fn push_step(&mut self, step_us: i64) {
+        self.query.push_bind(step_us);
+    }
+
+    pub(super) fn end(mut self, text: &'static str) -> QueryBuilder<Postgres> {
+        self.query.push(text);
+        self.query
     }
 
     /// The rows with the largest of these columns first.

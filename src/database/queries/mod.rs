@@ -3,7 +3,9 @@
 
 mod conditions;
 mod cursor;
+mod histogram;
 mod limits;
+mod overview;
 
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder};
@@ -15,7 +17,9 @@ use crate::names::SessionId;
 use conditions::Select;
 pub(super) use conditions::first_id_at;
 pub(super) use cursor::Place;
+pub use histogram::{Column, Counts, Histogram};
 pub use limits::{Filter, Page, QueryError, Wanted};
+pub use overview::{Overview, Sum};
 
 impl Database {
     /// Sessions, the latest first.
@@ -96,6 +100,51 @@ impl Database {
         select.filter_commands(filter);
         let rows = self.page(select.earliest("sequence", limit), limit).await?;
         Ok(Page::of(rows, limit, |last: &Command| Place::of_number(last.sequence)))
+    }
+
+    /// One command of a session.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn command(
+        &self,
+        session: SessionId,
+        sequence: i64,
+    ) -> Result<Option<Command>, QueryError> {
+        let query = "select row_to_json(c) from commands c where session = $1 and sequence = $2";
+        let row: Option<Json<Command>> = sqlx::query_scalar(query)
+            .bind(session.as_uuid())
+            .bind(sequence)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.0))
+    }
+
+    /// Sessions that are open, the latest first, so many at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn open_sessions(&self, most: u32) -> Result<Vec<Session>, QueryError> {
+        let query = "select row_to_json(s) from (select * from sessions where closed_at is null \
+            order by opened_at desc limit $1) s";
+        let rows: Vec<Json<Session>> =
+            sqlx::query_scalar(query).bind(i64::from(most)).fetch_all(&self.pool).await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
+    }
+
+    /// What the audit log has of one thing by its id, the latest first, so many at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audit_of(&self, object: &str, most: u32) -> Result<Vec<AuditRecord>, QueryError> {
+        let query = "select row_to_json(a) from (select * from audit_log where object = $1 \
+            order by id desc limit $2) a";
+        let rows: Vec<Json<AuditRecord>> = sqlx::query_scalar(query)
+            .bind(object)
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
     }
 
     /// Adds to the audit log; when this returns, the entry is kept.

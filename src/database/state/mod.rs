@@ -4,6 +4,7 @@
 mod grants;
 mod ledger_heads;
 mod listen;
+mod logins;
 mod requests;
 mod tickets;
 mod users;
@@ -11,6 +12,7 @@ mod withdrawals;
 
 pub use grants::AccessGrant;
 pub use listen::StateNews;
+pub use logins::Login;
 pub use requests::{
     Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
     RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,

@@ -124,6 +124,32 @@ pub fn row_description(message: &[u8]) -> Result<Vec<Column>, Malformed> {
     Ok(columns)
 }
 
+/// What `CopyOutResponse` says of the data that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyOutResponse {
+    /// They are binary, not lines.
+    pub binary: bool,
+    /// How many fields a row has.
+    pub columns: usize,
+}
+
+/// Reads a whole `CopyOutResponse`.
+pub fn copy_out_response(message: &[u8]) -> Result<CopyOutResponse, Malformed> {
+    let mut body = Body::new(frame::body(message));
+    let binary = match body.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(Malformed("COPY data come in a format of their own")),
+    };
+    let columns = usize::from(body.u16()?);
+    if columns > MAX_COLUMNS {
+        return Err(Malformed("a result has more columns than there can be"));
+    }
+    body.take(2 * columns)?;
+    body.end()?;
+    Ok(CopyOutResponse { binary, columns })
+}
+
 /// Reads a whole `DataRow`: its values, `None` for NULL.
 pub fn data_row(message: &[u8]) -> Result<DataRow<'_>, Malformed> {
     let mut body = Body::new(frame::body(message));

@@ -8,6 +8,7 @@
 pub mod backend;
 mod body;
 pub mod command;
+pub mod copy;
 pub mod frame;
 pub mod frontend;
 pub mod startup;

@@ -7,9 +7,11 @@ use serde_json::json;
 use super::actions;
 use super::object::table;
 use super::query::{comes_out, named, relations_in};
+use super::reading::CopyOut;
 use super::session;
 use super::tree::Walk;
 use super::walker::{Relation, TableId, Walker, constant, names};
+use crate::decode::postgres::copy::CopyFormat;
 use crate::policy::Object;
 
 /// The columns that a list of targets names.
@@ -298,7 +300,8 @@ impl Walk for pg::CopyStmt {
         };
         copied(walker, &mut |walker| query.walk(walker));
         let named_columns = names(attlist);
-        let columns = if named_columns.is_empty() { vec!["*"] } else { named_columns };
+        let listed = named_columns.len();
+        let columns = if listed == 0 { vec!["*"] } else { named_columns };
         let object = relation.as_ref().map(table);
         let copy = if *is_from { actions::COPY_FROM } else { actions::COPY_TO };
         let (format, others) = copy_options(options);
@@ -315,6 +318,9 @@ impl Walk for pg::CopyStmt {
                 walker.columns(place, columns);
             } else {
                 copied(walker, &mut |walker| walker.read_columns(place, columns.iter().copied()));
+                if listed > 0 && !stays {
+                    walker.lists_outputs(place, &columns);
+                }
             }
             // WHERE sees the rows that come in, by the table's columns.
             let incoming = named(relation, Vec::new());
@@ -348,4 +354,49 @@ fn copy_options(options: &[pg::Node]) -> (String, Vec<&str>) {
         }
     }
     (format, others)
+}
+
+/// How the rows of a COPY to the client are written, where that is by default options.
+pub(super) fn copy_out(copy: &pg::CopyStmt) -> Option<CopyOut> {
+    if copy.is_program || !copy.filename.is_empty() {
+        return None;
+    }
+    let (format, others) = copy_options(&copy.options);
+    let format = match format.as_str() {
+        "text" => CopyFormat::Text,
+        "csv" => CopyFormat::Csv,
+        "binary" => CopyFormat::Binary,
+        _ => return None,
+    };
+    let options = copy.options.iter().filter_map(|option| match &option.node {
+        Some(NodeEnum::DefElem(option)) => Some(option),
+        _ => None,
+    });
+    let named = |name: &'static str| options.clone().filter(move |option| option.defname == name);
+    // What is said twice the server refuses, too.
+    let once = others.is_empty() && named("format").count() <= 1 && named("header").count() <= 1;
+    let header = match named("header").next() {
+        None => false,
+        Some(option) => is_on(option.arg.as_deref())?,
+    };
+    once.then_some(CopyOut { format, header })
+}
+
+/// What an option that is on or off says; `None` when it says something else.
+fn is_on(value: Option<&pg::Node>) -> Option<bool> {
+    let Some(node) = value.and_then(|value| value.node.as_ref()) else { return Some(true) };
+    match node {
+        NodeEnum::Boolean(boolean) => Some(boolean.boolval),
+        NodeEnum::Integer(number) => match number.ival {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        },
+        NodeEnum::String(text) => match text.sval.to_ascii_lowercase().as_str() {
+            "true" | "on" => Some(true),
+            "false" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
 }

@@ -42,7 +42,7 @@ use pg_query::protobuf::RawStmt;
 
 pub use actions::{ACTIONS, ATTRIBUTES, Action, KINDS};
 pub use functions::reads_unseen;
-pub use reading::{Reading, Reference, Source, StatementKind};
+pub use reading::{CopyOut, Reading, Reference, Source, StatementKind};
 pub use uses::{How, Use};
 pub use view::{Withhold, view};
 
@@ -122,7 +122,8 @@ pub struct Statement {
     /// What becomes of the columns that it reads; none of those whose value nobody looks at.
     pub uses: Vec<Use>,
     /// Of a query over plain tables: what each of its columns reads, in their order. `None` where
-    /// that is not told, and for everything but queries, PREPARE and DECLARE.
+    /// that is not told, and for everything but queries, PREPARE, DECLARE and COPY TO, also of a
+    /// table whose columns it lists.
     pub outputs: Option<Vec<Vec<Use>>>,
     /// Whether its literals are secret whatever the rules say: passwords, connection strings.
     pub secret: bool,
@@ -211,7 +212,10 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     let refers = effects.iter().any(|effect| reading::reference(effect).is_some());
     let gives = matches!(
         kind,
-        StatementKind::Select | StatementKind::Prepare { .. } | StatementKind::Declare { .. }
+        StatementKind::Select
+            | StatementKind::CopyTo(_)
+            | StatementKind::Prepare { .. }
+            | StatementKind::Declare { .. }
     );
     let outputs = outputs.filter(|_| gives);
     Ok(Statement { range: start..end, effects, uses, outputs, secret, kind, refers })

@@ -7,8 +7,10 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{self as pg, TransactionStmtKind};
 
 use super::actions;
+use super::change;
 use super::view::{Withhold, view};
 use super::{Analysis, LexerSettings, Statement, Unparsed};
+use crate::decode::postgres::copy::CopyFormat;
 use crate::policy::{Effect, Object};
 
 /// What is shown of a text when it is not known where its literals begin and end.
@@ -178,6 +180,15 @@ impl Source {
     }
 }
 
+/// How the rows of a COPY come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyOut {
+    /// How they are written.
+    pub format: CopyFormat,
+    /// Whether a line of names comes first.
+    pub header: bool,
+}
+
 /// What a statement is, as far as a session's state and the meaning of its results depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatementKind {
@@ -185,8 +196,8 @@ pub enum StatementKind {
     Select,
     /// INSERT, UPDATE, DELETE or MERGE, with or without RETURNING.
     Write,
-    /// COPY … TO.
-    CopyTo,
+    /// COPY … TO; how its rows come to the client, where that is by default options.
+    CopyTo(Option<CopyOut>),
     /// COPY … FROM.
     CopyFrom,
     /// EXPLAIN, with or without ANALYZE.
@@ -249,7 +260,7 @@ impl StatementKind {
                 | NodeEnum::MergeStmt(_),
             ) => Self::Write,
             Some(NodeEnum::CopyStmt(copy)) if copy.is_from => Self::CopyFrom,
-            Some(NodeEnum::CopyStmt(_)) => Self::CopyTo,
+            Some(NodeEnum::CopyStmt(copy)) => Self::CopyTo(change::copy_out(copy)),
             Some(NodeEnum::ExplainStmt(_)) => Self::Explain,
             Some(NodeEnum::PrepareStmt(prepare)) => Self::Prepare { name: prepare.name.clone() },
             Some(NodeEnum::ExecuteStmt(execute)) => Self::Execute { name: execute.name.clone() },

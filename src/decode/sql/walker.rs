@@ -153,6 +153,16 @@ impl Walker {
         self.outputs = Some(outputs);
     }
 
+    /// The columns of a table that a COPY lists, each by itself.
+    pub(super) fn lists_outputs(&mut self, place: usize, columns: &[&str]) {
+        let output = |column: &&str| {
+            let mut uses = Uses::default();
+            uses.note(place, column, How::OUTPUT);
+            uses
+        };
+        self.outputs = Some(columns.iter().map(output).collect());
+    }
+
     // What becomes of the values of columns.
 
     /// A part that only picks or orders rows.

@@ -20,6 +20,8 @@ pub const ACTIONS: &[&str] = &[
     "sftp.list",
     "sftp.stat",
 ];
+/// Of these, those that only a rule lets pass, whatever the target allows by default.
+pub const ONLY_BY_RULE: &[&str] = &["ssh.forward"];
 /// The kinds of objects.
 pub const KINDS: &[&str] = &["file", "forward", "program", "subsystem"];
 /// The attributes of effects.
@@ -66,7 +68,7 @@ pub enum Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// It as a command.
+    /// It as a command, which only a rule that allows it lets pass.
     pub fn command(self) -> Command {
         let (direction, name) = match self {
             Self::Local { host, port } => ("local", format!("{host}:{port}")),
@@ -78,6 +80,7 @@ impl Forward<'_> {
         };
         let mut effect = Effect::on("ssh.forward", Object::named("forward", name.clone()));
         effect.attributes.insert(Cow::Borrowed("direction"), direction.into());
+        effect.only_by_rule = true;
         command("forward", format!("{direction} {name}"), effect)
     }
 }

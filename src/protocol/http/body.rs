@@ -12,10 +12,12 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::time::timeout;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Seen};
 use super::literal::{Literals, Scanner};
+use super::masking::{self, BodyMask};
 use crate::decode::http::crewai;
 use crate::decode::http::framing::may_trail;
+use crate::mask::{MaskPlan, Masked, NotMasked};
 
 /// How long a client may take for the next bytes of a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -38,6 +40,9 @@ pub(super) enum BodyError {
     /// The target sent it wrong, or left.
     #[error("the target's body: {0}")]
     Target(String),
+    /// It cannot be masked.
+    #[error("the target's body cannot be masked: {0}")]
+    NotMasked(#[from] NotMasked),
     /// The session ended.
     #[error("the session ended: {0}")]
     Ended(&'static str),
@@ -115,7 +120,7 @@ pub(super) fn up(
             return Some((Ok(Frame::data(first)), Some((None, trailers, rest, state))));
         }
         if let Some(trailers) = trailers {
-            return Some((Ok(state.trailers(&trailers)), None));
+            return Some((Ok(state.trailing(&trailers)), None));
         }
         match state.next(rest.as_mut()?).await {
             Ok(Some(frame)) => Some((Ok(frame), Some((None, None, rest, state)))),
@@ -132,11 +137,61 @@ pub(super) struct UpState {
     pub(super) exchange: Arc<Exchange>,
     /// Looks for the caller's token.
     pub(super) scanner: Scanner,
+    /// What is stored of it.
+    pub(super) view: View,
+    /// What comes behind the last bytes.
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+/// How a request's body is seen by whoever reads what is stored.
+#[derive(Debug)]
+pub(super) enum View {
+    /// As it is: there are no masks.
+    Whole,
+    Masked(BodyMask),
+    /// Not at all: it cannot be masked.
+    Nothing,
+}
+
+impl View {
+    /// For a body with these header fields.
+    pub(super) fn of(plan: &Arc<MaskPlan>, headers: &HeaderMap) -> Self {
+        if !masking::acts(plan) {
+            return Self::Whole;
+        }
+        BodyMask::of(plan, headers).map_or(Self::Nothing, Self::Masked)
+    }
+
+    /// What is stored of the next bytes; `None` for nothing of them. With `ended` they are the
+    /// last.
+    pub(super) fn of_next(&mut self, bytes: &Bytes, ended: bool) -> Option<Bytes> {
+        let seen = match self {
+            Self::Whole => return Some(bytes.clone()),
+            Self::Nothing => return None,
+            Self::Masked(mask) => mask.push(bytes),
+        };
+        let rest = |first: Masked| {
+            let Self::Masked(mask) = std::mem::replace(self, Self::Nothing) else {
+                return Ok(first);
+            };
+            mask.finish().map(|rest| first.joined(&rest))
+        };
+        match if ended { seen.and_then(rest) } else { seen } {
+            Ok(masked) => Some(masked.stored().clone()),
+            Err(_) => {
+                *self = Self::Nothing;
+                None
+            }
+        }
+    }
 }
 
 impl UpState {
     async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
         loop {
+            if let Some(trailers) = self.trailers.take() {
+                return Ok(Some(self.trailing(&trailers)));
+            }
             let frame = tokio::select! {
                 frame = timeout(BODY_TIME, incoming.frame()) => match frame {
                     Ok(frame) => frame,
@@ -154,23 +209,31 @@ impl UpState {
                     (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
                 }
                 Some(Err(frame)) => match frame.into_trailers() {
-                    Ok(trailers) => return Ok(Some(self.trailers(&trailers))),
+                    Ok(trailers) => {
+                        self.trailers = Some(trailers);
+                        (self.scanner.finish(), true)
+                    }
                     Err(_) => continue,
                 },
             };
             if self.scanner.found() {
                 return Err(BodyError::Token);
             }
+            let view = self.view.of_next(&bytes, ended);
             if !bytes.is_empty() {
-                return Ok(Some(Frame::data(self.exchange.up(bytes).await?)));
+                let seen = view.as_ref().map_or(Seen::Nothing, |view| Seen::As(view));
+                return Ok(Some(Frame::data(self.exchange.up(bytes, seen).await?)));
             }
-            if ended {
+            if let Some(view) = view.filter(|view| !view.is_empty()) {
+                self.exchange.up(bytes, Seen::As(&view)).await?;
+            }
+            if ended && self.trailers.is_none() {
                 return Ok(None);
             }
         }
     }
 
-    fn trailers(&self, trailers: &HeaderMap) -> Frame<Bytes> {
+    fn trailing(&self, trailers: &HeaderMap) -> Frame<Bytes> {
         let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
         self.exchange.note_trailers("request-trailers", &trailers);
         Frame::trailers(trailers)
@@ -180,16 +243,19 @@ impl UpState {
 /// The largest answer in which the name of a run is looked for, in bytes.
 const MAX_KICKOFF: usize = 16 << 10;
 
-/// The target's body on its way down. With `begins_run` it tells the run that the request began.
+/// The target's body on its way down, masked. With `begins_run` it tells the run that the request
+/// began.
 pub(super) fn down(
     incoming: Incoming,
     exchange: Arc<Exchange>,
     literals: &Arc<Literals>,
+    mask: Option<BodyMask>,
     begins_run: bool,
 ) -> Body {
     let scanner = Scanner::new(literals);
     let kickoff = begins_run.then(Vec::new);
-    let state = Some((incoming, DownState { exchange, scanner, kickoff }));
+    let mask = mask.unwrap_or(BodyMask::Open);
+    let state = Some((incoming, DownState { exchange, scanner, mask, trailers: None, kickoff }));
     let frames = stream::unfold(state, |state| async move {
         let (mut incoming, mut state) = state?;
         match state.next(&mut incoming).await {
@@ -207,6 +273,9 @@ pub(super) fn down(
 struct DownState {
     exchange: Arc<Exchange>,
     scanner: Scanner,
+    mask: BodyMask,
+    /// What comes behind the last bytes.
+    trailers: Option<HeaderMap>,
     /// The answer to a kickoff so far.
     kickoff: Option<Vec<u8>>,
 }
@@ -230,6 +299,9 @@ impl DownState {
 
     async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
         loop {
+            if let Some(trailers) = self.trailers.take() {
+                return self.trailing(&trailers).map(Some);
+            }
             let frame = tokio::select! {
                 frame = incoming.frame() => frame,
                 why = self.exchange.cut() => return Err(BodyError::Ended(why)),
@@ -243,7 +315,10 @@ impl DownState {
                     (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
                 }
                 Some(Err(frame)) => match frame.into_trailers() {
-                    Ok(trailers) => return self.trailers(&trailers).map(Some),
+                    Ok(trailers) => {
+                        self.trailers = Some(trailers);
+                        (self.scanner.finish(), true)
+                    }
                     Err(_) => continue,
                 },
             };
@@ -251,15 +326,34 @@ impl DownState {
                 continue;
             }
             self.look_for_run(&bytes, ended);
-            let released = self.exchange.down(bytes, ended)?;
-            return Ok((!released.is_empty()).then(|| Frame::data(released)));
+            let mut masked = self.mask.push(&bytes)?;
+            if ended {
+                masked = masked.joined(&self.mask_rest()?);
+            }
+            let last = ended && self.trailers.is_none();
+            if masked.stored().is_empty() && masked.shown().is_empty() && !last {
+                continue;
+            }
+            let released = self.exchange.down(masked, last)?;
+            if !released.is_empty() || last {
+                return Ok((!released.is_empty()).then(|| Frame::data(released)));
+            }
         }
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) -> Result<Frame<Bytes>, BodyError> {
-        let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+    /// What masks held back: nothing comes behind it.
+    fn mask_rest(&mut self) -> Result<Masked, BodyError> {
+        Ok(std::mem::replace(&mut self.mask, BodyMask::Open).finish()?)
+    }
+
+    fn trailing(&mut self, trailers: &HeaderMap) -> Result<Frame<Bytes>, BodyError> {
+        let mut trailers =
+            only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
         self.exchange.note_trailers("response-trailers", &trailers);
-        self.exchange.down(Bytes::new(), true)?;
+        if let Some(plan) = self.exchange.masks() {
+            trailers = masking::fields(&plan, &trailers);
+        }
+        self.exchange.down(Masked::default(), true)?;
         Ok(Frame::trailers(trailers))
     }
 }

@@ -10,8 +10,21 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::body::BodyError;
+use super::masking;
 use super::session::InUse;
+use crate::mask::{MaskPlan, Masked};
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
+
+/// How bytes on their way up may be seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seen<'a> {
+    /// As they are.
+    Whole,
+    /// As this.
+    As(&'a [u8]),
+    /// Not at all: their number and a keyed hash are recorded.
+    Nothing,
+}
 
 /// One request and its answer.
 #[derive(Debug)]
@@ -61,13 +74,19 @@ impl Exchange {
         }
     }
 
-    /// Records bytes on their way up. Cancel safe: what was recorded stays recorded.
-    pub(super) async fn up(&self, bytes: Bytes) -> Result<Bytes, BodyError> {
+    /// Records bytes on their way up, as they may be seen. Cancel safe: what was recorded stays
+    /// recorded.
+    pub(super) async fn up(&self, bytes: Bytes, seen: Seen<'_>) -> Result<Bytes, BodyError> {
         let length = bytes.len();
+        let of = Some(self.of);
         let admitted = self
             .session
             .gate()
-            .admit(bytes, |admission| admission.data(0..length, Some(self.of)))
+            .admit(bytes, |admission| match seen {
+                Seen::Whole => admission.data(0..length, of),
+                Seen::As(view) => admission.data_as(0..length, of, view),
+                Seen::Nothing => admission.withheld(0..length, "a body that cannot be masked"),
+            })
             .await;
         match admitted {
             Ok((permitted, ())) => Ok(permitted.into_bytes()),
@@ -75,7 +94,7 @@ impl Exchange {
         }
     }
 
-    /// Records the head of the answer, and with `ended` that nothing follows.
+    /// Records the head of the answer as it may be seen, and with `ended` that nothing follows.
     pub(super) fn answered(
         &self,
         status: StatusCode,
@@ -83,11 +102,17 @@ impl Exchange {
         ended: bool,
     ) -> Result<(), BodyError> {
         *self.status.lock() = Some(status);
-        self.release(Bytes::from(head), ended.then(|| self.outcome(None))).map(drop)
+        let head = Masked::by_value(Bytes::new(), Bytes::from(head));
+        self.release(head, ended.then(|| self.outcome(None))).map(drop)
     }
 
-    /// Records bytes on their way down, and with `ended` that they are the last.
-    pub(super) fn down(&self, bytes: Bytes, ended: bool) -> Result<Bytes, BodyError> {
+    /// The masks that hold for what passes now; `None` where there are none.
+    pub(super) fn masks(&self) -> Option<Arc<MaskPlan>> {
+        Some(self.session.gate().masks()).filter(|plan| masking::acts(plan))
+    }
+
+    /// Records masked bytes on their way down, and with `ended` that they are the last.
+    pub(super) fn down(&self, bytes: Masked, ended: bool) -> Result<Bytes, BodyError> {
         self.release(bytes, ended.then(|| self.outcome(None)))
     }
 
@@ -96,13 +121,14 @@ impl Exchange {
         *self.status.lock() = Some(status);
         let error = CommandError { code: code.to_owned(), message };
         // What cannot be recorded ended the session already.
-        let _recorded = self.release(body.clone(), Some(self.outcome(Some(error))));
+        let body = self.session.gate().mask(body.clone());
+        let _recorded = self.release(body, Some(self.outcome(Some(error))));
     }
 
     /// Records that it is over, and how it failed if it did.
     pub(super) fn over(&self, failed: Option<String>) {
         let error = failed.map(|message| CommandError { code: "aborted".to_owned(), message });
-        let _recorded = self.release(Bytes::new(), Some(self.outcome(error)));
+        let _recorded = self.release(Masked::default(), Some(self.outcome(error)));
     }
 
     /// Records that it broke off.
@@ -113,17 +139,19 @@ impl Exchange {
     /// Records trailer fields, which stand in no body.
     pub(super) fn note_trailers(&self, what: &'static str, trailers: &HeaderMap) {
         if !trailers.is_empty() {
+            let masks = self.session.gate().masks();
             let text = trailers.iter().map(|(name, value)| {
-                format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+                let value = masking::field(&masks, name.as_str(), value.as_bytes());
+                format!("{name}: {}", String::from_utf8_lossy(value.stored()))
             });
             self.session.gate().note(what, text.collect::<Vec<_>>().join("\n"));
         }
     }
 
-    fn release(&self, bytes: Bytes, outcome: Option<Outcome>) -> Result<Bytes, BodyError> {
+    fn release(&self, bytes: Masked, outcome: Option<Outcome>) -> Result<Bytes, BodyError> {
         let gate = self.session.gate();
         let outcome = outcome.filter(|_| !self.ended.swap(true, Ordering::AcqRel));
-        let released = gate.release(gate.mask(bytes), |release, bytes| {
+        let released = gate.release(bytes, |release, bytes| {
             release.data(bytes, Some(self.of));
             if let Some(outcome) = &outcome {
                 release.outcome(self.of, outcome);

@@ -11,6 +11,7 @@ mod body;
 mod exchange;
 mod guarded;
 mod literal;
+mod masking;
 mod refusal;
 mod request;
 mod response;

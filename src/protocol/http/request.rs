@@ -8,6 +8,7 @@ use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Uri, Version};
 
 use super::literal::Literals;
+use super::masking;
 use crate::config::HttpTarget;
 use crate::decode::http::path::{Path, split_first};
 use crate::decode::http::{Refused, action_of, query};
@@ -157,11 +158,13 @@ impl Ask {
         Ok(())
     }
 
-    /// The fields that go up, in the order in which they came.
+    /// The fields that go up, in the order in which they came. Where answers are `masked`, nothing
+    /// goes up that asks for one that could not be.
     pub(super) fn fields<'h>(
         &self,
         headers: &'h HeaderMap,
         target: &HttpTarget,
+        masked: bool,
     ) -> Vec<(&'h str, Cow<'h, [u8]>)> {
         let listed: Vec<String> = listed(headers);
         let credential = target.credential.as_ref().map(|credential| credential.header.as_str());
@@ -176,6 +179,7 @@ impl Ask {
                 || (name == "cookie" && !target.cookies)
                 // What nobody agreed on nobody uses: messages stay readable.
                 || name == "sec-websocket-extensions"
+                || (masked && masking::stays(name))
                 // An answer in which a credential could hide must be readable.
                 || (name == "accept-encoding" && credential.is_some()))
         };
@@ -185,7 +189,7 @@ impl Ask {
             .map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_bytes())))
             .collect();
         let mut add = |name, value: &'static [u8]| fields.push((name, Cow::Borrowed(value)));
-        if credential.is_some() {
+        if credential.is_some() || masked {
             add("accept-encoding", b"identity");
         }
         if self.websocket {

@@ -9,6 +9,7 @@ use hyper::{Response, StatusCode};
 
 use super::body::{self, Body};
 use super::exchange::Exchange;
+use super::masking::{self, BodyMask, Unreadable, is_coded};
 use super::refusal::Refusal;
 use super::request::{Ask, is_hop_by_hop, listed};
 use crate::config::HttpTarget;
@@ -50,20 +51,46 @@ pub(super) fn pass(
     if !ended && upstream.has_credential() && is_coded(&parts.headers) {
         return Err(bad("it is encoded, which was not asked for"));
     }
+    let masks = exchange.masks();
+    if masks.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
+        return Err(bad("it is a part of an answer, in which nothing can be masked"));
+    }
+    let mask = match &masks {
+        Some(plan) if !ended => match BodyMask::of(plan, &parts.headers) {
+            Ok(mask) => Some(mask),
+            Err(Unreadable(why)) => return Err(bad(why)),
+        },
+        _ => None,
+    };
     let mut headers = HeaderMap::with_capacity(parts.headers.len());
+    let mut stored = headers.clone();
     let listed = listed(&parts.headers);
     for (name, value) in &parts.headers {
-        if passes(name.as_str(), target) && !listed.iter().any(|listed| listed == name.as_str()) {
-            let value = rewritten(name, value, ask, target).unwrap_or_else(|| value.clone());
-            headers.append(name.clone(), without_credential(value, exchange));
+        let word = name.as_str();
+        let shows = masks.is_some() && masking::tells_of_bytes(word);
+        if !passes(word, target) || shows || listed.iter().any(|listed| listed == word) {
+            continue;
+        }
+        let value = rewritten(name, value, ask, target).unwrap_or_else(|| value.clone());
+        let value = without_credential(value, exchange);
+        match &masks {
+            Some(plan) => {
+                let masked = masking::field(plan, word, value.as_bytes());
+                headers.append(name.clone(), masking::header_value(masked.shown()));
+                stored.append(name.clone(), masking::header_value(masked.stored()));
+            }
+            None => {
+                stored.append(name.clone(), value.clone());
+                headers.append(name.clone(), value);
+            }
         }
     }
-    if exchange.answered(parts.status, written(parts.status, &headers), ended).is_err() {
+    if exchange.answered(parts.status, written(parts.status, &stored), ended).is_err() {
         return Err(Refusal::NotRecorded);
     }
     let body = match ended {
         true => body::empty(),
-        false => body::down(incoming, Arc::clone(exchange), &upstream.literals, begins_run),
+        false => body::down(incoming, Arc::clone(exchange), &upstream.literals, mask, begins_run),
     };
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;
@@ -89,14 +116,6 @@ fn passes(name: &str, target: &HttpTarget) -> bool {
     !is_hop_by_hop(name)
         && name != "alt-svc"
         && (target.cookies || !matches!(name, "set-cookie" | "set-cookie2"))
-}
-
-/// Whether the body is in a coding that hides what stands in it.
-fn is_coded(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 fn without_credential(mut value: HeaderValue, exchange: &Exchange) -> HeaderValue {

@@ -12,10 +12,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
 use super::Connection;
-use super::body::{self, Begun, Body, BodyError, UpState};
+use super::body::{self, Begun, Body, BodyError, UpState, View};
 use super::exchange::Exchange;
 use super::guarded::Guard;
 use super::literal::Scanner;
+use super::masking;
 use super::refusal::Refusal;
 use super::request::Ask;
 use super::response::{self, WITHHELD, WITHHELD_AS};
@@ -27,8 +28,9 @@ use crate::config::{HttpKind, HttpTarget, TargetKind};
 use crate::decode::http::crewai::{self, Call};
 use crate::decode::http::path::Path;
 use crate::decode::http::{Refused, command, head, json};
-use crate::gate::{Held, Permitted, Ruling, recorded_identity};
+use crate::gate::{Asked as Asks, Held, Permitted, Ruling, recorded_identity};
 use crate::identity::Identity;
+use crate::mask::MaskPlan;
 use crate::metrics;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
@@ -109,10 +111,10 @@ impl Connection {
             Refusal::Malformed(refused)
         };
         let ask = read.map_err(|refused| malformed(None, "", refused))?;
-        let Known { identity, target, http, ends, once } = self.know(&ask).await?;
+        let Known { identity, target, http, ends, once, masked } = self.know(&ask).await?;
         let who = Arc::clone(&identity);
-        let prepared = Prepared::new(&ask, &parts.headers, &http, body, settings.max_json);
-        let prepared = prepared.await;
+        let goal = Goal { target: &http, masked, max_json: settings.max_json };
+        let prepared = Prepared::new(&ask, &parts.headers, goal, body).await;
         let prepared =
             prepared.map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
         let call = match http.kind {
@@ -142,10 +144,12 @@ impl Connection {
             Err(NotOpen::NoAccess(no_access)) => return Err(self.no_access(&caller, no_access)),
         };
         let due = caller.ends.token.and_then(|end| end.checked_add(self.context.expiry_grace));
-        let Decided { exchange, permitted, ruling } = prepared.decide(session, due).await?;
+        let Decided { exchange, permitted, ruling, view } =
+            prepared.decide(session, due, &parts.headers).await?;
         let begins_run = caller.begins_run;
         let asked = Asked { exchange: &exchange, ask: &ask, target: &http, begins_run };
-        match asked.answer(permitted, ruling, prepared.begun, client, &parts.headers).await {
+        let body = (prepared.begun, view);
+        match asked.answer(permitted, ruling, body, client, &parts.headers).await {
             Ok(response) => Ok(response),
             Err(refusal) => {
                 let body = refusal.body();
@@ -183,7 +187,8 @@ impl Connection {
         let (ends, once) = match right {
             Right::Standing { ends, once } | Right::Asked { ends, once, .. } => (ends, once),
         };
-        Ok(Known { identity, target: name, http: http.clone(), ends, once })
+        let masked = rules.masks().look_into_bodies(name.as_str());
+        Ok(Known { identity, target: name, http: http.clone(), ends, once, masked })
     }
 
     fn no_access(&self, caller: &Caller, no_access: NoAccess) -> Refusal {
@@ -222,6 +227,8 @@ struct Known {
     http: HttpTarget,
     ends: Ends,
     once: bool,
+    /// Masks look into its answers.
+    masked: bool,
 }
 
 /// A request that was decided, and where it goes.
@@ -237,7 +244,7 @@ impl Asked<'_> {
         &self,
         permitted: Permitted,
         ruling: Ruling,
-        begun: Begun,
+        (begun, view): (Begun, View),
         client: OnUpgrade,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Refusal> {
@@ -253,7 +260,7 @@ impl Asked<'_> {
                 released.map_err(|why| Refusal::NotReleased { why, session: id })?
             }
         };
-        let answer = send(self.exchange, self.ask, permitted, begun).await?;
+        let answer = send(self.exchange, self.ask, permitted, begun, view).await?;
         let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| self.ask.websocket);
         if let Some(key) = key
             && answer.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -302,22 +309,32 @@ struct Prepared {
     command: Command,
     /// The head that goes up, and the beginning of the body.
     bytes: Bytes,
-    /// The same without what is not stored.
-    view: Vec<u8>,
+    /// Method, and path with query.
+    line: (String, String),
+    /// The fields without what is not stored.
+    fields: Vec<(String, Vec<u8>)>,
     withheld: bool,
     begun: Begun,
     /// What it would be for a crew.
     call: Call,
 }
 
+/// Where a request goes, and what is known of it.
+#[derive(Clone, Copy)]
+struct Goal<'t> {
+    target: &'t HttpTarget,
+    masked: bool,
+    max_json: usize,
+}
+
 impl Prepared {
     async fn new(
         ask: &Ask,
         headers: &HeaderMap,
-        target: &HttpTarget,
+        goal: Goal<'_>,
         body: Incoming,
-        max_json: usize,
     ) -> Result<Self, Refused> {
+        let Goal { target, masked, max_json } = goal;
         let json = text(headers, "content-type").is_some_and(json::is_json)
             && !headers.contains_key(header::CONTENT_ENCODING);
         let begun = match json {
@@ -331,7 +348,7 @@ impl Prepared {
         let json = whole.then(|| json::parse(&begun.first).ok()).flatten();
         let call = crewai::call(&ask.method, ask.path()?.as_str(), json.as_ref());
 
-        let mut fields = ask.fields(headers, target);
+        let mut fields = ask.fields(headers, target, masked);
         let destination = ask.destination(headers)?;
         if let Some(destination) = &destination {
             let scheme = if target.https { "https" } else { "http" };
@@ -359,15 +376,37 @@ impl Prepared {
         })?;
         let first = format!("{} {} HTTP/1.1", ask.method, ask.target());
         let shown = fields.iter().map(|(name, value)| {
-            (*name, if WITHHELD.contains(name) { WITHHELD_AS } else { *value })
+            let shown = if WITHHELD.contains(name) { WITHHELD_AS } else { *value };
+            ((*name).to_owned(), shown.to_vec())
         });
-        let (mut bytes, mut view) = (Vec::new(), Vec::new());
-        head::write(&first, shown, &mut view);
+        let shown = shown.collect();
+        let mut bytes = Vec::new();
         head::write(&first, fields.iter().copied(), &mut bytes);
-        view.extend_from_slice(&begun.first);
         bytes.extend_from_slice(&begun.first);
         let withheld = fields.iter().any(|(name, _)| WITHHELD.contains(name));
-        Ok(Self { command, bytes: bytes.into(), view, withheld, begun, call })
+        let line = (ask.method.clone(), ask.target());
+        Ok(Self { command, bytes: bytes.into(), line, fields: shown, withheld, begun, call })
+    }
+
+    /// What is stored of the head, and of the beginning of the body.
+    fn view(&self, plan: &Arc<MaskPlan>, first: Option<&[u8]>) -> Vec<u8> {
+        let (method, target) = &self.line;
+        let mut view = Vec::new();
+        if !masking::acts(plan) {
+            let fields = self.fields.iter().map(|(name, value)| (&**name, &**value));
+            head::write(&format!("{method} {target} HTTP/1.1"), fields, &mut view);
+        } else {
+            let target = masking::target(plan, target);
+            let target = String::from_utf8_lossy(target.stored()).into_owned();
+            let masked = |(name, value): &(String, Vec<u8>)| {
+                (name.clone(), masking::field(plan, name, value).stored().clone())
+            };
+            let fields: Vec<_> = self.fields.iter().map(masked).collect();
+            let fields = fields.iter().map(|(name, value)| (&**name, &**value));
+            head::write(&format!("{method} {target} HTTP/1.1"), fields, &mut view);
+        }
+        view.extend_from_slice(first.unwrap_or(b"[withheld]"));
+        view
     }
 
     /// Decides and records it.
@@ -375,16 +414,35 @@ impl Prepared {
         &self,
         session: InUse,
         due: Option<std::time::SystemTime>,
+        headers: &HeaderMap,
     ) -> Result<Decided, Refusal> {
+        let plan = session.gate().masks();
+        let mut view = View::of(&plan, headers);
+        let first = view.of_next(&self.begun.first, self.begun.rest.is_none());
+        let seen = self.view(&plan, first.as_deref());
+        let shown = masking::command(&plan, &self.command);
+        let masked = shown.is_some() || masking::acts(&plan);
         let length = self.bytes.len();
         let admitted = session.gate().admit(self.bytes.clone(), |admission| {
-            let (of, ruling) = admission.command(0..length, &self.command, None, self.withheld);
-            admission.view(&self.view, of);
+            let effects = [self.command.effects.as_slice()];
+            let truth = self.command.parts(&effects);
+            let command = shown.as_ref().unwrap_or(&self.command);
+            let shown_effects = [command.effects.as_slice()];
+            let asked = Asks {
+                commands: &[truth],
+                view: command.parts(&shown_effects),
+                withheld: self.withheld || masked,
+                prepares: false,
+                of: None,
+                against: None,
+            };
+            let (of, ruling) = admission.ask(0..length, &asked);
+            admission.view(&seen, of);
             (of, ruling)
         });
         match admitted.await {
             Ok((permitted, (of, ruling))) => {
-                Ok(Decided { exchange: Exchange::new(session, of, due), permitted, ruling })
+                Ok(Decided { exchange: Exchange::new(session, of, due), permitted, ruling, view })
             }
             Err(failure) => {
                 session.fail(&failure);
@@ -398,6 +456,8 @@ struct Decided {
     exchange: Arc<Exchange>,
     permitted: Permitted,
     ruling: Ruling,
+    /// What is stored of the rest of the body.
+    view: View,
 }
 
 /// Sends what was permitted, the rest of the body behind it, and waits for the answer.
@@ -406,12 +466,15 @@ async fn send(
     ask: &Ask,
     permitted: Permitted,
     begun: Begun,
+    view: View,
 ) -> Result<Response<Incoming>, Refusal> {
     let gate = exchange.session().gate();
     let target = &gate.grant().target().name;
     let state = UpState {
         exchange: Arc::clone(exchange),
         scanner: Scanner::new(&Arc::new(ask.token_literal())),
+        view,
+        trailers: None,
     };
     let Begun { trailers, rest, .. } = begun;
     let body = |first| body::up(first, trailers, rest, state);

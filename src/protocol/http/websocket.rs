@@ -15,14 +15,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::body::{self, Body, BodyError};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Seen};
 use super::literal::Literals;
 use super::refusal::Refusal;
 use super::response::written;
 use crate::decode::http::websocket::{self as frames, FrameKind, Violation};
+use crate::mask::{Masked, document};
 
 /// The largest message, in bytes: it is held as a whole.
 const MAX_MESSAGE: usize = 1 << 20;
+/// The longest words of a farewell, in bytes: what a control frame takes, less the code.
+const MAX_FAREWELL: usize = 123;
 /// How long the other side may take to close once one has.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// How long both sides may take to let go of HTTP.
@@ -227,10 +230,18 @@ impl<L: AsRef<Literals>> Way<L> {
             if literals.stand_in(&message) {
                 return Err(Ended::Body(BodyError::Token));
             }
-            return self.exchange.up(message.freeze()).await.map_err(Ended::Body);
+            let message = message.freeze();
+            let view = self.exchange.masks().map(|plan| document(&plan, &message));
+            let seen = view.as_ref().map_or(Seen::Whole, |view| Seen::As(view.stored()));
+            return self.exchange.up(message, seen).await.map_err(Ended::Body);
         }
         literals.mask(&mut message);
-        self.exchange.down(message.freeze(), false).map_err(Ended::Body)
+        let message = message.freeze();
+        let masked = match self.exchange.masks() {
+            Some(plan) => document(&plan, &message),
+            None => Masked::by_value(message.clone(), message),
+        };
+        self.exchange.down(masked, false).map_err(Ended::Body)
     }
 
     /// The status code of a farewell; its words are free text and stay here.
@@ -241,11 +252,19 @@ impl<L: AsRef<Literals>> Way<L> {
         let side = if self.up { "client" } else { "target" };
         let mut text = words.into_bytes();
         self.literals.as_ref().mask(&mut text);
-        let shown = String::from_utf8_lossy(&text);
+        let own = Bytes::from(text);
+        let masked = match self.exchange.masks() {
+            Some(plan) => document(&plan, &own),
+            None => Masked::by_value(own.clone(), own.clone()),
+        };
+        let shown = String::from_utf8_lossy(masked.stored());
         let told = number.map_or_else(|| "no code".to_owned(), |number| number.to_string());
         let note = format!("the {side} closed: {told} {shown}");
         self.exchange.session().gate().note("websocket-close", note);
-        [code, text].concat()
+        // The client's own words go up as they are; a farewell has 125 bytes at most.
+        let words = if self.up { own } else { masked.into_shown() };
+        let most = words.len().min(MAX_FAREWELL);
+        [&*code, words.get(..most).unwrap_or_default()].concat()
     }
 
     async fn send(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), Ended> {

@@ -13,6 +13,9 @@ use super::end::End;
 use super::masking::{Counts, Judgement, MasksNow, RowMasks, hide};
 use super::replies::{Producer, Replies};
 
+/// Tag and length of a message, in bytes.
+const HEADER: usize = 5;
+
 /// What the server's messages are held against.
 pub(super) struct Down<'d> {
     pub(super) replies: &'d mut Replies,
@@ -32,6 +35,9 @@ impl Down<'_> {
     ) -> Result<(), End> {
         if matches!(piece.tag, b'D' | b'd') {
             let of = if piece.first { self.replies.front() } else { None };
+            if piece.tag == b'd' && self.copied_rows(piece, range.clone(), bytes)? {
+                return Ok(());
+            }
             return match self.masks {
                 None => {
                     self.answers.data(range, of);
@@ -54,6 +60,15 @@ impl Down<'_> {
             (Some(masks), b'S') => masks.parameter(bytes).map_err(End::TargetMalformed)?,
             (Some(masks), b'T' | b'n') => {
                 self.described(masks, piece.tag, bytes)?;
+                None
+            }
+            (Some(masks), b'H') => {
+                self.copy_began(masks, bytes)?;
+                None
+            }
+            (_, b'c') => {
+                let whole = self.replies.copy().map_or(Ok(()), |copy| copy.finish());
+                whole.map_err(End::TargetMalformed)?;
                 None
             }
             _ => None,
@@ -91,6 +106,37 @@ impl Down<'_> {
         let written = self.answers.data_written(range, of, shown, stored);
         written.map_err(End::TargetMalformed)?;
         self.replies.masked(if same { counts } else { stored_counts });
+        Ok(())
+    }
+
+    /// COPY data whose rows are masked; says whether they are. They go on so to their end, however
+    /// they are cut and whatever becomes of the masks meanwhile.
+    fn copied_rows(
+        &mut self,
+        piece: &Piece,
+        range: Range<usize>,
+        bytes: &[u8],
+    ) -> Result<bool, End> {
+        let of = self.replies.front();
+        let Some(copy) = self.replies.copy() else { return Ok(false) };
+        let data = if piece.first { bytes.get(HEADER..).unwrap_or_default() } else { bytes };
+        let mut counts = Counts::new();
+        let masked = copy.take(data, &mut counts).map_err(End::TargetMalformed)?;
+        self.answers.data_instead(range, of, &masked);
+        self.replies.masked(counts);
+        Ok(true)
+    }
+
+    /// The server says that COPY data come.
+    fn copy_began(&mut self, masks: &MasksNow, bytes: &[u8]) -> Result<(), End> {
+        let response = backend::copy_out_response(bytes).map_err(End::TargetMalformed)?;
+        let producer = self.replies.producer();
+        let source = match &producer {
+            Producer::Statement(source, _) => Some(source),
+            Producer::Nobody | Producer::Unknown => None,
+        };
+        let copy = masks.copies(&response, source, &masks.judge(source));
+        self.replies.copies(copy.map_err(End::TargetMalformed)?);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod down;
 mod end;
 mod entering;
 mod greeting;
+pub mod hardening;
 mod holding;
 mod masking;
 mod names;

@@ -23,7 +23,7 @@ use crate::decode::postgres::frontend::{Message, Named};
 use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
 use crate::recording::{CommandError, Outcome, Sequence};
 
-use super::masking::{Counts, RowMasks};
+use super::masking::{CopyMasks, Counts, RowMasks};
 use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
 pub(super) use candidates::Candidates;
@@ -75,6 +75,8 @@ struct Running {
     makes: Vec<Source>,
     /// Of a Query: what is done with the rows that come; `None` while it is not known.
     rows: Option<Arc<RowMasks>>,
+    /// What is done with the COPY data that come.
+    copy: Option<CopyMasks>,
     work: Work,
 }
 
@@ -292,8 +294,9 @@ impl Replies {
             self.takes_secrets = takes_secrets || (self.takes_secrets && !self.is_idle());
         }
         let running = |refused, runs| {
-            let (makes, rows, work) = (Vec::new(), None, Work::default());
-            Running { of, since, outcome: Outcome::default(), refused, runs, makes, rows, work }
+            let (makes, work) = (Vec::new(), Work::default());
+            let (outcome, rows, copy) = (Outcome::default(), None, None);
+            Running { of, since, outcome, refused, runs, makes, rows, copy, work }
         };
         let expected = match message {
             Message::Query { .. } => Expected::Query(running(refused, Runs::Text(reading, 0))),
@@ -375,10 +378,28 @@ impl Replies {
         }
     }
 
+    /// COPY data come now: what is to be done with them.
+    pub(super) fn copies(&mut self, copy: Option<CopyMasks>) {
+        if let Some(running) = self.running_now() {
+            running.copy = copy;
+        }
+    }
+
+    /// What is done with the COPY data that come now.
+    pub(super) fn copy(&mut self) -> Option<&mut CopyMasks> {
+        self.running_now()?.copy.as_mut()
+    }
+
+    fn running_now(&mut self) -> Option<&mut Running> {
+        match self.expected.iter_mut().find(|e| !matches!(e, Expected::CopyEnd))? {
+            Expected::Query(running) | Expected::Execute(running) => Some(running),
+            _ => None,
+        }
+    }
+
     /// So many values were masked in what answers the command in front.
     pub(super) fn masked(&mut self, counts: Counts) {
-        let front = self.expected.iter_mut().find(|e| !matches!(e, Expected::CopyEnd));
-        if let Some(Expected::Query(running) | Expected::Execute(running)) = front {
+        if let Some(running) = self.running_now() {
             for (name, count) in counts {
                 let masked = &mut running.outcome.masked;
                 let known = masked.entry(name.to_string()).or_default();
@@ -521,7 +542,7 @@ impl Replies {
             }
             _ => match self.expected.front_mut() {
                 Some(Expected::Query(running)) => {
-                    running.rows = None;
+                    (running.rows, running.copy) = (None, None);
                     succeed(&mut running.outcome, tag);
                     match &mut running.runs {
                         Runs::Text(Some(reading), at) => {
@@ -602,8 +623,9 @@ impl Replies {
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
                     let (outcome, makes) = (Outcome::default(), Vec::new());
                     let runs = Runs::Text(None, 0);
-                    let (rows, work) = (None, Work::default());
-                    Running { of, since: now, outcome, refused: None, runs, makes, rows, work }
+                    let (rows, copy, work) = (None, None, Work::default());
+                    let refused = None;
+                    Running { of, since: now, outcome, refused, runs, makes, rows, copy, work }
                 }
                 // The error is that of the Execute that the question was asked for.
                 Expected::Probe(_) => continue,

@@ -11,6 +11,7 @@ use russh::{ChannelWriteHalf, Pty};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::config::SshTarget;
 use crate::decode::ssh::message::{self, Size};
 use crate::gate::{Gate, Held, Permitted};
 use crate::policy::Command;
@@ -20,7 +21,7 @@ use super::end::End;
 use super::inbox::Inbox;
 use super::relay::Relay;
 use super::session::{Running, Session};
-use super::upstream::{self, Upstream};
+use super::upstream::{self, Connection, Way};
 use super::words::Refusal;
 
 /// How long a target may take to read what a client sent before it closed the channel.
@@ -186,26 +187,34 @@ impl Channel {
 
     async fn carry(&self, start: Start, began: Instant) -> Result<(), Broken> {
         let Some(target) = self.session.target() else { return Err(Broken::Session) };
+        let (channel, connection) = self.enter(target, &Way::Session).await?;
+        let withhold = start.terminal.is_some() && !target.record_input;
+        let relay = Relay::new(self, channel, withhold, began);
+        let carried = relay.carry(start).await;
+        connection.end().await;
+        carried
+    }
+
+    /// Opens something at the target, on a connection of its own.
+    pub(super) async fn enter(
+        &self,
+        target: &SshTarget,
+        way: &Way,
+    ) -> Result<(russh::Channel<russh::client::Msg>, Connection), Broken> {
         let entering = self.session.entering.acquire().await;
-        let connected = upstream::connect(&self.gate, target).await;
+        let connected = upstream::connect(&self.gate, target, way).await;
         drop(entering);
-        let upstream = match connected {
-            Ok(upstream) => upstream,
+        match connected {
+            Ok(upstream) => Ok(upstream.split()),
             Err(error) => {
                 let name = self.session.grant().target().name.clone();
                 tracing::warn!(session = %self.gate.session(), target = %name, %error, "target not reached");
                 self.gate.metrics().not_connected();
                 let error =
                     CommandError { code: error.code().to_owned(), message: error.to_string() };
-                return Err(Broken::Refused { refusal: Refusal::Unreachable(name), error });
+                Err(Broken::Refused { refusal: Refusal::Unreachable(name), error })
             }
-        };
-        let (channel, connection) = Upstream::split(upstream);
-        let withhold = start.terminal.is_some() && !target.record_input;
-        let relay = Relay::new(self, channel, withhold, began);
-        let carried = relay.carry(start).await;
-        connection.end().await;
-        carried
+        }
     }
 
     async fn broke(&self, broken: Broken, began: Instant) {

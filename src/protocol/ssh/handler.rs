@@ -18,16 +18,18 @@ use tokio::sync::oneshot;
 use crate::access::Grant;
 use crate::decode::shell;
 use crate::decode::ssh::{Forward, may_pass, message::Size, shell, subsystem};
-use crate::gate::{Gate, Ruling};
+use crate::gate::{Gate, Permitted, Ruling};
 use crate::names::SessionId;
 use crate::policy::Command;
+use crate::recording::{Outcome, Sequence};
 
 use super::Context;
 use super::channel::{self, Channel as Running, Start, Terminal, What};
 use super::end::End;
+use super::forward;
 use super::inbox::{Inbox, Item};
 use super::login::Caller;
-use super::session::Session;
+use super::session::{Running as RunningChannel, Session};
 use super::window::Windows;
 use super::words::Refusal;
 
@@ -80,6 +82,15 @@ struct Setup {
     down: ChannelWriteHalf<Msg>,
     terminal: Option<Terminal>,
     variables: Vec<(String, String)>,
+}
+
+/// A connection that the target may make.
+struct Allowed {
+    own: Arc<Session>,
+    gate: Arc<Gate>,
+    of: Sequence,
+    permitted: Permitted,
+    running: RunningChannel,
 }
 
 impl Connection {
@@ -196,13 +207,52 @@ impl Connection {
         let decided = gate.admit(Bytes::new(), |admission| {
             let (_, ruling) = admission.command(0..0, &command, None, false);
             if matches!(ruling, Ruling::Passes) {
-                let text = format!("{} was refused: nothing is forwarded", command.text);
+                let text = format!("{} was refused: it is never forwarded", command.text);
                 admission.note("forward", text);
             }
         });
         if let Err(failure) = decided.await {
             session.fail(End::NotRecorded(failure));
         }
+    }
+
+    /// Decides and records a connection that the target would make; none when it may not be.
+    async fn decide_forward(&self, forward: Forward<'_>, exact: Bytes) -> Option<Allowed> {
+        let (own, gate) = self.gate()?;
+        let command = forward.command();
+        let length = exact.len();
+        let admitted = gate
+            .admit(exact, |admission| admission.command(0..length, &command, None, false))
+            .await;
+        let (permitted, (of, ruling)) = match admitted {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                own.fail(End::NotRecorded(failure));
+                return None;
+            }
+        };
+        match ruling {
+            Ruling::Passes => {}
+            Ruling::Refused(_) => return None,
+            Ruling::Held(_) => {
+                let outcome = Outcome { error: Some(forward::not_held()), ..Outcome::default() };
+                let nothing = gate.mask(Bytes::new());
+                let told = gate.release(nothing, |release, _| release.outcome(of, &outcome));
+                if let Err(failure) = told {
+                    own.fail(End::NotRecorded(failure));
+                }
+                return None;
+            }
+        }
+        let running = own.begin().ok()?;
+        Some(Allowed { own, gate, of, permitted, running })
+    }
+
+    /// Whether there is no room for another channel. One that the gateway closed first is not
+    /// told of again.
+    fn is_full(&mut self) -> bool {
+        self.channels.retain(|_, open| open.setup.is_some() || !open.inbox.is_closed());
+        self.channels.len() >= MAX_CHANNELS
     }
 
     fn inbox(&self, id: ChannelId) -> Option<Arc<Inbox>> {
@@ -294,9 +344,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _session: &mut russh::server::Session,
     ) -> Answer {
-        // One that the gateway closed first is not told of again.
-        self.channels.retain(|_, open| open.setup.is_some() || !open.inbox.is_closed());
-        if self.channels.len() >= MAX_CHANNELS {
+        if self.is_full() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -312,16 +360,32 @@ impl Handler for Connection {
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _channel: Channel<Msg>,
+        channel: Channel<Msg>,
         host: &str,
         port: u32,
         _from: &str,
         _from_port: u32,
         reply: ChannelOpenHandle,
-        _session: &mut russh::server::Session,
+        session: &mut russh::server::Session,
     ) -> Answer {
-        self.forward(Forward::Local { host, port }).await;
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        if self.is_full() {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let forward = Forward::Local { host, port };
+        let Some(allowed) = self.decide_forward(forward, forward::exact(host, port)).await else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
+        let inbox: Arc<Inbox> = Arc::default();
+        let id = channel.id();
+        self.channels.insert(id, Open { inbox: Arc::clone(&inbox), setup: None });
+        let (_, down) = channel.split();
+        let Allowed { own, gate, of, permitted, running } = allowed;
+        let session_of_it = Arc::clone(&own);
+        let channel =
+            Running { session: session_of_it, gate, inbox, down, handle: session.handle(), of };
+        own.tasks.spawn(channel.forward(permitted, reply, running));
         Ok(())
     }
 

@@ -5,12 +5,14 @@
 //! (exec, shell, subsystem; over sftp every operation), decided by itself and carried to the
 //! target on a connection of its own.
 //!
-//! Not relayed, whatever the rules say: forwarding of ports, sockets, agents and X11 (each attempt
-//! is decided and recorded, and refused), `break`, and extensions that the library does not know.
+//! Connections that the target makes pass where a rule allows them. Not relayed, whatever the rules
+//! say: ports of the target, sockets, agents and X11 (each attempt is decided and recorded, and
+//! refused), `break`, and extensions that the library does not know.
 
 mod algorithms;
 mod channel;
 mod end;
+mod forward;
 mod handler;
 mod inbox;
 mod login;

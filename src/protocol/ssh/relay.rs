@@ -53,6 +53,14 @@ impl<'c> Relay<'c> {
         }
     }
 
+    /// Carries what stands already and speaks no protocol of ours.
+    pub(super) async fn carry_bytes(&self) -> Result<(), Broken> {
+        tokio::select! {
+            Err(broken) = self.upwards(None) => Err(broken),
+            carried = self.downwards(None, None) => carried,
+        }
+    }
+
     /// Asks the target for what was decided. Says whether it speaks sftp.
     async fn start(&self, start: Start) -> Result<bool, Broken> {
         let mut sftp = false;

@@ -55,10 +55,23 @@ impl UpstreamError {
     }
 }
 
+/// What is opened at a target.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// A session, to run something.
+    Session,
+    /// A connection from the target to a host and port.
+    To(String, u32),
+}
+
 /// Connects to a target with the gateway's own credential. An open gate is the proof that the
 /// caller may, and that the session is being recorded. Cancel safe.
-pub(super) async fn connect(_open: &Gate, target: &SshTarget) -> Result<Upstream, UpstreamError> {
-    timeout(CONNECT_TIME, connecting(target)).await.unwrap_or(Err(UpstreamError::Slow))
+pub(super) async fn connect(
+    _open: &Gate,
+    target: &SshTarget,
+    way: &Way,
+) -> Result<Upstream, UpstreamError> {
+    timeout(CONNECT_TIME, connecting(target, way)).await.unwrap_or(Err(UpstreamError::Slow))
 }
 
 /// Logs in and leaves. Cancel safe.
@@ -68,9 +81,15 @@ pub(super) async fn probe(target: &SshTarget) -> Result<(), UpstreamError> {
     Ok(())
 }
 
-async fn connecting(target: &SshTarget) -> Result<Upstream, UpstreamError> {
+async fn connecting(target: &SshTarget, way: &Way) -> Result<Upstream, UpstreamError> {
     let handle = entering(target).await?;
-    let channel = handle.channel_open_session().await?;
+    let channel = match way {
+        Way::Session => handle.channel_open_session().await?,
+        // Where the client is, is none of the target's business.
+        Way::To(host, port) => {
+            handle.channel_open_direct_tcpip(host.as_str(), *port, "127.0.0.1", 0).await?
+        }
+    };
     Ok(Upstream { handle, channel })
 }
 

@@ -61,7 +61,8 @@ pub struct Finding {
 
 /// Verifies every recording in `data_dir`, against its ledger, which is read once, and where
 /// something seems wrong twice more: a gateway may be writing. It opens and it seals a recording,
-/// so the third look at one is of one that stays as it is. What is wrong with one does not keep the others from being looked at.
+/// so the third look at one is of one that stays as it is. What is wrong with one does not keep the
+/// others from being looked at.
 ///
 /// # Errors
 /// When the directory cannot be listed.

@@ -9,6 +9,7 @@ use crate::support::client::Database;
 use crate::support::daemon::wait_until;
 use crate::support::gateway::Gateway;
 
+/// Row A43 of the cases of tokens: also behind a restart.
 #[test]
 fn a_session_is_ended_from_another_gateway_and_what_opened_it_is_refused() {
     let database = Database::fresh();

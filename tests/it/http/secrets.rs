@@ -37,6 +37,37 @@ fn whoever_is_refused_is_told_one_and_the_same_and_nothing_goes_up() {
     assert_eq!(ask("/crew/x", format!("authorization: bearer {}", caller.token)).status, 200);
 }
 
+/// Row A50 of the cases of tokens: one token in one place, or none.
+#[test]
+fn a_token_twice_or_elsewhere_gets_nobody_in() {
+    let app = App::start();
+    let gateway = gateway(&app.target("crew", ""));
+    let caller = Caller::of(&gateway);
+    let token = &caller.token;
+    let bearer = format!("Authorization: Bearer {token}");
+    let own = format!("X-Portcullis-Token: {token}");
+    let ask = |path: &str, fields: &[&str]| {
+        let fields: Vec<&str> = fields.iter().flat_map(|field| ["-H", *field]).collect();
+        curl(&[&fields[..], &[&caller.url(path)]].concat()).status
+    };
+    let query = format!("/crew/x?access_token={token}");
+    // A field that counts once and is there twice makes no request at all.
+    for fields in [[&*bearer, &*bearer], [&bearer, "Authorization: Basic bXk6b3du"], [&own, &own]] {
+        assert_eq!(ask("/crew/x", &fields), 400, "{}", fields.join(" | ").replace(token, "TOKEN"));
+    }
+    for (path, fields) in [
+        ("/crew/x", &[&*format!("Authorization: Bearer {token}, Bearer {token}")][..]),
+        ("/crew/x", &[&format!("Authorization: Bearer\t{token}")]),
+        ("/crew/x", &[&format!("Authorization: {token}")]),
+        ("/crew/x", &[&format!("Cookie: access_token={token}")]),
+        (&query, &[]),
+    ] {
+        assert_eq!(ask(path, fields), 401, "{path} {}", fields.join(" | ").replace(token, "TOKEN"));
+    }
+    assert_eq!(app.paths(), [] as [&str; 0]);
+    assert_eq!(ask("/crew/x", &[&format!("AUTHORIZATION: bearer {token}")]), 200);
+}
+
 #[test]
 fn the_callers_own_authorization_goes_up_when_its_token_comes_apart() {
     let app = App::start();

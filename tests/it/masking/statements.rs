@@ -111,6 +111,14 @@ const HARMLESS: &[(&str, &str)] = &[
     ("select relname from pg_class where relname = 'customers'", "customers\n"),
     ("explain (costs off) select name from customers where id = 1", "Append\n"),
     ("copy (select id, name from customers where id = 1) to stdout", "1\tAlice\n"),
+    ("copy (select id, email, name from customers where id = 1) to stdout", "1\t\\N\tAlice\n"),
+    (
+        "copy customers (id, email, ssn, birth_year) to stdout",
+        "1\ta***@example.com\t[masked]\t\\N\n",
+    ),
+    ("copy customers (name, ssn, id) to stdout with csv header", "name,ssn,id\nAlice,[masked],1\n"),
+    ("copy customers to stdout (format 'binary')", "PGCOPY\n"),
+    ("copy vendors to stdout (delimiter ';')", "1;sales@vendor.example\n"),
     ("select total(1) > 0, upper('x')", "t|X\n"),
     ("update customers set email = lower(email) where id = 1 returning id", "1\n"),
     ("show search_path", "\"$user\", public\n"),
@@ -143,6 +151,10 @@ select set_config('my.v', email, false) is null from customers where id = 1
 select pg_notify('ch', email) is null from customers where id = 1
 select id from customers where set_config('my.v', email, false) is null
 copy (select email from customers) to program 'cat'
+copy customers to stdout (delimiter '-')
+copy (select email from customers) to stdout (format csv, force_quote *)
+copy customers (card_number) to stdout (format csv, quote '1', escape '0')
+copy customers to stdout (header match)
 select pg_advisory_lock(birth_year) from customers";
 
 #[test]

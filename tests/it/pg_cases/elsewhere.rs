@@ -1,4 +1,4 @@
-//! Rows that a test of their own holds, and rows that wait.
+//! Rows that a test of their own holds.
 
 use super::Plan;
 
@@ -31,9 +31,6 @@ pub fn of(id: &str) -> Option<Plan> {
         "G20" => &[("masking/clients", "values_keep_their_types_in_both_formats")],
         "G22" | "X105" => &[("masking/statements", "no_statement_brings_a_masked_value")],
         "G24" => &[("masking/stores", "patterns_are_masked_wherever_they_stand")],
-        "G16" | "G25" => {
-            return Some(Plan::Waits("wait for masks, in a test of their own"));
-        }
         _ => return None,
     }))
 }

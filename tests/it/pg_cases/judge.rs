@@ -50,7 +50,7 @@ pub fn plan(row: &Row) -> Plan {
         }
         expected if expected.starts_with("mask") => Plan::Masked { or_refused: false },
         expected if expected.starts_with("strict") || expected.starts_with("refuse masked") => {
-            Plan::Masked { or_refused: true }
+            Plan::Strict
         }
         other => panic!("{}: {other}", row.id),
     }
@@ -82,21 +82,23 @@ pub fn masked(stage: &Stage<'_>, or_refused: bool) {
     let expected = direct.ask(&[query(&stage.row.sql)]);
     let mut talk = stage.talk();
     let said = talk.ask(&[query(&stage.row.sql)]);
-    let told = String::from_utf8_lossy(talk.received()).to_lowercase();
-    for sentinel in SENTINELS {
-        assert!(!told.contains(&sentinel.to_lowercase()), "{sentinel}: {said:?}");
-    }
+    let leaked = leaks(stage.row.class, &expected, &said, talk.received());
+    assert!(leaked.is_empty(), "{leaked:?} shown: {said:?}");
     let refused = said.iter().any(|line| line.starts_with("E[42501"));
     assert!(or_refused || !refused, "{said:?}");
-    for line in expected.iter().filter(|line| line.starts_with("D[") || line.starts_with("d[")) {
-        for value in values(line) {
-            let open = is_open(&value, stage.row.class);
-            let shown = said.iter().any(|line| values(line).contains(&value));
-            assert!(open || !shown, "{value:?} is shown: {said:?}");
-        }
-    }
     let after = talk.ask(&[query("rollback; select 1")]);
     assert!(after.contains(&"D[1]".to_owned()), "{after:?}");
+}
+
+/// What of the masked and denied values comes out: as it stands in the schema, or as it comes out of
+/// the statement without anything before it.
+pub fn leaks(class: &str, expected: &[String], said: &[String], received: &[u8]) -> Vec<String> {
+    let told = String::from_utf8_lossy(received).to_lowercase();
+    let whole = SENTINELS.iter().filter(|sentinel| told.contains(&sentinel.to_lowercase()));
+    let made = expected.iter().flat_map(|line| values(line)).filter(|value| {
+        !is_open(value, class) && said.iter().any(|line| values(line).contains(value))
+    });
+    whole.map(|sentinel| (*sentinel).to_owned()).chain(made).collect()
 }
 
 /// The values of a row, as they are told.
@@ -112,7 +114,9 @@ fn values(line: &str) -> Vec<String> {
 fn is_open(value: &str, class: &str) -> bool {
     let expression = ["mask-expression", "mask-aggregate"].contains(&class);
     let number = value.len() <= 2 && value.bytes().all(|byte| byte.is_ascii_digit());
-    ["", "NULL", "n/a", "x", "Alice", "Bob", "Zoe", "Kid", "t", "f"].contains(&value)
+    // A line of names.
+    value.starts_with("id,name,email")
+        || ["", "NULL", "n/a", "x", "Alice", "Bob", "Zoe", "Kid", "t", "f"].contains(&value)
         || value.starts_with("+1555")
         || (number && !expression)
         // A small number in binary.

@@ -1,12 +1,13 @@
 //! What rules say to SSH commands, and what clients see of it.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::support::daemon::wait_until;
 use crate::support::gateway::told;
-use crate::support::ssh::{Site, Sshd};
+use crate::support::ssh::{Site, Sshd, fed};
 
 /// A closed list of what may run.
 const ALLOW_LIST: &str = r#"
@@ -203,4 +204,50 @@ expect = "block"
     let arguments = ["policy", "explain", "--config", config, "--target", "web-1", "rm -rf /"];
     let explained = crate::support::gateway::portcullis(&arguments);
     assert!(told(&explained).contains("ssh.exec on program:rm"), "{}", told(&explained));
+}
+
+/// A server on loopback that says this to whoever connects, and what the first of them sent.
+fn greeter(words: &'static [u8]) -> (u16, std::thread::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(words).unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        heard
+    });
+    (port, heard)
+}
+
+#[test]
+fn a_connection_through_the_target_passes_where_a_rule_names_it_and_is_recorded() {
+    let (port, heard) = greeter(b"from-the-service");
+    let site = Site::new(&format!(
+        "[[rule]]\nname = \"the-service\"\nactions = [\"ssh.forward\"]\n\
+         objects = [\"forward:127.0.0.1:{port}\"]\nverdict = \"allow\"\n"
+    ));
+    let through = |there: &str| {
+        let mut ssh = site.ssh();
+        ssh.args(["-W", there]);
+        ssh
+    };
+    let output = fed(through(&format!("127.0.0.1:{port}")), b"to-the-service");
+    assert_eq!(output.stdout, b"from-the-service", "{}", told(&output));
+    assert_eq!(heard.join().unwrap(), b"to-the-service");
+
+    // Another name of the same place is another object, and another port is another place.
+    for other in [format!("localhost:{port}"), "127.0.0.1:9".to_owned()] {
+        let output = fed(through(&other), b"");
+        assert!(!output.status.success() && output.stdout.is_empty(), "{}", told(&output));
+    }
+    // The service is not there any more.
+    let output = fed(through(&format!("127.0.0.1:{port}")), b"");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{}", told(&output));
+    assert_eq!(site.stdout("echo on"), "on\n");
+    site.finish();
+    let recorded = String::from_utf8_lossy(&site.gateway.all_contents()).into_owned();
+    for part in ["from-the-service", "to-the-service", "\"the-service\"", "unreachable"] {
+        assert!(recorded.contains(part), "{part}");
+    }
 }

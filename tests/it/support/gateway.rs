@@ -49,6 +49,8 @@ pub struct Setup {
     pub data_dir: Option<PathBuf>,
     /// The issuer that it trusts, when not one of its own.
     pub issuer: Option<Arc<Issuer>>,
+    /// More lines of `[[issuer]]`.
+    pub issuer_lines: String,
 }
 
 impl Setup {
@@ -224,12 +226,13 @@ fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &
     let mut text = format!(
         "[server]\ndata_dir = {data_dir:?}\n{}\n\
          [listen]\npostgres = \"127.0.0.1:0\"\n{}\n{database}\
-         [[issuer]]\nname = \"dev\"\nurl = {:?}\naudiences = [\"portcullis\"]\n\
+         [[issuer]]\nname = \"dev\"\nurl = {:?}\naudiences = [\"portcullis\"]\n{}\n\
          [recording]\n{}\n\
          [[access]]\ngroups = [\"agents\"]\ntargets = [\"*\"]\n{}\n",
         setup.server,
         setup.listen,
         issuer.url(),
+        setup.issuer_lines,
         setup.recording,
         setup.access,
     );

@@ -70,9 +70,28 @@ pub struct Issuer {
 impl Issuer {
     /// Starts one on a free port, whose tokens live for so many seconds.
     pub fn start(token_seconds: u64) -> Self {
+        Self::start_with(token_seconds, "")
+    }
+
+    /// The same for a gateway whose pages are at this address: four people can log in by a click,
+    /// one for each part there is to play.
+    pub fn for_pages(url: &str) -> Self {
+        let people = format!(
+            "[[client]]\nid = \"pages\"\nsecret = \"pages-secret\"\n\
+             grants = [\"authorization_code\"]\nredirect_uris = [\"{url}/login/callback\"]\n\
+             post_logout_redirect_uris = [\"{url}/\"]\n\
+             [[user]]\nname = \"sam\"\ngroups = [\"agents\"]\n\
+             [[user]]\nname = \"dora\"\ngroups = [\"dba\"]\n\
+             [[user]]\nname = \"ada\"\ngroups = [\"platform\"]\n"
+        );
+        Self::start_with(3600, &people)
+    }
+
+    fn start_with(token_seconds: u64, more: &str) -> Self {
         let folder = TempDir::with_prefix("portcullis-issuer-").unwrap();
         let file = folder.path().join("issuer.toml");
-        fs::write(&file, format!("token_seconds = {token_seconds}\n{CLIENTS}")).unwrap();
+        let text = format!("token_seconds = {token_seconds}\n{CLIENTS}{more}");
+        fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
         let daemon = Daemon::start(&["issuer", "--config", file, "--listen", "127.0.0.1:0"]);
         let log = daemon.wait_for_log("\nhttp://");

@@ -143,7 +143,11 @@ impl Site {
     /// With these sections, and whatever else is set up.
     pub fn set_up(sections: &str, setup: Setup) -> Self {
         let listen = format!("ssh = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"\n{}", setup.listen);
-        let gateway = Gateway::start(&Setup { listen: format!("{listen}\n{sections}"), ..setup });
+        Self::around(Gateway::start(&Setup { listen: format!("{listen}\n{sections}"), ..setup }))
+    }
+
+    /// A client of a gateway that listens for SSH, and has its API on.
+    pub fn around(gateway: Gateway) -> Self {
         // A certificate is noted in the audit log before it is given.
         gateway.daemon().wait_for_log("database migrated");
         let folder = TempDir::with_prefix("portcullis-ssh-client-").unwrap();

@@ -11,7 +11,7 @@ use crate::decode::postgres::backend::Column;
 use crate::policy::Glob;
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};
 
-use super::shapes::{ColumnMasks, Does, Read, showing};
+use super::shapes::{ColumnMasks, Does, Read, TableColumn, showing};
 
 /// More relations than a database has that anybody works with.
 const MOST_RELATIONS: usize = 1_000_000;
@@ -46,7 +46,7 @@ pub(super) async fn read(
         Ok((text(row, 0)?, does))
     })?;
     read.texts = rows(&next()?, |row| number(row, 0))?;
-    read.columns = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, text(row, 2)?)))?;
+    read.columns = rows(&next()?, column)?;
     read.inherits = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
     read.generated = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
     let views = rows(&next()?, |row| Ok((number(row, 0)?, text(row, 1)?)))?;
@@ -114,8 +114,10 @@ SELECT DISTINCT proname, 'known', NULL FROM pg_catalog.pg_proc p
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE {OPAQUE};
 SELECT oid FROM pg_catalog.pg_type WHERE oid >= 16384 AND typcategory = 'S' AND typtype = 'b';
-{reach} SELECT a.attrelid, a.attnum, a.attname FROM reach
+{reach} SELECT a.attrelid, a.attnum, a.attname,
+    CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, a.attgenerated <> '' FROM reach
   JOIN pg_catalog.pg_attribute a ON a.attrelid = reach.oid
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   WHERE a.attnum > 0 AND NOT a.attisdropped;
 {reach} SELECT i.inhrelid, i.inhparent FROM reach
   JOIN pg_catalog.pg_inherits i ON i.inhrelid = reach.oid;
@@ -162,6 +164,16 @@ fn quoted(text: &str) -> String {
 
 fn relation(row: &Row) -> Result<(u32, String, String, bool), UpstreamError> {
     Ok((number(row, 0)?, text(row, 1)?, text(row, 2)?, text(row, 3)? == "t"))
+}
+
+fn column(row: &Row) -> Result<TableColumn, UpstreamError> {
+    Ok(TableColumn {
+        table: number(row, 0)?,
+        number: number(row, 1)?,
+        name: text(row, 2)?,
+        type_oid: number(row, 3)?,
+        generated: text(row, 4)? == "t",
+    })
 }
 
 fn rows<T>(

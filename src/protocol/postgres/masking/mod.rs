@@ -7,7 +7,8 @@
 //! masked column's value; else it is masked whole.
 //!
 //! What cannot be masked is refused: masked values on their way into a table, a setting or a
-//! notification, COPY of masked columns, everything while the catalog cannot be read.
+//! notification, COPY of masked columns with other than its default options, everything while the
+//! catalog cannot be read.
 //!
 //! Honest limits: what code inside the database does (functions, triggers, operators and casts of
 //! one's own) is not seen; functions that are called by name count as reading whatever their code
@@ -17,6 +18,8 @@
 //! it was for up to ten seconds.
 
 mod bodies;
+mod copies;
+mod exposed;
 mod judge;
 mod load;
 mod pool;
@@ -32,18 +35,22 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::decode::postgres::Malformed;
-use crate::decode::postgres::backend::Column;
+use crate::decode::postgres::backend::{Column, CopyOutResponse};
+use crate::decode::postgres::copy::{CopyFormat, CopyRows};
+use crate::decode::postgres::frontend::Format;
 use crate::decode::sql::{Reading, Source, Statement, StatementKind};
 use crate::gate::{Against, Gate};
 use crate::mask::{Action, Applied, MaskPlan, Masked, REDACTED};
 use crate::policy::{Object, Unprovable};
 
+pub(super) use copies::CopyMasks;
+pub(super) use exposed::Exposed;
 use judge::Judged;
 pub(super) use pool::{Catalogs, TargetCatalog};
 use reports::Seen;
 use rows::{Cell, Cells, Whole};
 pub(super) use rows::{Counts, RowMasks, hide};
-use shapes::{ColumnMasks, MaskSet, Origin, Shapes};
+use shapes::{ColumnMasks, Lineage, MaskSet, Origin, Shapes};
 use values::Holds;
 
 /// How many tables of its own making a session may know.
@@ -258,13 +265,13 @@ impl MasksNow {
             );
         }
         let kind = source.and_then(Source::statement).map(|statement| &statement.kind);
-        let copies = matches!(kind, Some(StatementKind::CopyTo));
+        let copies = matches!(kind, Some(StatementKind::CopyTo(None)));
         let strict = self.unprovable == Unprovable::Block;
         let inferred = if judged.opaque { &judged.value } else { &judged.inferred };
         against(&judged.written, "masked columns would be written where no mask is")
             .or_else(|| {
                 let copied = if copies { &judged.value } else { return None };
-                against(copied, "masked columns cannot be copied; select them, or name others")
+                against(copied, "masked columns can be copied with default options only")
             })
             .or_else(|| {
                 let inferred = if strict { inferred } else { return None };
@@ -313,7 +320,12 @@ impl MasksNow {
                 cells.push(Cell { holds, masked });
             }
         }
-        let [shown, stored] = both;
+        let (shown, stored) = self.both_cells(both);
+        Some(RowMasks::new(shown, stored))
+    }
+
+    /// Cells for both pairs of eyes; for storage only where it sees something else.
+    fn both_cells(&self, [shown, stored]: [Vec<Cell>; 2]) -> (Cells, Option<Cells>) {
         let [shown_patterns, stored_patterns] = self.plan.maskers();
         let key = self.plan.key();
         let same_patterns = match (shown_patterns, stored_patterns) {
@@ -326,7 +338,77 @@ impl MasksNow {
             key: key.cloned(),
         };
         let other = (!same_patterns || shown != stored).then(|| cells(stored, stored_patterns));
-        Some(RowMasks::new(cells(shown, shown_patterns), other))
+        (cells(shown, shown_patterns), other)
+    }
+
+    /// What is done with the rows of a COPY to the client; `None` where they are looked at message
+    /// by message ([`MasksNow::copied`]), for nothing of them is masked for the client but what
+    /// patterns find.
+    pub(super) fn copies(
+        &self,
+        response: &CopyOutResponse,
+        source: Option<&Source>,
+        judged: &Judgement,
+    ) -> Result<Option<CopyMasks>, Malformed> {
+        const UNKNOWN: Malformed = Malformed("COPY data come that cannot be masked");
+        let statement = source.and_then(Source::statement);
+        let form = match statement.map(|statement| &statement.kind) {
+            Some(StatementKind::CopyTo(form)) => *form,
+            _ => None,
+        };
+        let (Some(form), Some(statement), Some(shapes)) = (form, statement, &self.shapes) else {
+            let seen = self.acting(&judged.0.value).next().is_none();
+            return if seen { Ok(None) } else { Err(UNKNOWN) };
+        };
+        if response.binary != (form.format == CopyFormat::Binary) {
+            return Err(UNKNOWN);
+        }
+        let columns =
+            self.copied_columns(statement, shapes).filter(|c| c.len() == response.columns);
+        let format = if response.binary { Format::Binary } else { Format::Text };
+        let mut both: [Vec<Cell>; 2] = [Vec::new(), Vec::new()];
+        for at in 0..response.columns {
+            let known = columns.as_ref().and_then(|columns| columns.get(at));
+            let (holds, wholes) = match known {
+                Some((type_oid, lineage)) => {
+                    let holds = Holds::of(*type_oid, format, shapes.is_text(*type_oid));
+                    let wholes = lineage.map(|l| self.wholes(&l.masks, l.itself));
+                    (holds, wholes.unwrap_or_default())
+                }
+                None => {
+                    let masks = judged.0.output(at, response.columns);
+                    // In lines every value is a text that patterns may find something in; of which
+                    // type it is nobody knows, so one that is masked is NULL.
+                    let text = !response.binary && masks.is_empty();
+                    let holds = if text { Holds::Text } else { Holds::Other };
+                    (holds, self.wholes(masks, false))
+                }
+            };
+            for (cells, masked) in both.iter_mut().zip(wholes) {
+                cells.push(Cell { holds, masked });
+            }
+        }
+        let (shown, stored) = self.both_cells(both);
+        if shown.is_plain() && stored.as_ref().is_none_or(Cells::is_plain) {
+            return Ok(None);
+        }
+        let rows = CopyRows::new(form.format, form.header);
+        Ok(Some(CopyMasks::new(rows, shown, stored)))
+    }
+
+    /// Types and lineages of what a COPY of a table gives; `None` where that is not known.
+    fn copied_columns<'s>(
+        &self,
+        statement: &Statement,
+        shapes: &'s Shapes,
+    ) -> Option<Vec<(u32, Option<&'s Lineage>)>> {
+        let copy = statement.effects.iter().find(|effect| effect.action == "sql.copy-to")?;
+        let listed: Option<Vec<&str>> = statement
+            .outputs
+            .as_ref()
+            .map(|outputs| outputs.iter().flatten().map(|used| &*used.column).collect());
+        let copied = shapes.copied(copy.object.as_ref()?, listed.as_deref(), self.views_hold)?;
+        Some(copied.into_iter().map(|(column, lineage)| (column.type_oid, lineage)).collect())
     }
 
     /// What is stored of a column that may show what the statement holds or writes.
@@ -392,14 +474,18 @@ impl MasksNow {
         })
     }
 
-    /// A row of COPY data, masked. Masked columns are not among what is copied, but for callers
-    /// whose masks are lifted: then nothing of it is stored.
+    /// A message of COPY data in which no field is masked for the client, but what patterns find.
+    /// Where masks are lifted for it nothing of the data is stored.
     pub(super) fn copied(
         &self,
         message: &[u8],
         judged: &Judgement,
     ) -> Result<Option<Masked>, Malformed> {
-        let [_, stored] = self.plan.strictest(self.applied(&judged.0.value));
+        let [shown, stored] = self.plan.strictest(self.applied(&judged.0.value));
+        if shown.is_some() {
+            // The masks came while the data did.
+            return Err(Malformed("COPY data come that cannot be masked"));
+        }
         let payload = message.get(5..).unwrap_or_default();
         let maskers = self.plan.maskers();
         reports::for_both(message, |eyes| {

@@ -85,7 +85,7 @@ impl RowMasks {
 }
 
 impl Cells {
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         let searched = |cell: &Cell| self.masker.is_some() && cell.holds != Holds::Harmless;
         self.cells.iter().all(|cell| cell.masked.is_none() && !searched(cell))
     }
@@ -120,37 +120,51 @@ impl Cells {
         out: &mut BytesMut,
         counts: &mut Counts,
     ) -> Result<(), Malformed> {
-        let masked = match (&cell.masked, &self.masker) {
-            (Some(whole), _) => {
-                for mask in whole.masks.iter() {
-                    count(counts, mask);
-                }
-                match (whole.action, &self.key) {
-                    (Some(action), Some(key)) => Some(cell.holds.masked(action, value, key)),
-                    _ => Some(cell.holds.redacted()),
-                }
-            }
-            (None, Some(masker)) => {
-                let found = cell.holds.searched(value, masker);
-                if found.is_some() {
-                    count(counts, PATTERNS);
-                }
-                found
-            }
-            (None, None) => None,
-        };
+        let masked = self.masked(cell, value, counts);
         let value = match &masked {
-            None => value,
-            Some(None) => {
+            Masking::Kept => value,
+            Masking::Null => {
                 out.put_i32(-1);
                 return Ok(());
             }
-            Some(Some(masked)) => masked,
+            Masking::Instead(masked) => masked,
         };
         out.put_i32(i32::try_from(value.len()).map_err(|_| TOO_LARGE)?);
         out.put_slice(value);
         Ok(())
     }
+
+    /// What comes of a value that is not NULL.
+    pub(super) fn masked(&self, cell: &Cell, value: &[u8], counts: &mut Counts) -> Masking {
+        match (&cell.masked, &self.masker) {
+            (Some(whole), _) => {
+                for mask in whole.masks.iter() {
+                    count(counts, mask);
+                }
+                let masked = match (whole.action, &self.key) {
+                    (Some(action), Some(key)) => cell.holds.masked(action, value, key),
+                    _ => cell.holds.redacted(),
+                };
+                masked.map_or(Masking::Null, Masking::Instead)
+            }
+            (None, Some(masker)) => match cell.holds.searched(value, masker) {
+                None => Masking::Kept,
+                Some(found) => {
+                    count(counts, PATTERNS);
+                    found.map_or(Masking::Null, Masking::Instead)
+                }
+            },
+            (None, None) => Masking::Kept,
+        }
+    }
+}
+
+/// What comes of a value.
+#[derive(Debug, PartialEq)]
+pub(super) enum Masking {
+    Kept,
+    Null,
+    Instead(Vec<u8>),
 }
 
 const TOO_LARGE: Malformed = Malformed("a row is too large to be masked");

@@ -112,14 +112,26 @@ pub(super) struct Read {
     pub(super) functions: Vec<(String, Does)>,
     /// Types that are written as texts, beside those that every server has.
     pub(super) texts: Vec<u32>,
-    /// Columns of all that may show masked ones: table, number, name.
-    pub(super) columns: Vec<(u32, i16, String)>,
+    /// Columns of all that may show masked ones.
+    pub(super) columns: Vec<TableColumn>,
     /// Child and parent.
     pub(super) inherits: Vec<(u32, u32)>,
     /// Generated columns with each that they are made from: table, number, number.
     pub(super) generated: Vec<(u32, i16, i16)>,
     /// Views that may show masked columns: definition, and its columns as the server sees them.
     pub(super) views: Vec<(u32, String, Option<Vec<Column>>)>,
+}
+
+/// A column of a table.
+#[derive(Debug)]
+pub(super) struct TableColumn {
+    pub(super) table: u32,
+    pub(super) number: i16,
+    pub(super) name: String,
+    /// Its type; a domain's is the type under it.
+    pub(super) type_oid: u32,
+    /// It is computed from others: COPY leaves it out.
+    pub(super) generated: bool,
 }
 
 /// What is known of a function.
@@ -177,8 +189,18 @@ pub(in super::super) struct Shapes {
     relations: HashMap<u32, Relation>,
     by_name: HashMap<Box<str>, Vec<u32>>,
     exposed: HashMap<u32, BTreeMap<i16, (Box<str>, Lineage)>>,
+    /// Of relations that show masked columns: what COPY gives of them, in order.
+    copied: HashMap<u32, Vec<Copied>>,
     functions: HashMap<Box<str>, bool>,
     texts: HashSet<u32>,
+}
+
+/// A column as COPY gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Copied {
+    number: i16,
+    name: Box<str>,
+    pub(super) type_oid: u32,
 }
 
 /// A view, its definition taken apart.
@@ -215,8 +237,9 @@ impl Shapes {
         }
         shapes.texts = read.texts.into_iter().collect();
         let mut columns: HashMap<u32, BTreeMap<i16, Box<str>>> = HashMap::new();
-        for (table, number, name) in read.columns {
-            columns.entry(table).or_default().insert(number, name.into());
+        for column in &read.columns {
+            let named = columns.entry(column.table).or_default();
+            named.insert(column.number, column.name.as_str().into());
         }
         shapes.expose_named(&columns);
         shapes.expose_generated(&columns, &read.generated);
@@ -224,6 +247,7 @@ impl Shapes {
         // Functions read views, and views call functions.
         let analysed: Vec<_> = read.views.iter().map(AnalysedView::of).collect();
         while shapes.close_functions(&mut bodies) | shapes.expose_views(&columns, &analysed) {}
+        shapes.keep_copied(read.columns);
         shapes
     }
 
@@ -247,6 +271,11 @@ impl Shapes {
         self.texts.contains(&type_oid)
     }
 
+    /// The masks of what a column shows, by its table's OID and its number.
+    pub(super) fn masks_of(&self, table: u32, number: i16) -> Option<&MaskSet> {
+        Some(&self.exposed.get(&table)?.get(&number)?.1.masks)
+    }
+
     /// What a column of a result is. `views_hold` says whether views are still what they were
     /// when the catalog was read.
     pub(in super::super) fn origin(&self, column: &Column, views_hold: bool) -> Origin<'_> {
@@ -259,6 +288,30 @@ impl Shapes {
             (Some(exposed), number) => {
                 exposed.get(&number).map_or(Origin::Clear, |(_, lineage)| Origin::Masked(lineage))
             }
+        }
+    }
+
+    /// What a COPY of a table gives, column by column, with what of masked ones each shows; `None`
+    /// where it is not known which table is meant. Without a list of columns it gives them all.
+    pub(super) fn copied<'s>(
+        &'s self,
+        table: &Object,
+        listed: Option<&[&str]>,
+        views_hold: bool,
+    ) -> Option<Vec<(&'s Copied, Option<&'s Lineage>)>> {
+        let mut could_be = self.could_be(table);
+        let (oid, None) = (could_be.next()?, could_be.next()) else { return None };
+        if !views_hold && self.may_change(*oid) {
+            return None;
+        }
+        let all = self.copied.get(oid)?;
+        let exposed = self.exposed.get(oid)?;
+        let shown =
+            |column: &'s Copied| (column, exposed.get(&column.number).map(|(_, lineage)| lineage));
+        let find = |name: &&str| all.iter().find(|column| *column.name == **name).map(shown);
+        match listed {
+            None => Some(all.iter().map(shown).collect()),
+            Some(listed) => listed.iter().map(find).collect(),
         }
     }
 
@@ -336,6 +389,18 @@ impl Shapes {
         known.masks.add(&found.masks);
         known.itself &= found.itself;
         *known != before
+    }
+
+    /// Keeps what COPY gives of relations that show masked columns.
+    fn keep_copied(&mut self, mut columns: Vec<TableColumn>) {
+        columns.sort_by_key(|column| (column.table, column.number));
+        for column in columns {
+            let TableColumn { table, number, name, type_oid, generated } = column;
+            if self.exposed.contains_key(&table) && !generated {
+                let copied = Copied { number, name: name.into(), type_oid };
+                self.copied.entry(table).or_default().push(copied);
+            }
+        }
     }
 
     /// Columns that masks name, and the system's own that show them.

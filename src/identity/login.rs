@@ -1,0 +1,402 @@
+//! Login by a browser: the authorization code flow (OpenID Connect Core section 3.1) with PKCE
+//! (RFC 7636), `state` and `nonce`.
+//!
+//! Nothing is kept while somebody is at the issuer: all three come from one secret that stands in
+//! a cookie of the browser that began, so a code that another browser brings is of no use. The ID
+//! token must be for our client and carry the nonce. Who it is then comes from the token that the
+//! API would take, by the same checks: the access token where the issuer's `accept` has `access`,
+//! the ID token otherwise.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use super::fetch::{FetchError, Fetcher, endpoint};
+use super::random::random_secret;
+use super::token::refuse;
+use super::{Identity, Refused, Verifier, claims, token};
+use crate::config::{self, TokenKind};
+use crate::secret::Secret;
+
+/// The longest `code` that is sent on.
+const MAX_CODE: usize = 4096;
+/// How long a discovery document is used: whoever begins logins in a loop asks the issuer little.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The issuers at which one can log in.
+#[derive(Debug)]
+pub struct Logins {
+    clients: Vec<Client>,
+}
+
+/// Our client at one issuer.
+#[derive(Debug)]
+struct Client {
+    settings: config::Issuer,
+    client_id: String,
+    fetcher: Fetcher,
+    document: String,
+    known: Mutex<Option<(Instant, Endpoints)>>,
+}
+
+/// One attempt of one browser. What it derives from its secret is good for this issuer and place.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    secret: Secret,
+    issuer: String,
+    /// Where to go afterwards.
+    to: String,
+}
+
+/// Why nobody is logged in. For the log; the browser is told which of the two.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLogin {
+    /// The issuer cannot be asked, or answers what it should not.
+    #[error("the issuer cannot be used: {0}")]
+    Issuer(String),
+    /// What came back proves nobody, or somebody else.
+    #[error("refused: {0}")]
+    Refused(#[from] Refused),
+}
+
+impl From<FetchError> for NoLogin {
+    fn from(error: FetchError) -> Self {
+        Self::Issuer(error.to_string())
+    }
+}
+
+/// Of the discovery document, what a login needs.
+#[derive(Debug, Clone, Deserialize)]
+struct Endpoints {
+    issuer: String,
+    authorization_endpoint: String,
+    token_endpoint: String,
+    end_session_endpoint: Option<String>,
+}
+
+/// What the token endpoint gives.
+#[derive(Deserialize)]
+struct Tokens {
+    access_token: Option<String>,
+    id_token: Option<String>,
+}
+
+impl Attempt {
+    /// A new one; none when there is no randomness to be had.
+    pub fn new(issuer: &str, to: &str) -> Option<Self> {
+        let secret = random_secret()?;
+        Some(Self { secret, issuer: issuer.to_owned(), to: to.to_owned() })
+    }
+
+    /// The one that a cookie holds.
+    pub fn from_cookie(text: &str) -> Option<Self> {
+        let (secret, rest) = text.split_once('.')?;
+        let (to, issuer) = rest.split_once('.')?;
+        let to = String::from_utf8(URL_SAFE_NO_PAD.decode(to).ok()?).ok()?;
+        let secret = Secret::new(secret.to_owned());
+        Some(Self { secret, issuer: issuer.to_owned(), to })
+    }
+
+    /// As a cookie holds it.
+    pub fn cookie(&self) -> Secret {
+        let to = URL_SAFE_NO_PAD.encode(&self.to);
+        Secret::new(format!("{}.{to}.{}", self.secret.expose(), self.issuer))
+    }
+
+    /// Where to go afterwards.
+    pub fn to(&self) -> &str {
+        &self.to
+    }
+
+    /// The issuer's name.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether a browser that came back was sent by this attempt.
+    pub fn is_state(&self, given: &str) -> bool {
+        verify_slices_are_equal(self.derived("state").as_bytes(), given.as_bytes()).is_ok()
+    }
+
+    /// 43 characters of base64url, for one purpose.
+    fn derived(&self, purpose: &str) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("portcullis login attempt v1");
+        for part in [purpose, self.secret.expose(), &self.issuer, &self.to] {
+            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(hasher.finalize().as_bytes())
+    }
+}
+
+impl Logins {
+    /// Those of the issuers that have a `client_id`.
+    ///
+    /// # Errors
+    /// When an issuer's `ca` cannot be read.
+    pub fn new(issuers: &[config::Issuer]) -> Result<Self, String> {
+        let clients = issuers.iter().filter_map(|settings| {
+            let client_id = settings.client_id.clone()?;
+            let document = format!(
+                "{}/.well-known/openid-configuration",
+                settings.url.strip_suffix('/').unwrap_or(&settings.url)
+            );
+            let fetcher = Fetcher::new(settings.ca.as_deref());
+            let settings = settings.clone();
+            let known = Mutex::default();
+            Some(fetcher.map(|fetcher| Client { settings, client_id, fetcher, document, known }))
+        });
+        Ok(Self { clients: clients.collect::<Result<_, _>>()? })
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.clients.iter().map(|client| client.settings.name.as_str())
+    }
+
+    /// Where the browser goes to log in.
+    ///
+    /// # Errors
+    /// When the issuer cannot be asked where.
+    pub async fn begin(&self, attempt: &Attempt, redirect_uri: &str) -> Result<String, NoLogin> {
+        let client = self.client(&attempt.issuer)?;
+        let endpoints = client.endpoints().await?;
+        let challenge = digest::digest(&digest::SHA256, attempt.derived("verifier").as_bytes());
+        let mut fields = vec![
+            ("response_type", "code".to_owned()),
+            ("client_id", client.client_id.clone()),
+            ("redirect_uri", redirect_uri.to_owned()),
+            ("scope", "openid profile email".to_owned()),
+            ("state", attempt.derived("state")),
+            ("nonce", attempt.derived("nonce")),
+            ("code_challenge", URL_SAFE_NO_PAD.encode(challenge)),
+            ("code_challenge_method", "S256".to_owned()),
+        ];
+        // Some issuers give an opaque access token unless they are told for whom it is.
+        if let Some(audience) = client.settings.audiences.first()
+            && *audience != client.client_id
+            && client.accepts_access()
+        {
+            fields.push(("audience", audience.clone()));
+        }
+        Ok(with_query(&endpoints.authorization_endpoint, &fields))
+    }
+
+    /// Who came back with this code.
+    ///
+    /// # Errors
+    /// When that is not proved.
+    pub async fn finish(
+        &self,
+        attempt: &Attempt,
+        redirect_uri: &str,
+        code: &Secret,
+        verifier: &Verifier,
+    ) -> Result<Identity, NoLogin> {
+        if code.expose().len() > MAX_CODE {
+            return Err(Refused("a code of too many bytes".to_owned()).into());
+        }
+        let client = self.client(&attempt.issuer)?;
+        let tokens = client.redeem(code, redirect_uri, &attempt.derived("verifier")).await?;
+        let missing = |what: &str| NoLogin::Issuer(format!("it gave no {what}"));
+        let id_token = Secret::new(tokens.id_token.ok_or_else(|| missing("ID token"))?);
+        let logged_in =
+            verifier.verify_login(&client.settings, &id_token, &attempt.derived("nonce")).await?;
+        let presented = match client.accepts_access() {
+            true => Secret::new(tokens.access_token.ok_or_else(|| missing("access token"))?),
+            false => id_token,
+        };
+        let identity = verifier.verify(&presented).await?;
+        if (identity.issuer(), identity.subject()) != (logged_in.issuer(), logged_in.subject()) {
+            return Err(Refused("the tokens are of different people".to_owned()).into());
+        }
+        if identity.bound().is_some() {
+            return Err(Refused("a ticket in place of a token".to_owned()).into());
+        }
+        Ok(identity)
+    }
+
+    /// Where the browser goes to end its session at the issuer of that URL too; none where there
+    /// is no such place.
+    pub async fn end_session(&self, issuer_url: &str, back: &str) -> Option<String> {
+        let client = self.clients.iter().find(|client| client.settings.url == issuer_url)?;
+        let endpoints = client.endpoints().await.ok()?;
+        let end = endpoints.end_session_endpoint?;
+        endpoint(&end).ok()?;
+        let fields = [
+            ("client_id", client.client_id.clone()),
+            ("post_logout_redirect_uri", back.to_owned()),
+        ];
+        Some(with_query(&end, &fields))
+    }
+
+    fn client(&self, name: &str) -> Result<&Client, NoLogin> {
+        let found = self.clients.iter().find(|client| client.settings.name == name);
+        found.ok_or_else(|| NoLogin::Refused(Refused("no such issuer".to_owned())))
+    }
+}
+
+impl Client {
+    fn accepts_access(&self) -> bool {
+        self.settings.accept.contains(&TokenKind::Access)
+    }
+
+    /// The issuer's addresses, of a minute ago at most.
+    async fn endpoints(&self) -> Result<Endpoints, NoLogin> {
+        let known = self.known.lock().clone().filter(|(at, _)| at.elapsed() < KEPT);
+        if let Some((_, endpoints)) = known {
+            return Ok(endpoints);
+        }
+        let endpoints = self.discover().await?;
+        *self.known.lock() = Some((Instant::now(), endpoints.clone()));
+        Ok(endpoints)
+    }
+
+    async fn discover(&self) -> Result<Endpoints, NoLogin> {
+        let wrong = |what: String| NoLogin::Issuer(what);
+        let document = endpoint(&self.document).map_err(wrong)?;
+        let body = self.fetcher.get(&document).await?;
+        let endpoints: Endpoints = serde_json::from_slice(&body)
+            .map_err(|error| wrong(format!("{document} is no discovery document: {error}")))?;
+        if endpoints.issuer != self.settings.url {
+            return Err(wrong(format!("{document} is of another issuer")));
+        }
+        endpoint(&endpoints.authorization_endpoint).map_err(wrong)?;
+        Ok(endpoints)
+    }
+
+    async fn redeem(
+        &self,
+        code: &Secret,
+        redirect_uri: &str,
+        verifier: &str,
+    ) -> Result<Tokens, NoLogin> {
+        let endpoints = self.endpoints().await?;
+        let place = endpoint(&endpoints.token_endpoint).map_err(NoLogin::Issuer)?;
+        let mut fields = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", verifier),
+        ];
+        let basic = match &self.settings.client_secret {
+            None => {
+                fields.push(("client_id", &self.client_id));
+                None
+            }
+            Some(secret) => {
+                let secret = secret.read().await;
+                let secret = secret.map_err(|error| NoLogin::Issuer(error.to_string()))?;
+                // RFC 6749 section 2.3.1: each is encoded as in a form.
+                let login = format!("{}:{}", encoded(&self.client_id), encoded(secret.expose()));
+                Some(Secret::new(format!("Basic {}", STANDARD.encode(login))))
+            }
+        };
+        let body = Secret::new(form(fields.iter().map(|(name, value)| (*name, *value))));
+        let answer = self.fetcher.post_form(&place, &body, basic.as_ref()).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|_| NoLogin::Issuer(format!("{place} gave no tokens")))
+    }
+}
+
+impl Verifier {
+    /// Proves an ID token that our own client was given: its issuer's, for this client, with this
+    /// nonce. What the configuration accepts from strangers does not matter here.
+    async fn verify_login(
+        &self,
+        settings: &config::Issuer,
+        id_token: &Secret,
+        nonce: &str,
+    ) -> Result<Identity, Refused> {
+        let token = token::parse(id_token.expose())?;
+        let Some(source) = self.issuers.iter().find(|s| s.settings.url == settings.url) else {
+            return refuse("the issuer is not configured");
+        };
+        let given = token.claims.get("nonce").and_then(serde_json::Value::as_str);
+        if !given.is_some_and(|given| {
+            verify_slices_are_equal(given.as_bytes(), nonce.as_bytes()).is_ok()
+        }) {
+            return refuse("the ID token has not the nonce of this login");
+        }
+        let signed = source.keys.check(token).await?;
+        let own = config::Issuer {
+            audiences: settings.client_id.iter().cloned().collect(),
+            accept: vec![TokenKind::Id],
+            authorized_parties: Vec::new(),
+            ..settings.clone()
+        };
+        claims::identify(&own, signed, std::time::SystemTime::now())
+    }
+}
+
+/// An address with these fields behind it, whatever it has already.
+fn with_query(address: &str, fields: &[(&str, String)]) -> String {
+    let mark = if address.contains('?') { '&' } else { '?' };
+    let fields = form(fields.iter().map(|(name, value)| (*name, value.as_str())));
+    format!("{address}{mark}{fields}")
+}
+
+fn form<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let fields = fields.map(|(name, value)| format!("{name}={}", encoded(value)));
+    fields.collect::<Vec<_>>().join("&")
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ok = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_the_same_out_of_its_cookie_and_another_one_is_another() {
+        let attempt = Attempt::new("corp.x", "/sessions?text=a.b&é").unwrap();
+        let again = Attempt::from_cookie(attempt.cookie().expose()).unwrap();
+        assert_eq!((again.to(), again.issuer()), ("/sessions?text=a.b&é", "corp.x"));
+        assert!(again.is_state(&attempt.derived("state")));
+        for other in [
+            Attempt::new("corp.x", attempt.to()).unwrap(),
+            Attempt { to: "/".to_owned(), ..attempt.clone() },
+            Attempt { issuer: "other".to_owned(), ..attempt.clone() },
+        ] {
+            assert!(!other.is_state(&attempt.derived("state")));
+        }
+        let values = ["state", "nonce", "verifier"].map(|purpose| attempt.derived(purpose));
+        assert!(values[0] != values[1] && values[1] != values[2] && values[0] != values[2]);
+        assert!(values.iter().all(|value| value.len() == 43));
+    }
+
+    #[test]
+    fn what_an_address_carries_is_encoded() {
+        let fields = [("a", "x&y=\"é\"\r\n".to_owned()), ("b", String::new())];
+        let query = "a=x%26y%3D%22%C3%A9%22%0D%0A&b=";
+        assert_eq!(with_query("https://h/p", &fields), format!("https://h/p?{query}"));
+        assert_eq!(with_query("https://h/p?q=1", &fields), format!("https://h/p?q=1&{query}"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_cookie_panics(text in ".{0,200}") {
+            let _any = Attempt::from_cookie(&text);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The rows of a COPY to the client, masked field by field as they pass.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::rows::{Cells, Counts, Masking as Field};
+use crate::decode::postgres::Malformed;
+use crate::decode::postgres::copy::{CopyPart, CopyRows, delimiter, ends, fields, put_field};
+use crate::mask::Masked;
+
+/// What is done with the rows of one COPY, and the row that is not whole yet.
+#[derive(Debug)]
+pub(in super::super) struct CopyMasks {
+    rows: CopyRows,
+    shown: Cells,
+    /// Where storage is masked otherwise than what the client sees.
+    stored: Option<Cells>,
+}
+
+impl CopyMasks {
+    pub(super) fn new(rows: CopyRows, shown: Cells, stored: Option<Cells>) -> Self {
+        Self { rows, shown, stored }
+    }
+
+    /// Takes the next data, and gives what rows are whole by now in a message of their own; none
+    /// when no row is. Counts what is masked in what is stored.
+    pub(in super::super) fn take(
+        &mut self,
+        data: &[u8],
+        counts: &mut Counts,
+    ) -> Result<Masked, Malformed> {
+        self.rows.push(data)?;
+        let mut shown = begun();
+        let mut stored = self.stored.as_ref().map(|_| begun());
+        let mut unseen = Counts::new();
+        while let Some(part) = self.rows.next_part()? {
+            let row = match part {
+                CopyPart::Around(part) => {
+                    shown.put_slice(&part);
+                    stored.iter_mut().for_each(|stored| stored.put_slice(&part));
+                    continue;
+                }
+                CopyPart::Row(row) => row,
+            };
+            match (&self.stored, &mut stored) {
+                (Some(cells), Some(stored)) => {
+                    self.write(&self.shown, &row, &mut shown, &mut unseen)?;
+                    self.write(cells, &row, stored, counts)?;
+                }
+                _ => self.write(&self.shown, &row, &mut shown, counts)?,
+            }
+        }
+        let shown = ended(shown)?;
+        let stored = stored.map(ended).transpose()?.unwrap_or_else(|| shown.clone());
+        Ok(Masked::by_value(shown, stored))
+    }
+
+    /// Says that the data are at their end.
+    pub(in super::super) fn finish(&self) -> Result<(), Malformed> {
+        self.rows.finish()
+    }
+
+    fn write(
+        &self,
+        cells: &Cells,
+        row: &[u8],
+        out: &mut BytesMut,
+        counts: &mut Counts,
+    ) -> Result<(), Malformed> {
+        let format = self.rows.format();
+        let fields = fields(format, row)?;
+        if fields.len() != cells.cells.len() {
+            // A table without columns has rows without fields, which lines cannot tell from one.
+            let none = cells.cells.is_empty() && fields.iter().all(|field| field.raw.is_empty());
+            if !none {
+                return Err(Malformed("a COPY row has other columns than were told"));
+            }
+            out.put_slice(row);
+            return Ok(());
+        }
+        let (before, behind) = ends(format, fields.len())?;
+        out.put_slice(&before);
+        for (at, (cell, field)) in cells.cells.iter().zip(fields).enumerate() {
+            if at > 0 {
+                out.put_slice(delimiter(format));
+            }
+            let masked = match &field.value {
+                Some(value) => cells.masked(cell, value, counts),
+                None => Field::Kept,
+            };
+            match masked {
+                Field::Kept => out.put_slice(field.raw),
+                Field::Null => put_field(format, None, out)?,
+                Field::Instead(masked) => put_field(format, Some(&masked), out)?,
+            }
+        }
+        out.put_slice(behind);
+        Ok(())
+    }
+}
+
+/// A `CopyData` message, its length left open.
+fn begun() -> BytesMut {
+    BytesMut::from(&b"d\0\0\0\0"[..])
+}
+
+fn ended(mut message: BytesMut) -> Result<Bytes, Malformed> {
+    if message.len() <= 5 {
+        return Ok(Bytes::new());
+    }
+    let length = u32::try_from(message.len() - 1)
+        .map_err(|_| Malformed("a row is too large to be masked"))?;
+    if let Some(place) = message.get_mut(1..5) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(message.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::rows::{Cell, Whole};
+    use super::super::values::Holds;
+    use super::*;
+    use crate::decode::postgres::copy::CopyFormat;
+    use crate::mask::{Action, HashKey, Masker, Pattern};
+
+    fn cells(action: Action) -> Cells {
+        let whole = Whole { action: Some(action), masks: Arc::from([Arc::from("pii")]) };
+        let masked = |holds| Cell { holds, masked: Some(whole.clone()) };
+        let key = HashKey::new([7; 32]);
+        let patterns = vec![Pattern::built_in("email").unwrap()];
+        Cells {
+            cells: vec![
+                Cell { holds: Holds::Text, masked: None },
+                masked(Holds::Text),
+                masked(Holds::Other),
+            ],
+            masker: Some(Arc::new(Masker::new(patterns, Action::Redact, key.clone()))),
+            key: Some(key),
+        }
+    }
+
+    fn passed(format: CopyFormat, pieces: &[&[u8]]) -> (Vec<u8>, Counts) {
+        let mut copy = CopyMasks::new(CopyRows::new(format, false), cells(Action::Redact), None);
+        let (mut out, mut counts) = (Vec::new(), Counts::new());
+        for piece in pieces {
+            let masked = copy.take(piece, &mut counts).unwrap();
+            out.extend_from_slice(masked.shown().get(5..).unwrap_or_default());
+        }
+        copy.finish().unwrap();
+        (out, counts)
+    }
+
+    #[test]
+    fn each_format_stays_what_it_is() {
+        let (text, counts) = passed(CopyFormat::Text, &[b"to a@b.cc\t078\t5\nx\\ty\t\\N\t\\N\n"]);
+        let expected = "to [email]\t[masked]\t\\N\nx\\ty\t\\N\t\\N\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+        assert_eq!(counts, Counts::from([("patterns".into(), 1), ("pii".into(), 2)]));
+        let (csv, _) = passed(CopyFormat::Csv, &[b"\"a, \"\"b\",\"0\n78\",5\n"]);
+        assert_eq!(String::from_utf8(csv).unwrap(), "\"a, \"\"b\",[masked],\n");
+    }
+
+    #[test]
+    fn what_is_shown_and_what_is_stored_are_two() {
+        let none = || Cell { holds: Holds::Text, masked: None };
+        let open = Cells { cells: vec![none(), none(), none()], masker: None, key: None };
+        let rows = CopyRows::new(CopyFormat::Text, false);
+        let mut copy = CopyMasks::new(rows, open, Some(cells(Action::Redact)));
+        let masked = copy.take(b"a\tb\tc\n", &mut Counts::new()).unwrap();
+        assert_eq!(&masked.shown()[5..], b"a\tb\tc\n");
+        assert_eq!(&masked.stored()[5..], b"a\t[masked]\t\\N\n");
+    }
+
+    #[test]
+    fn a_row_of_another_shape_is_refused() {
+        let rows = CopyRows::new(CopyFormat::Text, false);
+        let mut copy = CopyMasks::new(rows, cells(Action::Redact), None);
+        assert!(copy.take(b"a\tb\n", &mut Counts::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_changes_what_comes_out(
+            rows in prop::collection::vec(("[a@b.c]{0,8}", "[0-9\"]{0,4}"), 1..4),
+            at in any::<prop::sample::Index>(),
+        ) {
+            for format in [CopyFormat::Text, CopyFormat::Csv, CopyFormat::Binary] {
+                let mut data = BytesMut::new();
+                if format == CopyFormat::Binary {
+                    data.put_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+                }
+                for (first, second) in &rows {
+                    let (before, behind) = ends(format, 3).unwrap();
+                    data.put_slice(&before);
+                    for (at, value) in [first, &format!("secret{second}"), second].into_iter().enumerate() {
+                        if at > 0 {
+                            data.put_slice(delimiter(format));
+                        }
+                        put_field(format, Some(value.as_bytes()), &mut data).unwrap();
+                    }
+                    data.put_slice(behind);
+                }
+                if format == CopyFormat::Binary {
+                    data.put_i16(-1);
+                }
+                let whole = passed(format, &[&data]);
+                let (first, second) = data.split_at(at.index(data.len() + 1));
+                prop_assert_eq!(&passed(format, &[first, second]), &whole);
+                let bytewise: Vec<&[u8]> = data.chunks(1).collect();
+                prop_assert_eq!(&passed(format, &bytewise), &whole);
+                prop_assert!(!whole.0.windows(6).any(|bytes| bytes == b"secret"));
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! One session: its commands in order, and one of them with what was answered.
+//!
+//! The list comes from the index, the command that is looked at from the recording, around its
+//! place alone. Each look is in the audit log.
+
+use std::io;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::asked::Asked;
+use super::audit::Line;
+use super::changes::mark_of;
+use super::detail::{Answer, Detail};
+use super::sessions::Row;
+use super::visitor::{Turned, Visitor};
+use super::{Frame, page, reader, text};
+use crate::database::{Command, Session};
+use crate::names::SessionId;
+use crate::recording::{self, State as Proof, recording_path};
+use crate::replay::{self, ExportError};
+use crate::web::api::{Api, Named, named};
+use crate::web::caller::Caller;
+use crate::web::problem::Problem;
+
+/// Lines of the audit log about the session.
+const LOOKS: u32 = 50;
+/// The largest recording that is verified for a page without being asked, in bytes.
+const VERIFIED_AT_ONCE: u64 = 64 << 20;
+/// The longest terminal that is sent to a browser, in bytes.
+const MAX_CAST: usize = 32 << 20;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/sessions/{id}", get(session))
+        .route("/sessions/{id}/commands/{sequence}", get(command))
+        .route("/sessions/{id}/verification", get(verification))
+        .route("/sessions/{id}/terminal.cast", get(terminal))
+}
+
+#[derive(Template)]
+#[template(path = "session.html")]
+struct SessionPage {
+    frame: Frame,
+    since: String,
+    asked: Asked,
+    facts: Facts,
+    steps: Vec<Step>,
+    next: Option<String>,
+    detail: Option<Detail>,
+    looks: Vec<Line>,
+    /// Whether the recording stands with this gateway.
+    is_here: bool,
+    verifies: bool,
+}
+
+/// What stands over the commands.
+struct Facts {
+    row: Row,
+    issuer: String,
+    subject: String,
+    client: String,
+    groups: String,
+    gateway: String,
+    policy: String,
+    parameters: Vec<(String, String)>,
+    ended_text: String,
+    workflow_proved: &'static str,
+    run_proved: &'static str,
+    missing: i64,
+    bytes_up: String,
+    bytes_down: String,
+}
+
+/// A command in the list.
+struct Step {
+    sequence: i64,
+    /// Whether it is the one that is looked at.
+    chosen: bool,
+    link: String,
+    offset: String,
+    form: String,
+    text: String,
+    verdict: &'static str,
+    overridden: String,
+    rows: String,
+    duration: String,
+    masked: i64,
+    error: String,
+    running: bool,
+}
+
+impl Step {
+    fn of(command: &Command, session: &Session, asked: &Asked, chosen: Option<u64>) -> Self {
+        let verdict = super::word(command.verdict);
+        let ran = command.verdict != crate::policy::Verdict::Block;
+        let text = command.text.as_deref().unwrap_or_default();
+        let sequence = command.sequence.to_string();
+        let mut link = asked.with(&[("command", Some(&sequence))]);
+        if let Some(cursor) = asked.said.get("cursor") {
+            link.push_str(&format!("&cursor={}", text::encoded(cursor)));
+        }
+        Self {
+            sequence: command.sequence,
+            chosen: chosen.is_some() && u64::try_from(command.sequence).ok() == chosen,
+            link,
+            offset: text::duration(command.at.0.saturating_sub(session.opened_at.0).max(0)),
+            form: text::line(&command.form),
+            text: text::line(text),
+            verdict,
+            overridden: text::line(command.overridden.as_deref().unwrap_or_default()),
+            rows: command.rows.map(|rows| text::count(rows, "row")).unwrap_or_default(),
+            duration: command.duration_us.map(text::duration).unwrap_or_default(),
+            masked: command.masked.values().sum(),
+            // What never ran did not fail at the target.
+            error: text::line(command.error_code.as_deref().filter(|_| ran).unwrap_or_default()),
+            running: ran && command.duration_us.is_none() && session.closed_at.is_none(),
+        }
+    }
+}
+
+impl Facts {
+    fn of(session: &Session) -> Self {
+        let proved = |proved: Option<bool>| match proved {
+            Some(true) => "by a claim",
+            Some(false) => "as the client says",
+            None => "",
+        };
+        Self {
+            row: Row::of(session),
+            issuer: text::line(&session.issuer),
+            subject: text::line(&session.subject),
+            client: text::line(&session.client),
+            groups: text::line(&session.groups.join(", ")),
+            gateway: text::line(&session.gateway),
+            policy: text::line(session.policy.get(..16).unwrap_or(&session.policy)),
+            parameters: session
+                .client_parameters
+                .iter()
+                .map(|(name, value)| (text::line(name), text::line(value)))
+                .collect(),
+            ended_text: text::line(session.ended_text.as_deref().unwrap_or_default()),
+            workflow_proved: proved(session.workflow_proved),
+            run_proved: proved(session.run_proved),
+            missing: session.missing_events,
+            bytes_up: text::size(session.bytes_up),
+            bytes_down: text::size(session.bytes_down),
+        }
+    }
+}
+
+async fn session(
+    State(api): State<Arc<Api>>,
+    visitor: Visitor,
+    uri: Uri,
+    id: Named,
+    asked: Asked,
+) -> Result<Response, Turned> {
+    let caller = &visitor.caller;
+    reader(&api, caller, uri.path()).await?;
+    let session = api.session(caller, id).await?;
+    let commands = api.session_commands(caller, session.id, asked.ask.clone()).await?;
+    let first = commands.items.first().and_then(|command| u64::try_from(command.sequence).ok());
+    let chosen = asked.command.or(first);
+    let detail = match chosen {
+        Some(sequence) => looked_at(&api, caller, session.id, sequence).await?,
+        None => None,
+    };
+    let looks =
+        api.database.audit_of(&session.id.to_string(), LOOKS).await.map_err(Problem::from)?;
+    let path = recording_path(api.data_dir(), &session.id);
+    let length = path.metadata().map(|metadata| metadata.len()).ok();
+    let title = format!("{} on {}", session.username, session.target);
+    page(&SessionPage {
+        frame: Frame::of(&api, &visitor, "sessions", text::line(&title)),
+        since: mark_of(std::slice::from_ref(&session)),
+        facts: Facts::of(&session),
+        steps: commands
+            .items
+            .iter()
+            .map(|command| Step::of(command, &session, &asked, chosen))
+            .collect(),
+        next: commands.next.as_deref().map(|cursor| asked.with(&[("cursor", Some(cursor))])),
+        detail,
+        looks: looks.iter().map(Line::of).collect(),
+        is_here: length.is_some(),
+        verifies: length.is_some_and(|length| length <= VERIFIED_AT_ONCE),
+        asked,
+    })
+    .map_err(Into::into)
+}
+
+/// Reads one command out of the recording; none where the recording is not here, or has no such
+/// command.
+async fn looked_at(
+    api: &Api,
+    caller: &Caller,
+    session: SessionId,
+    sequence: u64,
+) -> Result<Option<Detail>, Problem> {
+    let path = recording_path(api.data_dir(), &session);
+    if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
+    }
+    let detail = [("command".to_owned(), serde_json::Value::from(sequence))];
+    api.shown(caller, "recording.command", Some(session), detail.into()).await?;
+    let read = tokio::task::spawn_blocking(move || replay::moment(&path, sequence)).await;
+    match read {
+        Ok(Ok(moment)) => Ok(moment.map(|moment| Detail::of(session, sequence, &moment))),
+        Ok(Err(error)) => {
+            tracing::error!(%session, %error, "recording cannot be read");
+            Err(Problem::damaged(error.to_string()))
+        }
+        Err(_) => Err(Problem::internal()),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "command.html")]
+struct CommandPage {
+    frame: Frame,
+    id: String,
+    whose: String,
+    detail: Detail,
+}
+
+/// Only this command.
+async fn command(
+    State(api): State<Arc<Api>>,
+    visitor: Visitor,
+    uri: Uri,
+    place: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+) -> Result<Response, Turned> {
+    let caller = &visitor.caller;
+    reader(&api, caller, uri.path()).await?;
+    let Path((id, sequence)) = place.map_err(|_| Problem::not_found())?;
+    let session = api.session(caller, Ok(Path(id))).await?;
+    let sequence = sequence.parse().map_err(|_| Problem::not_found())?;
+    let detail = looked_at(&api, caller, session.id, sequence).await?;
+    let whose = text::line(&format!("{} on {}", session.username, session.target));
+    page(&CommandPage {
+        frame: Frame::of(&api, &visitor, "sessions", format!("#{sequence} · {whose}")),
+        id: session.id.to_string(),
+        whose,
+        detail: detail.ok_or_else(Problem::not_found)?,
+    })
+    .map_err(Into::into)
+}
+
+#[derive(Template)]
+#[template(path = "verification.html")]
+struct VerificationPage {
+    frame: Frame,
+    id: String,
+    state: &'static str,
+    told: String,
+    facts: String,
+}
+
+/// Verifies the recording, all of it.
+async fn verification(
+    State(api): State<Arc<Api>>,
+    visitor: Visitor,
+    uri: Uri,
+    id: Named,
+) -> Result<Response, Turned> {
+    reader(&api, &visitor.caller, uri.path()).await?;
+    let id: SessionId = named(id)?;
+    let path = here(&api, id)?;
+    api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
+    let report = tokio::task::spawn_blocking(move || {
+        recording::verify(&path, &recording::Against::default())
+    })
+    .await;
+    let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
+    let (state, told) = match (&report.state, report.ledger) {
+        (Proof::Whole, true) => (
+            "whole",
+            "Whole: every byte is what was written, and the ledger says the same".to_owned(),
+        ),
+        (Proof::Whole, false) => (
+            "whole",
+            "Whole: every byte is what was written; there is no ledger to hold it against"
+                .to_owned(),
+        ),
+        (Proof::Open, _) => {
+            ("open", "Open: what is there is what was written; it is not sealed".to_owned())
+        }
+        (Proof::Wrong, _) => {
+            let wrong = report.wrong.as_ref().map(ToString::to_string).unwrap_or_default();
+            ("wrong", format!("Not what was written: {wrong}"))
+        }
+    };
+    let facts = format!(
+        "{} events in {} blocks, {} stored",
+        report.events,
+        report.blocks,
+        text::size(i64::try_from(report.file_bytes).unwrap_or(i64::MAX))
+    );
+    let frame = Frame::of(&api, &visitor, "sessions", "Verification");
+    let shown =
+        VerificationPage { frame, id: id.to_string(), state, told: text::line(&told), facts };
+    page(&shown).map_err(Into::into)
+}
+
+fn here(api: &Api, id: SessionId) -> Result<std::path::PathBuf, Problem> {
+    let path = recording_path(api.data_dir(), &id);
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(path),
+        _ => Err(Problem::not_found()),
+    }
+}
+
+/// The first terminal of an SSH session, as a player takes it.
+async fn terminal(
+    State(api): State<Arc<Api>>,
+    visitor: Visitor,
+    uri: Uri,
+    id: Named,
+) -> Result<Response, Turned> {
+    reader(&api, &visitor.caller, uri.path()).await?;
+    let id: SessionId = named(id)?;
+    let path = here(&api, id)?;
+    api.shown(&visitor.caller, "recording.terminal", Some(id), [].into()).await?;
+    let made = tokio::task::spawn_blocking(move || {
+        let reader = recording::Reader::open(&path).map_err(replay::ReplayError::from)?;
+        let mut out = Bounded(Vec::new());
+        replay::asciicast(reader, None, &mut out).map(|()| out.0)
+    });
+    let cast = match made.await {
+        Ok(Ok(cast)) => cast,
+        Ok(Err(ExportError::NoTerminal(_))) => return Err(Problem::not_found().into()),
+        Ok(Err(error)) => {
+            tracing::error!(session = %id, %error, "terminal cannot be shown");
+            return Err(Problem::damaged(error.to_string()).into());
+        }
+        Err(_) => return Err(Problem::internal().into()),
+    };
+    let about = [
+        (header::CONTENT_TYPE, "application/x-asciicast".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.cast\"")),
+    ];
+    Ok((about, cast).into_response())
+}
+
+/// Takes so many bytes and refuses what follows.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(bytes.len()) > MAX_CAST {
+            return Err(io::Error::other("the terminal is too long for a page: export it"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Foreign text for pages: visible, bounded, never markup.
+
+use crate::approval::visible;
+use crate::database::Timestamp;
+
+/// The longest line in a list, in characters.
+const LINE: usize = 300;
+
+/// A text in one line, shortened: for lists.
+pub(super) fn line(text: &str) -> String {
+    let (head, more) = cut(text, LINE);
+    let mut shown = visible(head).text.replace(['\n', '\t'], " ");
+    if more > 0 {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A text with its lines, up to so many characters, and what is left out.
+pub(super) fn block(text: &str, most: usize) -> String {
+    let (head, more) = cut(text, most);
+    let mut shown = visible(head).text;
+    if more > 0 {
+        shown.push_str(&format!("… ({more} more characters)"));
+    }
+    shown
+}
+
+/// Bytes that should be text; those that are not are written as `\xNN`.
+pub(super) fn bytes(bytes: &[u8], most: usize) -> String {
+    let mut text = String::with_capacity(bytes.len().min(most * 4));
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    block(&text.replace("\r\n", "\n"), most)
+}
+
+fn cut(text: &str, most: usize) -> (&str, usize) {
+    match text.char_indices().nth(most) {
+        None => (text, 0),
+        Some((end, _)) => text
+            .split_at_checked(end)
+            .map_or((text, 0), |(head, rest)| (head, rest.chars().count())),
+    }
+}
+
+/// A time as `2026-11-20 10:00:00`, of UTC.
+pub(super) fn time(at: Timestamp) -> String {
+    let text = at.to_string();
+    text.get(..19).unwrap_or(&text).replace('T', " ")
+}
+
+/// A length of time in one unit that fits.
+pub(super) fn duration(us: i64) -> String {
+    let ms = us / 1000;
+    match us {
+        ..1000 => format!("{us} µs"),
+        1000..1_000_000 => format!("{ms} ms"),
+        1_000_000..60_000_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        60_000_000..3_600_000_000 => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
+        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+    }
+}
+
+/// A number of bytes in one unit that fits.
+pub(super) fn size(bytes: i64) -> String {
+    match bytes {
+        ..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
+        _ => format!("{} GiB", bytes / 1_073_741_824),
+    }
+}
+
+/// A number with its thousands apart.
+pub(super) fn number(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{202f}');
+        }
+        out.push(digit);
+    }
+    if number < 0 { format!("-{out}") } else { out }
+}
+
+/// So many of something, which has an s for more than one.
+pub(super) fn count(count: i64, what: &str) -> String {
+    format!("{} {what}{}", number(count), if count == 1 { "" } else { "s" })
+}
+
+/// As a part of an address: all but the unreserved characters percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_and_shows_what_it_hides() {
+        assert_eq!(line("select\n\t1"), "select  1");
+        assert_eq!(line("a\u{202e}b\x1b[2J"), "a\\u{202e}b\\u{1b}[2J");
+        assert_eq!(line(&"x".repeat(LINE + 5)).chars().count(), LINE + 1);
+        assert_eq!(bytes(b"a\xffb\r\nc", 99), "a\\xffb\nc");
+        assert!(block(&"y".repeat(50), 10).ends_with("yy… (40 more characters)"));
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(
+            [duration(12), duration(2_500_000), duration(90_000_000)],
+            ["12 µs", "2.5 s", "1 min 30 s"]
+        );
+        assert_eq!([size(0), size(2048), size(5 << 30)], ["0 B", "2 KiB", "5 GiB"]);
+        assert_eq!([count(1, "row"), count(0, "row")], ["1 row", "0 rows"]);
+        assert_eq!([number(7), number(-1_234_567)], ["7", "-1\u{202f}234\u{202f}567"]);
+    }
+}

@@ -1,0 +1,274 @@
+"""The pages in headless Chromium: each is opened, used once, and looked at for accessibility.
+
+Takes the pages' address as its argument; with a folder in PORTCULLIS_SHOTS it keeps a picture of
+each page, wide and narrow, light and dark. Whatever was recorded tries to set window.pwned or to
+load from elsewhere: that, a word of the browser's about the content security policy, and a
+serious finding of axe each end it.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+BASE = sys.argv[1]
+SHOTS = os.environ.get("PORTCULLIS_SHOTS")
+CHROMIUM = os.environ.get("PORTCULLIS_CHROMIUM", "/usr/bin/chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SERIOUS = {"serious", "critical"}
+wrong = []
+
+
+def guarded(page):
+    """Notes what no page may do."""
+    page.on("dialog", lambda dialog: (wrong.append(f"dialog on {page.url}"), dialog.dismiss()))
+
+    def console(message):
+        if "Content Security Policy" in message.text or "Content-Security-Policy" in message.text:
+            wrong.append(f"{page.url}: {message.text}")
+
+    def requested(request):
+        allowed = request.url.startswith((BASE, ISSUER, "data:")) if ISSUER else True
+        if not allowed:
+            wrong.append(f"{page.url} asked for {request.url}")
+
+    page.on("console", console)
+    page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
+    page.on("request", requested)
+    return page
+
+
+ISSUER = None
+
+
+def log_in(browser, user, **options):
+    global ISSUER
+    context = browser.new_context(**options)
+    page = guarded(context.new_page())
+    page.goto(BASE + "/")
+    page.get_by_role("link", name="Log in with").click()
+    ISSUER = re.match(r"http://[^/]+", page.url)[0]
+    page.get_by_label(user).check()
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator(".who .name")).to_have_text(user)
+    return page
+
+
+def look(page, name):
+    """What holds of every page; and its picture."""
+    page.wait_for_load_state("load")
+    assert page.evaluate("window.pwned") is None, f"{name}: what was recorded ran"
+    assert page.locator("main script, main iframe, main object, main [onerror]").count() == 0, name
+    found = Axe().run(page).response["violations"]
+    found = [one for one in found if one["impact"] in SERIOUS]
+    for one in found:
+        places = [node["html"][:160] for node in one["nodes"][:3]]
+        wrong.append(f"{name}: axe {one['id']}: {one['help']}: {places}")
+    if SHOTS:
+        folder = Path(SHOTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        size = page.viewport_size
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for width in (1360, 390):
+                page.set_viewport_size({"width": width, "height": 860})
+                page.screenshot(path=folder / f"{name}-{width}-{scheme}.png")
+        page.emulate_media(color_scheme=None)
+        page.set_viewport_size(size)
+    # Nothing makes the page itself wider than the window.
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 800})
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    if wide > 391:
+        wrong.append(f"{name}: {wide} pixels wide on a telephone")
+    page.set_viewport_size(size)
+
+
+def approve(browser):
+    """Somebody's UPDATE waits; the page learns of it, and decides it."""
+    page = log_in(browser, "dora")
+    asking = page.locator("article.ask").filter(has_text="delete from")
+    expect(asking).to_have_count(1, timeout=20_000)
+    expect(asking.locator("pre")).to_contain_text("\\u{202e}")
+    look(page, "approvals")
+    asking.get_by_role("link").first.click()
+    expect(page.locator("pre.big")).to_contain_text("<script>window.pwned = 1</script>")
+    look(page, "approval")
+    page.get_by_label("Comment").fill("fine, once <b>only</b>")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator("h1")).to_contain_text("approved")
+    expect(page.locator(".votes")).to_contain_text("dora approved it")
+    assert page.get_by_role("button", name="Approve").count() == 0
+    # It runs without anybody loading the page again.
+    expect(page.locator("h1")).to_contain_text("approved, and ran", timeout=20_000)
+    # dora asks for access, which somebody else grants.
+    page.goto(BASE + "/targets")
+    look(page, "targets-asking")
+    page.get_by_label("Why").fill("an incident")
+    page.get_by_role("button", name="Ask for").click()
+    expect(page.locator("h1")).to_contain_text("waits")
+    return page
+
+
+def reach(browser):
+    """What somebody may reach: lines to copy, a ticket, its end."""
+    page = log_in(browser, "sam")
+    page.goto(BASE + "/targets")
+    expect(page.locator("article.place")).to_have_count(3)
+    expect(page.locator("code").filter(has_text="dbname=orders").first).to_be_visible()
+    place = page.locator("article.place").filter(has_text="dbname=orders")
+    place.get_by_role("button", name="Make a ticket").click()
+    expect(page.locator("#secret")).to_have_text(re.compile("^pct_"))
+    look(page, "targets")
+    page.get_by_role("button", name="Revoke").first.click()
+    expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+    # What the rules say.
+    page.get_by_role("link", name="Policy").click()
+    page.get_by_label("Target").select_option("orders")
+    page.get_by_label("Command").fill("select 1; drop table orders")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#told")).to_contain_text("block by no-drops")
+    look(page, "policy")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("link", name="Log in with")).to_be_visible(timeout=20_000)
+
+
+def end(browser, asked):
+    """An admin grants access, and ends a session with a reason."""
+    page = log_in(browser, "ada")
+    page.goto(BASE + "/approvals")
+    page.get_by_role("link", name="dora asks for orders").click()
+    expect(page.locator("blockquote")).to_have_text("an incident")
+    assert page.get_by_role("button", name="Approve").count() == 0
+    page.goto(BASE + "/live")
+    card = page.locator(".cards li").filter(has_text="sleeper")
+    expect(card).to_have_count(1, timeout=20_000)
+    look(page, "live")
+    card.get_by_text("End it").click()
+    card.get_by_label("Reason").fill("it sleeps")
+    card.get_by_role("button", name="End the session").click()
+    expect(page.locator(".facts").first).to_contain_text("killed", timeout=20_000)
+    # The one who asked sees it decided, without loading the page again.
+    approver = log_in(browser, "sam")
+    approver.goto(BASE + "/approvals")
+    approver.get_by_role("link", name="dora asks for orders").click()
+    approver.get_by_role("button", name="Deny").click()
+    expect(approver.locator("h1")).to_contain_text("denied")
+    expect(asked.locator("h1")).to_contain_text("denied", timeout=20_000)
+
+
+def investigate(browser):
+    """An auditor finds a session and steps through it."""
+    page = log_in(browser, "audrey")
+    page.goto(BASE + "/sessions")
+    expect(page.locator("table.list tbody tr").first).to_be_visible()
+    assert page.locator("figure svg a").count() > 0
+    look(page, "sessions")
+    # Words in a command; empty fields do not stand in the address.
+    page.keyboard.press("/")
+    page.keyboard.type("pwned")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/sessions?text=pwned")
+    # A time, drawn.
+    page.goto(BASE + "/sessions")
+    full = page.locator("figure svg a:has(rect.bar[height]:not([height='0']))").last
+    box = full.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + 30)
+    page.mouse.up()
+    page.wait_for_url("**/sessions?from=*&to=*")
+    expect(page.locator("table.list tbody tr").first).to_be_visible()
+
+    # Postgres: the hostile session.
+    page.goto(BASE + "/sessions?protocol=postgres&verdict=block")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator(".steps li")).not_to_have_count(0)
+    expect(page.locator("a.badge.whole")).to_be_visible(timeout=20_000)
+    steps = page.locator(".steps li").count()
+    first = page.locator("#detail h2").inner_text()
+    page.keyboard.press("j")
+    expect(page.locator("#detail h2")).not_to_have_text(first)
+    assert "command=" in page.url
+    page.keyboard.press("k")
+    expect(page.locator("#detail h2")).to_have_text(first)
+    page.locator(".steps li").filter(has_text="select * from").first.click()
+    expect(page.locator("#detail table.rows")).to_contain_text("<img src=x onerror=")
+    expect(page.locator("#detail table.rows th").last).to_have_text("<b>note</b>")
+    look(page, "session")
+    page.locator(".steps li").filter(has_text="drop table").first.click()
+    expect(page.locator("#detail")).to_contain_text("no-drops")
+    page.keyboard.press("o")
+    page.wait_for_url("**/commands/*")
+    expect(page.locator("#detail")).to_contain_text("no-drops")
+    look(page, "command")
+    page.get_by_role("link", name="agent on orders").click()
+    assert page.locator(".steps li").count() == steps
+    page.get_by_text("Who else looked").click()
+    expect(page.get_by_text("recording.command").first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_text("Export").click()
+        page.get_by_role("link", name="Recording (.rec)").click()
+    assert Path(download.value.path()).read_bytes()[:4] == b"\x50\x2a\x4d\x18"
+
+    # HTTP: request and answer, JSON laid out.
+    page.goto(BASE + "/sessions?protocol=http")
+    page.locator("table.list tbody a").first.click()
+    expect(page.locator("pre.json").first).to_contain_text('"')
+    look(page, "session-http")
+
+    # SSH: the terminal as it was, with its colour.
+    page.goto(BASE + "/sessions?protocol=ssh")
+    page.locator("table.list tbody a").first.click()
+    screen = page.locator(".player .screen")
+    expect(screen).to_contain_text("<script>window.pwned = 1</script>")
+    assert "f1" in screen.locator("i", has_text="red").first.get_attribute("class").split()
+    page.get_by_label("Time").fill("0")
+    expect(screen).not_to_contain_text("<script>")
+    page.get_by_role("button", name="Play").click()
+    expect(screen).to_contain_text("<script>", timeout=10_000)
+    look(page, "session-ssh")
+
+    # One run, and everything together.
+    page.goto(BASE + "/sessions?protocol=postgres&verdict=block")
+    page.locator("a.run").first.click()
+    expect(page.locator("figure.axis rect.tick.block").first).to_be_attached()
+    look(page, "run")
+    page.goto(BASE + "/overview?days=1")
+    expect(page.locator(".bars")).not_to_have_count(0)
+    look(page, "overview")
+
+    page.goto(BASE + "/audit?text=session")
+    expect(page.locator("table.list tbody tr").first).to_be_visible()
+    look(page, "audit")
+    page.goto(BASE + "/sessions/01890000-0000-7000-8000-000000000000")
+    look(page, "nothing")
+
+
+def run():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        asked = approve(browser)
+        reach(browser)
+        end(browser, asked)
+        investigate(browser)
+        browser.close()
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print("all pages were used")
+
+
+run()
