@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::{self, Durability, OnRecordingFailure, SecretRef};
 use portcullis::names::{Protocol, SessionId};
 use portcullis::recording::{
-    Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Store,
+    Against, Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Store,
     recording_path, verify,
 };
 
@@ -27,6 +27,7 @@ fn main() {
             durability,
             max_session: u64::MAX,
             max_local: u64::MAX,
+            signing_key: folder.path().join("seal_ed25519"),
             mask_key: SecretRef::Env("UNUSED".to_owned()),
         };
         let store = Store::open(folder.path(), &settings, &[0; 32]).unwrap();
@@ -106,7 +107,7 @@ fn bulk(store: &Store, data: &Path, chunk: usize) {
     let start = Instant::now();
     assert!(Reader::open(&path).unwrap().all(|event| event.is_ok()));
     let reading = written as f64 / start.elapsed().as_secs_f64() / 1e6;
-    assert!(verify(&path, None).unwrap().wrong.is_none());
+    assert!(verify(&path, &Against::default()).unwrap().wrong.is_none());
     println!(
         "  bulk in {:3} KiB: {speed:.0} MB/s, {stored:.3} stored for each byte, close {closing:?}, \
          read back {reading:.0} MB/s",

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::approval::Desk;
+use crate::archive;
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
@@ -134,6 +135,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         below.spawn(|cancel| PrivateServer::keep(data_dir.clone(), cancel));
     }
     index.spawn(|cancel| indexer.run(cancel));
+    let (heads, anchored) = (database.clone(), store.clone());
+    index.spawn(|cancel| archive::keep_head(heads, anchored, cancel));
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
     index.spawn(|cancel| desk.run(cancel));

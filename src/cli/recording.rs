@@ -1,16 +1,18 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
+mod verify;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
 use crate::config;
 use crate::database::{Progress, Reindexed};
-use crate::recording::{self, Reader, Report, State};
+use crate::recording::Reader;
 use crate::replay;
 
 /// Prove what recordings are worth.
@@ -22,9 +24,10 @@ pub(super) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Verify(Verify),
+    Verify(verify::Verify),
     Export(Export),
     Reindex(Reindex),
+    RotateKey(verify::RotateKey),
 }
 
 /// Make the index of this machine's recordings anew.
@@ -36,25 +39,6 @@ enum Command {
 struct Reindex {
     #[command(flatten)]
     config: ConfigFile,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-/// Prove that a recording is what was written.
-///
-/// Holds every byte against the chain of hashes, and the seal against the ledger of the directory
-/// that the recording stands in. Fails for a recording that is not sealed.
-#[derive(Debug, Args)]
-struct Verify {
-    /// The recording's file, SESSION.rec.
-    path: PathBuf,
-    /// Another ledger to hold it against.
-    #[arg(long, value_name = "FILE")]
-    ledger: Option<PathBuf>,
-    /// Accept a recording that is not sealed yet.
-    #[arg(long)]
-    allow_open: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -99,7 +83,8 @@ fn export(options: &Export) -> anyhow::Result<()> {
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
-        Command::Verify(options) => prove(options),
+        Command::Verify(options) => verify::verify(options).await,
+        Command::RotateKey(options) => verify::rotate_key(options),
         Command::Export(options) => export(options),
         Command::Reindex(options) => reindex(options).await,
     }
@@ -144,60 +129,4 @@ async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<R
         let _gone = write!(io::stderr(), "\r\x1b[K");
     }
     Ok(done?)
-}
-
-fn prove(options: &Verify) -> anyhow::Result<()> {
-    let path = options.path.display();
-    let report = recording::verify(&options.path, options.ledger.as_deref())
-        .with_context(|| format!("cannot verify {path}"))?;
-    let mut out = io::stdout().lock();
-    if options.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
-    } else {
-        tell(&mut out, &report)?;
-    }
-    match (&report.wrong, report.state) {
-        (Some(wrong), _) => {
-            bail!("{path} is not what was written: {}", wrong.to_string().escape_debug())
-        }
-        (None, State::Open) if !options.allow_open => {
-            bail!("{path} is open, not sealed (--allow-open accepts that)")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let Report { blocks, events, file_bytes, raw_bytes, missing_events, .. } = report;
-    let amount = format!(
-        "{events} events in {blocks} blocks, {file_bytes} bytes ({raw_bytes} before compression)"
-    );
-    match report.state {
-        State::Whole => {
-            let how = report.how.as_deref().unwrap_or_default().escape_debug();
-            writeln!(out, "whole: {amount}; ended by: {how}")?;
-            writeln!(out, "proved: this recording is what was written, from first event to seal")?;
-            if report.ledger {
-                writeln!(out, "proved: the ledger has the same seal")?;
-            } else {
-                writeln!(out, "not proved: that the ledger knows it; there was none")?;
-            }
-            writeln!(out, "not proved: who wrote it (seals are not signed yet)")?;
-            writeln!(out, "not proved: that no other recording is missing")?;
-        }
-        State::Open => {
-            writeln!(out, "open, not sealed: {amount}")?;
-            writeln!(out, "proved: what is in blocks is what was written")?;
-            writeln!(out, "not proved: that nothing was cut from its end")?;
-        }
-        State::Wrong => writeln!(out, "wrong; before that: {amount}")?,
-    }
-    if report.interrupted {
-        writeln!(out, "note: its gateway died; it was sealed as it was found")?;
-    }
-    if *missing_events > 0 {
-        writeln!(out, "note: {missing_events} events are missing where the recording says so")?;
-    }
-    Ok(())
 }

@@ -232,6 +232,8 @@ pub struct Recording {
     pub max_session: u64,
     /// How large the directory of recordings may grow, in bytes on disk.
     pub max_local: u64,
+    /// The Ed25519 key of seals and ledger, PKCS #8 in PEM; made on first start.
+    pub signing_key: PathBuf,
     /// The key for hashes of masked and withheld values; made on first start.
     pub mask_key: SecretRef,
 }

@@ -175,6 +175,7 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
         durability: Durability::Process,
         max_session: DEFAULT_MAX_SESSION,
         max_local: DEFAULT_MAX_LOCAL,
+        signing_key: data_dir.join("seal_ed25519"),
         mask_key: SecretRef::File(data_dir.join("mask_key")),
     };
     let Some(table) = top.table("recording") else { return recording };
@@ -183,13 +184,13 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
     table.set(&mut recording.durability, "durability", durability);
     table.set(&mut recording.max_session, "max_session", value::size);
     table.set(&mut recording.max_local, "max_local", value::size);
+    table.set(&mut recording.signing_key, "signing_key", Field::path);
     table.set(&mut recording.mask_key, "mask_key", value::secret);
     table.read("archive", |field| match field.text()?.strip_prefix("file://") {
         Some(path) if Path::new(path) == data_dir => Some(()),
         _ => field.not_yet("an archive beyond data_dir"),
     });
     table.later("recipients", Field::texts);
-    table.later("signing_key", Field::path);
     table.later("witness", Field::text);
     table.finish();
     recording

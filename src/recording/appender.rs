@@ -471,7 +471,7 @@ impl State {
             return Err(io::Error::other(error.clone()));
         }
         shared.with_packer(|packer| {
-            files.blocks.seal(packer, &self.pending, &closed.how, stamp.wall_us)
+            files.blocks.seal(packer, &self.pending, &closed.how, (&shared.key, stamp.wall_us))
         })
     }
 }

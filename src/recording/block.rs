@@ -10,6 +10,7 @@ use zstd::zstd_safe::{self, CParameter};
 use super::encode::MAX_PAYLOAD;
 use super::event::{INTERRUPTED, Sequence};
 use super::pending::{BLOCK_TARGET, Pending, Span};
+use super::signing::{PublicKey, Purpose, SealingKey};
 use super::tail::Tail;
 
 /// Bytes of a header with the skippable frame around it.
@@ -183,8 +184,8 @@ pub struct Start {
 }
 
 /// The document of the last block.
+/// Its signature stands behind these members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Seal {
     /// The hash of the last header before the seal, in hexadecimal: everything hangs on it.
     pub head: String,
@@ -200,10 +201,8 @@ pub struct Seal {
     pub interrupted: bool,
     /// When, by the wall clock, RFC 3339.
     pub sealed_at: String,
-    /// Ed25519 over the head; not yet.
-    pub signature: Option<String>,
-    /// The public key; not yet.
-    pub key: Option<String>,
+    /// The key of the signature; none in recordings of versions that did not sign.
+    pub key: Option<PublicKey>,
 }
 
 /// Compresses blocks; costs about half a megabyte, so few are made and each serves many.
@@ -264,7 +263,7 @@ impl BlockWriter {
 
     /// Writes the first block.
     pub(super) fn start(&mut self, start: &Start, wall_us: i64) -> io::Result<()> {
-        self.document(BlockKind::Start, start, wall_us)
+        self.document(BlockKind::Start, &serde_json::to_vec(start)?, wall_us)
     }
 
     /// Writes what is pending as blocks: all of it, or nothing.
@@ -304,7 +303,7 @@ impl BlockWriter {
         packer: &mut Packer,
         pending: &Pending,
         how: &str,
-        wall_us: i64,
+        (key, wall_us): (&SealingKey, i64),
     ) -> io::Result<Sealed> {
         let len = self.tail.len();
         self.blocks(packer, pending)?;
@@ -317,10 +316,11 @@ impl BlockWriter {
             how: how.to_owned(),
             interrupted: how == INTERRUPTED,
             sealed_at: super::clock::rfc3339(wall_us),
-            signature: None,
-            key: None,
+            key: Some(key.public()),
         };
-        if let Err(error) = self.document(BlockKind::Seal, &seal, wall_us) {
+        let mut document = serde_json::to_vec(&seal)?;
+        key.sign(Purpose::Seal, &mut document);
+        if let Err(error) = self.document(BlockKind::Seal, &document, wall_us) {
             self.tail.roll_back(len);
             return Err(error);
         }
@@ -334,18 +334,12 @@ impl BlockWriter {
         })
     }
 
-    fn document<T: Serialize>(
-        &mut self,
-        kind: BlockKind,
-        document: &T,
-        wall_us: i64,
-    ) -> io::Result<()> {
-        let json = serde_json::to_vec(document)?;
+    fn document(&mut self, kind: BlockKind, json: &[u8], wall_us: i64) -> io::Result<()> {
         let length = u32::try_from(json.len()).map_err(io::Error::other)?;
         let mut stored = Vec::with_capacity(json.len() + 8);
         stored.extend_from_slice(&SKIPPABLE_DOCUMENT.to_le_bytes());
         stored.extend_from_slice(&length.to_le_bytes());
-        stored.extend_from_slice(&json);
+        stored.extend_from_slice(json);
         let header = Header {
             kind,
             cipher: 0,

@@ -12,6 +12,7 @@ use super::block::{
     BlockKind, HEADER_LEN, Header, Place, SKIPPABLE_DOCUMENT, Seal, Sealed, Start, ZSTD_MAGIC,
 };
 use super::clock;
+use super::signing::Purpose;
 
 /// Why a recording could not be read on.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,7 @@ impl Blocks {
         let mut blocks = Self { file, at: 0, place: Place::default(), end: None };
         match blocks.step()? {
             Some(block) if block.header.kind == BlockKind::Start => {
-                let start: Start = blocks.document(&block)?;
+                let start: Start = parse(&block, &blocks.document(&block)?)?;
                 if start.format != 1 {
                     return Err(block.damage("this version of the format is not known"));
                 }
@@ -242,7 +243,11 @@ impl Blocks {
     }
 
     fn seal(&self, block: &Block) -> Result<Seal, ReadError> {
-        let seal: Seal = self.document(block)?;
+        let document = self.document(block)?;
+        let seal: Seal = parse(block, &document)?;
+        if seal.key.is_some_and(|key| !key.signed(Purpose::Seal, &document)) {
+            return Err(block.damage("the seal's signature is not its key's"));
+        }
         let header = &block.header;
         let place = self.place;
         if seal.head != blake3::Hash::from_bytes(header.chain).to_hex().as_str() {
@@ -260,7 +265,7 @@ impl Blocks {
         Ok(seal)
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, block: &Block) -> Result<T, ReadError> {
+    fn document(&self, block: &Block) -> Result<Vec<u8>, ReadError> {
         let stored = self.stored(block)?;
         let header = &block.header;
         let json = stored
@@ -278,7 +283,11 @@ impl Blocks {
         if !plain {
             return Err(block.damage("a document's header tells of events"));
         }
-        serde_json::from_slice(json)
-            .map_err(|error| block.damage(format!("its document cannot be read: {error}")))
+        Ok(json.to_vec())
     }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(block: &Block, json: &[u8]) -> Result<T, ReadError> {
+    serde_json::from_slice(json)
+        .map_err(|error| block.damage(format!("its document cannot be read: {error}")))
 }

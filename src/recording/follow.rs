@@ -126,6 +126,8 @@ pub enum LedgerNews {
     Sealed(SessionId),
     /// A recording is damaged and will not be sealed.
     Damaged(SessionId),
+    /// Something about the ledger itself.
+    Other,
 }
 
 /// The lines of a gateway's ledger from some byte on. Their chain is not proved here; that is
@@ -183,6 +185,7 @@ impl LedgerFollower {
         self.offset += self.line.len() as u64;
         Ok(Some(match line.entry {
             Entry::Ledger { gateway, .. } => LedgerNews::Gateway(gateway),
+            Entry::Key { .. } | Entry::Checkpoint => LedgerNews::Other,
             Entry::Opened { session } => LedgerNews::Opened(session),
             Entry::Sealed { session, .. } => LedgerNews::Sealed(session),
             Entry::Damaged { session, .. } => LedgerNews::Damaged(session),
@@ -238,6 +241,7 @@ mod tests {
             durability: Durability::Process,
             max_session: 1 << 30,
             max_local: 1 << 30,
+            signing_key: data_dir.join("seal_ed25519"),
             mask_key: SecretRef::Env("UNUSED".to_owned()),
         };
         Store::open(data_dir, &settings, &[7; 32]).unwrap()

@@ -68,6 +68,44 @@ pub(super) fn list(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>
     Ok(found)
 }
 
+/// What stands in the directory of recordings, whoever wrote it.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Recordings that are where they belong.
+    pub(super) sessions: Vec<SessionId>,
+    /// What no gateway puts there.
+    pub(super) strangers: Vec<PathBuf>,
+}
+
+/// Looks at everything in the directory of recordings.
+pub(super) fn survey(data_dir: &Path) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    for day in std::fs::read_dir(data_dir.join(RECORDINGS))? {
+        let day = day?;
+        if !day.file_type()?.is_dir() {
+            survey.strangers.push(day.path());
+            continue;
+        }
+        for entry in std::fs::read_dir(day.path())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let named =
+                name.to_str().and_then(|name| name.rsplit_once('.')).and_then(|(id, end)| {
+                    let id: SessionId = id.parse().ok()?;
+                    (day.file_name() == *day_of(&id) && entry.file_type().ok()?.is_file())
+                        .then_some((id, end))
+                });
+            match named {
+                Some((session, "rec")) => survey.sessions.push(session),
+                Some((_, "journal")) => {}
+                _ => survey.strangers.push(entry.path()),
+            }
+        }
+    }
+    survey.strangers.sort_unstable();
+    Ok(survey)
+}
+
 /// The ledger of the store that a recording's file stands in, if it stands in one.
 pub(super) fn ledger_beside(recording: &Path) -> Option<PathBuf> {
     let recording = recording.canonicalize().ok()?;

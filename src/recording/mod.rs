@@ -3,10 +3,10 @@
 //! An event is in the session's journal, handed to the operating system, before
 //! [`Recording::append`] returns; soon after it is in a compressed block of the recording, whose
 //! headers chain by hash over the stored bytes. The gateway's ledger says which recordings were
-//! opened and how each was sealed. `docs/recording-format.md` has every byte.
+//! opened and how each was sealed; both are signed. `docs/recording-format.md` has every byte.
 //!
-//! Limits: seals are not signed yet, so whoever can write recording and ledger can rewrite both;
-//! and with `durability = "process"` the death of the machine may take what it had not written
+//! Limits: whoever has the key and can write the files can write both anew, and only a copy of the
+//! ledger's head that stands elsewhere shows it; and with `durability = "process"` the death of the machine may take what it had not written
 //! to the disk by itself.
 
 mod appender;
@@ -24,6 +24,7 @@ mod pending;
 mod reader;
 mod refused;
 mod repair;
+mod signing;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -41,9 +42,11 @@ pub use event::{
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use layout::{Locked, recording_path};
+pub use ledger::{Head, Rotated, rotate_key};
 pub use reader::{End, Reader};
+pub use signing::PublicKey;
 pub use store::Store;
-pub use verify::{Report, State, Wrong, verify};
+pub use verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
 
 /// Why something could not be recorded. For operators; clients are told only that it could not.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -19,6 +19,7 @@ use super::layout::Part;
 use super::ledger::{Entry, Known};
 use super::pending::Pending;
 use super::reader::{follow, journal_bytes};
+use super::signing::PublicKey;
 use super::store::Shared;
 use super::tail::Tail;
 use crate::names::SessionId;
@@ -149,7 +150,13 @@ impl Repair<'_> {
             }
             found => found?,
         };
-        if let Some(sealed) = found.seal.take() {
+        if let Some((sealed, key)) = found.seal.take() {
+            let ours =
+                key.map_or(!self.shared.signed_before, |key| self.shared.keys.contains(&key));
+            if !ours && self.standing != Standing::Sealed {
+                let what = "its seal is signed with no key of this ledger";
+                return Err(RepairError::Damaged(what.to_owned()));
+            }
             return self.finish(&found, sealed);
         }
         if self.standing == Standing::Sealed {
@@ -200,7 +207,8 @@ impl Repair<'_> {
         };
         let wall_us = clock::wall_us(SystemTime::now());
         let sealed = self.shared.with_packer(|packer| {
-            found.writer(self.shared)?.seal(packer, &pending, &how, wall_us)
+            let by = (self.shared.key.as_ref(), wall_us);
+            found.writer(self.shared)?.seal(packer, &pending, &how, by)
         })?;
         Ok(sealed)
     }
@@ -241,7 +249,8 @@ impl Repair<'_> {
 struct Found {
     file: std::fs::File,
     blocks: Blocks,
-    seal: Option<Sealed>,
+    /// Its seal, and whose signature it has.
+    seal: Option<(Sealed, Option<PublicKey>)>,
     /// The last event that is in a block.
     last: Option<Event>,
     torn: u64,
@@ -270,7 +279,7 @@ impl Found {
             }
         };
         let (seal, torn) = match blocks.end() {
-            Some(BlocksEnd::Sealed(seal)) => (Some(blocks.sealed(seal)), 0),
+            Some(BlocksEnd::Sealed(seal)) => (Some((blocks.sealed(seal), seal.key)), 0),
             Some(BlocksEnd::Open { torn }) => (None, *torn),
             None => (None, 0),
         };

@@ -20,9 +20,10 @@ use super::commit::{Commits, Finish};
 use super::event::{Direction, Kind, Opened, RefusedCaller};
 use super::follow::{Changed, Changes};
 use super::layout::{DataDir, Part};
-use super::ledger::{Entry, Ledger};
+use super::ledger::{Entry, Head, Ledger, LedgerError};
 use super::refused::Refusals;
 use super::repair::{self, Ending, RepairError, Standing};
+use super::signing::{PublicKey, SealingKey};
 use super::tail::{Tail, Usage};
 use crate::config::{self, Durability, OnRecordingFailure};
 use crate::names::SessionId;
@@ -57,6 +58,12 @@ impl fmt::Debug for Store {
 pub(super) struct Shared {
     pub(super) dir: DataDir,
     pub(super) gateway: String,
+    /// What seals are signed with.
+    pub(super) key: Arc<SealingKey>,
+    /// All keys that ever signed this ledger.
+    pub(super) keys: Vec<PublicKey>,
+    /// Whether what the last gateway left has signed seals.
+    pub(super) signed_before: bool,
     pub(super) durability: Durability,
     pub(super) max_session: u64,
     pub(super) max_local: u64,
@@ -103,12 +110,13 @@ impl Store {
         let shown = data_dir.display();
         let inventory = dir.inventory().with_context(|| format!("cannot list {shown}"))?;
         let file = dir.ledger().with_context(|| format!("cannot open {shown}/ledger"))?;
-        let (ledger, known) = Ledger::open(file, &inventory.journals).with_context(|| {
-            format!(
-                "cannot use {shown}/ledger; restore it, or move it aside to begin another \
-                 (recordings stay readable, but are then proved by no ledger)"
-            )
-        })?;
+        let (ledger, known) = Ledger::open(file, &settings.signing_key, &inventory.journals)
+            .map_err(|error| explained(error, data_dir))?;
+        let key_file = settings.signing_key.display();
+        ledger
+            .key()
+            .publish(&settings.signing_key)
+            .with_context(|| format!("cannot write the public key beside {key_file}"))?;
         let usage = Arc::new(Usage::default());
         usage.set(inventory.bytes);
         let commits = match settings.durability {
@@ -117,6 +125,9 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             gateway: ledger.gateway().to_owned(),
+            key: Arc::clone(ledger.key()),
+            keys: ledger.keys().to_vec(),
+            signed_before: ledger.signed_before(),
             dir,
             durability: settings.durability,
             max_session: settings.max_session,
@@ -160,6 +171,14 @@ impl Store {
     /// The gateway's id, as its ledger has it.
     pub fn gateway(&self) -> &str {
         &self.shared.gateway
+    }
+
+    /// Signs how far the ledger is, if anything was added since this was last done, and says it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn checkpoint(&self) -> io::Result<Head> {
+        self.shared.ledger.lock().checkpoint()
     }
 
     /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
@@ -283,6 +302,21 @@ impl Rounds {
             _ => {}
         }
         self.framing_failed = failure.map(|_| now);
+    }
+}
+
+/// Says what to do about a ledger that cannot be used.
+fn explained(error: LedgerError, data_dir: &Path) -> anyhow::Error {
+    let changed = matches!(error, LedgerError::Line(..));
+    let error = anyhow::Error::from(error);
+    if changed {
+        error.context(format!(
+            "cannot use {}/ledger; restore it, or move it aside to begin another (recordings stay \
+             readable, but are then proved by no ledger)",
+            data_dir.display()
+        ))
+    } else {
+        error
     }
 }
 

@@ -9,7 +9,7 @@ use super::block::{BlockKind, BlockWriter, HEADER_LEN, Header, Place, Start};
 use super::clock;
 use super::event::{Direction, Kind};
 use super::tail::Tail;
-use super::{Event, Opened, ReadError, Reader, Recording, State, Store, verify};
+use super::{Against, Event, Opened, ReadError, Reader, Recording, State, Store, verify};
 use crate::config;
 use crate::names::SessionId;
 
@@ -19,6 +19,7 @@ pub(crate) fn recorded(data_dir: &Path, opened: &Opened) -> Recording {
         durability: config::Durability::Process,
         max_session: 1 << 30,
         max_local: 1 << 30,
+        signing_key: data_dir.join("seal_ed25519"),
         mask_key: config::SecretRef::Env("UNUSED".to_owned()),
     };
     let store = Store::open(data_dir, &settings, &[0; 32]).unwrap();
@@ -87,7 +88,10 @@ fn what_a_header_says_holds_or_the_block_is_refused() {
     let events = read(&forge(&good, |_| {})).unwrap();
     assert_eq!((events[0].kind, events[0].direction), (Kind::Data, Direction::Up));
     assert_eq!(events[0].payload, "hi");
-    assert_eq!(verify(&forge(&good, |_| {}).path, None).unwrap().state, State::Wrong);
+    assert_eq!(
+        verify(&forge(&good, |_| {}).path, &Against::default()).unwrap().state,
+        State::Wrong
+    );
 
     type Change = (&'static str, fn(&mut Header));
     let changes: [Change; 11] = [

@@ -29,6 +29,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("identity", &["config", "database"]),
     ("notify", &["config", "metrics"]),
     ("approval", &["config", "database", "identity", "notify", "policy"]),
+    ("archive", &["config", "database", "recording"]),
     ("catalog", &["approval", "config", "mask", "policy"]),
     ("access", &["approval", "config", "catalog", "database", "identity"]),
     (
@@ -112,6 +113,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "access",
             "approval",
+            "archive",
             "catalog",
             "config",
             "database",

@@ -21,6 +21,7 @@ mod database;
 mod deploy;
 mod disk_full;
 mod docs;
+mod evidence;
 mod fixtures;
 mod gateway;
 mod hostile;

@@ -4,26 +4,42 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use portcullis::config::{self, Durability, OnRecordingFailure};
 use portcullis::names::{Protocol, SessionId};
 use portcullis::recording::{
-    self, Closed, Direction, End, Event, Gap, Kind, Note, Opened, Reader, RecordedIdentity,
-    Recording, RecordingFailure, RefusedCaller, State, Store, verify,
+    self, Against, Closed, Direction, End, Event, Gap, Kind, Note, Opened, Reader,
+    RecordedIdentity, Recording, RecordingFailure, RefusedCaller, State, Store, verify,
 };
 use proptest::prelude::*;
 
+use crate::evidence::set::reopened;
+
+/// One key for all stores, whose files are copied to and fro.
+static SIGNING_KEY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recording_seal_ed25519");
+    Store::open(folder.path(), &settings_with(kept.clone()), &[7; 32]).unwrap();
+    kept
+});
+
 fn settings() -> config::Recording {
+    settings_with(SIGNING_KEY.clone())
+}
+
+fn settings_with(signing_key: PathBuf) -> config::Recording {
     config::Recording {
         durability: Durability::Process,
         max_session: 1 << 30,
         max_local: 1 << 30,
+        signing_key,
         mask_key: config::SecretRef::Env("UNUSED".to_owned()),
     }
 }
 
 fn store(data: &Path) -> Store {
-    Store::open(data, &settings(), &[7; 32]).unwrap()
+    reopened(data, &settings())
 }
 
 fn opened() -> Opened {
@@ -115,7 +131,7 @@ fn what_is_appended_is_read_back() {
     let (events, end) = read(&path);
     assert!(matches!(end, End::Open { torn: 0, torn_journal: 0 }));
     assert_eq!(payloads(&events).concat().len(), 8 + big.len() + 4);
-    assert_eq!(verify(&path, None).unwrap().state, State::Open);
+    assert_eq!(verify(&path, &Against::default()).unwrap().state, State::Open);
 
     recording.close(&closed("client")).unwrap();
     assert!(matches!(recording.append(|_| ()), Err(RecordingFailure::Closed)));
@@ -126,7 +142,7 @@ fn what_is_appended_is_read_back() {
     assert!(events.iter().enumerate().all(|(n, e)| e.sequence == n as u64));
     assert!(events.windows(2).all(|e| e[0].monotonic_us <= e[1].monotonic_us));
     assert!(matches!(end, End::Sealed(seal) if seal.how == "client" && !seal.interrupted));
-    let report = verify(&path, None).unwrap();
+    let report = verify(&path, &Against::default()).unwrap();
     assert_eq!((report.state, report.ledger, report.wrong), (State::Whole, true, None));
     assert!(!path.with_extension("journal").exists());
 }
@@ -166,7 +182,7 @@ fn a_kill_at_any_byte_of_a_block_loses_no_journaled_event() {
     let seals = |path: &Path, data: &Path, least: usize, cut: usize| {
         for round in 0..2 {
             drop(self::store(data));
-            let report = verify(path, None).unwrap();
+            let report = verify(path, &Against::default()).unwrap();
             assert_eq!(report.state, State::Whole, "cut {cut}, round {round}: {:?}", report.wrong);
             assert!(report.ledger);
         }
@@ -234,7 +250,7 @@ fn a_kill_while_the_files_are_made_leaves_no_half_recording() {
     killed(&folder.path().join("data"), &data);
     fs::write(data.join("ledger"), &empty).unwrap();
     drop(self::store(&data));
-    assert_eq!(verify(&data.join(&name), None).unwrap().state, State::Whole);
+    assert_eq!(verify(&data.join(&name), &Against::default()).unwrap().state, State::Whole);
 }
 
 #[test]
@@ -260,7 +276,7 @@ fn a_crash_loop_seals_once_and_the_same() {
         fs::copy(path_of(&left, recording), path_of(&mixed, recording)).unwrap();
         drop(self::store(&mixed));
         for recording in &recordings {
-            let report = verify(&path_of(&mixed, recording), None).unwrap();
+            let report = verify(&path_of(&mixed, recording), &Against::default()).unwrap();
             assert_eq!(report.state, State::Whole, "{:?}", report.wrong);
             assert!(report.interrupted);
         }
@@ -294,7 +310,7 @@ fn a_kill_at_any_byte_of_a_repair_is_repaired() {
         let path = path_of(&data, &recording);
         fs::write(&path, &after[..cut]).unwrap();
         drop(self::store(&data));
-        let report = verify(&path, None).unwrap();
+        let report = verify(&path, &Against::default()).unwrap();
         assert_eq!(report.state, State::Whole, "cut {cut}: {:?}", report.wrong);
         assert!(report.interrupted && report.ledger);
         let (events, _) = read(&path);
@@ -324,9 +340,12 @@ fn a_damaged_recording_is_left_as_it_is_and_the_others_are_sealed() {
     for _ in 0..2 {
         drop(self::store(&left));
         assert_eq!(fs::read(&path).unwrap(), bytes);
-        let wrong = verify(&path, None).unwrap().wrong.unwrap();
+        let wrong = verify(&path, &Against::default()).unwrap().wrong.unwrap();
         assert!(wrong.block.is_some() && wrong.offset.is_some(), "{wrong}");
-        assert_eq!(verify(&path_of(&left, &good), None).unwrap().state, State::Whole);
+        assert_eq!(
+            verify(&path_of(&left, &good), &Against::default()).unwrap().state,
+            State::Whole
+        );
     }
     let ledger = fs::read_to_string(left.join("ledger")).unwrap();
     assert_eq!(ledger.matches("\"type\":\"damaged\"").count(), 1);
@@ -339,7 +358,7 @@ fn a_recording_dropped_without_an_end_is_sealed_as_interrupted() {
     let recording = open(&store);
     let path = path_of(data.path(), &recording);
     drop(recording);
-    let report = verify(&path, None).unwrap();
+    let report = verify(&path, &Against::default()).unwrap();
     assert_eq!((report.state, report.interrupted), (State::Whole, true));
 }
 
@@ -370,7 +389,7 @@ fn a_session_that_reaches_its_bound_ends_with_its_end_recorded() {
     assert!((7..10).contains(&taken), "{taken}");
     recording.close(&closed("limit")).unwrap();
     let path = path_of(data.path(), &recording);
-    assert_eq!(verify(&path, None).unwrap().state, State::Whole);
+    assert_eq!(verify(&path, &Against::default()).unwrap().state, State::Whole);
     assert_eq!(payloads(&read(&path).0).len(), taken);
 }
 
@@ -391,7 +410,7 @@ fn a_full_store_takes_no_more_until_there_is_room() {
     assert!((4..7).contains(&written), "{written}");
     recording.close(&closed("recording")).unwrap();
     let path = path_of(data.path(), &recording);
-    assert_eq!(verify(&path, None).unwrap().state, State::Whole);
+    assert_eq!(verify(&path, &Against::default()).unwrap().state, State::Whole);
     drop((recording, store));
     let bytes = fs::metadata(&path).unwrap().len();
     let settings = config::Recording { max_local: bytes, ..settings };
@@ -414,12 +433,16 @@ async fn waiting_events_are_framed_and_idle_sessions_hold_no_buffer() {
     while fs::metadata(&journal).unwrap().len() > 32 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    assert_eq!(verify(&path, None).unwrap().events, 2);
+    assert_eq!(verify(&path, &Against::default()).unwrap().events, 2);
     recording.append(|b| b.data(Direction::Up, None, b"SELECT 2")).unwrap();
     cancel.cancel();
     running.close();
     running.wait().await;
-    assert_eq!(verify(&path, None).unwrap().events, 3, "what was left is framed at the end");
+    assert_eq!(
+        verify(&path, &Against::default()).unwrap().events,
+        3,
+        "what was left is framed at the end"
+    );
     assert_eq!(fs::metadata(&journal).unwrap().len(), 32);
 }
 
@@ -453,7 +476,7 @@ async fn what_is_committed_to_the_disk_is_whole_for_many_sessions() {
     running.close();
     running.wait().await;
     for path in paths {
-        let report = verify(&path, None).unwrap();
+        let report = verify(&path, &Against::default()).unwrap();
         assert_eq!((report.state, report.ledger), (State::Whole, true), "{:?}", report.wrong);
         assert!(!path.with_extension("journal").exists());
     }
@@ -477,7 +500,7 @@ fn refused_callers_are_noted_but_cannot_fill_the_disk() {
     let day = fs::read_dir(data.path().join("recordings")).unwrap().next().unwrap().unwrap();
     let files: Vec<_> = fs::read_dir(day.path()).unwrap().map(|f| f.unwrap().path()).collect();
     assert_eq!(files.len(), 1);
-    assert_eq!(verify(&files[0], None).unwrap().state, State::Whole);
+    assert_eq!(verify(&files[0], &Against::default()).unwrap().state, State::Whole);
     let (events, _) = read(&files[0]);
     assert_eq!(events[0].kind, Kind::Gateway);
     let noted = events.iter().filter(|e| e.kind == Kind::Refused).count();
@@ -559,7 +582,7 @@ fn on_a_full_disk_nothing_is_half_recorded_and_service_resumes() {
     fs::remove_file(filling).unwrap();
     recording.append(|b| b.data(Direction::Up, None, b"goes on")).unwrap();
     recording.close(&closed("client")).unwrap();
-    assert_eq!(verify(&path, None).unwrap().state, State::Whole);
+    assert_eq!(verify(&path, &Against::default()).unwrap().state, State::Whole);
     drop(open(&store));
 }
 
@@ -577,15 +600,15 @@ async fn what_cannot_be_sealed_on_a_full_disk_is_sealed_when_there_is_room() {
     let filling = disk.fill();
     let failed = recording.close(&closed("client"));
     assert!(matches!(failed, Err(RecordingFailure::Io(_))), "{failed:?}");
-    assert_eq!(verify(&path, None).unwrap().state, State::Open);
+    assert_eq!(verify(&path, &Against::default()).unwrap().state, State::Open);
     let cancel = tokio_util::sync::CancellationToken::new();
     let running = tokio_util::task::TaskTracker::new();
     running.spawn(store.clone().run(cancel.clone()));
     fs::remove_file(filling).unwrap();
-    while verify(&path, None).unwrap().state != State::Whole {
+    while verify(&path, &Against::default()).unwrap().state != State::Whole {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let report = verify(&path, None).unwrap();
+    let report = verify(&path, &Against::default()).unwrap();
     assert_eq!((report.how.as_deref(), report.interrupted), (Some("client"), false));
     cancel.cancel();
     running.close();
@@ -615,7 +638,7 @@ fn a_session_that_goes_on_unrecorded_says_so_afterwards() {
         }
     };
     recording.close(&closed("client")).unwrap();
-    let report = verify(&path, None).unwrap();
+    let report = verify(&path, &Against::default()).unwrap();
     assert_eq!(report.state, State::Whole, "{:?}", report.wrong);
     assert!(report.missing_events > 100);
     let (events, _) = read(&path);
@@ -694,23 +717,27 @@ fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
 #[test]
 fn no_single_changed_bit_passes() {
     let (folder, sealed, _) = samples();
-    assert_eq!(verify(&sealed, None).unwrap().state, State::Whole);
+    assert_eq!(verify(&sealed, &Against::default()).unwrap().state, State::Whole);
     let good = fs::read(&sealed).unwrap();
     let path = folder.path().join("changed.rec");
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
         fs::write(&path, &bytes).unwrap();
-        let report = verify(&path, None).unwrap();
+        let report = verify(&path, &Against::default()).unwrap();
         assert_ne!(report.state, State::Whole, "byte {at}");
     }
     for cut in 0..good.len() {
         fs::write(&path, &good[..cut]).unwrap();
-        assert_ne!(verify(&path, None).unwrap().state, State::Whole, "cut at {cut}");
+        assert_ne!(verify(&path, &Against::default()).unwrap().state, State::Whole, "cut at {cut}");
     }
     for more in [&b"\0"[..], &good[..], &good[good.len() - 400..]] {
         fs::write(&path, [&good[..], more].concat()).unwrap();
-        assert_eq!(verify(&path, None).unwrap().state, State::Wrong, "bytes behind the seal");
+        assert_eq!(
+            verify(&path, &Against::default()).unwrap().state,
+            State::Wrong,
+            "bytes behind the seal"
+        );
     }
 }
 
@@ -771,7 +798,7 @@ fn whatever_is_done_to_the_files_the_reader_returns_and_verify_does_not_pass() {
         changes.iter().for_each(|c| apply(&mut bytes, c));
         fs::write(&path, &bytes).unwrap();
         let _gone = fs::remove_file(path.with_extension("journal"));
-        let report = verify(&path, None).unwrap();
+        let report = verify(&path, &Against::default()).unwrap();
         prop_assert_eq!(report.state == State::Whole, bytes == good);
 
         let (mut rec, mut journal) = (rec.clone(), journal.clone());

@@ -242,7 +242,7 @@ impl Following {
                         self.enqueue(session);
                     }
                 }
-                Ok(Some(LedgerNews::Gateway(_))) => {}
+                Ok(Some(LedgerNews::Gateway(_) | LedgerNews::Other)) => {}
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "the index cannot read the ledger");

@@ -2,6 +2,7 @@
 //! when its function returns; while the database cannot be reached, each is refused.
 
 mod grants;
+mod ledger_heads;
 mod listen;
 mod logins;
 mod requests;

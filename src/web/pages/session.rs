@@ -273,9 +273,10 @@ async fn verification(
     let id: SessionId = named(id)?;
     let path = here(&api, id)?;
     api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
-    // Against the ledger beside it; whose key that is, is for who verifies elsewhere to know.
-    let verify = move || recording::verify(&path, &Against::default());
-    let report = tokio::task::spawn_blocking(verify).await;
+    let report = tokio::task::spawn_blocking(move || {
+        recording::verify(&path, &recording::Against::default())
+    })
+    .await;
     let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
     let (state, told) = match (&report.state, report.ledger) {
         (Proof::Whole, true) => (

@@ -35,6 +35,7 @@ impl Gateway {
             durability: Durability::Process,
             max_session: 1 << 30,
             max_local: 1 << 30,
+            signing_key: data_dir.join("seal_ed25519"),
             mask_key: config::SecretRef::Env("UNUSED".to_owned()),
         };
         let store = Store::open(data_dir, &settings, &[7; 32]).unwrap();

@@ -1,16 +1,49 @@
-//! Proving one recording whole from its file, and from the ledger when there is one.
+//! Proving recordings whole from their files, and from the ledger when there is one.
 
-use std::path::Path;
+mod all;
+mod book;
+
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+pub use all::{Audit, Finding, verify_all};
+use book::Book;
 
 use super::block::Sealed;
 use super::blocks::ReadError;
 use super::event::{Closed, Event, Gap, GatewayOpened, INTERRUPTED, Kind, Opened};
 use super::layout::ledger_beside;
-use super::ledger::{self, Entry};
+use super::ledger::Head;
 use super::reader::{End, Reader};
+use super::signing::PublicKey;
 use crate::names::SessionId;
+
+/// What recordings are held against, beside themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Against {
+    /// The ledger; when none is given, that of the `data_dir` that a recording stands in.
+    pub ledger: Option<PathBuf>,
+    /// Keys of which one must have signed. When empty, what was signed is only held against the
+    /// keys that it names itself.
+    pub keys: Vec<PublicKey>,
+    /// Heads that the ledger had, noted elsewhere.
+    pub heads: Vec<Head>,
+}
+
+/// What a verification can prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Claim {
+    /// Every recording that was looked at is what was written.
+    Whole,
+    /// Whoever has one of the keys given wrote it.
+    Signed,
+    /// No recording is missing that the ledger knows, and none was added.
+    Complete,
+    /// The ledger's history up to a head noted elsewhere is the one that was noted.
+    Anchored,
+}
 
 /// What was found about one recording.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -21,6 +54,10 @@ pub struct Report {
     pub state: State,
     /// Whether a ledger was there and says the same.
     pub ledger: bool,
+    /// Whose signature the seal has.
+    pub key: Option<PublicKey>,
+    /// What was proved.
+    pub proved: Vec<Claim>,
     /// Blocks of events that hold, and the first.
     pub blocks: u64,
     /// Events that hold.
@@ -78,22 +115,72 @@ impl From<String> for Wrong {
     }
 }
 
-/// Verifies the recording at `path`, and holds it against `ledger`, or else against the ledger of
-/// the `data_dir` that it stands in.
+/// Verifies the recording at `path`.
 ///
 /// # Errors
 /// When a file cannot be read; what is wrong with what was read is in the report.
-pub fn verify(path: &Path, ledger: Option<&Path>) -> std::io::Result<Report> {
+pub fn verify(path: &Path, against: &Against) -> std::io::Result<Report> {
     let mut report = Report::default();
-    match check(path, ledger, &mut report) {
-        Ok(()) => {}
-        Err(Failed::Io(error)) => return Err(error),
-        Err(Failed::Wrong(wrong)) => {
-            report.state = State::Wrong;
-            report.wrong = Some(wrong);
+    let result = hold(path, against, &mut report);
+    report.settle(result)?;
+    Ok(report)
+}
+
+fn hold(path: &Path, against: &Against, report: &mut Report) -> Result<(), Failed> {
+    let seal = check(path, report)?;
+    let beside = ledger_beside(path);
+    let book = match against.ledger.as_deref().or(beside.as_deref()) {
+        Some(ledger) => Some(Book::read(ledger, report.session, against)?),
+        None => None,
+    };
+    if let (Some(book), Some(session)) = (&book, report.session) {
+        book.hold(session, seal.as_ref(), (path, report))?;
+        report.ledger = true;
+    }
+    report.conclude(seal.as_ref(), book.as_ref(), &against.keys)
+}
+
+impl Report {
+    /// Says what was proved, once everything was held against everything.
+    fn conclude(
+        &mut self,
+        seal: Option<&SealOf>,
+        book: Option<&Book>,
+        keys: &[PublicKey],
+    ) -> Result<(), Failed> {
+        let Some(SealOf { key, .. }) = seal else { return Ok(()) };
+        let own = || key.is_some_and(|key| keys.contains(&key));
+        let trusted = book.map_or_else(own, |book| book.trusted);
+        if !keys.is_empty() && !trusted {
+            return Err(wrong(match key {
+                Some(key) => format!("it is signed with {key}, which is none of the keys given"),
+                None => "it is not signed".to_owned(),
+            }));
+        }
+        self.proved.push(Claim::Whole);
+        self.proved.extend(trusted.then_some(Claim::Signed));
+        self.proved.extend(book.filter(|book| book.anchored).map(|_| Claim::Anchored));
+        Ok(())
+    }
+
+    fn settle(&mut self, result: Result<(), Failed>) -> std::io::Result<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(Failed::Io(error)) => Err(error),
+            Err(Failed::Wrong(wrong)) => {
+                self.state = State::Wrong;
+                self.wrong = Some(wrong);
+                self.proved.clear();
+                Ok(())
+            }
         }
     }
-    Ok(report)
+}
+
+/// A recording's seal, as the ledger should have it, and whose signature it has.
+struct SealOf {
+    sealed: Sealed,
+    key: Option<PublicKey>,
 }
 
 enum Failed {
@@ -118,7 +205,8 @@ fn wrong(what: impl Into<String>) -> Failed {
     Failed::Wrong(Wrong::from(what.into()))
 }
 
-fn check(path: &Path, ledger: Option<&Path>, report: &mut Report) -> Result<(), Failed> {
+/// Checks what a file says by itself.
+fn check(path: &Path, report: &mut Report) -> Result<Option<SealOf>, Failed> {
     let mut reader = Reader::open(path)?;
     let session = reader.start().session;
     report.session = Some(session);
@@ -137,30 +225,21 @@ fn check(path: &Path, ledger: Option<&Path>, report: &mut Report) -> Result<(), 
     (report.blocks, report.events, report.raw_bytes) = reader.walked();
     report.file_bytes = reader.offset();
     report.missing_events = story.missing;
-    let sealed = match reader.end() {
-        Some(End::Sealed(seal)) => {
-            let closed = story.closed.ok_or_else(|| wrong("the last event is not `closed`"))?;
-            let interrupted = closed.how == INTERRUPTED;
-            if seal.how != closed.how || seal.interrupted != interrupted {
-                return Err(wrong("the seal tells of another end than the last event"));
-            }
-            report.blocks = seal.blocks;
-            report.how = Some(seal.how.clone());
-            report.interrupted = seal.interrupted;
-            report.state = State::Whole;
-            Some(reader.sealed(&seal))
-        }
-        _ => {
-            report.state = State::Open;
-            None
-        }
+    let Some(End::Sealed(seal)) = reader.end() else {
+        report.state = State::Open;
+        return Ok(None);
     };
-    let beside = ledger_beside(path);
-    if let Some(ledger) = ledger.or(beside.as_deref()) {
-        hold_against(ledger, session, sealed.as_ref())?;
-        report.ledger = true;
+    let closed = story.closed.ok_or_else(|| wrong("the last event is not `closed`"))?;
+    let interrupted = closed.how == INTERRUPTED;
+    if seal.how != closed.how || seal.interrupted != interrupted {
+        return Err(wrong("the seal tells of another end than the last event"));
     }
-    Ok(())
+    report.blocks = seal.blocks;
+    report.how = Some(seal.how.clone());
+    report.interrupted = seal.interrupted;
+    report.key = seal.key;
+    report.state = State::Whole;
+    Ok(Some(SealOf { sealed: reader.sealed(&seal), key: seal.key }))
 }
 
 /// What the events tell, as far as they were read.
@@ -211,33 +290,5 @@ impl Story {
         }
         self.begun = true;
         Ok(())
-    }
-}
-
-fn hold_against(path: &Path, session: SessionId, file: Option<&Sealed>) -> Result<(), Failed> {
-    let mut opened = false;
-    let mut noted: Vec<Sealed> = Vec::new();
-    let read = ledger::read(path, |line| match &line.entry {
-        Entry::Opened { session: of } => opened |= *of == session,
-        Entry::Sealed { session: of, sealed } if *of == session => noted.push(sealed.clone()),
-        _ => {}
-    });
-    match read {
-        Ok(()) => {}
-        Err(ledger::LedgerError::Io(error)) => return Err(Failed::Io(error)),
-        Err(error) => return Err(wrong(error.to_string())),
-    }
-    if !opened {
-        return Err(wrong("the ledger does not have it as opened"));
-    }
-    match file {
-        Some(_) if noted.is_empty() => Err(wrong("the ledger does not have it as sealed")),
-        Some(file) if noted.iter().any(|noted| noted != file) => {
-            Err(wrong("the ledger has another seal"))
-        }
-        None if !noted.is_empty() => {
-            Err(wrong("the ledger has it as sealed, and its seal is not there"))
-        }
-        _ => Ok(()),
     }
 }

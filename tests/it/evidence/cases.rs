@@ -1,0 +1,93 @@
+//! The rows of `tests/cases/store_cases.tsv`: which test executes each, or what it waits for.
+
+use std::fs;
+use std::path::Path;
+
+enum Row {
+    /// The tests that do what the row says, as `file: function`.
+    Held(&'static [&'static str]),
+    /// What is not built yet.
+    Waits(&'static str),
+}
+
+use Row::{Held, Waits};
+
+const ROWS: &[(&str, Row)] = &[
+    (
+        "R01",
+        Held(&[
+            "kills.rs: whenever_the_gateway_is_killed_every_statement_the_server_received_is_recorded",
+        ]),
+    ),
+    (
+        "R03",
+        Held(&[
+            "recording.rs: a_crash_loop_seals_once_and_the_same",
+            "recording.rs: a_kill_at_any_byte_of_a_repair_is_repaired",
+        ]),
+    ),
+    ("R05", Held(&["recording.rs: on_a_full_disk_nothing_is_half_recorded_and_service_resumes"])),
+    (
+        "R07",
+        Waits("links are refused (src/recording/layout.rs); the rest needs a gateway's own user"),
+    ),
+    ("R09", Waits("a test of a gateway that runs out of descriptors")),
+    (
+        "R10",
+        Held(&[
+            "database/outage.rs: under_load_no_session_fails_and_the_index_is_whole_afterwards",
+        ]),
+    ),
+    ("R12", Waits("the archive")),
+    (
+        "R14",
+        Held(&[
+            "evidence/alterations.rs: every_byte_of_a_recording_and_its_ledger_counts",
+            "recording.rs: no_single_changed_bit_passes",
+        ]),
+    ),
+    (
+        "R16",
+        Held(&[
+            "evidence/alterations.rs: both_verifiers_find_every_alteration_of_the_corpus",
+            "evidence/command.rs: the_database_knows_a_ledger_whose_end_was_cut",
+        ]),
+    ),
+    ("R18", Waits("holding the index against the recordings")),
+    ("R20", Held(&["evidence/command.rs: an_older_copy_of_everything_on_the_disk_is_found"])),
+    ("R22", Held(&["evidence/alterations.rs: both_verifiers_find_every_alteration_of_the_corpus"])),
+    ("R24", Waits("a test under another clock")),
+    ("R25", Waits("retention and holds")),
+    ("R27", Waits("retention and holds")),
+    ("R28", Waits("one table of the pages' rows")),
+    ("R30", Waits("one table of the pages' rows")),
+    ("R32", Waits("one table of the pages' rows")),
+    ("R34", Waits("one table of the pages' rows")),
+    ("R36", Waits("the CSV export")),
+    ("R38", Waits("one table of approvals' rows")),
+    ("R40", Waits("one table of approvals' rows")),
+    ("R42", Waits("one table of approvals' rows")),
+    ("R44", Waits("one table of approvals' rows")),
+    ("R45", Waits("one table of masks' rows")),
+    ("R47", Waits("encryption")),
+];
+
+#[test]
+fn every_row_is_held_by_tests_that_are_there_or_says_what_it_waits_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("tests/cases/store_cases.tsv")).unwrap();
+    let ids: Vec<_> = table.lines().skip(1).map(|row| row.split('\t').next().unwrap()).collect();
+    assert_eq!(ids, ROWS.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    for (id, row) in ROWS {
+        match row {
+            Held(tests) => {
+                for test in *tests {
+                    let (file, function) = test.split_once(": ").unwrap();
+                    let text = fs::read_to_string(root.join("tests/it").join(file)).unwrap();
+                    assert!(text.contains(&format!("fn {function}")), "{id}: no {test}");
+                }
+            }
+            Waits(what) => println!("{id} waits: {what}"),
+        }
+    }
+}

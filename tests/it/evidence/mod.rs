@@ -1,0 +1,7 @@
+//! What recordings prove, and to whom: seals and ledger, the two verifiers, retention and holds.
+
+mod alterations;
+mod cases;
+mod command;
+mod live;
+pub mod set;
