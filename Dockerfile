@@ -20,7 +20,6 @@ RUN mkdir src benches \
  && touch src/lib.rs benches/decode_sql.rs benches/policy.rs benches/recording.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo build --release --locked --bin portcullis
-COPY askama.toml ./
 COPY config config
 COPY migrations migrations
 COPY src src
