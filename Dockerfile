@@ -13,13 +13,14 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /build
 # Dependencies first, behind a crate that is empty: this layer is made anew only when they change.
-COPY Cargo.toml Cargo.lock askama.toml ./
+COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY fuzz/Cargo.toml fuzz/
 RUN mkdir src benches \
  && touch src/lib.rs benches/decode_sql.rs benches/policy.rs benches/recording.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo build --release --locked --bin portcullis
+COPY askama.toml ./
 COPY config config
 COPY migrations migrations
 COPY src src
