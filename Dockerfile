@@ -13,7 +13,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /build
 # Dependencies first, behind a crate that is empty: this layer is made anew only when they change.
-COPY Cargo.toml Cargo.lock askama.toml ./
+COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY fuzz/Cargo.toml fuzz/
 RUN mkdir src benches \
