@@ -494,7 +494,9 @@ impl Replies {
             b'E' => {
                 let report = backend::report(message)?;
                 instead = self.refusal().filter(|_| report.code == NO_SQL_CODE);
-                self.failed(report, now, &mut ended);
+                // A refused command failed by the gateway's words, not by what stood in its place.
+                let own = instead.as_ref().and_then(|words| backend::report(words.as_bytes()).ok());
+                self.failed(own.unwrap_or(report), now, &mut ended);
             }
             b'Z' => self.ready(backend::ready_for_query(message)?, now, &mut ended),
             _ => {}

@@ -189,7 +189,12 @@ fn a_refused_command_answers_with_the_refusal_and_only_for_its_own_error() {
     let mut replies = session();
     enter(&mut replies, &parse("a"), 0, refusal());
     let syntax = frame(b'E', b"C42601\0Mno\0\0");
-    assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_some());
+    let answered = replies.answer(&syntax, Instant::now()).unwrap();
+    assert!(answered.instead.is_some());
+    // What is recorded is the refusal too.
+    let codes: Vec<_> =
+        answered.ended.iter().map(|(_, o)| o.error.as_ref().unwrap().code.clone()).collect();
+    assert_eq!(codes, ["0A000"]);
     assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_none());
 }
 
