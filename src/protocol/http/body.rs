@@ -68,20 +68,74 @@ pub(super) struct Begun {
     pub(super) first: Bytes,
     /// What stood behind it, when that was all.
     pub(super) trailers: Option<HeaderMap>,
-    /// What is still to come.
-    pub(super) rest: Option<Incoming>,
+    /// What is still to go up.
+    pub(super) rest: Option<Rest>,
+}
+
+/// What is left of a client's body.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// It comes as the client sends it.
+    Coming(Incoming),
+    /// It was kept while people decided: bytes, and what stood behind them.
+    Kept(Option<Bytes>, Option<HeaderMap>),
+}
+
+impl Rest {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        match self {
+            Self::Coming(body) => body.frame().await,
+            Self::Kept(bytes, trailers) => {
+                let data = bytes.take().map(Frame::data);
+                data.or_else(|| trailers.take().map(Frame::trailers)).map(Ok)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Coming(body) => body.is_end_stream(),
+            Self::Kept(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+        }
+    }
 }
 
 impl Begun {
     /// Nothing was read yet.
     pub(super) fn unread(body: Incoming) -> Self {
-        let rest = (!body.is_end_stream()).then_some(body);
+        let rest = (!body.is_end_stream()).then_some(Rest::Coming(body));
         Self { first: Bytes::new(), trailers: None, rest }
     }
 
     /// Reads a body to its end, or until it is larger than `most`. Not cancel safe.
     pub(super) async fn read(body: Incoming, most: usize) -> Result<Self, BodyError> {
-        let mut begun = Self::unread(body);
+        Self::unread(body).read_on(most).await
+    }
+
+    /// Keeps what is left while people decide; says whether it is at most so many bytes. Not
+    /// cancel safe.
+    pub(super) async fn keep(&mut self, most: usize) -> Result<bool, BodyError> {
+        let Some(rest) = self.rest.take() else { return Ok(true) };
+        let left = Self { first: Bytes::new(), trailers: None, rest: Some(rest) };
+        let left = left.read_on(most).await?;
+        if left.rest.is_some() || left.first.len() > most {
+            return Ok(false);
+        }
+        let bytes = Some(left.first).filter(|bytes| !bytes.is_empty());
+        self.rest = Some(Rest::Kept(bytes, left.trailers));
+        Ok(true)
+    }
+
+    /// All of the body, once it was kept.
+    pub(super) fn kept(&self) -> Bytes {
+        match &self.rest {
+            Some(Rest::Kept(Some(bytes), _)) => joined(self.first.clone(), bytes.clone()),
+            _ => self.first.clone(),
+        }
+    }
+
+    async fn read_on(self, most: usize) -> Result<Self, BodyError> {
+        let mut begun = self;
         let mut first = BytesMut::new();
         while let Some(mut body) = begun.rest.take() {
             let frame = timeout(BODY_TIME, body.frame()).await.map_err(|_| BodyError::Slow)?;
@@ -106,7 +160,7 @@ impl Begun {
 pub(super) fn up(
     first: Bytes,
     trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
+    rest: Option<Rest>,
     state: UpState,
 ) -> Body {
     if rest.is_none() && trailers.is_none() {
@@ -187,7 +241,7 @@ impl View {
 }
 
 impl UpState {
-    async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
+    async fn next(&mut self, incoming: &mut Rest) -> Result<Option<Frame<Bytes>>, BodyError> {
         loop {
             if let Some(trailers) = self.trailers.take() {
                 return Ok(Some(self.trailing(&trailers)));

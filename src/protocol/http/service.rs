@@ -36,6 +36,10 @@ use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
 use crate::recording::RefusedCaller;
 
+/// The largest body of a request that waits for people, in bytes: it is kept until they decide.
+const MAX_HELD_BODY: usize = 1 << 20;
+/// Why a larger one does not wait.
+const TOO_LARGE: &str = "its body is over 1 MiB, too large to wait for approval";
 /// What is recorded of a name that is no target's, in characters.
 const NAME_SHOWN: usize = 63;
 
@@ -244,7 +248,7 @@ impl Asked<'_> {
         &self,
         permitted: Permitted,
         ruling: Ruling,
-        (begun, view): (Begun, View),
+        (mut begun, view): (Begun, View),
         client: OnUpgrade,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Refusal> {
@@ -256,7 +260,11 @@ impl Asked<'_> {
                 return Err(Refusal::Blocked { decision: Box::new(decision), session: id });
             }
             Ruling::Held(held) => {
-                let released = hold(self.exchange, *held, begun.rest.is_some()).await;
+                let kept = begun.keep(MAX_HELD_BODY).await;
+                if !kept.map_err(|error| Refusal::Malformed(malformed(&error)))? {
+                    return Err(Refusal::NotReleased { why: TOO_LARGE.to_owned(), session: id });
+                }
+                let released = hold(self.exchange, *held, &begun, headers).await;
                 released.map_err(|why| Refusal::NotReleased { why, session: id })?
             }
         };
@@ -283,12 +291,24 @@ impl Asked<'_> {
 async fn hold(
     exchange: &Arc<Exchange>,
     mut held: Held,
-    streamed: bool,
+    begun: &Begun,
+    headers: &HeaderMap,
 ) -> Result<Permitted, String> {
-    if streamed {
-        held.caution("the request's body is not shown: it is sent on as it comes");
-    }
     let gate = exchange.session().gate();
+    let body = begun.kept();
+    if !body.is_empty() {
+        // What is not shown is bound all the same.
+        held.bind(&blake3::hash(&body).to_hex());
+        let seen = View::of(&gate.masks(), headers).of_next(&body, true);
+        match seen.map(|seen| String::from_utf8(seen.into())) {
+            Some(Ok(text)) => held.view_mut().text += &format!("\n\n{text}"),
+            Some(Err(_)) => {
+                let length = body.len();
+                held.caution(format!("its body of {length} bytes is no text; the hash covers it"));
+            }
+            None => held.caution("its body cannot be shown masked; the hash covers it"),
+        }
+    }
     let (permitted, why) = match gate.hold(held, None, b"").await {
         Ok(hold) => {
             let closing = async {

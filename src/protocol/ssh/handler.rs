@@ -174,7 +174,10 @@ impl Connection {
         let decided = match ruling {
             Ruling::Refused(decision) => Err(Refusal::policy(&decision, gate.session())),
             Ruling::Passes => Ok(None),
-            Ruling::Held(held) => Ok(Some(held)),
+            Ruling::Held(mut held) => {
+                held.caution("what the client sends to it while it runs is not part of this");
+                Ok(Some(held))
+            }
         };
         let running = decided.and_then(|held| match own.begin() {
             Ok(running) => Ok((held, running)),

@@ -39,6 +39,7 @@ fn ssh_waits_is_told_where_and_the_command_runs_once() {
     let waiting = thread::spawn(move || fed(ssh, b"typed before anybody decided\n"));
     let request = pending(&site.gateway);
     assert_eq!(request["command"]["text"], line.as_str());
+    assert!(request["cautions"].to_string().contains("while it runs is not part"), "{request}");
     assert!(!out.exists(), "it ran before anybody decided");
     assert_eq!(decide(&site.gateway, "agent", &request, "approve").0, 403);
     assert_eq!(decide(&site.gateway, "anna", &request, "approve").0, 200);
@@ -120,6 +121,39 @@ fn curl_waits_and_the_request_runs_once_with_the_body_it_sent() {
     assert_eq!(app.paths(), ["/refunds"]);
     assert_eq!(decide(&gateway, "bert", &request, "approve").0, 409);
     assert_eq!(Caller::of(&gateway).get("/crew/refunds").status, 200, "reading does not wait");
+    assert!(gateway.stop().success());
+    gateway.verify_all();
+}
+
+#[test]
+fn a_body_that_streams_is_kept_shown_and_sent_as_it_was_shown() {
+    let (app, gateway) = service("60s");
+    let plain = ["-H", "Content-Type: text/plain", "-H", "Transfer-Encoding: chunked"];
+    let post = |body: String| {
+        let caller = Caller::of(&gateway);
+        let arguments = [&plain[..], &["--data-binary", &body]].concat();
+        caller.curl("/crew/notes", &arguments)
+    };
+    thread::scope(|scope| {
+        let body = format!("refund 4711 {}", "x".repeat(50_000));
+        let (post, sent) = (&post, body.clone());
+        let waiting = scope.spawn(move || post(sent));
+        let request = pending(&gateway);
+        assert!(request["visible_text"].as_str().unwrap().ends_with(&body), "{request}");
+        assert_eq!(decide(&gateway, "anna", &request, "approve").0, 200);
+        let told = waiting.join().unwrap();
+        assert_eq!(told.status, 200, "{told:?}");
+        assert!(told.text().contains(&body));
+    });
+    assert_eq!(app.paths(), ["/notes"]);
+    // What nobody would read to its end is not asked about.
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large");
+    fs::write(&large, vec![b'x'; 2 << 20]).unwrap();
+    let told = post(format!("@{}", large.display()));
+    assert_eq!(told.status, 403, "{told:?}");
+    assert!(told.json()["detail"].as_str().unwrap().contains("over 1 MiB"), "{told:?}");
+    assert_eq!(app.paths(), ["/notes"]);
     assert!(gateway.stop().success());
     gateway.verify_all();
 }

@@ -207,7 +207,8 @@ fn large_bodies_pass_both_ways_in_little_memory() {
     assert_eq!(up.json()["length"], MEGABYTES << 20, "{}", up.head);
     let grown = gateway.daemon().peak_resident().saturating_sub(idle);
     println!("{MEGABYTES} MB each way: {} kB above idle", grown >> 10);
-    let bound = if cfg!(debug_assertions) { 96 << 20 } else { 64 << 20 };
+    // A build for debugging takes more, most of all beside other tests.
+    let bound = if cfg!(debug_assertions) { 160 << 20 } else { 64 << 20 };
     assert!(grown < bound, "the gateway grew by {} kB", grown >> 10);
 }
 
