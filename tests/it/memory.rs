@@ -7,9 +7,8 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::postgres::{Options, PostgresServer};
 use crate::support::random::amount;
 
-/// What a transfer may add to an idle gateway's resident memory; a build for debugging takes more
-/// where other tests take the processor.
-const TRANSFER_BOUND: u64 = if cfg!(debug_assertions) { 96 << 20 } else { 64 << 20 };
+/// What a transfer may add to an idle gateway's resident memory.
+const TRANSFER_BOUND: u64 = 64 << 20;
 /// What an idle session may cost.
 const SESSION_BOUND: u64 = 150 << 10;
 
