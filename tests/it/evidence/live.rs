@@ -36,7 +36,10 @@ fn a_data_dir_in_use_is_verified_without_a_false_alarm() {
         }
         let mut last = 0;
         let mut heads = Vec::new();
-        for round in 0..ROUNDS {
+        let mut round = 0;
+        // The writers may come to their turn late.
+        while round < ROUNDS || last == 0 {
+            round += 1;
             let against = Against { heads: heads.clone(), ..Against::default() };
             let audit = verify_all(&data_dir, &against).unwrap();
             if !audit.wrong.is_empty() {
@@ -49,7 +52,6 @@ fn a_data_dir_in_use_is_verified_without_a_false_alarm() {
             heads = audit.head.into_iter().collect();
         }
         stop.store(true, Ordering::Relaxed);
-        assert!(last > 0);
     });
     let audit = verify_all(&data_dir, &Against::default()).unwrap();
     assert_eq!((audit.wrong.len(), audit.open, audit.whole), (0, 0, audit.recordings));
