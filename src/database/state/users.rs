@@ -56,7 +56,7 @@ impl Database {
         Ok(done.rows_affected() > 0)
     }
 
-    /// The users who are revoked now, the latest first, [`MOST`] of them.
+    /// The users who are revoked now, the latest first, a thousand at most.
     ///
     /// # Errors
     /// When the database fails.

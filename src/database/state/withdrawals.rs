@@ -29,7 +29,7 @@ pub enum WithdrawnKind {
     Credential,
     /// Access that was granted, by its id.
     Grant,
-    /// Whoever an issuer calls by a subject, whatever they present, by [`user_key`].
+    /// Whoever an issuer calls by a subject, whatever they present, by issuer and subject.
     User,
 }
 

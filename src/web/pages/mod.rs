@@ -3,7 +3,7 @@
 //! no script or style stands within a page.
 //!
 //! What was recorded is foreign. It is written as text by the templates, which escape, after
-//! [`text`] has made visible what would hide or mislead.
+//! `text` has made visible what would hide or mislead.
 
 mod approvals;
 mod asked;
