@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use time::{Date, Month, OffsetDateTime};
 use uuid::Uuid;
 
+use super::copy;
 use super::reading::Reading;
 use crate::database::DatabaseError;
 use crate::database::queries::first_id_at;
@@ -193,7 +194,7 @@ pub(super) async fn write(
     let positions: Vec<_> = readings.clone().map(|r| Position::of(r, gateway)).collect();
     let sessions: Vec<_> = readings.filter_map(|reading| reading.row.as_ref()).collect();
     insert(connection, UPSERT_SESSIONS, &sessions).await?;
-    insert(connection, INSERT_COMMANDS, &batch.commands).await?;
+    copy::commands(connection, &batch.commands).await?;
     insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
     insert(connection, RELEASE_COMMANDS, &batch.released).await?;
     insert(connection, UPSERT_RECORDINGS, &positions).await
@@ -206,8 +207,6 @@ const UPSERT_SESSIONS: &str = "insert into sessions \
     approved = excluded.approved, blocked = excluded.blocked, overridden = excluded.overridden, \
     failed = excluded.failed, rows = excluded.rows, bytes_up = excluded.bytes_up, \
     bytes_down = excluded.bytes_down, missing_events = excluded.missing_events";
-const INSERT_COMMANDS: &str = "insert into commands \
-    select * from json_populate_recordset(null::commands, $1::json)";
 const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e.rows, \
     error_code = e.error_code, error_message = e.error_message, duration_us = e.duration_us, \
     masked = e.masked \

@@ -11,6 +11,7 @@
 //! recording again, which costs a read per command.
 
 mod batch;
+mod copy;
 mod following;
 mod lag;
 mod reading;
@@ -45,7 +46,7 @@ const STARTING: Duration = Duration::from_secs(10);
 /// How long the last rounds may take when the gateway stops; the rest waits for the next start.
 const LAST_ROUNDS: Duration = Duration::from_secs(5);
 /// Sessions come before the index of what they did.
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 
 /// How rows are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
