@@ -17,14 +17,14 @@ use crate::support::daemon::{Daemon, PORTCULLIS, wait_until};
 use crate::support::gateway::told;
 
 /// A quickstart in a folder of its own. Servers that it leaves are killed when this is dropped.
-struct Quickstart {
+pub struct Quickstart {
     daemon: Option<Daemon>,
     /// The server's user may pass it, as it may pass /var/lib.
     parent: TempDir,
 }
 
 impl Quickstart {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let parent = TempDir::with_prefix("portcullis-quickstart-").unwrap();
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let mut quickstart = Self { daemon: None, parent };
@@ -42,11 +42,11 @@ impl Quickstart {
         self.daemon = Some(daemon);
     }
 
-    fn folder(&self) -> PathBuf {
+    pub fn folder(&self) -> PathBuf {
         self.parent.path().join("a folder")
     }
 
-    fn state(&self) -> Value {
+    pub fn state(&self) -> Value {
         serde_json::from_slice(&fs::read(self.folder().join("quickstart.json")).unwrap()).unwrap()
     }
 

@@ -1,6 +1,9 @@
 //! What README.md and docs/ say can be followed: links lead somewhere, commands and options are there.
 //!
-//! What a command does is tried elsewhere; a name that has gone fails here.
+//! `followed` types the lines that pages show; here a name that has gone fails, also in prose.
+
+mod followed;
+mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
