@@ -158,6 +158,12 @@ name = "customer-numbers"
 targets = ["shop"]
 columns = ["customers.card_number", "customers.ssn"]
 
+[[mask]]
+name = "crew-answers"
+targets = ["crew"]
+fields = ["customer.email", "customer.card_number", "customer.ssn"]
+patterns = ["email", "credit-card"]   # also in the middle of a sentence
+
 # What the rules are meant to do; `portcullis check --config` with this file tries it.
 [[test]]
 identity = {{ user = "agent", groups = ["agents"] }}

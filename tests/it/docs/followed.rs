@@ -169,8 +169,13 @@ fn clients() {
         .says("curl", "kickoff_id")
         .comes_to_say("portcullis session list", "crew");
     reader.is_through();
-    let sessions = demo.asks(&["session", "list", "--workflow", "crew"]);
-    let session = &sessions[0];
+    let mut session = Value::Null;
+    wait_until("the run that the kickoff began", || {
+        let sessions = demo.asks(&["session", "list", "--workflow", "crew"]);
+        let begun = sessions.as_array().unwrap().iter().find(|session| session["run"].is_string());
+        session = begun.cloned().unwrap_or_default();
+        !session.is_null()
+    });
     demo.reader("docs/crewai.md", "agent")
         .puts("RUN", session["run"].as_str().unwrap())
         .puts("SESSION", session["id"].as_str().unwrap())
