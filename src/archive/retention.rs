@@ -129,11 +129,10 @@ impl Retention {
         }
         let pruned = self.prune(by).await;
         match &pruned {
-            Ok(Pruned { deleted: 0, .. }) => {}
+            Ok(Pruned { deleted: 0, .. }) | Err(PruneError::Database(_)) => {}
             Ok(Pruned { deleted, bytes, held, .. }) => {
                 tracing::info!(deleted, bytes, held, "deleted recordings whose time was over");
             }
-            Err(PruneError::Database(_)) => {}
             Err(error) => tracing::error!(%error, "retention"),
         }
         pruned
