@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Desk;
+use super::{Desk, NOT_IN_TIME};
 use crate::config::NotifyEvent;
 use crate::database::{
     CommandRequest, DatabaseError, NewRequest, RequestState, Standing, Vote, VoteVerdict,
@@ -18,7 +18,7 @@ use crate::policy::Command;
 /// Commands that wait at one gateway at a time; more are refused.
 const MAX_WAITING: usize = 20_000;
 /// How long the database may take to keep a request, or to let one be used.
-const ASK_TIME: Duration = Duration::from_secs(10);
+pub(super) const ASK_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ impl Desk {
     /// # Errors
     /// When the request cannot be kept, or too many wait.
     pub async fn ask(self: &Arc<Self>, asking: Asking) -> Result<Waiting, DatabaseError> {
-        let Asking { request, session, sequence, command, exact, patience } = asking;
-        let id = request.id;
+        let (id, session) = (asking.request.id, asking.session);
+        let (exact, patience) = (asking.exact.clone(), asking.patience);
         let pending = Standing { id, state: RequestState::Pending, note: None, votes: Vec::new() };
         let (sender, standing) = watch::channel(pending);
         {
@@ -84,36 +84,43 @@ impl Desk {
             desk: Arc::clone(self),
             id,
             session,
-            exact: exact.clone(),
+            exact,
             deadline: Instant::now() + patience,
             standing,
             note: "the session ended",
             over: false,
         };
-        let command = CommandRequest {
-            gateway: self.notifier.gateway().to_owned(),
-            process: self.process,
-            session,
-            sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
-            command,
-            exact,
-        };
-        let news = News {
-            username: request.username.clone(),
-            target: request.target.clone(),
-            session: Some(session),
-            request: Some(id),
-            link: Some(self.link(id)),
-            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
-            reason: request.reason.clone(),
-            text: command.command.text.clone(),
-        };
-        let seconds = patience.as_secs().max(1);
+        let (request, command, news, seconds) = self.asked(asking);
         let kept = self.database.open_command_request(&request, &command, seconds);
         timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
         waiting.deadline = Instant::now() + patience;
         self.notifier.tell(NotifyEvent::Approval, || news);
         Ok(waiting)
+    }
+
+    /// What is kept, what is told, and for how many seconds it waits.
+    pub(super) fn asked(&self, asking: Asking) -> (NewRequest, CommandRequest, News, u64) {
+        let Asking { request, session, sequence, command, exact, patience } = asking;
+        let news = News {
+            username: request.username.clone(),
+            target: request.target.clone(),
+            session: Some(session),
+            request: Some(request.id),
+            link: Some(self.link(request.id)),
+            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
+            reason: request.reason.clone(),
+            text: command.text.clone(),
+        };
+        let command = CommandRequest {
+            gateway: self.notifier.gateway().to_owned(),
+            process: Some(self.process),
+            session,
+            sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
+            command,
+            exact,
+            again_seconds: None,
+        };
+        (request, command, news, patience.as_secs().max(1))
     }
 }
 
@@ -152,7 +159,7 @@ impl Waiting {
                     }
                 }
                 () = sleep_until(self.deadline) => {
-                    self.note = "nobody decided in time";
+                    self.note = NOT_IN_TIME;
                     return Outcome::Expired;
                 }
             }

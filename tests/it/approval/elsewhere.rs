@@ -12,12 +12,12 @@ use crate::support::http::{App, Caller, setup as http_setup};
 use crate::support::ssh::{Site, Sshd, fed};
 
 /// The API's groups, behind a section that has its own address.
-fn groups() -> &'static str {
+pub(super) fn groups() -> &'static str {
     WEB.split_once('\n').unwrap().1
 }
 
 /// A host whose command lines that write wait.
-fn site(timeout: &str) -> Site {
+pub(super) fn site(timeout: &str) -> Site {
     let policy = format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"ssh.exec\"]\ntext = '>>'\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
@@ -91,16 +91,20 @@ fn what_is_denied_or_waits_too_long_over_ssh_does_not_run() {
     site.finish();
 }
 
-/// A service whose POSTs wait.
-fn service(timeout: &str) -> (App, Gateway) {
-    let app = App::start();
-    let policy = format!(
+/// POSTs wait.
+pub(super) fn rule(timeout: &str) -> String {
+    format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"http.post\"]\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
          reason = \"Writes are looked at.\"\n"
-    );
+    )
+}
+
+/// A service whose POSTs wait.
+pub(super) fn service(timeout: &str) -> (App, Gateway) {
+    let app = App::start();
     let sections = format!("web = \"127.0.0.1:0\"\n{}\n{}", groups(), app.target("crew", ""));
-    let gateway = Gateway::start(&Setup { policy, ..http_setup(&sections) });
+    let gateway = Gateway::start(&Setup { policy: rule(timeout), ..http_setup(&sections) });
     wait_for_state(&gateway);
     (app, gateway)
 }

@@ -2,6 +2,7 @@
 //! gateway and on two that share a database.
 
 mod access;
+mod again;
 mod balanced;
 mod elsewhere;
 mod held;
