@@ -34,7 +34,7 @@ use crate::notify::{News, Notifier};
 pub use again::Status;
 pub use visible::{Visible, visible};
 pub(crate) use waiting::told;
-pub use waiting::{Asking, Outcome, Waiting};
+pub use waiting::{Asking, Outcome, Reminders, Waiting};
 
 /// How often the desk looks, whatever it is told: a revocation takes effect within two seconds.
 const POLL: Duration = Duration::from_secs(1);

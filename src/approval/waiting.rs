@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{Desk, NOT_IN_TIME};
 use crate::config::NotifyEvent;
@@ -17,6 +17,9 @@ use crate::policy::Command;
 
 /// Commands that wait at one gateway at a time; more are refused.
 const MAX_WAITING: usize = 20_000;
+/// How often a client is told that its command waits: below what balancers and firewalls take for
+/// a dead connection.
+const REMIND: Duration = Duration::from_secs(15);
 /// How long the database may take to keep a request, or to let one be used.
 pub(super) const ASK_TIME: Duration = Duration::from_secs(10);
 
@@ -135,9 +138,9 @@ impl Waiting {
         self.desk.link(self.id)
     }
 
-    /// How much longer it waits.
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// When its time is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Waits until people have decided, or its time is over. Cancel safe: asking again goes on.
@@ -198,6 +201,29 @@ impl Drop for Waiting {
     }
 }
 
+/// When a client is told that its command waits: at once, and then so often that nothing between
+/// takes its connection for dead.
+#[derive(Debug)]
+pub struct Reminders {
+    times: Interval,
+    deadline: Instant,
+}
+
+impl Reminders {
+    /// For what waits until then, from now on.
+    pub fn until(deadline: Instant) -> Self {
+        let mut times = interval(REMIND);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { times, deadline }
+    }
+
+    /// Waits for the next time; gives how much longer the command may wait. Cancel safe.
+    pub async fn next(&mut self) -> Duration {
+        let now = self.times.tick().await;
+        self.deadline.saturating_duration_since(now)
+    }
+}
+
 /// Who said yes or no, for people: `anna, bob: "looks right"`.
 pub(crate) fn told(votes: &[Vote], verdict: VoteVerdict) -> String {
     let words = votes.iter().filter(|vote| vote.verdict == verdict).map(|vote| {
@@ -249,6 +275,22 @@ mod tests {
         let id = waiting.id();
         drop(waiting);
         assert_eq!(desk.notes.lock().given_up, [(id, "nobody decided in time")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_told_at_once_and_every_fifteen_seconds_for_ten_minutes() {
+        let (_desk, _sender, mut waiting) = waiting();
+        let mut reminders = Reminders::until(waiting.deadline());
+        let mut told = Vec::new();
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                outcome = waiting.decided() => break outcome,
+                left = reminders.next() => told.push(left.as_secs()),
+            }
+        };
+        assert_eq!(outcome, Outcome::Expired);
+        assert_eq!(told, (1..=40).rev().map(|n| n * 15).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,6 +85,9 @@ pub(super) struct Decide {
     /// Why; who asked sees it.
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+    /// The hash of the exact bytes, as `show` prints it: the word counts for no others.
+    #[arg(long, value_name = "HASH")]
+    exact: Option<String>,
     /// Print the request as JSON.
     #[arg(long)]
     json: bool,
@@ -173,7 +176,7 @@ impl Decide {
             VoteVerdict::Deny => "deny",
         };
         let path = format!("{path}/{}/{word}", self.id);
-        let said = json!({ "comment": self.comment });
+        let said = json!({ "comment": self.comment, "exact": self.exact });
         let shown: Shown = self.gateway.send(Method::POST, &path, Some(&said)).await?;
         if self.json {
             return output::print_json(&shown);

@@ -3,12 +3,10 @@
 //! What every protocol does with a [`Held`]:
 //!
 //! ```text
-//! let hold = gate.hold(held, limit).await?;          // people are asked
-//! tell the client hold.link(), and again from time to time
-//! match hold.wait().await {                          // dropped when the client goes
-//!     Ok(permitted) => …                             // the very bytes, once
-//!     Err(not_released) => …                         // the client is told not_released.reason()
-//! }
+//! let hold = gate.hold(held, limit, harmless).await?;     // people are asked
+//! tell the client hold.link() at each of hold.reminders()
+//! let (permitted, why) = hold.wait(given_up, harmless).await; // dropped when the client goes
+//! permitted goes up: the very bytes, once, or what stands in their place; the client is told why
 //! ```
 //!
 //! A client that would rather ask again than wait is served by [`Gate::ask_again`].
@@ -22,9 +20,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Gate, Permitted};
-use crate::approval::{Asking, Outcome, Waiting, told, visible};
+use crate::approval::{Asking, Outcome, Reminders, Waiting, told, visible};
 use crate::database::{DatabaseError, Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
@@ -203,6 +202,7 @@ pub struct Hold<'g> {
     waiting: Option<Waiting>,
     id: RequestId,
     link: String,
+    deadline: Instant,
     in_transaction: bool,
     cancels: watch::Receiver<u64>,
 }
@@ -251,7 +251,7 @@ impl Gate {
                 return Err((held.without(harmless), Some(why)));
             }
         };
-        let link = waiting.link();
+        let (link, deadline) = (waiting.link(), waiting.deadline());
         let text = format!("people are asked: {link}");
         if let Err(why) = self.step(&held, id, "asked", &[], text) {
             return Err((held.without(harmless), Some(why)));
@@ -259,7 +259,7 @@ impl Gate {
         let (username, target) = (self.grant.identity().username(), &self.grant.target().name);
         tracing::info!(session = %self.session(), request = %id, username, %target, "command held");
         let (held, waiting) = (Some(held), Some(waiting));
-        Ok(Hold { gate: self, held, waiting, id, link, in_transaction, cancels })
+        Ok(Hold { gate: self, held, waiting, id, link, deadline, in_transaction, cancels })
     }
 
     /// Ends what waits for people in this session; whether something did.
@@ -386,23 +386,27 @@ impl Hold<'_> {
         &self.link
     }
 
-    /// How much longer it waits.
-    pub fn left(&self) -> Duration {
-        self.waiting.as_ref().map(Waiting::left).unwrap_or_default()
+    /// When the client is told that it waits, from now on.
+    pub fn reminders(&self) -> Reminders {
+        Reminders::until(self.deadline)
     }
 
-    /// Waits for people, and for the client's wish to cancel. `closing` ends the wait when it is
-    /// ready. What comes back passes up: the very bytes that were decided, or `harmless` in their
+    /// Waits for people, and for the client's wish to cancel. `given_up` ends the wait when it is
+    /// ready, and says why. What comes back passes up: the very bytes that were decided, or `harmless` in their
     /// place with why.
     ///
     /// Cancel safe: dropped at any point, nothing passed and nothing will. An approval may be used
     /// up then.
-    pub async fn wait(mut self, closing: impl Future<Output = ()>, harmless: &[u8]) -> Settled {
+    pub async fn wait(
+        mut self,
+        given_up: impl Future<Output = NotReleased>,
+        harmless: &[u8],
+    ) -> Settled {
         let decided = match &mut self.waiting {
             Some(waiting) => tokio::select! {
                 outcome = waiting.decided() => self.outcome(outcome),
                 _ = self.cancels.changed() => Err((NotReleased::Cancelled, Vec::new())),
-                () = closing => Err((NotReleased::Closing, Vec::new())),
+                why = given_up => Err((why, Vec::new())),
             },
             None => Err((NotReleased::Expired, Vec::new())),
         };

@@ -51,6 +51,8 @@ pub(super) struct Shown {
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
     pub(super) comment: Option<String>,
+    /// The request's `exact`, as who decides saw it: it counts for those bytes alone.
+    pub(super) exact: Option<String>,
 }
 
 async fn list(
@@ -137,7 +139,8 @@ pub(super) async fn decide(
         return Err(Problem::bad(format!("comment: at most {MAX_COMMENT} bytes")));
     }
     let detail = BTreeMap::from([("comment".to_owned(), Value::from(comment.clone()))]);
-    let decided = match api.database.decide(id, kind, &voter, &Word { verdict, comment }).await {
+    let word = Word { verdict, comment, exact: said.exact };
+    let decided = match api.database.decide(id, kind, &voter, &word).await {
         Ok(decided) => decided,
         Err(DecideError::Database(error)) => return Err(error.into()),
         Err(DecideError::NotFound) => return Err(Problem::not_found()),

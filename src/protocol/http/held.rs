@@ -13,7 +13,7 @@ use super::request::Ask;
 use super::service::malformed;
 use crate::config::HttpTarget;
 use crate::decode::http::Refused;
-use crate::gate::{Again, Held, Permitted};
+use crate::gate::{Again, Held, NotReleased, Permitted};
 use crate::names::RequestId;
 
 /// The largest body of a request that waits for people, in bytes: it is kept until they decide.
@@ -59,6 +59,7 @@ pub(super) async fn released(
         Ok(hold) => {
             let closing = async {
                 let _why = exchange.cut().await;
+                NotReleased::Closing
             };
             hold.wait(closing, b"").await
         }

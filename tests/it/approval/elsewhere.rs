@@ -91,6 +91,26 @@ fn what_is_denied_or_waits_too_long_over_ssh_does_not_run() {
     site.finish();
 }
 
+#[test]
+fn ctrl_c_at_a_terminal_ends_the_wait_over_ssh() {
+    let site = site("60s");
+    let out = site.path("out");
+    let mut ssh = site.ssh();
+    ssh.args(["-tt", &format!("echo x >> {}", out.display())]);
+    let mut ssh =
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let request = pending(&site.gateway);
+    std::io::Write::write_all(ssh.stdin.as_mut().unwrap(), b"never mind\x03").unwrap();
+    let output = ssh.wait_with_output().unwrap();
+    let said = crate::support::gateway::told(&output);
+    assert!(said.contains("cancelled while it waited"), "{said}");
+    wait_until("the request to end", || {
+        state(&site.gateway, &request)["note"] == "the client cancelled"
+    });
+    assert!(!out.exists());
+    site.finish();
+}
+
 /// POSTs wait.
 pub(super) fn rule(timeout: &str) -> String {
     format!(
@@ -102,9 +122,14 @@ pub(super) fn rule(timeout: &str) -> String {
 
 /// A service whose POSTs wait.
 pub(super) fn service(timeout: &str) -> (App, Gateway) {
+    service_by(timeout, "")
+}
+
+/// The same with more rules.
+pub(super) fn service_by(timeout: &str, rules: &str) -> (App, Gateway) {
     let app = App::start();
     let sections = format!("web = \"127.0.0.1:0\"\n{}\n{}", groups(), app.target("crew", ""));
-    let gateway = Gateway::start(&Setup { policy: rule(timeout), ..http_setup(&sections) });
+    let gateway = Gateway::start(&Setup { policy: rule(timeout) + rules, ..http_setup(&sections) });
     wait_for_state(&gateway);
     (app, gateway)
 }

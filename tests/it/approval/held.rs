@@ -290,7 +290,10 @@ fn python_drivers_wait_with_their_values_shown_and_go_on_after_a_no() {
 fn a_pipeline_keeps_its_order_and_a_no_skips_to_its_sync() {
     let (database, gateway) = started(RULES);
     let server = &PostgresServer::shared().server;
-    for (word, came) in [("approve", "changed 1\nselected 5\n"), ("deny", "refused 42501\n")] {
+    for (word, came) in [
+        ("approve", "changed 1\nselected 5\n"),
+        ("deny", "refused 42501 the command was not approved: denied by anna"),
+    ] {
         let marker = format!("behind_{word}_{}", database.name);
         let mut program = gateway.client("orders").python("held.py");
         program.args(["pipeline", &marker]);

@@ -9,6 +9,7 @@ mod held;
 mod kills;
 mod moments;
 mod notify;
+mod table;
 mod tickets;
 mod users;
 

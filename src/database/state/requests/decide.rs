@@ -29,6 +29,8 @@ pub struct Answer {
     pub verdict: VoteVerdict,
     /// Why.
     pub comment: Option<String>,
+    /// The keyed hash of what they looked at, where that is said.
+    pub exact: Option<String>,
 }
 
 /// What came of a decision.
@@ -55,6 +57,9 @@ pub enum DecideError {
     /// None of the rule's groups.
     #[error("none of your groups may decide this request")]
     NotAnApprover,
+    /// What they looked at is something else.
+    #[error("the request is for other bytes than those of this hash")]
+    OtherBytes,
     /// Once is enough.
     #[error("you have decided this request already")]
     Again,
@@ -93,6 +98,9 @@ impl Database {
         // The clock counts from behind the lock: who waited for it may have come too late.
         let request = one(&mut transaction, id).await?.ok_or(DecideError::NotFound)?;
         may_decide(&request, email.as_deref(), voter)?;
+        if answer.exact.is_some() && answer.exact != request.exact {
+            return Err(DecideError::OtherBytes);
+        }
         let voted = sqlx::query(
             "insert into votes (request, issuer, subject, username, groups, verdict, comment) \
              values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
@@ -232,5 +240,46 @@ fn may_decide(request: &Request, email: Option<&str>, voter: &Voter) -> Result<(
     match request.state {
         RequestState::Pending => Ok(()),
         over => Err(DecideError::Over(over)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nobody_decides_their_own_under_whatever_name() {
+        let request: Request = serde_json::from_value(json!({
+            "id": "019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b", "kind": "command", "state": "pending",
+            "issuer": "corp", "subject": "7", "username": "Anna@example.com", "target": "orders",
+            "protocol": "postgres", "session": null, "sequence": null, "workflow": null,
+            "run": null, "command": null, "exact": null,
+            "needs": [{ "rule": "r", "approvers": ["dba"], "approvals": 1 }],
+            "cautions": [], "reason": null, "comment": null, "seconds": null,
+            "created_at": "2026-11-21T10:00:00.000000Z", "expires_at": "2026-11-21T10:10:00.000000Z",
+            "decided_at": null, "note": null, "votes": [],
+        }))
+        .unwrap();
+        let may = |issuer: &str, subject: &str, username: &str, email: Option<&str>| {
+            let voter = Voter {
+                issuer: issuer.to_owned(),
+                subject: subject.to_owned(),
+                username: username.to_owned(),
+                email: email.map(str::to_owned),
+                groups: vec!["dba".to_owned()],
+            };
+            may_decide(&request, Some("anna@home.example"), &voter)
+        };
+        for own in [
+            may("corp", "7", "somebody", None),
+            may("other", "x", "anna@example.COM", None),
+            may("other", "x", "somebody", Some("Anna@Home.example")),
+        ] {
+            assert!(matches!(own, Err(DecideError::Requester)), "{own:?}");
+        }
+        assert!(may("other", "7", "bert", Some("bert@home.example")).is_ok());
+        assert!(may("corp", "8", "bert", None).is_ok());
     }
 }
