@@ -100,6 +100,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "database",
             "decode",
             "identity",
+            "mask",
             "policy",
             "quickstart",
             "recording",

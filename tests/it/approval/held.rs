@@ -429,7 +429,8 @@ fn who_decides_sees_what_a_text_would_hide() {
     let (_database, gateway) = started(RULES);
     let flood = "\u{300}".repeat(6);
     let hidden = format!(
-        "update pears set n = 1 where 'a\u{202e}0 = n\u{200b}' <> '' -- p\u{430}y\rroll a{flood}\u{e0041}"
+        "update pears set n = 1 where 'a\u{202e}0 = n\u{200b} p\u{430}y\rroll \
+         a{flood}\u{e0041}' <> ''"
     );
     let waiting = start_psql(&gateway.client("orders"), &[&hidden]);
     let request = pending(&gateway);
@@ -438,8 +439,8 @@ fn who_decides_sees_what_a_text_would_hide() {
     assert_eq!(
         text,
         format!(
-            "update pears set n = 1 where 'a\\u{{202e}}0 = n\\u{{200b}}' <> '' -- \
-             p\\u{{430}}y\\u{{d}}roll a{few}{many}\\u{{e0041}}"
+            "update pears set n = 1 where 'a\\u{{202e}}0 = n\\u{{200b}} p\\u{{430}}y\\u{{d}}roll \
+             a{few}{many}\\u{{e0041}}' <> ''"
         )
     );
     let cautions = request["cautions"].to_string();
