@@ -232,7 +232,7 @@ impl Masked {
             mask: mask.name.to_string(),
             columns: mask.columns.iter().map(|column| column.as_str().to_owned()).collect(),
             fields: mask.fields.iter().map(|field| field.as_str().to_owned()).collect(),
-            patterns: mask.patterns.iter().map(|pattern| pattern.name().to_string()).collect(),
+            patterns: mask.patterns.iter().map(|pattern| pattern.name().to_owned()).collect(),
             lifted: applied.lifted,
         }
     }

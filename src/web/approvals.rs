@@ -26,11 +26,32 @@ use crate::names::RequestId;
 const MAX_COMMENT: usize = 2000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
+    deciding("/api/v1/approvals", RequestKind::Command)
+}
+
+/// Requests of a kind, below a path: list, show, approve, deny.
+pub(super) fn deciding(path: &str, kind: RequestKind) -> Router<Arc<Api>> {
+    let list = async move |State(api): State<Arc<Api>>, Person(caller): Person, asked: OfState| {
+        list_of(&api, &caller, kind, asked).await
+    };
+    let show = async move |State(api): State<Arc<Api>>, Person(caller): Person, id: Named| {
+        show_one(&api, &caller, kind, id).await
+    };
+    let say = |verdict| {
+        post(
+            async move |State(api): State<Arc<Api>>,
+                        Person(caller): Person,
+                        id: Named,
+                        Body(said): Body<Said>| {
+                decide(&api, &caller, kind, id, verdict, said).await
+            },
+        )
+    };
     Router::new()
-        .route("/api/v1/approvals", get(list))
-        .route("/api/v1/approvals/{id}", get(show))
-        .route("/api/v1/approvals/{id}/approve", post(approve))
-        .route("/api/v1/approvals/{id}/deny", post(deny))
+        .route(path, get(list))
+        .route(&format!("{path}/{{id}}"), get(show))
+        .route(&format!("{path}/{{id}}/approve"), say(VoteVerdict::Approve))
+        .route(&format!("{path}/{{id}}/deny"), say(VoteVerdict::Deny))
 }
 
 /// A request as its reader must see it.
@@ -53,36 +74,6 @@ pub(super) struct Said {
     pub(super) comment: Option<String>,
     /// The request's `exact`, as who decides saw it: it counts for those bytes alone.
     pub(super) exact: Option<String>,
-}
-
-async fn list(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    asked: OfState,
-) -> Answer<Page<Shown>> {
-    list_of(&api, &caller, RequestKind::Command, asked).await
-}
-
-async fn show(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Shown> {
-    show_one(&api, &caller, RequestKind::Command, id).await
-}
-
-async fn approve(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Command, id, VoteVerdict::Approve, said).await
-}
-
-async fn deny(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Command, id, VoteVerdict::Deny, said).await
 }
 
 /// Those that the caller made or may decide; all for those who may read everything.
