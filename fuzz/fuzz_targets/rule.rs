@@ -45,6 +45,6 @@ fuzz_target!(|text: &str| {
         effects: vec![effect],
     };
     let session = SessionFacts::default();
-    let told = policy.explain(&Caller::default(), &target, &session, &command);
+    let told = policy.explain(&Caller::default(), &target, &session, true, &command);
     assert_eq!(told.effects[0].verdict, told.decision.verdict());
 });

@@ -8,6 +8,7 @@
 //! Limits: while the database cannot be reached nothing can be asked for, and what was decided or
 //! withdrawn meanwhile counts when it is back; a wait ends at its time all the same.
 
+mod again;
 mod visible;
 mod waiting;
 
@@ -30,9 +31,10 @@ use crate::identity::Identity;
 use crate::names::{RequestId, SessionId};
 use crate::notify::{News, Notifier};
 
+pub use again::Status;
 pub use visible::{Visible, visible};
 pub(crate) use waiting::told;
-pub use waiting::{Asking, Outcome, Waiting};
+pub use waiting::{Asking, Outcome, Reminders, Waiting};
 
 /// How often the desk looks, whatever it is told: a revocation takes effect within two seconds.
 const POLL: Duration = Duration::from_secs(1);
@@ -44,6 +46,8 @@ const TIDY: Duration = Duration::from_secs(60);
 const LOOK_TIME: Duration = Duration::from_secs(15);
 /// How long people have to grant access that was asked for.
 const ACCESS_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a request says that nobody decided.
+const NOT_IN_TIME: &str = "nobody decided in time";
 /// Notes for the database that are kept while it is away; requests expire by themselves too.
 const MAX_NOTES: usize = 100_000;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::Desk;
+use super::{Desk, NOT_IN_TIME};
 use crate::config::NotifyEvent;
 use crate::database::{
     CommandRequest, DatabaseError, NewRequest, RequestState, Standing, Vote, VoteVerdict,
@@ -17,8 +17,11 @@ use crate::policy::Command;
 
 /// Commands that wait at one gateway at a time; more are refused.
 const MAX_WAITING: usize = 20_000;
+/// How often a client is told that its command waits: below what balancers and firewalls take for
+/// a dead connection.
+const REMIND: Duration = Duration::from_secs(15);
 /// How long the database may take to keep a request, or to let one be used.
-const ASK_TIME: Duration = Duration::from_secs(10);
+pub(super) const ASK_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Debug)]
@@ -68,8 +71,8 @@ impl Desk {
     /// # Errors
     /// When the request cannot be kept, or too many wait.
     pub async fn ask(self: &Arc<Self>, asking: Asking) -> Result<Waiting, DatabaseError> {
-        let Asking { request, session, sequence, command, exact, patience } = asking;
-        let id = request.id;
+        let (id, session) = (asking.request.id, asking.session);
+        let (exact, patience) = (asking.exact.clone(), asking.patience);
         let pending = Standing { id, state: RequestState::Pending, note: None, votes: Vec::new() };
         let (sender, standing) = watch::channel(pending);
         {
@@ -84,36 +87,43 @@ impl Desk {
             desk: Arc::clone(self),
             id,
             session,
-            exact: exact.clone(),
+            exact,
             deadline: Instant::now() + patience,
             standing,
             note: "the session ended",
             over: false,
         };
-        let command = CommandRequest {
-            gateway: self.notifier.gateway().to_owned(),
-            process: self.process,
-            session,
-            sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
-            command,
-            exact,
-        };
-        let news = News {
-            username: request.username.clone(),
-            target: request.target.clone(),
-            session: Some(session),
-            request: Some(id),
-            link: Some(self.link(id)),
-            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
-            reason: request.reason.clone(),
-            text: command.command.text.clone(),
-        };
-        let seconds = patience.as_secs().max(1);
+        let (request, command, news, seconds) = self.asked(asking);
         let kept = self.database.open_command_request(&request, &command, seconds);
         timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
         waiting.deadline = Instant::now() + patience;
         self.notifier.tell(NotifyEvent::Approval, || news);
         Ok(waiting)
+    }
+
+    /// What is kept, what is told, and for how many seconds it waits.
+    pub(super) fn asked(&self, asking: Asking) -> (NewRequest, CommandRequest, News, u64) {
+        let Asking { request, session, sequence, command, exact, patience } = asking;
+        let news = News {
+            username: request.username.clone(),
+            target: request.target.clone(),
+            session: Some(session),
+            request: Some(request.id),
+            link: Some(self.link(request.id)),
+            rules: request.needs.iter().map(|need| need.rule.clone()).collect(),
+            reason: request.reason.clone(),
+            text: command.text.clone(),
+        };
+        let command = CommandRequest {
+            gateway: self.notifier.gateway().to_owned(),
+            process: Some(self.process),
+            session,
+            sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
+            command,
+            exact,
+            again_seconds: None,
+        };
+        (request, command, news, patience.as_secs().max(1))
     }
 }
 
@@ -128,9 +138,9 @@ impl Waiting {
         self.desk.link(self.id)
     }
 
-    /// How much longer it waits.
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// When its time is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Waits until people have decided, or its time is over. Cancel safe: asking again goes on.
@@ -152,7 +162,7 @@ impl Waiting {
                     }
                 }
                 () = sleep_until(self.deadline) => {
-                    self.note = "nobody decided in time";
+                    self.note = NOT_IN_TIME;
                     return Outcome::Expired;
                 }
             }
@@ -188,6 +198,29 @@ impl Drop for Waiting {
             let (id, note) = (self.id, self.note);
             self.desk.note(|notes| notes.given_up.push((id, note)));
         }
+    }
+}
+
+/// When a client is told that its command waits: at once, and then so often that nothing between
+/// takes its connection for dead.
+#[derive(Debug)]
+pub struct Reminders {
+    times: Interval,
+    deadline: Instant,
+}
+
+impl Reminders {
+    /// For what waits until then, from now on.
+    pub fn until(deadline: Instant) -> Self {
+        let mut times = interval(REMIND);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { times, deadline }
+    }
+
+    /// Waits for the next time; gives how much longer the command may wait. Cancel safe.
+    pub async fn next(&mut self) -> Duration {
+        let now = self.times.tick().await;
+        self.deadline.saturating_duration_since(now)
     }
 }
 
@@ -242,6 +275,22 @@ mod tests {
         let id = waiting.id();
         drop(waiting);
         assert_eq!(desk.notes.lock().given_up, [(id, "nobody decided in time")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_told_at_once_and_every_fifteen_seconds_for_ten_minutes() {
+        let (_desk, _sender, mut waiting) = waiting();
+        let mut reminders = Reminders::until(waiting.deadline());
+        let mut told = Vec::new();
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                outcome = waiting.decided() => break outcome,
+                left = reminders.next() => told.push(left.as_secs()),
+            }
+        };
+        assert_eq!(outcome, Outcome::Expired);
+        assert_eq!(told, (1..=40).rev().map(|n| n * 15).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,12 +5,13 @@ use hyper::Method;
 use serde_json::json;
 
 use super::approval::{Decide, List as ListRequests, Show, Shown};
-use super::gateway;
+use super::gateway::{self, Listing};
 use super::output::{self, duration};
 use crate::database::{AccessGrant, VoteVerdict};
 use crate::names::{GrantId, TargetName};
 
 const REQUESTS: &str = "/api/v1/access-requests";
+const COLUMNS: &[&str] = &["GRANT", "USER", "TARGET", "FROM (UTC)", "UNTIL (UTC)", "STATE"];
 
 /// Ask for access to a target, decide who gets it, and take it back.
 #[derive(Debug, Args)]
@@ -22,7 +23,8 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Request(Request),
-    List(List),
+    /// List access that was granted, the latest first: yours, or all for auditors and admins.
+    List(Listing),
     Requests(ListRequests),
     Show(Show),
     Approve(Decide),
@@ -50,19 +52,6 @@ struct Request {
     json: bool,
 }
 
-/// List access that was granted, the latest first: yours, or all for auditors and admins.
-#[derive(Debug, Args)]
-struct List {
-    #[command(flatten)]
-    gateway: gateway::Options,
-    /// How many at most.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
-    /// Print them as JSON: an array of grants.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Take granted access back; the sessions that it opened end.
 #[derive(Debug, Args)]
 struct Revoke {
@@ -78,7 +67,7 @@ struct Revoke {
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     match options.command {
         Command::Request(request) => request.run().await,
-        Command::List(list) => list.run().await,
+        Command::List(list) => list.print("/api/v1/grants", COLUMNS, row).await,
         Command::Requests(list) => list.run(REQUESTS).await,
         Command::Show(show) => show.run(REQUESTS).await,
         Command::Approve(decide) => decide.run(REQUESTS, VoteVerdict::Approve).await,
@@ -95,32 +84,7 @@ impl Request {
             "reason": self.reason,
         });
         let asked: Shown = self.gateway.send(Method::POST, REQUESTS, Some(&wanted)).await?;
-        match self.json {
-            true => output::print_json(&asked),
-            false => Ok(output::print(&asked.asked())?),
-        }
-    }
-}
-
-impl List {
-    async fn run(&self) -> anyhow::Result<()> {
-        let grants: Vec<AccessGrant> = self.gateway.pages("/api/v1/grants", "", self.limit).await?;
-        if self.json {
-            return output::print_json(&grants);
-        }
-        let rows = grants.iter().map(|grant| {
-            let state = if grant.revoked_at.is_some() { "revoked" } else { "" };
-            vec![
-                grant.id.to_string(),
-                grant.username.clone(),
-                grant.target.clone(),
-                output::seconds(grant.starts_at),
-                output::seconds(grant.ends_at),
-                state.to_owned(),
-            ]
-        });
-        let columns = ["GRANT", "USER", "TARGET", "FROM (UTC)", "UNTIL (UTC)", "STATE"];
-        Ok(output::print_rows(&columns, rows.collect())?)
+        output::print_done(self.json, &asked, &asked.asked())
     }
 }
 
@@ -128,9 +92,18 @@ impl Revoke {
     async fn run(&self) -> anyhow::Result<()> {
         let path = format!("/api/v1/grants/{}", self.id);
         let revoked: AccessGrant = self.gateway.send(Method::DELETE, &path, None).await?;
-        match self.json {
-            true => output::print_json(&revoked),
-            false => Ok(output::print(&format!("grant {} is revoked", self.id))?),
-        }
+        output::print_done(self.json, &revoked, &format!("grant {} is revoked", self.id))
     }
+}
+
+fn row(grant: &AccessGrant) -> Vec<String> {
+    let state = if grant.revoked_at.is_some() { "revoked" } else { "" };
+    vec![
+        grant.id.to_string(),
+        grant.username.clone(),
+        grant.target.clone(),
+        output::seconds(grant.starts_at),
+        output::seconds(grant.ends_at),
+        state.to_owned(),
+    ]
 }

@@ -85,6 +85,9 @@ pub(super) struct Decide {
     /// Why; who asked sees it.
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+    /// The hash of the exact bytes, as `show` prints it: the word counts for no others.
+    #[arg(long, value_name = "HASH")]
+    exact: Option<String>,
     /// Print the request as JSON.
     #[arg(long)]
     json: bool,
@@ -128,11 +131,8 @@ impl List {
             return self.watch(path, &query).await;
         }
         let requests: Vec<Shown> = self.gateway.pages(path, &query, self.limit).await?;
-        if self.json {
-            return output::print_json(&requests);
-        }
         let columns = ["REQUEST", "STATE", "ASKED (UTC)", "USER", "TARGET", "WHAT"];
-        Ok(output::print_rows(&columns, requests.iter().map(line).collect())?)
+        output::print_list(self.json, &requests, &columns, line)
     }
 
     async fn watch(&self, path: &str, query: &str) -> anyhow::Result<()> {
@@ -159,10 +159,7 @@ impl List {
 impl Show {
     pub(super) async fn run(&self, path: &str) -> anyhow::Result<()> {
         let shown: Shown = self.gateway.get(&format!("{path}/{}", self.id)).await?;
-        match self.json {
-            true => output::print_json(&shown),
-            false => Ok(output::print(&told(&shown))?),
-        }
+        output::print_done(self.json, &shown, &told(&shown))
     }
 }
 
@@ -173,17 +170,14 @@ impl Decide {
             VoteVerdict::Deny => "deny",
         };
         let path = format!("{path}/{}/{word}", self.id);
-        let said = json!({ "comment": self.comment });
+        let said = json!({ "comment": self.comment, "exact": self.exact });
         let shown: Shown = self.gateway.send(Method::POST, &path, Some(&said)).await?;
-        if self.json {
-            return output::print_json(&shown);
-        }
         let state = shown.request.state;
         let told = match state {
             RequestState::Pending => "your word counts; more people are needed".to_owned(),
             _ => format!("request {} is {}", self.id, state.as_str()),
         };
-        Ok(output::print(&told)?)
+        output::print_done(self.json, &shown, &told)
     }
 }
 

@@ -204,8 +204,10 @@ impl Session<'_> {
             run: name(&opened.run),
         };
         let target = self.config.targets.get(&opened.target);
-        let policy =
-            target.map(|target| self.config.policy.for_caller(&caller, &target.facts(), &facts));
+        let policy = target.map(|target| {
+            let masked = self.config.masks.mask_columns(target.name.as_str());
+            self.config.policy.for_caller(&caller, &target.facts(), &facts).masked(masked)
+        });
         Known { id: opened.session, policy, parsed: BTreeMap::new(), bound: BTreeMap::new() }
     }
 

@@ -11,12 +11,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::http::{ANSWER_TIME, Client, MAX_ANSWER, encoded};
-use super::{ConfigFile, login};
+use super::{ConfigFile, login, output};
 use crate::config;
 use crate::web::admin;
 
@@ -105,6 +105,32 @@ impl Options {
                 _ => return Ok(rows),
             }
         }
+    }
+}
+
+/// Which gateway's list, how much of it, and how it is printed.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    #[command(flatten)]
+    gateway: Options,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print them as JSON: an array.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Listing {
+    /// Prints what stands at a path of the API.
+    pub(super) async fn print<T: DeserializeOwned + Serialize>(
+        &self,
+        path: &str,
+        columns: &[&str],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        let list: Vec<T> = self.gateway.pages(path, "", self.limit).await?;
+        output::print_list(self.json, &list, columns, row)
     }
 }
 

@@ -19,6 +19,28 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(print(&serde_json::to_string_pretty(value)?)?)
 }
 
+/// Prints what came of a command: for programs, or in words.
+pub(super) fn print_done(
+    json: bool,
+    done: &impl serde::Serialize,
+    words: &str,
+) -> anyhow::Result<()> {
+    if json { print_json(done) } else { Ok(print(words)?) }
+}
+
+/// Prints a list: for programs as an array, or as [`print_rows`] does.
+pub(super) fn print_list<T: serde::Serialize>(
+    json: bool,
+    list: &[T],
+    columns: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> anyhow::Result<()> {
+    if json {
+        return print_json(&list);
+    }
+    Ok(print_rows(columns, list.iter().map(row).collect())?)
+}
+
 /// Prints why a command ended.
 pub(super) fn complain(error: &anyhow::Error) {
     // There is nowhere to say that nothing can be said.

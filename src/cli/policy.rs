@@ -10,10 +10,11 @@ use super::{ConfigFile, backtest, output};
 use crate::app::hardening;
 use crate::config::{self, Config};
 use crate::decode;
+use crate::mask::Applied;
 use crate::names::TargetName;
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
-    SessionFacts, TargetFacts,
+    SessionFacts, TargetFacts, TargetMasks,
 };
 
 /// Try the rules: run their tests, explain what they say to a command.
@@ -133,7 +134,16 @@ pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
         .iter()
         .map(|named| {
             let test = &named.test;
-            let done = test.run(&config.policy, &targets, decode);
+            let masks = |target: &TargetFacts, caller: &Caller| {
+                let name = target.name.as_str();
+                let masks = config.masks.of(name, &caller.groups);
+                let hiding = masks.iter().filter(|applied| !applied.lifted);
+                TargetMasks {
+                    columns: config.masks.mask_columns(name),
+                    hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
+                }
+            };
+            let done = test.run(&config.policy, &targets, masks, decode);
             Tested {
                 place: &named.place,
                 target: &test.target,
@@ -183,11 +193,56 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
     };
     let facts = target.facts();
     let command = decode(&facts, &options.command).map_err(anyhow::Error::msg)?;
-    let told = config.policy.explain(&caller, &facts, &SessionFacts::default(), &command);
+    let (name, session) = (facts.name.as_str(), SessionFacts::default());
+    let masked = config.masks.mask_columns(name);
+    let explanation = config.policy.explain(&caller, &facts, &session, masked, &command);
+    let masks = config.masks.of(name, &caller.groups).iter().map(Masked::of).collect();
+    let told = Told { explanation, masks };
     if options.json {
         return output::print_json(&told);
     }
-    Ok(output::print(&in_words(&told, &facts, options.all))?)
+    let masks: String = told.masks.iter().map(Masked::in_words).collect();
+    let words = in_words(&told.explanation, &facts, options.all);
+    Ok(output::print(&format!("{words}{masks}"))?)
+}
+
+/// What is said of a command, and what is masked on its target.
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    explanation: Explanation,
+    masks: Vec<Masked>,
+}
+
+/// A mask of the target.
+#[derive(Debug, Serialize)]
+struct Masked {
+    mask: String,
+    columns: Vec<String>,
+    fields: Vec<String>,
+    patterns: Vec<String>,
+    /// Whether the caller sees the values; what is stored of them is masked all the same.
+    lifted: bool,
+}
+
+impl Masked {
+    fn of(applied: &Applied) -> Self {
+        let mask = &applied.mask;
+        Self {
+            mask: mask.name.to_string(),
+            columns: mask.columns.iter().map(|column| column.as_str().to_owned()).collect(),
+            fields: mask.fields.iter().map(|field| field.as_str().to_owned()).collect(),
+            patterns: mask.patterns.iter().map(|pattern| pattern.name().to_owned()).collect(),
+            lifted: applied.lifted,
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let what = [&self.columns, &self.fields, &self.patterns];
+        let what: Vec<&str> = what.into_iter().flatten().map(String::as_str).collect();
+        let who = if self.lifted { " from storage alone: the caller sees it" } else { "" };
+        format!("\n\nmask {}: hides {}{who}", self.mask, what.join(", "))
+    }
 }
 
 /// Reads a command as the target's protocol does.

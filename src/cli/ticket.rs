@@ -5,10 +5,12 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::gateway;
+use super::gateway::{self, Listing};
 use super::output::{self, duration};
 use crate::database::Ticket;
 use crate::names::{TargetName, TicketId};
+
+const COLUMNS: &[&str] = &["TICKET", "USER", "TARGET", "MADE (UTC)", "UNTIL (UTC)", "STATE"];
 
 /// Make, list and revoke tickets.
 ///
@@ -23,7 +25,8 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(Create),
-    List(List),
+    /// List tickets, the latest first: yours, or all for auditors and admins.
+    List(Listing),
     Revoke(Revoke),
 }
 
@@ -45,19 +48,6 @@ struct Create {
     #[arg(long)]
     single_use: bool,
     /// Print it with all that it is as JSON; `secret` is what clients present.
-    #[arg(long)]
-    json: bool,
-}
-
-/// List tickets, the latest first: yours, or all for auditors and admins.
-#[derive(Debug, Args)]
-struct List {
-    #[command(flatten)]
-    gateway: gateway::Options,
-    /// How many at most.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
-    /// Print them as JSON: an array of tickets.
     #[arg(long)]
     json: bool,
 }
@@ -84,7 +74,7 @@ struct Made {
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     match options.command {
         Command::Create(create) => create.run().await,
-        Command::List(list) => list.run().await,
+        Command::List(list) => list.print("/api/v1/tickets", COLUMNS, row).await,
         Command::Revoke(revoke) => revoke.run().await,
     }
 }
@@ -97,37 +87,7 @@ impl Create {
             "single_use": self.single_use,
         });
         let made: Made = self.gateway.send(Method::POST, "/api/v1/tickets", Some(&wanted)).await?;
-        match self.json {
-            true => output::print_json(&made),
-            false => Ok(output::print(&made.secret)?),
-        }
-    }
-}
-
-impl List {
-    async fn run(&self) -> anyhow::Result<()> {
-        let tickets: Vec<Ticket> = self.gateway.pages("/api/v1/tickets", "", self.limit).await?;
-        if self.json {
-            return output::print_json(&tickets);
-        }
-        let rows = tickets.iter().map(|ticket| {
-            let state = match (ticket.revoked_at, ticket.used_at) {
-                (Some(_), _) => "revoked",
-                (None, Some(_)) => "used",
-                (None, None) if ticket.single_use => "once",
-                (None, None) => "",
-            };
-            vec![
-                ticket.id.to_string(),
-                ticket.username.clone(),
-                ticket.target.clone(),
-                output::seconds(ticket.created_at),
-                output::seconds(ticket.expires_at),
-                state.to_owned(),
-            ]
-        });
-        let columns = ["TICKET", "USER", "TARGET", "MADE (UTC)", "UNTIL (UTC)", "STATE"];
-        Ok(output::print_rows(&columns, rows.collect())?)
+        output::print_done(self.json, &made, &made.secret)
     }
 }
 
@@ -135,9 +95,23 @@ impl Revoke {
     async fn run(&self) -> anyhow::Result<()> {
         let path = format!("/api/v1/tickets/{}", self.id);
         let revoked: Ticket = self.gateway.send(Method::DELETE, &path, None).await?;
-        match self.json {
-            true => output::print_json(&revoked),
-            false => Ok(output::print(&format!("ticket {} is revoked", self.id))?),
-        }
+        output::print_done(self.json, &revoked, &format!("ticket {} is revoked", self.id))
     }
+}
+
+fn row(ticket: &Ticket) -> Vec<String> {
+    let state = match (ticket.revoked_at, ticket.used_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(_)) => "used",
+        (None, None) if ticket.single_use => "once",
+        (None, None) => "",
+    };
+    vec![
+        ticket.id.to_string(),
+        ticket.username.clone(),
+        ticket.target.clone(),
+        output::seconds(ticket.created_at),
+        output::seconds(ticket.expires_at),
+        state.to_owned(),
+    ]
 }

@@ -98,10 +98,7 @@ impl Revoke {
             "duration_seconds": self.lasts,
         });
         let revoked: RevokedUser = self.gateway.send(Method::POST, PATH, Some(&wanted)).await?;
-        match self.json {
-            true => output::print_json(&revoked),
-            false => Ok(output::print(&format!("{} is revoked", self.user.subject))?),
-        }
+        output::print_done(self.json, &revoked, &format!("{} is revoked", self.user.subject))
     }
 }
 
@@ -110,20 +107,15 @@ impl Restore {
         let (issuer, subject) = (encoded(&self.user.issuer), encoded(&self.user.subject));
         let path = format!("{PATH}?issuer={issuer}&subject={subject}");
         let restored: Value = self.gateway.send(Method::DELETE, &path, None).await?;
-        match self.json {
-            true => output::print_json(&restored),
-            false => Ok(output::print(&format!("{} is let in again", self.user.subject))?),
-        }
+        output::print_done(self.json, &restored, &format!("{} is let in again", self.user.subject))
     }
 }
 
 impl List {
     async fn run(&self) -> anyhow::Result<()> {
         let revoked: Revoked = self.gateway.get(PATH).await?;
-        if self.json {
-            return output::print_json(&revoked.items);
-        }
-        let rows = revoked.items.iter().map(|user| {
+        let columns = ["ISSUER", "SUBJECT", "REVOKED (UTC)", "BY", "UNTIL (UTC)"];
+        output::print_list(self.json, &revoked.items, &columns, |user| {
             vec![
                 user.issuer.clone(),
                 user.subject.clone(),
@@ -131,8 +123,6 @@ impl List {
                 user.revoked_by.clone(),
                 output::seconds(user.until),
             ]
-        });
-        let columns = ["ISSUER", "SUBJECT", "REVOKED (UTC)", "BY", "UNTIL (UTC)"];
-        Ok(output::print_rows(&columns, rows.collect())?)
+        })
     }
 }

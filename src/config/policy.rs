@@ -142,10 +142,17 @@ fn test(table: Table<'_>, targets: &Targets) -> Option<NamedTest> {
     let command = table.require("command", |field| field.text().map(str::to_owned));
     let expect = table.require("expect", |field| field.word(VERDICTS));
     let rule = table.read("rule", |field| field.text().map(str::to_owned));
+    let masks = table.read("masks", |field| field.list(|f| f.text().map(str::to_owned)));
     let place = table.findings().named(table.place());
     table.finish();
-    let test =
-        PolicyTest { caller: caller?, target: target?, command: command?, expect: expect?, rule };
+    let test = PolicyTest {
+        caller: caller?,
+        target: target?,
+        command: command?,
+        expect: expect?,
+        rule,
+        masks,
+    };
     Some(NamedTest { place, test })
 }
 

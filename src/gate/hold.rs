@@ -3,13 +3,13 @@
 //! What every protocol does with a [`Held`]:
 //!
 //! ```text
-//! let hold = gate.hold(held, limit).await?;          // people are asked
-//! tell the client hold.link(), and again from time to time
-//! match hold.wait().await {                          // dropped when the client goes
-//!     Ok(permitted) => …                             // the very bytes, once
-//!     Err(not_released) => …                         // the client is told not_released.reason()
-//! }
+//! let hold = gate.hold(held, limit, harmless).await?;     // people are asked
+//! tell the client hold.link() at each of hold.reminders()
+//! let (permitted, why) = hold.wait(given_up, harmless).await; // dropped when the client goes
+//! permitted goes up: the very bytes, once, or what stands in their place; the client is told why
 //! ```
+//!
+//! A client that would rather ask again than wait is served by [`Gate::ask_again`].
 //!
 //! Before the bytes are let go the command is decided again, by the rules in force then, and the
 //! approval is used up in the database. So nothing runs twice, and nothing runs that the rules of
@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Gate, Permitted};
-use crate::approval::{Asking, Outcome, Waiting, visible};
-use crate::database::{Need, NewRequest, Vote, VoteVerdict};
+use crate::approval::{Asking, Outcome, Reminders, Waiting, told, visible};
+use crate::database::{DatabaseError, Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
 use crate::recording::{ApprovalStep, Direction, Kind, RecordedVote, RecordingFailure, Sequence};
@@ -82,9 +83,34 @@ impl Held {
         self.basis.push('\n');
     }
 
+    pub(super) fn basis(&self) -> &str {
+        &self.basis
+    }
+
     /// Tells people what is not part of what they approve.
     pub fn caution(&mut self, text: impl Into<String>) {
         self.cautions.push(text.into());
+    }
+
+    /// How long it may wait by its rules.
+    pub(super) fn patience(&self) -> Duration {
+        let times = self.decision.approvals().iter().map(|need| need.timeout());
+        times.min().unwrap_or_default()
+    }
+
+    /// Whether people could not read all of it.
+    pub(super) fn is_too_large(&self) -> bool {
+        let json = |value| serde_json::to_vec(value).map_or(usize::MAX, |json| json.len());
+        let attributes = self.view.attributes.values().map(json);
+        attributes.fold(self.view.text.len(), usize::saturating_add) > MAX_SHOWN
+    }
+
+    /// What passes when it does.
+    pub(super) fn permitted(self) -> Permitted {
+        match self.before.is_empty() {
+            true => Permitted(self.exact),
+            false => Permitted([self.before, self.exact].concat().into()),
+        }
     }
 
     pub(super) fn refuse(self) -> (Bytes, Decision) {
@@ -115,6 +141,9 @@ pub enum NotReleased {
     /// Within a transaction it could wait no longer.
     #[error("it was not approved in the time that a transaction may wait")]
     TransactionWait,
+    /// Its approval is not there to be used any more.
+    #[error("its approval was used already, or its time is over")]
+    Used,
     /// The rules have changed, or the access is gone.
     #[error("the rules changed while it waited")]
     Stricter,
@@ -134,23 +163,28 @@ pub enum NotReleased {
 
 impl NotReleased {
     /// The word in the recording.
-    fn step(&self) -> &'static str {
+    pub(super) fn step(&self) -> &'static str {
         match self {
             Self::Denied(_) => "denied",
             Self::Expired | Self::TransactionWait => "expired",
             Self::Cancelled => "cancelled",
             Self::Closing => "given-up",
-            Self::Stricter | Self::TooLarge | Self::Unavailable | Self::NotRecorded(_) => "refused",
+            Self::Used
+            | Self::Stricter
+            | Self::TooLarge
+            | Self::Unavailable
+            | Self::NotRecorded(_) => "refused",
         }
     }
 
     /// What the request says that was not decided.
-    fn note(&self) -> &'static str {
+    pub(super) fn note(&self) -> &'static str {
         match self {
             Self::Denied(_) => "it was denied",
             Self::Expired => "nobody decided in time",
             Self::TooLarge => "it could not be shown",
             Self::TransactionWait => "a transaction could wait no longer",
+            Self::Used => "its approval was used",
             Self::Stricter => "the rules changed",
             Self::Cancelled => "the client cancelled",
             Self::Closing => "the session ended",
@@ -168,6 +202,7 @@ pub struct Hold<'g> {
     waiting: Option<Waiting>,
     id: RequestId,
     link: String,
+    deadline: Instant,
     in_transaction: bool,
     cancels: watch::Receiver<u64>,
 }
@@ -191,16 +226,16 @@ impl Gate {
         limit: Option<Duration>,
         harmless: &[u8],
     ) -> Result<Hold<'_>, Settled> {
-        let patience = held.decision.approvals().iter().map(|need| need.timeout()).min();
-        let patience = patience.unwrap_or(Duration::ZERO);
+        let patience = held.patience();
         let in_transaction = limit.is_some_and(|limit| limit < patience);
         let patience = limit.map_or(patience, |limit| limit.min(patience));
         let cancels = self.cancels.0.subscribe();
-        let asking = self.asking(&held, patience);
+        let bound = [held.basis.as_bytes(), &held.exact].concat();
+        let asking = self.asking(&held, patience, &bound);
         let id = asking.request.id;
         let asked = if patience.is_zero() {
             Err(NotReleased::TransactionWait)
-        } else if shown_bytes(&held.view) > MAX_SHOWN {
+        } else if held.is_too_large() {
             Err(NotReleased::TooLarge)
         } else {
             self.catalog.desk().ask(asking).await.map_err(|error| {
@@ -216,7 +251,7 @@ impl Gate {
                 return Err((held.without(harmless), Some(why)));
             }
         };
-        let link = waiting.link();
+        let (link, deadline) = (waiting.link(), waiting.deadline());
         let text = format!("people are asked: {link}");
         if let Err(why) = self.step(&held, id, "asked", &[], text) {
             return Err((held.without(harmless), Some(why)));
@@ -224,7 +259,7 @@ impl Gate {
         let (username, target) = (self.grant.identity().username(), &self.grant.target().name);
         tracing::info!(session = %self.session(), request = %id, username, %target, "command held");
         let (held, waiting) = (Some(held), Some(waiting));
-        Ok(Hold { gate: self, held, waiting, id, link, in_transaction, cancels })
+        Ok(Hold { gate: self, held, waiting, id, link, deadline, in_transaction, cancels })
     }
 
     /// Ends what waits for people in this session; whether something did.
@@ -241,7 +276,8 @@ impl Gate {
         self.catalog.current().policy().settings().transaction_wait
     }
 
-    fn asking(&self, held: &Held, patience: Duration) -> Asking {
+    /// What people are asked; a yes is bound to these bytes.
+    pub(super) fn asking(&self, held: &Held, patience: Duration, bound: &[u8]) -> Asking {
         let identity = self.grant.identity();
         let told = |told: Option<&str>, said: &Option<String>| {
             told.map(str::to_owned).or_else(|| said.clone())
@@ -249,8 +285,6 @@ impl Gate {
         let mut cautions = held.cautions.clone();
         cautions.extend(visible(&held.view.text).cautions);
         let needs = held.decision.approvals().iter().map(|need| Need::from(&**need)).collect();
-        let mut bound = held.basis.clone().into_bytes();
-        bound.extend_from_slice(&held.exact);
         Asking {
             request: NewRequest {
                 id: RequestId::generate(),
@@ -270,13 +304,13 @@ impl Gate {
             session: self.session(),
             sequence: held.sequence,
             command: held.view.clone(),
-            exact: self.store.keyed_hash(&bound),
+            exact: self.store.keyed_hash(bound),
             patience,
         }
     }
 
     /// Records what became of a held command.
-    fn step(
+    pub(super) fn step(
         &self,
         held: &Held,
         request: RequestId,
@@ -297,8 +331,34 @@ impl Gate {
             .map_err(NotReleased::NotRecorded)
     }
 
+    /// Uses an approval with `using`, and records that the command runs.
+    pub(super) async fn use_up(
+        &self,
+        held: &Held,
+        request: RequestId,
+        votes: &[Vote],
+        using: impl Future<Output = Result<bool, DatabaseError>>,
+    ) -> Result<(), NotReleased> {
+        match using.await {
+            Ok(true) => {}
+            Ok(false) => return Err(NotReleased::Used),
+            Err(error) => {
+                tracing::warn!(%request, %error, "an approval cannot be used");
+                return Err(NotReleased::Unavailable);
+            }
+        }
+        // The rules may have changed while the database answered.
+        if !self.still_may(held, votes) {
+            return Err(NotReleased::Stricter);
+        }
+        let text = format!("approved by {}", told(votes, VoteVerdict::Approve));
+        self.step(held, request, ApprovalStep::RELEASED, votes, text)?;
+        let committed = self.recording.committed().await;
+        Ok(committed.inspect_err(|failure| self.count(failure))?)
+    }
+
     /// Whether the rules in force now let the command run with what people said.
-    fn still_may(&self, held: &Held, votes: &[Vote]) -> bool {
+    pub(super) fn still_may(&self, held: &Held, votes: &[Vote]) -> bool {
         if self.still_granted().is_err() {
             return false;
         }
@@ -326,23 +386,27 @@ impl Hold<'_> {
         &self.link
     }
 
-    /// How much longer it waits.
-    pub fn left(&self) -> Duration {
-        self.waiting.as_ref().map(Waiting::left).unwrap_or_default()
+    /// When the client is told that it waits, from now on.
+    pub fn reminders(&self) -> Reminders {
+        Reminders::until(self.deadline)
     }
 
-    /// Waits for people, and for the client's wish to cancel. `closing` ends the wait when it is
-    /// ready. What comes back passes up: the very bytes that were decided, or `harmless` in their
+    /// Waits for people, and for the client's wish to cancel. `given_up` ends the wait when it is
+    /// ready, and says why. What comes back passes up: the very bytes that were decided, or `harmless` in their
     /// place with why.
     ///
     /// Cancel safe: dropped at any point, nothing passed and nothing will. An approval may be used
     /// up then.
-    pub async fn wait(mut self, closing: impl Future<Output = ()>, harmless: &[u8]) -> Settled {
+    pub async fn wait(
+        mut self,
+        given_up: impl Future<Output = NotReleased>,
+        harmless: &[u8],
+    ) -> Settled {
         let decided = match &mut self.waiting {
             Some(waiting) => tokio::select! {
                 outcome = waiting.decided() => self.outcome(outcome),
                 _ = self.cancels.changed() => Err((NotReleased::Cancelled, Vec::new())),
-                () = closing => Err((NotReleased::Closing, Vec::new())),
+                why = given_up => Err((why, Vec::new())),
             },
             None => Err((NotReleased::Expired, Vec::new())),
         };
@@ -354,8 +418,7 @@ impl Hold<'_> {
             return (Permitted(Bytes::copy_from_slice(harmless)), Some(NotReleased::Expired));
         };
         match released {
-            Ok(()) if held.before.is_empty() => (Permitted(held.exact), None),
-            Ok(()) => (Permitted([held.before, held.exact].concat().into()), None),
+            Ok(()) => (held.permitted(), None),
             Err((why, votes)) => {
                 if let Some(waiting) = self.waiting.take() {
                     waiting.give_up(why.note());
@@ -371,7 +434,7 @@ impl Hold<'_> {
         match outcome {
             Outcome::Approved(votes) => Ok(votes),
             Outcome::Denied(votes) => {
-                let by = crate::approval::told(&votes, VoteVerdict::Deny);
+                let by = told(&votes, VoteVerdict::Deny);
                 Err((NotReleased::Denied(by), votes))
             }
             Outcome::Expired if self.in_transaction => {
@@ -390,24 +453,8 @@ impl Hold<'_> {
         let Some(waiting) = self.waiting.take() else {
             return Err((NotReleased::Expired, votes));
         };
-        match waiting.consume().await {
-            Ok(true) => {}
-            Ok(false) => return Err((NotReleased::Expired, votes)),
-            Err(error) => {
-                tracing::warn!(request = %self.id, %error, "an approval cannot be used");
-                return Err((NotReleased::Unavailable, votes));
-            }
-        }
-        // The rules may have changed while the database answered.
-        if !self.gate.still_may(held, &votes) {
-            return Err((NotReleased::Stricter, votes));
-        }
-        let text = format!("approved by {}", crate::approval::told(&votes, VoteVerdict::Approve));
-        let released = self.gate.step(held, self.id, ApprovalStep::RELEASED, &votes, text);
-        released.map_err(|why| (why, votes.clone()))?;
-        let committed = self.gate.recording.committed().await;
-        let committed = committed.inspect_err(|failure| self.gate.count(failure));
-        committed.map_err(|failure| (NotReleased::NotRecorded(failure), votes))
+        let used = self.gate.use_up(held, self.id, &votes, waiting.consume()).await;
+        used.map_err(|why| (why, votes))
     }
 }
 
@@ -421,12 +468,6 @@ impl Drop for Hold<'_> {
             }
         }
     }
-}
-
-/// What a command's view takes where people read it, about.
-fn shown_bytes(view: &Command) -> usize {
-    let json = |value| serde_json::to_vec(value).map_or(usize::MAX, |json| json.len());
-    view.attributes.values().map(json).fold(view.text.len(), usize::saturating_add)
 }
 
 fn recorded(vote: &Vote) -> RecordedVote {

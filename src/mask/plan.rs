@@ -81,12 +81,20 @@ impl Masks {
         self.0.iter().any(|mask| mask.names_target(target) && looks(mask))
     }
 
+    /// Whether columns of a target are masked, for whosever eyes.
+    pub fn mask_columns(&self, target: &str) -> bool {
+        self.0.iter().any(|mask| mask.names_target(target) && !mask.columns.is_empty())
+    }
+
+    /// The masks of a target, with whether callers in these groups see the values.
+    pub fn of(&self, target: &str, groups: &[String]) -> Vec<Applied> {
+        let named = self.0.iter().filter(|mask| mask.names_target(target));
+        named.map(|mask| Applied { mask: Arc::clone(mask), lifted: mask.spares(groups) }).collect()
+    }
+
     /// What is masked in sessions of callers in these groups on a target.
     pub fn for_session(&self, target: &str, groups: &[String], key: &HashKey) -> MaskPlan {
-        let named = self.0.iter().filter(|mask| mask.names_target(target));
-        let masks: Vec<Applied> = named
-            .map(|mask| Applied { mask: Arc::clone(mask), lifted: mask.spares(groups) })
-            .collect();
+        let masks = self.of(target, groups);
         let masker = |lifted_too: bool| {
             let mut patterns: Vec<(Pattern, Action)> = Vec::new();
             for Applied { mask, .. } in masks.iter().filter(|m| lifted_too || !m.lifted) {

@@ -106,15 +106,16 @@ impl fmt::Display for Selector {
 }
 
 impl Policy {
-    /// Tells why a command is decided as it is.
+    /// Tells why a command is decided as it is, where columns of the target are `masked` or not.
     pub fn explain(
         &self,
         caller: &Caller,
         target: &TargetFacts,
         session: &SessionFacts,
+        masked: bool,
         command: &Command,
     ) -> Explanation {
-        let rules = self.for_caller(caller, target, session);
+        let rules = self.for_caller(caller, target, session).masked(masked);
         let known = (fields(caller), fields(target), fields(session));
         let effects = command.effects.iter().map(|effect| {
             let alone = [std::slice::from_ref(effect)];

@@ -37,7 +37,7 @@ pub use glob::Glob;
 pub use object::{NotAnObject, Object, Pattern};
 pub use rule::{DEFAULT_TIMEOUT, Mode, Rule, RuleMistake, TargetSelector};
 pub use session::SessionPolicy;
-pub use test::{PolicyTest, TestFailure};
+pub use test::{PolicyTest, TargetMasks, TestFailure};
 
 use self::rule::Compiled;
 use crate::identity::Identity;

@@ -18,6 +18,17 @@ pub struct PolicyTest {
     pub expect: Verdict,
     /// A rule that must be among those that gave the verdict.
     pub rule: Option<String>,
+    /// The masks that must hide values from the caller there: these, and no others.
+    pub masks: Option<Vec<String>>,
+}
+
+/// What is masked on a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetMasks {
+    /// Columns, for whosever eyes: what cannot be understood may then concern them.
+    pub columns: bool,
+    /// The names of those that hide values from the caller.
+    pub hiding: Vec<String>,
 }
 
 /// Why a test did not pass, in words for its author.
@@ -26,11 +37,13 @@ pub struct PolicyTest {
 pub struct TestFailure(pub String);
 
 impl PolicyTest {
-    /// Runs the test. `decode` reads the command as the target's protocol would.
+    /// Runs the test. `masks` says what is masked on the target for the caller, `decode` reads the
+    /// command as the target's protocol would.
     pub fn run(
         &self,
         policy: &Policy,
         targets: &[TargetFacts],
+        masks: impl FnOnce(&TargetFacts, &Caller) -> TargetMasks,
         decode: impl FnOnce(&TargetFacts, &str) -> Result<Command, String>,
     ) -> Result<Decision, TestFailure> {
         let Some(target) = targets.iter().find(|target| target.name.as_str() == self.target) else {
@@ -38,7 +51,9 @@ impl PolicyTest {
         };
         let command = decode(target, &self.command).map_err(TestFailure)?;
         let session = SessionFacts::default();
-        let decision = policy.for_caller(&self.caller, target, &session).decide(&command);
+        let TargetMasks { columns, hiding } = masks(target, &self.caller);
+        let rules = policy.for_caller(&self.caller, target, &session).masked(columns);
+        let decision = rules.decide(&command);
         let by = |decision: &Decision| match decision.rules() {
             [] => "by the target's default".to_owned(),
             rules => format!("by {}", rules.join(", ")),
@@ -50,6 +65,19 @@ impl PolicyTest {
                 decision.verdict(),
                 by(&decision),
             )));
+        }
+        if let Some(expected) = &self.masks {
+            let same = |a: &[String], b: &[String]| a.iter().all(|name| b.contains(name));
+            if !same(expected, &hiding) || !same(&hiding, expected) {
+                let named = |names: &[String]| match names {
+                    [] => "no mask".to_owned(),
+                    names => names.join(", "),
+                };
+                let (expected, hiding) = (named(expected), named(&hiding));
+                return Err(TestFailure(format!(
+                    "expected {expected} to hide values from the caller, got {hiding}"
+                )));
+            }
         }
         match &self.rule {
             Some(rule) if !decision.rules().iter().any(|found| **found == **rule) => {

@@ -285,7 +285,7 @@ pub struct ApprovalStep {
     /// The request that people decide.
     pub request: RequestId,
     /// `asked`; then `released` (it runs), or `denied`, `expired`, `cancelled`, `refused`,
-    /// `given-up` (it never does).
+    /// `given-up` (it never does). Nothing follows `asked` where the client does not wait.
     pub step: Cow<'static, str>,
     /// The rules that ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -26,11 +26,32 @@ use crate::names::RequestId;
 const MAX_COMMENT: usize = 2000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
+    deciding("/api/v1/approvals", RequestKind::Command)
+}
+
+/// Requests of a kind, below a path: list, show, approve, deny.
+pub(super) fn deciding(path: &str, kind: RequestKind) -> Router<Arc<Api>> {
+    let list = async move |State(api): State<Arc<Api>>, Person(caller): Person, asked: OfState| {
+        list_of(&api, &caller, kind, asked).await
+    };
+    let show = async move |State(api): State<Arc<Api>>, Person(caller): Person, id: Named| {
+        show_one(&api, &caller, kind, id).await
+    };
+    let say = |verdict| {
+        post(
+            async move |State(api): State<Arc<Api>>,
+                        Person(caller): Person,
+                        id: Named,
+                        Body(said): Body<Said>| {
+                decide(&api, &caller, kind, id, verdict, said).await
+            },
+        )
+    };
     Router::new()
-        .route("/api/v1/approvals", get(list))
-        .route("/api/v1/approvals/{id}", get(show))
-        .route("/api/v1/approvals/{id}/approve", post(approve))
-        .route("/api/v1/approvals/{id}/deny", post(deny))
+        .route(path, get(list))
+        .route(&format!("{path}/{{id}}"), get(show))
+        .route(&format!("{path}/{{id}}/approve"), say(VoteVerdict::Approve))
+        .route(&format!("{path}/{{id}}/deny"), say(VoteVerdict::Deny))
 }
 
 /// A request as its reader must see it.
@@ -51,36 +72,8 @@ pub(super) struct Shown {
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
     pub(super) comment: Option<String>,
-}
-
-async fn list(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    asked: OfState,
-) -> Answer<Page<Shown>> {
-    list_of(&api, &caller, RequestKind::Command, asked).await
-}
-
-async fn show(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Shown> {
-    show_one(&api, &caller, RequestKind::Command, id).await
-}
-
-async fn approve(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Command, id, VoteVerdict::Approve, said).await
-}
-
-async fn deny(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Command, id, VoteVerdict::Deny, said).await
+    /// The request's `exact`, as who decides saw it: it counts for those bytes alone.
+    pub(super) exact: Option<String>,
 }
 
 /// Those that the caller made or may decide; all for those who may read everything.
@@ -137,7 +130,8 @@ pub(super) async fn decide(
         return Err(Problem::bad(format!("comment: at most {MAX_COMMENT} bytes")));
     }
     let detail = BTreeMap::from([("comment".to_owned(), Value::from(comment.clone()))]);
-    let decided = match api.database.decide(id, kind, &voter, &Word { verdict, comment }).await {
+    let word = Word { verdict, comment, exact: said.exact };
+    let decided = match api.database.decide(id, kind, &voter, &word).await {
         Ok(decided) => decided,
         Err(DecideError::Database(error)) => return Err(error.into()),
         Err(DecideError::NotFound) => return Err(Problem::not_found()),

@@ -13,23 +13,20 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
-use super::approvals::{Said, Shown, decide, list_of, show_one, shown};
-use super::ask::{Body, OfState, Pages};
+use super::approvals::{Shown, deciding, shown};
+use super::ask::{Body, Pages};
 use super::caller::{Caller, Person};
 use super::problem::Problem;
 use crate::access::{self, Right};
-use crate::database::{AccessGrant, Page, RequestKind, VoteVerdict};
+use crate::database::{AccessGrant, Page, RequestKind};
 use crate::names::{GrantId, TargetName};
 
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 2000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/api/v1/access-requests", get(list).post(ask))
-        .route("/api/v1/access-requests/{id}", get(show))
-        .route("/api/v1/access-requests/{id}/approve", post(approve))
-        .route("/api/v1/access-requests/{id}/deny", post(deny))
+    deciding("/api/v1/access-requests", RequestKind::Access)
+        .route("/api/v1/access-requests", post(ask))
         .route("/api/v1/grants", get(grants))
         .route("/api/v1/grants/{id}", delete(revoke))
 }
@@ -89,36 +86,6 @@ pub(super) async fn asked(
     let (asked, new) = desk.ask_for_access(identity, target, whom, duration, wanted.reason).await?;
     let request = api.database.request(asked.id).await?.ok_or_else(Problem::internal)?;
     Ok((shown(api, caller, request), new))
-}
-
-async fn list(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    asked: OfState,
-) -> Answer<Page<Shown>> {
-    list_of(&api, &caller, RequestKind::Access, asked).await
-}
-
-async fn show(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) -> Answer<Shown> {
-    show_one(&api, &caller, RequestKind::Access, id).await
-}
-
-async fn approve(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Access, id, VoteVerdict::Approve, said).await
-}
-
-async fn deny(
-    State(api): State<Arc<Api>>,
-    Person(caller): Person,
-    id: Named,
-    Body(said): Body<Said>,
-) -> Answer<Shown> {
-    decide(&api, &caller, RequestKind::Access, id, VoteVerdict::Deny, said).await
 }
 
 async fn grants(

@@ -1,7 +1,12 @@
-"""Runs a write that waits for people: `held.py psycopg | sqlalchemy | pipeline`. Prints what came of it."""
+"""Runs a write that waits for people: `held.py psycopg | sqlalchemy | pipeline [MARK]`. Prints what came of it.
+
+The mark stands in the write as a comment, and in a pipeline in what is behind it too.
+"""
 
 import os
 import sys
+
+MARK = sys.argv[2] if len(sys.argv) > 2 else ""
 
 
 def psycopg_client():
@@ -11,7 +16,7 @@ def psycopg_client():
         connection.add_notice_handler(lambda notice: print("notice:", notice.message_primary.split(",")[0]))
         try:
             # The driver begins a transaction by itself.
-            cursor = connection.execute("update pears set n = n + %s where n < %s", (1, 100))
+            cursor = connection.execute(f"update pears set n = n + %s where n < %s /* {MARK} */", (1, 100))
             print("changed", cursor.rowcount)
             connection.commit()
         except psycopg.Error as error:
@@ -37,7 +42,7 @@ def sqlalchemy_client():
     with engine.connect() as connection:
         try:
             done = connection.execute(
-                sqlalchemy.text("update pears set n = n + :by where n < :most"), {"by": 1, "most": 100}
+                sqlalchemy.text(f"update pears set n = n + :by where n < :most /* {MARK} */"), {"by": 1, "most": 100}
             )
             print("changed", done.rowcount)
             connection.commit()
@@ -53,13 +58,13 @@ def pipeline_client():
     with psycopg.connect("", autocommit=True) as connection:
         try:
             with connection.pipeline():
-                change = connection.execute("update pears set n = n + %s", (1,))
-                behind = connection.execute(f"/* {sys.argv[2]} */ select %s::int + 4", (1,))
+                change = connection.execute(f"update pears set n = n + %s /* {MARK} */", (1,))
+                behind = connection.execute(f"/* {MARK} */ select %s::int + 4", (1,))
                 selected = behind.fetchone()[0]
             print("changed", change.rowcount)
             print("selected", selected)
         except psycopg.Error as error:
-            print("refused", error.sqlstate)
+            print("refused", error.sqlstate, error.diag.message_primary)
         print("then", connection.execute("select 7").fetchone()[0])
 
 

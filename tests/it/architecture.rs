@@ -102,6 +102,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "database",
             "decode",
             "identity",
+            "mask",
             "policy",
             "quickstart",
             "recording",

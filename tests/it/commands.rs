@@ -196,3 +196,51 @@ fn policy_explain_says_which_rule_and_what_spares() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("there is no target order; there are orders"));
 }
+
+/// What sessions take into account the tools do too: with masked columns a text that cannot be read
+/// is blocked, since it might be about them.
+#[test]
+fn explanations_and_tests_know_the_masks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    let mask = "[[mask]]\nname = \"pii\"\ncolumns = [\"*.ssn\"]\npatterns = [\"email\"]\n\
+                unless_groups = [\"pii-readers\"]\n";
+    let test = |group: &str, command: &str, expect: &str, masks: &str| {
+        format!(
+            "[[test]]\nidentity = {{ groups = [{group:?}] }}\ntarget = \"orders\"\n\
+             command = {command:?}\nexpect = {expect:?}\nmasks = {masks}\n"
+        )
+    };
+    let target = RULES.split_once("[[rule]]").unwrap().0;
+    let write = |masks: &str, tests: &[String]| {
+        fs::write(&path, format!("{RIGHT}{target}{masks}{}", tests.concat())).unwrap();
+    };
+    let right = [
+        test("agents", "select 1", "allow", r#"["pii"]"#),
+        test("pii-readers", "select 1", "allow", "[]"),
+        test("agents", "selekt what", "block", r#"["pii"]"#),
+    ];
+    write(mask, &right);
+    let done = portcullis(&["policy", "test"], &path);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let explain = |more: &[&str]| {
+        let arguments = [&["policy", "explain", "--target", "orders"], more].concat();
+        text(&portcullis(&arguments, &path).stdout).to_owned()
+    };
+    let told = explain(&["--group", "agents", "selekt what"]);
+    assert!(told.starts_with("block"), "{told}");
+    assert!(told.ends_with("mask pii: hides *.ssn, email\n"), "{told}");
+    let told = explain(&["--group", "pii-readers", "select 1"]);
+    assert!(told.contains("from storage alone: the caller sees it"), "{told}");
+    let json: serde_json::Value = serde_json::from_str(&explain(&["--json", "select 1"])).unwrap();
+    assert_eq!(
+        (&json["masks"][0]["mask"], &json["masks"][0]["lifted"]),
+        (&"pii".into(), &false.into())
+    );
+
+    write("", &right);
+    let done = portcullis(&["policy", "test"], &path);
+    let said = text(&done.stderr);
+    assert!(said.contains("expected pii to hide values from the caller, got no mask"), "{said}");
+    assert!(said.contains("expected block, got allow"), "{said}");
+}

@@ -456,7 +456,7 @@ proptest! {
         let caller = caller(&groups);
         let facts = (target(default), SessionFacts::default());
         let policy = compile(&rules);
-        let told = policy.explain(&caller, &facts.0, &facts.1, &command);
+        let told = policy.explain(&caller, &facts.0, &facts.1, false, &command);
         let strictest = told.effects.iter().map(|effect| effect.verdict).max();
         prop_assert_eq!(told.decision.verdict(), strictest.unwrap_or(Verdict::Allow));
         for effect in &told.effects {

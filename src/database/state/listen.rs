@@ -53,7 +53,8 @@ impl Database {
     pub async fn tidy_state(&self) -> Result<(), DatabaseError> {
         sqlx::query(
             "update requests set state = 'expired', decided_at = expires_at, \
-             note = coalesce(note, 'nobody decided in time') \
+             note = coalesce(note, case state when 'approved' then 'it was not used in time' \
+             else 'nobody decided in time' end) \
              where state in ('pending', 'approved') and expires_at < clock_timestamp()",
         )
         .execute(&self.pool)

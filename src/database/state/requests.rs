@@ -8,18 +8,21 @@
 //!
 //! Each step is one update that names the state it goes from, so of two that race one happens.
 
+mod decide;
+mod open;
+
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::super::queries::{Page, Place, QueryError, Wanted};
-use super::super::rows::{Timestamp, storable_json};
+use super::super::rows::Timestamp;
 use super::super::{Database, DatabaseError};
-use super::grants::{NewGrant, add_grant};
-use super::tickets::seconds_of;
 use crate::names::{Protocol, RequestId, SessionId};
 use crate::policy;
+
+pub use decide::{Answer, DecideError, Decided, Voter};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,8 +225,8 @@ pub struct NewRequest {
 pub struct Command {
     /// The gateway that holds it.
     pub gateway: String,
-    /// Its process: one that starts anew holds nothing of the one before.
-    pub process: Uuid,
+    /// Its process, where the client waits: one that starts anew holds nothing of the one before.
+    pub process: Option<Uuid>,
     /// The session.
     pub session: SessionId,
     /// The place in its recording.
@@ -232,6 +235,8 @@ pub struct Command {
     pub command: policy::Command,
     /// A keyed hash of all that would run.
     pub exact: String,
+    /// Where the client does not wait but asks again: for how many seconds a yes counts.
+    pub again_seconds: Option<i64>,
 }
 
 /// How a request stands, for who waits for it.
@@ -247,71 +252,6 @@ pub struct Standing {
     pub votes: Vec<Vote>,
 }
 
-/// Who decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Voter {
-    /// The issuer.
-    pub issuer: String,
-    /// The subject.
-    pub subject: String,
-    /// The name shown to people.
-    pub username: String,
-    /// The address that the issuer has verified.
-    pub email: Option<String>,
-    /// The groups.
-    pub groups: Vec<String>,
-}
-
-/// What a person says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Yes or no.
-    pub verdict: VoteVerdict,
-    /// Why.
-    pub comment: Option<String>,
-}
-
-/// What came of a decision.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decided {
-    /// The request as it stands now.
-    pub request: Request,
-    /// The access that it gave.
-    pub grant: Option<crate::names::GrantId>,
-}
-
-/// Why a person's word does not count.
-#[derive(Debug, thiserror::Error)]
-pub enum DecideError {
-    /// There is no such request.
-    #[error("there is no such request")]
-    NotFound,
-    /// It was decided, or its time is over.
-    #[error("the request is {} already", .0.as_str())]
-    Over(RequestState),
-    /// Who asked does not decide.
-    #[error("nobody decides a request of their own")]
-    Requester,
-    /// None of the rule's groups.
-    #[error("none of your groups may decide this request")]
-    NotAnApprover,
-    /// Once is enough.
-    #[error("you have decided this request already")]
-    Again,
-    /// The database failed.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-impl From<sqlx::Error> for DecideError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-/// How long a no to a request for access counts: who asks in a loop does not ring every time.
-const ASK_AGAIN: &str = "10 minutes";
-
 /// The columns that are shown, with the votes; out of `requests r`.
 const SHOWN: &str = "select row_to_json(s) from (select r.id, r.kind, \
     case when r.state in ('pending', 'approved') and r.expires_at <= clock_timestamp() \
@@ -322,93 +262,6 @@ const SHOWN: &str = "select row_to_json(s) from (select r.id, r.kind, \
     verdict, comment, at from votes where request = r.id) v), '[]') as votes from requests r ";
 
 impl Database {
-    /// Opens a request for one command, which waits so many seconds.
-    ///
-    /// # Errors
-    /// When the database fails; then nothing may be waited for.
-    pub async fn open_command_request(
-        &self,
-        request: &NewRequest,
-        command: &Command,
-        seconds: u64,
-    ) -> Result<(), DatabaseError> {
-        let failed = |error: serde_json::Error| DatabaseError::Refused(error.to_string());
-        let (request, command) =
-            (storable_json(request).map_err(failed)?, storable_json(command).map_err(failed)?);
-        sqlx::query(
-            "insert into requests (id, kind, state, issuer, subject, username, email, target, \
-             protocol, workflow, run, needs, cautions, reason, comment, gateway, process, session, \
-             sequence, command, exact, expires_at) \
-             select n.id, 'command', 'pending', n.issuer, n.subject, n.username, n.email, n.target, \
-             n.protocol, n.workflow, n.run, n.needs, n.cautions, n.reason, n.comment, c.gateway, \
-             c.process, c.session, c.sequence, c.command, c.exact, \
-             clock_timestamp() + make_interval(secs => $3) \
-             from json_populate_record(null::requests, $1::json) n, \
-             json_populate_record(null::requests, $2::json) c",
-        )
-        .bind(request)
-        .bind(command)
-        .bind(seconds_of(seconds))
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// The pending request of this identity for access to this target, or one that was denied not
-    /// long ago; a new one, which waits so many seconds for people, when there is none. Whether it
-    /// is new is told too.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn open_access_request(
-        &self,
-        request: &NewRequest,
-        duration_seconds: u64,
-        wait_seconds: u64,
-    ) -> Result<(Request, bool), DatabaseError> {
-        let row = storable_json(request).map_err(|e| DatabaseError::Refused(e.to_string()))?;
-        let mut transaction = self.pool.begin().await?;
-        // Of several that ask at once one makes it.
-        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(format!("{}\n{}\n{}", request.issuer, request.subject, request.target))
-            .execute(&mut *transaction)
-            .await?;
-        let there: Option<Uuid> = sqlx::query_scalar(
-            "select id from requests where kind = 'access' and issuer = $1 and subject = $2 \
-             and target = $3 and (state = 'pending' and expires_at > clock_timestamp() \
-             or state = 'denied' and decided_at > clock_timestamp() - $4::interval) \
-             order by state = 'pending' desc, decided_at desc limit 1",
-        )
-        .bind(&request.issuer)
-        .bind(&request.subject)
-        .bind(&request.target)
-        .bind(ASK_AGAIN)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if there.is_none() {
-            sqlx::query(
-                "insert into requests (id, kind, state, issuer, subject, username, email, target, \
-                 protocol, workflow, run, needs, cautions, reason, comment, seconds, expires_at) \
-                 select n.id, 'access', 'pending', n.issuer, n.subject, n.username, n.email, n.target, \
-                 n.protocol, n.workflow, n.run, n.needs, n.cautions, n.reason, n.comment, $2, \
-                 clock_timestamp() + make_interval(secs => $3) \
-                 from json_populate_record(null::requests, $1::json) n",
-            )
-            .bind(row)
-            .bind(i64::try_from(duration_seconds).unwrap_or(i64::MAX))
-            .bind(seconds_of(wait_seconds))
-            .execute(&mut *transaction)
-            .await?;
-        }
-        let id = there.map_or(request.id, RequestId::from);
-        let found = one(&mut transaction, id).await?;
-        transaction.commit().await?;
-        match found {
-            Some(found) => Ok((found, there.is_none())),
-            None => Err(DatabaseError::Refused("the request went away".to_owned())),
-        }
-    }
-
     /// One request.
     ///
     /// # Errors
@@ -453,131 +306,6 @@ impl Database {
         Ok(Page::of(rows, limit, |last: &Request| Place::of_id(last.id.as_uuid())))
     }
 
-    /// Takes a person's word on a request. The one that makes it enough approves it; one no denies
-    /// it. Access is granted within the same transaction.
-    ///
-    /// # Errors
-    /// When the word does not count, with why; then nothing changed.
-    pub async fn decide(
-        &self,
-        id: RequestId,
-        kind: RequestKind,
-        voter: &Voter,
-        answer: &Answer,
-    ) -> Result<Decided, DecideError> {
-        let mut transaction = self.pool.begin().await?;
-        let locked: Option<(String, Option<String>)> =
-            sqlx::query_as("select kind, lower(email) from requests where id = $1 for update")
-                .bind(id.as_uuid())
-                .fetch_optional(&mut *transaction)
-                .await?;
-        let Some((_, email)) = locked.filter(|(found, _)| found == kind.as_str()) else {
-            return Err(DecideError::NotFound);
-        };
-        // The clock counts from behind the lock: who waited for it may have come too late.
-        let request = one(&mut transaction, id).await?.ok_or(DecideError::NotFound)?;
-        may_decide(&request, email.as_deref(), voter)?;
-        let voted = sqlx::query(
-            "insert into votes (request, issuer, subject, username, groups, verdict, comment) \
-             values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
-        )
-        .bind(id.as_uuid())
-        .bind(&voter.issuer)
-        .bind(&voter.subject)
-        .bind(&voter.username)
-        .bind(&voter.groups)
-        .bind(match answer.verdict {
-            VoteVerdict::Approve => "approve",
-            VoteVerdict::Deny => "deny",
-        })
-        .bind(answer.comment.as_deref())
-        .execute(&mut *transaction)
-        .await?;
-        if voted.rows_affected() == 0 {
-            return Err(DecideError::Again);
-        }
-        let mut request = one(&mut transaction, id).await?.ok_or(DecideError::NotFound)?;
-        let enough = request.needs.iter().all(|need| need.is_met(&request.votes));
-        let (next, grant) = match (answer.verdict, kind) {
-            (VoteVerdict::Deny, _) => (RequestState::Denied, None),
-            (VoteVerdict::Approve, _) if !enough => (RequestState::Pending, None),
-            (VoteVerdict::Approve, RequestKind::Command) => (RequestState::Approved, None),
-            (VoteVerdict::Approve, RequestKind::Access) => {
-                let grant = NewGrant::of(&request);
-                add_grant(&mut transaction, &grant).await?;
-                (RequestState::Consumed, Some(grant.id))
-            }
-        };
-        // Also when the state stays: who waits is told of each word.
-        sqlx::query(
-            "update requests set state = $2, decided_at = case when $2 = 'pending' then null \
-             else clock_timestamp() end where id = $1",
-        )
-        .bind(id.as_uuid())
-        .bind(next.as_str())
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        request.state = next;
-        Ok(Decided { request, grant })
-    }
-
-    /// Uses an approval, once: true for the one that does, before the command goes upstream.
-    ///
-    /// # Errors
-    /// When the database fails. Then it may be used up all the same, and nothing may run.
-    pub async fn consume(
-        &self,
-        id: RequestId,
-        session: SessionId,
-        exact: &str,
-    ) -> Result<bool, DatabaseError> {
-        let consumed = sqlx::query(
-            "update requests set state = 'consumed' where id = $1 and state = 'approved' \
-             and session = $2 and exact = $3 and expires_at > clock_timestamp()",
-        )
-        .bind(id.as_uuid())
-        .bind(session.as_uuid())
-        .bind(exact)
-        .execute(&self.pool)
-        .await?;
-        Ok(consumed.rows_affected() == 1)
-    }
-
-    /// Gives up requests whose command will never run, and says why.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn give_up(&self, ids: &[RequestId], note: &str) -> Result<(), DatabaseError> {
-        let ids: Vec<Uuid> = ids.iter().map(RequestId::as_uuid).collect();
-        sqlx::query(
-            "update requests set state = 'expired', note = $2, decided_at = clock_timestamp() \
-             where id = any($1) and state in ('pending', 'approved')",
-        )
-        .bind(ids)
-        .bind(note)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Expires what earlier processes of a gateway held: nobody waits for it any more.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn expire_left(&self, gateway: &str, process: Uuid) -> Result<u64, DatabaseError> {
-        let expired = sqlx::query(
-            "update requests set state = 'expired', note = 'the gateway was restarted', \
-             decided_at = clock_timestamp() where gateway = $1 and process <> $2 \
-             and kind = 'command' and state in ('pending', 'approved')",
-        )
-        .bind(gateway)
-        .bind(process)
-        .execute(&self.pool)
-        .await?;
-        Ok(expired.rows_affected())
-    }
-
     /// How these requests stand.
     ///
     /// # Errors
@@ -598,25 +326,6 @@ async fn one(connection: &mut PgConnection, id: RequestId) -> Result<Option<Requ
         .fetch_optional(connection)
         .await?;
     Ok(row.map(|row| row.0))
-}
-
-/// Whether this person's word counts. The requester is known by issuer and subject, and under
-/// another account by the name that people see and by the verified address.
-fn may_decide(request: &Request, email: Option<&str>, voter: &Voter) -> Result<(), DecideError> {
-    let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
-    let requester = (request.issuer == voter.issuer && request.subject == voter.subject)
-        || same(&request.username, &voter.username)
-        || email.zip(voter.email.as_deref()).is_some_and(|(a, b)| same(a, b));
-    if !request.needs.iter().any(|need| need.names(&voter.groups)) {
-        return Err(DecideError::NotAnApprover);
-    }
-    if requester {
-        return Err(DecideError::Requester);
-    }
-    match request.state {
-        RequestState::Pending => Ok(()),
-        over => Err(DecideError::Over(over)),
-    }
 }
 
 #[cfg(test)]

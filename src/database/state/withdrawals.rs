@@ -185,10 +185,15 @@ pub(super) async fn withdraw(
     until: &str,
     by: &str,
 ) -> Result<(), DatabaseError> {
+    // Of a user the last word counts, which may shorten; what opened something stays refused until
+    // it is worth nothing by itself.
     sqlx::query(
         "insert into withdrawals (kind, key, until, username) values ($1, $2, $3::timestamptz, $4) \
          on conflict (kind, key) do update set at = clock_timestamp(), \
-         until = greatest(withdrawals.until, excluded.until)",
+         until = case excluded.kind when 'user' then excluded.until \
+         else greatest(withdrawals.until, excluded.until) end, \
+         username = case excluded.kind when 'user' then excluded.username \
+         else withdrawals.username end",
     )
     .bind(kind.as_str())
     .bind(key)

@@ -134,6 +134,15 @@ impl Begun {
         }
     }
 
+    /// What stood behind it, once it was kept.
+    pub(super) fn kept_trailers(&self) -> Option<&HeaderMap> {
+        let kept = match &self.rest {
+            Some(Rest::Kept(_, trailers)) => trailers.as_ref(),
+            _ => None,
+        };
+        self.trailers.as_ref().or(kept).filter(|trailers| !trailers.is_empty())
+    }
+
     async fn read_on(self, most: usize) -> Result<Self, BodyError> {
         let mut begun = self;
         let mut first = BytesMut::new();

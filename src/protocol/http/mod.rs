@@ -10,6 +10,7 @@
 mod body;
 mod exchange;
 mod guarded;
+mod held;
 mod literal;
 mod masking;
 mod refusal;

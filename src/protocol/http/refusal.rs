@@ -8,9 +8,14 @@ use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::json;
 
+use super::held;
 use crate::decode::http::Refused;
+use crate::gate::Status;
 use crate::names::{SessionId, TargetName};
 use crate::policy::{Decision, Verdict};
+
+/// When a client that does not wait looks again, in seconds.
+const RETRY_AFTER: &str = "5";
 
 /// Why a request is not passed on, or its answer not passed back.
 #[derive(Debug)]
@@ -29,6 +34,12 @@ pub(super) enum Refusal {
     Blocked { decision: Box<Decision>, session: SessionId },
     /// It waited for people, and does not run.
     NotReleased { why: String, session: SessionId },
+    /// It waits for people, and its client does not: it asks again.
+    Waits(Box<Status>),
+    /// Nobody asked for that, or somebody else did.
+    NoRequest,
+    /// What only the database knows cannot be told.
+    Unknown,
     /// People have to grant the access first; this is where.
     AccessAsked(String),
     /// The target was not reached.
@@ -46,11 +57,15 @@ impl Refusal {
                 StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST)
             }
             Self::Denied => StatusCode::UNAUTHORIZED,
+            Self::Waits(_) => StatusCode::ACCEPTED,
+            Self::NoRequest => StatusCode::NOT_FOUND,
             Self::TlsRequired
             | Self::Blocked { .. }
             | Self::NotReleased { .. }
             | Self::AccessAsked(_) => StatusCode::FORBIDDEN,
-            Self::Busy | Self::NotRecorded | Self::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotRecorded | Self::Unknown | Self::Ended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreachable(_) | Self::BadAnswer { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -64,6 +79,9 @@ impl Refusal {
             Self::NotRecorded => "not-recorded",
             Self::Blocked { .. } => "blocked",
             Self::NotReleased { .. } => "not-approved",
+            Self::Waits(_) => "waits",
+            Self::NoRequest => "no-request",
+            Self::Unknown => "unknown",
             Self::AccessAsked(_) => "access-asked",
             Self::Unreachable(_) => "unreachable",
             Self::BadAnswer { .. } => "bad-answer",
@@ -90,6 +108,14 @@ impl Refusal {
                 format!("{what}{}", reason.unwrap_or_default())
             }
             Self::NotReleased { why, .. } => format!("the request does not run: {why}"),
+            Self::Waits(status) => {
+                format!(
+                    "the request waits for approval and runs when it is sent again: {}",
+                    status.link
+                )
+            }
+            Self::NoRequest => "there is no such request of yours".to_owned(),
+            Self::Unknown => "how requests stand cannot be told now; try again later".to_owned(),
             Self::AccessAsked(link) => {
                 format!("access needs an approval, which was asked for: {link}")
             }
@@ -103,6 +129,9 @@ impl Refusal {
 
     /// The document.
     pub(super) fn body(&self) -> Bytes {
+        if let Self::Waits(status) = self {
+            return document(status);
+        }
         let status = self.status();
         let mut problem = json!({
             "type": "about:blank",
@@ -131,6 +160,14 @@ impl Refusal {
 
     /// The head's fields, but for the length.
     pub(super) fn headers(&self) -> HeaderMap {
+        if let Self::Waits(status) = self {
+            let mut headers = status_headers(status);
+            headers.insert("preference-applied", HeaderValue::from_static("respond-async"));
+            if let Ok(place) = HeaderValue::try_from(held::place(status.id)) {
+                headers.insert(header::LOCATION, place);
+            }
+            return headers;
+        }
         let mut headers = HeaderMap::new();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, "application/problem+json");
@@ -147,4 +184,24 @@ impl Refusal {
         }
         headers
     }
+}
+
+/// How a request stands, for its client.
+pub(super) fn document(status: &Status) -> Bytes {
+    let mut text = serde_json::to_string(status).unwrap_or_default();
+    text.push('\n');
+    Bytes::from(text)
+}
+
+/// The head's fields with that.
+pub(super) fn status_headers(status: &Status) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_TYPE, "application/json");
+    set(header::CACHE_CONTROL, "no-store");
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    if status.is_pending() {
+        set(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    headers
 }

@@ -7,6 +7,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Uri, Version};
 
+use super::held;
 use super::literal::Literals;
 use super::masking;
 use crate::config::HttpTarget;
@@ -121,6 +122,14 @@ impl Ask {
     /// The path that goes up.
     pub(super) fn path(&self) -> Result<Path<'_>, Refused> {
         Path::parse(&self.path)
+    }
+
+    /// The path behind the gateway's own, where this asks the gateway itself.
+    pub(super) fn own_path(&self) -> Option<&str> {
+        match &self.prefix {
+            Some(prefix) => (prefix == held::OWN).then_some(&*self.path),
+            None => self.path.strip_prefix(held::OWN).filter(|path| path.starts_with('/')),
+        }
     }
 
     pub(super) fn query(&self) -> Option<&str> {

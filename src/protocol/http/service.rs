@@ -15,6 +15,7 @@ use super::Connection;
 use super::body::{self, Begun, Body, BodyError, UpState, View};
 use super::exchange::Exchange;
 use super::guarded::Guard;
+use super::held;
 use super::literal::Scanner;
 use super::masking;
 use super::refusal::Refusal;
@@ -28,7 +29,7 @@ use crate::config::{HttpKind, HttpTarget, TargetKind};
 use crate::decode::http::crewai::{self, Call};
 use crate::decode::http::path::Path;
 use crate::decode::http::{Refused, command, head, json};
-use crate::gate::{Asked as Asks, Held, Permitted, Ruling, recorded_identity};
+use crate::gate::{Asked as Asks, Permitted, Ruling, recorded_identity};
 use crate::identity::Identity;
 use crate::mask::MaskPlan;
 use crate::metrics;
@@ -36,10 +37,6 @@ use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
 use crate::recording::RefusedCaller;
 
-/// The largest body of a request that waits for people, in bytes: it is kept until they decide.
-const MAX_HELD_BODY: usize = 1 << 20;
-/// Why a larger one does not wait.
-const TOO_LARGE: &str = "its body is over 1 MiB, too large to wait for approval";
 /// What is recorded of a name that is no target's, in characters.
 const NAME_SHOWN: usize = 63;
 
@@ -115,6 +112,9 @@ impl Connection {
             Refusal::Malformed(refused)
         };
         let ask = read.map_err(|refused| malformed(None, "", refused))?;
+        if let Some(path) = ask.own_path() {
+            return self.status(&ask, path).await;
+        }
         let Known { identity, target, http, ends, once, masked } = self.know(&ask).await?;
         let who = Arc::clone(&identity);
         let goal = Goal { target: &http, masked, max_json: settings.max_json };
@@ -163,30 +163,36 @@ impl Connection {
         }
     }
 
-    /// Token, target and access. Whatever is wrong, the client is told one thing; what it was
-    /// stands in the log and in the gateway's own recording.
-    async fn know(&self, ask: &Ask) -> Result<Known, Refusal> {
+    /// The token. Whatever is wrong, the client is told one thing; what it was stands in the log
+    /// and in the gateway's own recording.
+    pub(super) async fn prove(&self, ask: &Ask) -> Result<Arc<Identity>, Refusal> {
         if !self.private {
             return Err(Refusal::TlsRequired);
         }
-        let denied = |identity: Option<&Identity>, reason: &str| {
-            self.note_refused(&ask.named, identity, reason);
-            metrics::denied(Protocol::Http);
-            Refusal::Denied
-        };
-        let Some(token) = &ask.token else { return Err(denied(None, "there is no token")) };
-        let identity = match self.context.verifier.verify(token).await {
-            Ok(identity) => Arc::new(identity),
-            Err(refused) => return Err(denied(None, &refused.to_string())),
-        };
+        let denied = |reason: &str| self.denied(ask, None, reason);
+        let Some(token) = &ask.token else { return Err(denied("there is no token")) };
+        let proved = self.context.verifier.verify(token).await;
+        proved.map(Arc::new).map_err(|refused| denied(&refused.to_string()))
+    }
+
+    fn denied(&self, ask: &Ask, identity: Option<&Identity>, reason: &str) -> Refusal {
+        self.note_refused(&ask.named, identity, reason);
+        metrics::denied(Protocol::Http);
+        Refusal::Denied
+    }
+
+    /// Token, target and access.
+    async fn know(&self, ask: &Ask) -> Result<Known, Refusal> {
+        let identity = self.prove(ask).await?;
+        let denied = |reason: &str| self.denied(ask, Some(&identity), reason);
         let rules = self.context.catalog.current();
         let Ok(name) = ask.named.parse::<TargetName>() else {
-            return Err(denied(Some(&identity), "no such target"));
+            return Err(denied("no such target"));
         };
         let (target, right) = access::right(&rules, &identity, &name)
-            .map_err(|no_access| denied(Some(&identity), &no_access.to_string()))?;
+            .map_err(|no_access| denied(&no_access.to_string()))?;
         let TargetKind::Http(http) = &target.kind else {
-            return Err(denied(Some(&identity), "the target is no HTTP service"));
+            return Err(denied("the target is no HTTP service"));
         };
         let (ends, once) = match right {
             Right::Standing { ends, once } | Right::Asked { ends, once, .. } => (ends, once),
@@ -205,7 +211,7 @@ impl Connection {
     }
 
     /// Logs and records somebody who got no session.
-    fn note_refused(&self, named: &str, identity: Option<&Identity>, reason: &str) {
+    pub(super) fn note_refused(&self, named: &str, identity: Option<&Identity>, reason: &str) {
         let refused = RefusedCaller {
             protocol: Protocol::Http,
             client: self.client.to_string(),
@@ -260,12 +266,8 @@ impl Asked<'_> {
                 return Err(Refusal::Blocked { decision: Box::new(decision), session: id });
             }
             Ruling::Held(held) => {
-                let kept = begun.keep(MAX_HELD_BODY).await;
-                if !kept.map_err(|error| Refusal::Malformed(malformed(&error)))? {
-                    return Err(Refusal::NotReleased { why: TOO_LARGE.to_owned(), session: id });
-                }
-                let released = hold(self.exchange, *held, &begun, headers).await;
-                released.map_err(|why| Refusal::NotReleased { why, session: id })?
+                let (exchange, ask, target) = (self.exchange, self.ask, self.target);
+                held::released(exchange, ask, target, *held, &mut begun, headers).await?
             }
         };
         let answer = send(self.exchange, self.ask, permitted, begun, view).await?;
@@ -284,43 +286,6 @@ impl Asked<'_> {
             return Ok(response);
         }
         response::pass(self.exchange, self.ask, self.target, answer, self.begins_run)
-    }
-}
-
-/// Waits for people; says why the request does not run.
-async fn hold(
-    exchange: &Arc<Exchange>,
-    mut held: Held,
-    begun: &Begun,
-    headers: &HeaderMap,
-) -> Result<Permitted, String> {
-    let gate = exchange.session().gate();
-    let body = begun.kept();
-    if !body.is_empty() {
-        // What is not shown is bound all the same.
-        held.bind(&blake3::hash(&body).to_hex());
-        let seen = View::of(&gate.masks(), headers).of_next(&body, true);
-        match seen.map(|seen| String::from_utf8(seen.into())) {
-            Some(Ok(text)) => held.view_mut().text += &format!("\n\n{text}"),
-            Some(Err(_)) => {
-                let length = body.len();
-                held.caution(format!("its body of {length} bytes is no text; the hash covers it"));
-            }
-            None => held.caution("its body cannot be shown masked; the hash covers it"),
-        }
-    }
-    let (permitted, why) = match gate.hold(held, None, b"").await {
-        Ok(hold) => {
-            let closing = async {
-                let _why = exchange.cut().await;
-            };
-            hold.wait(closing, b"").await
-        }
-        Err(settled) => settled,
-    };
-    match why {
-        None => Ok(permitted),
-        Some(why) => Err(why.to_string()),
     }
 }
 
@@ -522,7 +487,7 @@ async fn send(
 }
 
 /// What a client is told of a body of its own that broke off.
-fn malformed(error: &BodyError) -> Refused {
+pub(super) fn malformed(error: &BodyError) -> Refused {
     match error {
         BodyError::Slow => Refused { status: 408, what: "the body took too long" },
         BodyError::Token => Refused::bad("the token stands in the body"),

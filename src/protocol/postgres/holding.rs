@@ -2,10 +2,9 @@
 //! and nothing that it sent behind the command is looked at before.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::ReadHalf;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::decode::postgres::frontend::Message;
 use crate::gate::NotReleased;
@@ -16,9 +15,6 @@ use super::refusal::{self, Objection};
 use super::relay::{Incoming, Outgoing, Relay};
 use super::stream::Stream;
 
-/// How often the client is told that its command waits: below what balancers and firewalls take
-/// for a dead connection.
-const REMIND: Duration = Duration::from_secs(15);
 /// How much of what the client sends behind a command that waits is read, in bytes, to notice
 /// that it leaves. Beyond that its end shows only when the wait is over.
 const MOST_AHEAD: usize = 1 << 20;
@@ -43,23 +39,20 @@ impl Relay {
         let (permitted, not_released) = match self.gate.hold(*held, limit, &harmless).await {
             Err(settled) => settled,
             Ok(hold) => {
-                let (id, link, asked) =
-                    (hold.id().to_string(), hold.link().to_owned(), Instant::now());
-                let patience = hold.left();
+                let (id, link) = (hold.id().to_string(), hold.link().to_owned());
+                let mut reminders = hold.reminders();
                 let mut closing = self.no_holds.subscribe();
                 let closing = async move {
                     // The sender is the relay's own.
                     let _ended = closing.wait_for(|ended| *ended).await;
+                    NotReleased::Closing
                 };
                 let mut waited = pin!(hold.wait(closing, &harmless));
-                let mut remind = interval(REMIND);
-                remind.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     let room = incoming.buffer.len() < MOST_AHEAD;
                     tokio::select! {
                         settled = &mut waited => break settled,
-                        _ = remind.tick() => {
-                            let left = patience.saturating_sub(asked.elapsed());
+                        left = reminders.next() => {
                             self.tell(refusal::waits_for_approval(&id, &link, left));
                         }
                         read = incoming.read(client), if room => {

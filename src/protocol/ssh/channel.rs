@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::config::SshTarget;
 use crate::decode::ssh::message::{self, Size};
-use crate::gate::{Gate, Held, Permitted};
+use crate::gate::{Gate, Held, NotReleased, Permitted};
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
@@ -134,8 +134,8 @@ impl Channel {
         self.inbox.close();
     }
 
-    /// Asks people first, and tells the client so. A channel or session that ends meanwhile ends
-    /// the wait, and the command never runs.
+    /// Asks people first, and tells the client so. An interrupt ends the wait, and so does the end of
+    /// the channel or session; the command never runs then.
     pub(super) async fn run_once_approved(self, held: Held, start: Start, running: Running) {
         let settled = {
             let wait = async {
@@ -143,13 +143,22 @@ impl Channel {
                     Ok(hold) => hold,
                     Err(settled) => return Some(settled),
                 };
-                let minutes = hold.left().as_secs().div_ceil(60);
-                let link = hold.link().to_owned();
-                let words = format!(
-                    "portcullis: this waits for approval, {minutes} min at most: {link}\r\n"
-                );
-                self.say(&words).await.ok()?;
-                Some(hold.wait(std::future::pending(), &[]).await)
+                let (link, mut reminders) = (hold.link().to_owned(), hold.reminders());
+                let interrupted = async {
+                    self.inbox.interrupted(start.terminal.is_some()).await;
+                    NotReleased::Cancelled
+                };
+                let mut waited = pin!(hold.wait(interrupted, &[]));
+                loop {
+                    let left = tokio::select! {
+                        settled = &mut waited => return Some(settled),
+                        left = reminders.next() => left.as_secs().div_ceil(60),
+                    };
+                    let words = format!(
+                        "portcullis: this waits for approval, {left} min at most: {link}\r\n"
+                    );
+                    self.say(&words).await.ok()?;
+                }
             };
             tokio::select! {
                 settled = wait => settled,

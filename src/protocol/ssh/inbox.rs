@@ -21,6 +21,8 @@ use crate::decode::ssh::message::Size;
 const STALLED: usize = 256 << 10;
 /// Here the connection waits.
 const FULL: usize = 16 << 20;
+/// What a terminal sends for Ctrl-C.
+const INTERRUPT: u8 = 3;
 /// Pieces are joined up to this.
 const PIECE: usize = 32 << 10;
 /// Signals and sizes that wait; more come from nobody.
@@ -58,6 +60,9 @@ pub(super) struct Inbox {
     arrived: Notify,
     taken: Notify,
     finished: AtomicBool,
+    /// The signal came that asks a program to stop; what a terminal makes it of was typed.
+    interrupted: AtomicBool,
+    interrupt_typed: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -73,6 +78,9 @@ impl Inbox {
         if self.closed.is_cancelled() {
             return;
         }
+        if data.contains(&INTERRUPT) {
+            self.interrupt_typed.store(true, Ordering::Relaxed);
+        }
         let mut queue = self.queue.lock();
         queue.bytes += data.len();
         match queue.items.back_mut() {
@@ -87,8 +95,10 @@ impl Inbox {
 
     /// Takes in anything else.
     pub(super) async fn other(&self, item: Item) {
-        if matches!(item, Item::Eof) {
-            self.finished.store(true, Ordering::Relaxed);
+        match item {
+            Item::Eof => self.finished.store(true, Ordering::Relaxed),
+            Item::Signal(Sig::INT) => self.interrupted.store(true, Ordering::Relaxed),
+            _ => {}
         }
         self.room().await;
         let mut queue = self.queue.lock();
@@ -152,6 +162,19 @@ impl Inbox {
         }
     }
 
+    /// Waits for an interrupt: the signal, and where there is a terminal Ctrl-C. Nothing is taken.
+    /// Cancel safe.
+    pub(super) async fn interrupted(&self, terminal: bool) {
+        loop {
+            let arrived = self.arrived.notified();
+            let typed = terminal && self.interrupt_typed.load(Ordering::Relaxed);
+            if typed || self.interrupted.load(Ordering::Relaxed) {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
     /// Whether the client said that no more input comes.
     pub(super) fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Relaxed)
@@ -192,6 +215,18 @@ mod tests {
         assert!(matches!(inbox.next().await, Some(Item::Data(data)) if data == "d"));
         assert!(matches!(inbox.next().await, Some(Item::Eof)));
         assert_eq!(inbox.queue.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interrupt_is_a_signal_or_typed_at_a_terminal_and_stays_where_it_is() {
+        let second = std::time::Duration::from_secs(1);
+        let inbox = Inbox::default();
+        inbox.data(b"typed \x03").await;
+        inbox.interrupted(true).await;
+        assert!(tokio::time::timeout(second, inbox.interrupted(false)).await.is_err());
+        inbox.other(Item::Signal(Sig::INT)).await;
+        inbox.interrupted(false).await;
+        assert!(matches!(inbox.next().await, Some(Item::Data(data)) if data == "typed \x03"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ struct Asking {
     text: String,
     effects: Vec<(String, String)>,
     parameters: String,
-    withheld: bool,
+    exact: String,
     cautions: Vec<String>,
     reason: String,
     comment: String,
@@ -123,7 +123,7 @@ impl Asking {
                 .and_then(|command| command.attributes.get("parameters"))
                 .map(|parameters| text::block(&parameters.to_string(), most))
                 .unwrap_or_default(),
-            withheld: request.exact.is_some(),
+            exact: request.exact.clone().unwrap_or_default(),
             cautions: request.cautions.iter().map(|caution| text::line(caution)).collect(),
             reason: optional(&request.reason),
             comment: text::block(request.comment.as_deref().unwrap_or_default(), most),
@@ -252,7 +252,8 @@ async fn decided(
         Some("deny") => VoteVerdict::Deny,
         _ => return Err(Problem::bad("decision: approve or deny").into()),
     };
-    let said = Said { comment: posted.field("comment").map(str::to_owned) };
+    let field = |name| posted.field(name).map(str::to_owned);
+    let said = Said { comment: field("comment"), exact: field("exact") };
     let shown = decide(api, &posted.visitor.caller, kind, id, verdict, said).await?;
     Ok(Redirect::to(&Asking::of(&shown.0, 0).link).into_response())
 }

@@ -127,7 +127,8 @@ async fn policy(
     if let Some(facts) = facts.as_ref().filter(|_| !command.trim().is_empty()) {
         match decode::command(facts.protocol, &command) {
             Ok(read) => {
-                let told = policy.explain(&caller, facts, &SessionFacts::default(), &read);
+                let masked = rules.masks().mask_columns(facts.name.as_str());
+                let told = policy.explain(&caller, facts, &SessionFacts::default(), masked, &read);
                 explained = Some(Explained::of(&told, word(facts.default)));
             }
             Err(why) => unread = text::line(&why),

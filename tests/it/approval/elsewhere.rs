@@ -12,12 +12,12 @@ use crate::support::http::{App, Caller, setup as http_setup};
 use crate::support::ssh::{Site, Sshd, fed};
 
 /// The API's groups, behind a section that has its own address.
-fn groups() -> &'static str {
+pub(super) fn groups() -> &'static str {
     WEB.split_once('\n').unwrap().1
 }
 
 /// A host whose command lines that write wait.
-fn site(timeout: &str) -> Site {
+pub(super) fn site(timeout: &str) -> Site {
     let policy = format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"ssh.exec\"]\ntext = '>>'\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
@@ -91,16 +91,45 @@ fn what_is_denied_or_waits_too_long_over_ssh_does_not_run() {
     site.finish();
 }
 
-/// A service whose POSTs wait.
-fn service(timeout: &str) -> (App, Gateway) {
-    let app = App::start();
-    let policy = format!(
+#[test]
+fn ctrl_c_at_a_terminal_ends_the_wait_over_ssh() {
+    let site = site("60s");
+    let out = site.path("out");
+    let mut ssh = site.ssh();
+    ssh.args(["-tt", &format!("echo x >> {}", out.display())]);
+    let mut ssh =
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let request = pending(&site.gateway);
+    std::io::Write::write_all(ssh.stdin.as_mut().unwrap(), b"never mind\x03").unwrap();
+    let output = ssh.wait_with_output().unwrap();
+    let said = crate::support::gateway::told(&output);
+    assert!(said.contains("cancelled while it waited"), "{said}");
+    wait_until("the request to end", || {
+        state(&site.gateway, &request)["note"] == "the client cancelled"
+    });
+    assert!(!out.exists());
+    site.finish();
+}
+
+/// POSTs wait.
+pub(super) fn rule(timeout: &str) -> String {
+    format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"http.post\"]\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
          reason = \"Writes are looked at.\"\n"
-    );
+    )
+}
+
+/// A service whose POSTs wait.
+pub(super) fn service(timeout: &str) -> (App, Gateway) {
+    service_by(timeout, "")
+}
+
+/// The same with more rules.
+pub(super) fn service_by(timeout: &str, rules: &str) -> (App, Gateway) {
+    let app = App::start();
     let sections = format!("web = \"127.0.0.1:0\"\n{}\n{}", groups(), app.target("crew", ""));
-    let gateway = Gateway::start(&Setup { policy, ..http_setup(&sections) });
+    let gateway = Gateway::start(&Setup { policy: rule(timeout) + rules, ..http_setup(&sections) });
     wait_for_state(&gateway);
     (app, gateway)
 }

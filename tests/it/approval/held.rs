@@ -13,6 +13,7 @@ use super::{
 use crate::support::client::{Client, Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::issuer::Issuer;
 use crate::support::postgres::{Options, PostgresServer};
 use crate::support::random::{Random, amount};
 
@@ -207,6 +208,34 @@ fn a_word_counts_once_from_the_groups_named_and_never_from_who_asked() {
     assert_eq!(pears(&database), "7");
 }
 
+/// One person under the same name of two issuers is one person.
+#[test]
+fn another_account_of_the_same_person_does_not_decide() {
+    let database = with_pears();
+    let other = Issuer::start(3600);
+    let issuer = format!(
+        "[[issuer]]\nname = \"other\"\nurl = {:?}\naudiences = [\"portcullis\"]\n",
+        other.url()
+    );
+    let rules = RULES.replace("approvers", "approvals = 2\napprovers");
+    let gateway = Gateway::start(&Setup { policy: format!("{issuer}{rules}"), ..setup(&database) });
+    wait_for_state(&gateway);
+    let token = gateway.issuer().token("bert");
+    let asked =
+        start_psql(&client_with(&gateway, "orders", &token), &["update pears set n = n + 1"]);
+    let request = pending(&gateway);
+    let path = format!("/approvals/{}/approve", id(&request));
+    let say = |token: &str| ask_with(&gateway, token, "POST", &path, "").0;
+    assert_eq!(say(&gateway.issuer().token("bert")), 403, "another token of who asked");
+    assert_eq!(say(&other.token("bert")), 403, "who asked, by another issuer");
+    assert_eq!(say(&other.token("anna")), 200);
+    assert_eq!(say(&gateway.issuer().token("anna")), 409, "who has spoken, by another issuer");
+    assert_eq!(pears(&database), "0");
+    assert_eq!(decide(&gateway, "anna", &request, "deny").0, 409, "nor does she take it back");
+    drop(gateway);
+    assert!(!asked.join().unwrap().0);
+}
+
 #[test]
 fn a_request_ends_with_its_time_and_with_its_client() {
     let (database, gateway) = started(&RULES.replace("60s", "2s"));
@@ -290,7 +319,10 @@ fn python_drivers_wait_with_their_values_shown_and_go_on_after_a_no() {
 fn a_pipeline_keeps_its_order_and_a_no_skips_to_its_sync() {
     let (database, gateway) = started(RULES);
     let server = &PostgresServer::shared().server;
-    for (word, came) in [("approve", "changed 1\nselected 5\n"), ("deny", "refused 42501\n")] {
+    for (word, came) in [
+        ("approve", "changed 1\nselected 5\n"),
+        ("deny", "refused 42501 the command was not approved: denied by anna"),
+    ] {
         let marker = format!("behind_{word}_{}", database.name);
         let mut program = gateway.client("orders").python("held.py");
         program.args(["pipeline", &marker]);
@@ -395,12 +427,30 @@ fn a_gateway_that_was_killed_has_given_up_what_it_held() {
 #[test]
 fn who_decides_sees_what_a_text_would_hide() {
     let (_database, gateway) = started(RULES);
-    let hidden = "update pears set n = 1 where 'a\u{202e}0 = n\u{200b}' <> ''";
-    let waiting = start_psql(&gateway.client("orders"), &[hidden]);
+    let flood = "\u{300}".repeat(6);
+    let hidden = format!(
+        "update pears set n = 1 where 'a\u{202e}0 = n\u{200b} p\u{430}y\rroll \
+         a{flood}\u{e0041}' <> ''"
+    );
+    let waiting = start_psql(&gateway.client("orders"), &[&hidden]);
     let request = pending(&gateway);
     let text = request["visible_text"].as_str().unwrap();
-    assert_eq!(text, "update pears set n = 1 where 'a\\u{202e}0 = n\\u{200b}' <> ''");
-    assert!(request["cautions"][0].as_str().unwrap().contains("2 invisible"), "{request}");
+    let (few, many) = ("\u{300}".repeat(4), "\\u{300}".repeat(2));
+    assert_eq!(
+        text,
+        format!(
+            "update pears set n = 1 where 'a\\u{{202e}}0 = n\\u{{200b}} p\\u{{430}}y\\u{{d}}roll \
+             a{few}{many}\\u{{e0041}}' <> ''"
+        )
+    );
+    let cautions = request["cautions"].to_string();
+    for what in ["3 invisible", "3 letters of other alphabets", "1 control"] {
+        assert!(cautions.contains(what), "{cautions}");
+    }
+    // Beside the text stand what it does, as it was read, and the hash of the very bytes.
+    let effects = request["command"]["effects"].to_string();
+    assert!(effects.contains("sql.update") && effects.contains("public.pears"), "{effects}");
+    assert_eq!(request["exact"].as_str().unwrap().len(), 64);
     let (ok, shown) = command(&gateway, "anna", &["approval", "show", &id(&request)]);
     assert!(ok && shown.contains("\\u{202e}") && !shown.contains('\u{202e}'), "{shown}");
     assert!(shown.contains("1 of dba (rule writes-need-a-human)"), "{shown}");

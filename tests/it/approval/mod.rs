@@ -2,12 +2,14 @@
 //! gateway and on two that share a database.
 
 mod access;
+mod again;
 mod balanced;
 mod elsewhere;
 mod held;
 mod kills;
 mod moments;
 mod notify;
+mod table;
 mod tickets;
 mod users;
 

@@ -69,6 +69,20 @@ fn a_revoked_user_has_nothing_anywhere_until_they_are_let_in_again() {
     wait_until("the time to be over", || {
         psql(&client_with(&second, "orders", &agent), "select 1").0
     });
+    // The last word counts, also when it is for less.
+    let revoke = |time: &str| {
+        let arguments = ["user", "revoke", &subject, "--issuer", "dev", "--for", time, "--json"];
+        let (ok, said) = command(&first, "admin", &arguments);
+        assert!(ok, "{said}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["until"].clone()
+    };
+    revoke("12h");
+    let until = revoke("2s");
+    let (_, page) = ask(&second, "auditor", "GET", "/revoked-users", "");
+    assert_eq!(page["items"][0]["until"], until);
+    wait_until("the shorter time to be over", || {
+        psql(&client_with(&second, "orders", &agent), "select 1").0
+    });
     let (_, log) = ask(&second, "auditor", "GET", "/audit?text=user.re", "");
     assert!(log["items"].as_array().unwrap().len() >= 4, "{log}");
 }

@@ -68,12 +68,44 @@ const ROWS: &[(&str, Row)] = &[
     ("R28", Waits("one table of the pages' rows")),
     ("R30", Waits("one table of the pages' rows")),
     ("R32", Waits("one table of the pages' rows")),
-    ("R34", Waits("one table of the pages' rows")),
+    (
+        "R34",
+        Held(&[
+            "approval/held.rs: who_decides_sees_what_a_text_would_hide",
+            "approval/held.rs: psql_waits_is_told_where_and_the_command_runs_once",
+        ]),
+    ),
     ("R36", Waits("the CSV export")),
-    ("R38", Waits("one table of approvals' rows")),
-    ("R40", Waits("one table of approvals' rows")),
-    ("R42", Waits("one table of approvals' rows")),
-    ("R44", Waits("one table of approvals' rows")),
+    (
+        "R38",
+        Held(&[
+            "approval/held.rs: a_word_counts_once_from_the_groups_named_and_never_from_who_asked",
+            "approval/held.rs: another_account_of_the_same_person_does_not_decide",
+        ]),
+    ),
+    (
+        "R40",
+        Held(&[
+            "approval/moments.rs: a_prepared_statement_that_is_bound_again_waits_again",
+            "approval/moments.rs: what_is_sent_behind_it_does_not_change_what_was_approved",
+            "approval/held.rs: rules_that_got_stricter_while_it_waited_stop_it",
+            "approval/again.rs: who_does_not_wait_is_told_where_to_look_and_the_same_request_runs_once_after_a_yes",
+        ]),
+    ),
+    (
+        "R42",
+        Held(&[
+            "approval/moments.rs: a_word_that_does_not_count_is_refused_and_audited",
+            "approval/table.rs: psql",
+        ]),
+    ),
+    (
+        "R44",
+        Held(&[
+            "approval/held.rs: a_word_counts_once_from_the_groups_named_and_never_from_who_asked",
+            "approval/moments.rs: a_word_that_does_not_count_is_refused_and_audited",
+        ]),
+    ),
     ("R45", Waits("one table of masks' rows")),
     ("R47", Waits("encryption")),
 ];

@@ -53,6 +53,11 @@ pub fn describe(kind: u8, name: &str) -> Vec<u8> {
     message(b'D', &[vec![kind], strings(&[name])].concat())
 }
 
+/// Close a statement (`S`) or portal (`P`).
+pub fn close(kind: u8, name: &str) -> Vec<u8> {
+    message(b'C', &[vec![kind], strings(&[name])].concat())
+}
+
 /// Sync.
 pub fn sync() -> Vec<u8> {
     message(b'S', b"")

@@ -1,0 +1,231 @@
+//! Telling the gate what some upstream-bound bytes hold: each command is decided and recorded, and
+//! what may passes.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use super::Gate;
+use super::hold::Held;
+use super::passing::Passing;
+use crate::config::NotifyEvent;
+use crate::notify::News;
+use crate::policy::{Command, CommandParts, Decision, SessionPolicy, Verdict};
+use crate::recording::{Batch, Direction, Kind, NewCommand, Note, Sequence};
+
+/// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
+/// not pass.
+#[derive(Debug)]
+pub struct Admission<'g, 'b> {
+    gate: &'g Gate,
+    policy: &'g Arc<SessionPolicy>,
+    batch: &'g mut Batch<'b>,
+    passing: Passing,
+    decided: bool,
+}
+
+/// A command that is to be decided and recorded.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What it is in truth, which nobody but policy sees; everything that it may be, where that is
+    /// not certain: the strictest decision counts.
+    pub commands: &'a [CommandParts<'a>],
+    /// Its request view, which is recorded.
+    pub view: CommandParts<'a>,
+    /// Whether the view leaves something of the exact bytes out: their keyed hash is recorded.
+    pub withheld: bool,
+    /// Whether it only prepares what is decided again when it runs.
+    pub prepares: bool,
+    /// The recorded command that it builds on.
+    pub of: Option<Sequence>,
+    /// Masks that could not be applied if it ran.
+    pub against: Option<Against>,
+}
+
+/// Masks that are against a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Against {
+    /// Their names.
+    pub masks: Vec<Arc<str>>,
+    /// Why, for the client.
+    pub reason: &'static str,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub enum Ruling {
+    /// Its exact bytes pass.
+    Passes,
+    /// They do not; [`Admission::instead`] may put others in their place.
+    Refused(Decision),
+    /// People decide. Nothing behind it may be told to this admission any more: what is told
+    /// passes now, ahead of it.
+    Held(Box<Held>),
+}
+
+impl<'g, 'b> Admission<'g, 'b> {
+    pub(super) fn new(
+        gate: &'g Gate,
+        policy: &'g Arc<SessionPolicy>,
+        batch: &'g mut Batch<'b>,
+        bytes: Bytes,
+    ) -> Self {
+        Self { gate, policy, batch, passing: Passing::of(bytes), decided: false }
+    }
+
+    /// The bytes that pass, and whether something was decided.
+    pub(super) fn finish(self) -> (Bytes, bool) {
+        (self.passing.finish(), self.decided)
+    }
+}
+
+impl Admission<'_, '_> {
+    /// Decides and records the command in `range` of the bytes, and lets them pass if they may.
+    /// `withheld` says that the command's view does not hold them all: their keyed hash is
+    /// recorded. Gives the place of the command's event.
+    pub fn command(
+        &mut self,
+        range: Range<usize>,
+        command: &Command,
+        of: Option<Sequence>,
+        withheld: bool,
+    ) -> (Sequence, Ruling) {
+        let effects = [command.effects.as_slice()];
+        let view = command.parts(&effects);
+        let asked = Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
+        self.ask(range, &asked)
+    }
+
+    /// The same for a command whose truth and view differ, or that may be one of several.
+    pub fn ask(&mut self, range: Range<usize>, asked: &Asked<'_>) -> (Sequence, Ruling) {
+        let mut decision = self.policy.decide_parts(asked.commands);
+        if asked.prepares {
+            decision = decision.of_preparing();
+        }
+        if let Some(Against { masks, reason }) = &asked.against {
+            decision = decision.against(masks, reason);
+        }
+        let exact = self.passing.source.get(range.clone()).unwrap_or_default();
+        let recorded = NewCommand {
+            command: &asked.view,
+            decision: &decision,
+            exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
+        };
+        let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
+        self.decided = true;
+        self.gate.metrics.decided(decision.verdict());
+        self.gate.spans.command(sequence, &asked.view, &decision);
+        let ruling = match decision.verdict() {
+            Verdict::Allow => {
+                self.passing.pass(range);
+                Ruling::Passes
+            }
+            Verdict::Block => {
+                self.gate.tell(NotifyEvent::Block, || News {
+                    rules: decision.rules().iter().map(ToString::to_string).collect(),
+                    reason: decision.reason().map(str::to_owned),
+                    text: asked.view.text.to_owned(),
+                    ..News::default()
+                });
+                Ruling::Refused(decision)
+            }
+            Verdict::Approve => {
+                let bytes = (self.passing.take_step(), self.passing.exact(range));
+                let truth = asked.commands.iter().map(CommandParts::to_command).collect();
+                let view = asked.view.to_command();
+                Ruling::Held(Box::new(Held::new(sequence, truth, view, decision, bytes)))
+            }
+        };
+        (sequence, ruling)
+    }
+
+    /// Whether a rule may hold commands of this session for people.
+    pub fn asks_people(&self) -> bool {
+        self.policy.asks_people()
+    }
+
+    /// A keyed hash of some of the bytes.
+    pub fn keyed_hash(&self, range: Range<usize>) -> String {
+        self.gate.store.keyed_hash(self.passing.source.get(range).unwrap_or_default())
+    }
+
+    /// Whether a rule looks at this attribute of commands.
+    pub fn looks_at(&self, attribute: &str) -> bool {
+        self.policy.looks_at(attribute)
+    }
+
+    /// The policy by which nothing is against these commands, if so; nothing is recorded. It tells
+    /// later whether they would still be let pass: [`Admission::is_by`].
+    pub fn lets_pass(&self, commands: &[CommandParts<'_>]) -> Option<Weak<SessionPolicy>> {
+        let allows = self.policy.decide_parts(commands).verdict() == Verdict::Allow;
+        allows.then(|| Arc::downgrade(self.policy))
+    }
+
+    /// Whether that policy is the one in force.
+    pub fn is_by(&self, policy: &Weak<SessionPolicy>) -> bool {
+        std::ptr::eq(policy.as_ptr(), Arc::as_ptr(self.policy))
+    }
+
+    /// Records and passes bytes that belong to commands decided before.
+    pub fn data(&mut self, range: Range<usize>, of: Option<Sequence>) {
+        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
+        self.batch.data(Direction::Up, of, bytes);
+        self.passing.pass(range);
+    }
+
+    /// Passes bytes that belong to commands decided before and are not to be stored: their number
+    /// and keyed hash are recorded.
+    pub fn withheld(&mut self, range: Range<usize>, what: &'static str) {
+        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
+        let hash = self.gate.store.keyed_hash(bytes);
+        let text = format!("{} bytes of {what}, keyed hash {hash}", bytes.len());
+        self.note("withheld", text);
+        self.passing.pass(range);
+    }
+
+    /// Asks the target something of the gateway's own that does nothing.
+    pub fn beside(&mut self, question: &[u8]) {
+        self.passing.push(question);
+    }
+
+    /// Records how a command's bytes may be seen, where they are not recorded as they are.
+    pub fn view(&mut self, view: &[u8], of: Sequence) {
+        self.batch.data(Direction::Up, Some(of), view);
+    }
+
+    /// Passes bytes that belong to commands decided before, and records them in another form: one
+    /// that says more (which channel), or less (that something was typed, not what).
+    pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
+        self.batch.data(Direction::Up, of, recorded);
+        self.passing.pass(range);
+    }
+
+    /// Puts bytes of the gateway's own where refused ones would have passed. They must be such
+    /// that the target does nothing but say no.
+    pub fn instead(&mut self, harmless: &[u8]) {
+        self.passing.push(harmless);
+    }
+
+    /// For who cannot wait: what would wait with the command passes now, and `harmless` in the
+    /// command's place.
+    pub fn refuse(&mut self, held: Held, harmless: &[u8]) -> Decision {
+        let (before, decision) = held.refuse();
+        self.passing.push(&before);
+        self.passing.push(harmless);
+        decision
+    }
+
+    /// What was told so far makes the target do something: a command that is held behind it does
+    /// not hold it back. What is told behind the last such step waits with the command.
+    pub fn step(&mut self) {
+        self.passing.step();
+    }
+
+    /// Records something worth knowing.
+    pub fn note(&mut self, what: &'static str, text: String) {
+        let note = Note { what: Cow::Borrowed(what), text };
+        self.batch.json(Kind::Note, Direction::None, None, &note);
+    }
+}
