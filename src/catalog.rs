@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::approval::Desk;
-use crate::config::{AccessRule, Config, Target, Tickets};
+use crate::config::{self, AccessRule, Config, Mistakes, Target, Tickets};
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
@@ -51,6 +51,14 @@ impl Rules {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.config.policy
+    }
+
+    /// The policy with a draft of rules laid over it, for trying it out.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the draft.
+    pub fn draft(&self, text: &str) -> Result<Policy, Mistakes> {
+        config::draft(text, &self.config.targets, &self.config.policy)
     }
 
     /// The masks.

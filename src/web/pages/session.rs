@@ -17,13 +17,15 @@ use super::asked::Asked;
 use super::audit::Line;
 use super::changes::mark_of;
 use super::detail::{Answer, Detail};
+use super::proof::Proof;
 use super::sessions::Row;
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Session};
 use crate::names::SessionId;
-use crate::recording::{self, State as Proof, recording_path};
-use crate::replay::{self, ExportError};
+use crate::recording::{self, recording_path};
+use crate::replay;
+use crate::replay::export::{ExportError, asciicast};
 use crate::web::api::{Api, Named, named};
 use crate::web::caller::Caller;
 use crate::web::problem::Problem;
@@ -257,9 +259,7 @@ async fn command(
 struct VerificationPage {
     frame: Frame,
     id: String,
-    state: &'static str,
-    told: String,
-    facts: String,
+    proof: Proof,
 }
 
 /// Verifies the recording, all of it.
@@ -278,33 +278,8 @@ async fn verification(
     })
     .await;
     let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
-    let (state, told) = match (&report.state, report.ledger) {
-        (Proof::Whole, true) => (
-            "whole",
-            "Whole: every byte is what was written, and the ledger says the same".to_owned(),
-        ),
-        (Proof::Whole, false) => (
-            "whole",
-            "Whole: every byte is what was written; there is no ledger to hold it against"
-                .to_owned(),
-        ),
-        (Proof::Open, _) => {
-            ("open", "Open: what is there is what was written; it is not sealed".to_owned())
-        }
-        (Proof::Wrong, _) => {
-            let wrong = report.wrong.as_ref().map(ToString::to_string).unwrap_or_default();
-            ("wrong", format!("Not what was written: {wrong}"))
-        }
-    };
-    let facts = format!(
-        "{} events in {} blocks, {} stored",
-        report.events,
-        report.blocks,
-        text::size(i64::try_from(report.file_bytes).unwrap_or(i64::MAX))
-    );
     let frame = Frame::of(&api, &visitor, "sessions", "Verification");
-    let shown =
-        VerificationPage { frame, id: id.to_string(), state, told: text::line(&told), facts };
+    let shown = VerificationPage { frame, id: id.to_string(), proof: Proof::of(&report) };
     page(&shown).map_err(Into::into)
 }
 
@@ -330,7 +305,7 @@ async fn terminal(
     let made = tokio::task::spawn_blocking(move || {
         let reader = recording::Reader::open(&path).map_err(replay::ReplayError::from)?;
         let mut out = Bounded(Vec::new());
-        replay::asciicast(reader, None, &mut out).map(|()| out.0)
+        asciicast(reader, None, &mut out).map(|()| out.0)
     });
     let cast = match made.await {
         Ok(Ok(cast)) => cast,
