@@ -1,7 +1,7 @@
 //! Wire replay: a recording that answers an ordinary client of its protocol.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -41,7 +41,7 @@ impl WireReplay {
             );
         }
         let path = path.to_owned();
-        let tape = tokio::task::spawn_blocking(move || Tape::read(path)).await??;
+        let tape = tokio::task::spawn_blocking(move || Tape::read(&path)).await??;
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("{address} cannot be bound"))?;
@@ -66,9 +66,7 @@ impl WireReplay {
     pub fn title(&self) -> String {
         let ((username, target, session), count, what) = match &self.tape {
             Tape::Postgres(tape) => (tape.title(), tape.statements(), "statements"),
-            Tape::Http(player) => {
-                (player.tape().title(), player.tape().requests(), "requests")
-            }
+            Tape::Http(player) => (player.tape().title(), player.tape().requests(), "requests"),
         };
         let username = username.escape_debug();
         format!("{count} {what} of {username} on {target}, session {session}")
@@ -104,15 +102,15 @@ impl WireReplay {
 }
 
 impl Tape {
-    fn read(path: PathBuf) -> anyhow::Result<Self> {
-        let mut reader = Reader::open(&path)?;
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let mut reader = Reader::open(path)?;
         let first = reader.next().transpose()?.context("it is empty")?;
         let opened: Opened = serde_json::from_slice(&first.payload)
             .map_err(|_| anyhow::anyhow!("it is no session's recording"))?;
         Ok(match opened.protocol {
-            Protocol::Postgres => Self::Postgres(Arc::new(postgres::serve::Tape::read(&path)?)),
+            Protocol::Postgres => Self::Postgres(Arc::new(postgres::serve::Tape::read(path)?)),
             Protocol::Http => {
-                Self::Http(Arc::new(http::serve::Player::new(http::serve::Tape::read(&path)?)))
+                Self::Http(Arc::new(http::serve::Player::new(http::serve::Tape::read(path)?)))
             }
             Protocol::Ssh => bail!(
                 "it is a session of SSH, which is played in the terminal: leave --serve out; \

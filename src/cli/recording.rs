@@ -84,7 +84,7 @@ fn export(options: &Export) -> anyhow::Result<()> {
         Format::Html => pages::html(&options.path, &mut out),
         Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
         Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
-        Format::Jsonl => reader().and_then(|reader| export::json_lines(reader, &mut out)),
+        Format::Jsonl => reader().and_then(|reader| Ok(export::json_lines(reader, &mut out)?)),
         Format::Asciicast => {
             reader().and_then(|reader| export::asciicast(reader, options.channel, &mut out))
         }

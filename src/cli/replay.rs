@@ -16,7 +16,7 @@ use super::{gateway, output};
 use crate::app::replaying::WireReplay;
 use crate::names::SessionId;
 use crate::recording::Reader;
-use crate::replay::export::{ExportError, json_lines};
+use crate::replay::export::json_lines;
 use crate::replay::{self, Pace, ReplayError};
 
 /// Show a recording in the terminal: commands, decisions, rows. Or let it answer a client.
@@ -115,10 +115,7 @@ fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
     }
     let mut out = io::BufWriter::new(stdout.lock());
     let played = if options.json {
-        json_lines(reader, &mut out).map_err(|error| match error {
-            ExportError::Replay(error) => error,
-            other => ReplayError::Io(io::Error::other(other)),
-        })
+        json_lines(reader, &mut out)
     } else {
         let no_colour =
             options.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());

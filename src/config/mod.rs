@@ -85,8 +85,7 @@ pub fn draft(
     if findings.any() {
         return Err(findings.into_mistakes());
     }
-    let replaced =
-        |rule: &&Rule| drafted.written().iter().any(|drafted| drafted.name == rule.name);
+    let replaced = |rule: &&Rule| drafted.written().iter().any(|drafted| drafted.name == rule.name);
     let kept = policy.written().iter().filter(|rule| !replaced(rule));
     let rules: Vec<Rule> = kept.chain(drafted.written()).cloned().collect();
     let settings = if has_settings { drafted.settings() } else { policy.settings() };

@@ -1,7 +1,7 @@
 //! Recordings in other formats, made while they are sent.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -60,13 +60,13 @@ impl Format {
         }
     }
 
-    fn write(self, path: &PathBuf, out: &mut dyn Write) -> Result<(), ExportError> {
+    fn write(self, path: &Path, out: &mut dyn Write) -> Result<(), ExportError> {
         if matches!(self, Self::Html) {
             return pages::html(path, out);
         }
         let reader = recording::Reader::open(path)?;
         match self {
-            Self::Jsonl => export::json_lines(reader, out),
+            Self::Jsonl => Ok(export::json_lines(reader, out)?),
             Self::Asciicast => export::asciicast(reader, None, out),
             Self::Sql => export::sql(reader, out),
             Self::Csv | Self::Html => export::csv(reader, out),

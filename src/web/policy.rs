@@ -162,7 +162,8 @@ impl Api {
         let days = i64::try_from(DAYS.as_micros()).unwrap_or(i64::MAX);
         let from = draft.from.unwrap_or(Timestamp(to.0.saturating_sub(days)));
         let rules = self.catalog.current();
-        let policy = rules.draft(&draft.draft).map_err(|mistakes| Problem::bad(mistakes.to_string()))?;
+        let policy =
+            rules.draft(&draft.draft).map_err(|mistakes| Problem::bad(mistakes.to_string()))?;
         let Ok(turn) = TRYING.try_acquire() else {
             return Err(Problem::busy("ask again in some seconds"));
         };

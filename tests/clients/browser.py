@@ -298,7 +298,7 @@ def moments(page):
     page.locator("table.list tbody a:not(.run)").last.click()
     screen = page.locator(".player .screen")
     expect(screen).to_contain_text("back")
-    cast = page.request.get(page.locator(".player").get_attribute("data-cast")).text()
+    cast = page.request.get(BASE + page.locator(".player").get_attribute("data-cast")).text()
     header, *events = [json.loads(line) for line in cast.splitlines()]
     size = [header["width"], header["height"]] if header["width"] > 1 else [80, 24]
     length = events[-1][0]

@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod api_rights;
 mod approval;
 mod architecture;
 mod backtest;

@@ -189,10 +189,13 @@ fn python(client: &Client, lines: &str, values: &str) -> (bool, String) {
 #[test]
 fn a_driver_is_answered_by_statement_and_values_in_both_formats() {
     let database = Database::fresh();
-    psql(&database.client(), &[
-        "create table t (id int primary key, note text)",
-        "insert into t values (1, 'a'), (2, 'b')",
-    ]);
+    psql(
+        &database.client(),
+        &[
+            "create table t (id int primary key, note text)",
+            "insert into t values (1, 'a'), (2, 'b')",
+        ],
+    );
     let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
     let run = |client: &Client, values: &str| python(client, VALUES, values);
     let (done, seen) = run(&gateway.client("orders"), "1,2");
@@ -214,10 +217,13 @@ fn a_driver_is_answered_by_statement_and_values_in_both_formats() {
 #[test]
 fn a_driver_that_speaks_binary_alone_is_answered_as_its_own_session_was() {
     let database = Database::fresh();
-    psql(&database.client(), &[
-        "create table t (id int primary key, note text)",
-        "insert into t values (1, 'a'), (2, 'b')",
-    ]);
+    psql(
+        &database.client(),
+        &[
+            "create table t (id int primary key, note text)",
+            "insert into t values (1, 'a'), (2, 'b')",
+        ],
+    );
     let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
     let (done, seen) = python(&gateway.client("orders"), ASYNCPG, "2,1");
     assert!(done && seen.contains("INSERT 0 1"), "{seen}");
@@ -234,10 +240,13 @@ fn a_driver_that_speaks_binary_alone_is_answered_as_its_own_session_was() {
 #[test]
 fn masked_values_stay_masked_and_withheld_literals_fit_any() {
     let database = Database::fresh();
-    psql(&database.client(), &[
-        "create table people (id int, ssn text)",
-        "insert into people values (1, '111-22-3333'), (2, '444-55-6666')",
-    ]);
+    psql(
+        &database.client(),
+        &[
+            "create table people (id int, ssn text)",
+            "insert into people values (1, '111-22-3333'), (2, '444-55-6666')",
+        ],
+    );
     let masks = "[[mask]]\nname = \"numbers\"\ntargets = [\"orders\"]\ncolumns = [\"*.ssn\"]\n\
                  with = \"redact\"\nunless_groups = [\"agents\"]\n";
     let gateway = Gateway::start(&Setup {
@@ -310,7 +319,7 @@ fn curl_gets_the_recorded_answers_and_pages_of_browsers_get_none() {
 #[test]
 fn what_cannot_be_served_is_refused_with_what_to_do() {
     let site = Site::around(Gateway::start(&Setup {
-        listen: "ssh = \"127.0.0.1:0\"".to_owned(),
+        listen: "ssh = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"".to_owned(),
         policy: Sshd::shared().target("web-1", ""),
         ..Setup::default()
     }));

@@ -250,11 +250,7 @@ pub(super) fn replay_error(code: &str, message: &str, hint: &str) -> Words {
 }
 
 /// Wire replay: what was asked is not recorded.
-pub(super) fn replay_not_recorded(
-    message: &str,
-    target: &TargetName,
-    session: SessionId,
-) -> Words {
+pub(super) fn replay_not_recorded(message: &str, target: &TargetName, session: SessionId) -> Words {
     let hint = format!(
         "This is a replay of session {session}: statements are answered as they were recorded, \
          and nothing reaches {target}."

@@ -82,7 +82,8 @@ impl Waiting {
     fn take(&mut self, event: &Event) {
         match event.kind {
             Kind::Command => {
-                let Ok(recorded) = serde_json::from_slice::<RecordedCommand<'static>>(&event.payload)
+                let Ok(recorded) =
+                    serde_json::from_slice::<RecordedCommand<'static>>(&event.payload)
                 else {
                     return;
                 };

@@ -50,7 +50,7 @@ impl From<ReadError> for ExportError {
 ///
 /// # Errors
 /// When the recording is damaged, or the file cannot be written.
-pub fn json_lines(reader: Reader, out: &mut dyn Write) -> Result<(), ExportError> {
+pub fn json_lines(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
     for event in reader {
         serde_json::to_writer(&mut *out, &event?.to_json()).map_err(io::Error::from)?;
         writeln!(out)?;

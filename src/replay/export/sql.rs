@@ -41,7 +41,8 @@ fn head(opened: &Opened, out: &mut dyn Write) -> io::Result<()> {
 fn statement(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let decision = &entry.recorded.decision;
     writeln!(out)?;
-    let mut about = format!("#{} {} {}", entry.sequence, rfc3339(entry.wall_us), decision.verdict());
+    let mut about =
+        format!("#{} {} {}", entry.sequence, rfc3339(entry.wall_us), decision.verdict());
     for (before, text) in [
         (" by ", decision.rules().join(", ")),
         (": ", decision.reason().unwrap_or_default().to_owned()),

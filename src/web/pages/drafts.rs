@@ -69,11 +69,7 @@ async fn draft(
     page(&shown).map_err(Into::into)
 }
 
-async fn tried(
-    State(api): State<Arc<Api>>,
-    uri: Uri,
-    posted: Posted,
-) -> Result<Response, Turned> {
+async fn tried(State(api): State<Arc<Api>>, uri: Uri, posted: Posted) -> Result<Response, Turned> {
     let visitor = &posted.visitor;
     reader(&api, &visitor.caller, uri.path()).await?;
     let draft = posted.field("draft").unwrap_or_default().replace("\r\n", "\n");

@@ -5,13 +5,13 @@
 //! the last time. What is not recorded gets a problem document that says so. Masked values are not
 //! in the recording, so they stay masked.
 //!
-//! Limits: WebSockets are not played back, and answers come as fast as they are read.
+//! Limits: a WebSocket is not played back, and answers come as fast as they are read.
 
 mod tape;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -143,8 +143,7 @@ impl Player {
         let Some(first) = asked.answer else {
             return self.problem(StatusCode::BAD_GATEWAY, "the recording has no answer to this");
         };
-        let opened =
-            block_in_place(|| Answer::open(&self.tape.path, first, asked.sequence));
+        let opened = block_in_place(|| Answer::open(&self.tape.path, first, asked.sequence));
         let (head, answer) = match opened {
             Ok(opened) => opened,
             Err(why) => return self.problem(StatusCode::BAD_GATEWAY, &why),
@@ -233,7 +232,7 @@ struct Answer {
 
 impl Answer {
     /// The head, and what follows it.
-    fn open(path: &PathBuf, at: Sequence, of: Sequence) -> Result<(Bytes, Self), String> {
+    fn open(path: &Path, at: Sequence, of: Sequence) -> Result<(Bytes, Self), String> {
         let open = |path: &Path| {
             let mut reader = Reader::open(path)?;
             reader.seek_sequence(at)?;

@@ -86,9 +86,9 @@ fn covers(shown: &Value, sent: &Value) -> bool {
     match (shown, sent) {
         (Value::Object(shown), Value::Object(sent)) => {
             shown.len() == sent.len()
-                && shown.iter().all(|(name, value)| {
-                    sent.get(name).is_some_and(|other| covers(value, other))
-                })
+                && shown
+                    .iter()
+                    .all(|(name, value)| sent.get(name).is_some_and(|other| covers(value, other)))
         }
         (Value::Array(shown), Value::Array(sent)) => {
             shown.len() == sent.len() && shown.iter().zip(sent).all(|(a, b)| covers(a, b))
@@ -202,7 +202,9 @@ impl Tape {
         };
         let Some(request) = of.and_then(|of| open.get_mut(&of)) else { return Ok(()) };
         match (event.kind, event.direction) {
-            (Kind::Data, Direction::Up) => *kept = kept.saturating_add(request.sent(&event.payload)),
+            (Kind::Data, Direction::Up) => {
+                *kept = kept.saturating_add(request.sent(&event.payload));
+            }
             (Kind::Data, _) => {
                 request.answer.get_or_insert(event.sequence);
             }

@@ -211,10 +211,10 @@ mod tests {
         let description = described(&[("n", 23), ("", 25)]);
         let shown = description_in(&description, &[false, true]);
         let columns = backend::row_description(&shown).unwrap();
-        assert_eq!(columns.iter().map(|c| c.format).collect::<Vec<_>>(), [
-            Format::Text,
-            Format::Binary
-        ]);
+        assert_eq!(
+            columns.iter().map(|c| c.format).collect::<Vec<_>>(),
+            [Format::Text, Format::Binary]
+        );
         assert_eq!(description_in(&shown, &[]), description);
     }
 }

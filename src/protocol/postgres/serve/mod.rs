@@ -5,8 +5,8 @@
 //! recorded gets an error that says so. Masked values are not in the recording, so they stay masked.
 //!
 //! Where the recording withholds literals or values, any that a client sends there fit, and a
-//! notice says so. Beginning and ending transactions is answered also where it is not recorded:
-//! drivers do that by themselves. Limits: rows recorded as text are not made binary; nothing is
+//! notice says so. What drivers send by themselves (the beginning and end of transactions,
+//! `DEALLOCATE`) is answered also where it is not recorded. Limits: rows recorded as text are not made binary; nothing is
 //! cancelled, notified or copied in beyond what was.
 
 mod answer;
@@ -31,10 +31,7 @@ const GREETING: Duration = Duration::from_secs(30);
 
 /// Answers one client from a recording until it leaves.
 pub async fn answer(tcp: TcpStream, tape: Arc<Tape>) {
-    let (stream, purpose) = match timeout(GREETING, greet(tcp, None)).await {
-        Ok(greeted) => greeted,
-        Err(_) => return,
-    };
+    let Ok((stream, purpose)) = timeout(GREETING, greet(tcp, None)).await else { return };
     let (Some(mut stream), Ok(Purpose::Session(packet))) = (stream, purpose) else { return };
     match begin(&mut stream, &packet, &tape).await {
         Ok(()) => {

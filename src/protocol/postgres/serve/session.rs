@@ -186,7 +186,8 @@ impl Session {
             None => runs,
             Some(values) => {
                 let fits = |exactly: bool| -> Vec<usize> {
-                    let fit = |at: &&usize| tape.runs.get(**at).is_some_and(|r| fits(r, values, exactly));
+                    let fit =
+                        |at: &&usize| tape.runs.get(**at).is_some_and(|r| fits(r, values, exactly));
                     runs.iter().filter(fit).copied().collect()
                 };
                 let same = fits(true);
@@ -332,13 +333,20 @@ impl Session {
     }
 
     fn describe(&mut self, named: Named<'_>) -> Answered<()> {
+        if let Named::Portal(name) = named
+            && !self.portals.contains_key(name)
+            && let Some(rows) = self.tape.cursor(name)
+        {
+            self.out.extend_from_slice(rows);
+            return Ok(());
+        }
         let (wanted, run) = match named {
             Named::Statement(name) => {
                 let text = self.statements.get(name).ok_or(Unanswered::NoSuchName)?;
                 let runs = self.tape.runs_of(text).0;
-                let ran = runs.iter().find(|at| {
-                    self.tape.runs.get(**at).is_some_and(|run| run.refused.is_none())
-                });
+                let ran = runs
+                    .iter()
+                    .find(|at| self.tape.runs.get(**at).is_some_and(|run| run.refused.is_none()));
                 (&[][..], ran.copied())
             }
             Named::Portal(name) => {
@@ -593,15 +601,17 @@ fn hides(shown: &Value) -> bool {
     shown.as_str().is_some_and(|text| text == "?" || text.contains("**") || text.contains('['))
 }
 
-/// The tag of a statement that begins, ends or divides a transaction, if it is nothing else.
+/// The tag of a statement that begins, ends or divides a transaction or forgets prepared
+/// statements, if it is nothing else: drivers do that by themselves.
 fn control_of(text: &str) -> Option<&'static str> {
     let read = command::of_text(text);
     let [effect] = read.effects.as_slice() else { return None };
-    if effect.action != "sql.transaction" {
+    if effect.action != "sql.transaction" && effect.action != "sql.deallocate" {
         return None;
     }
     let first = trimmed(text).split_whitespace().next()?.to_ascii_uppercase();
     Some(match &*first {
+        "DEALLOCATE" => "DEALLOCATE",
         "BEGIN" => "BEGIN",
         "START" => "START TRANSACTION",
         "COMMIT" | "END" => "COMMIT",

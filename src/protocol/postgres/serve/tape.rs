@@ -151,12 +151,19 @@ impl Tape {
         let Some(found) = self.shapes.get(&shape(text)) else { return (Vec::new(), false) };
         let runs = || found.iter().filter_map(|at| Some((*at, self.runs.get(*at)?)));
         let text = trimmed(text);
-        let same: Vec<_> =
-            runs().filter(|(_, run)| !run.withheld && *run.text == *text).map(|(at, _)| at).collect();
+        let same: Vec<_> = runs()
+            .filter(|(_, run)| !run.withheld && *run.text == *text)
+            .map(|(at, _)| at)
+            .collect();
         if !same.is_empty() {
             return (same, false);
         }
         (runs().filter(|(_, run)| run.withheld).map(|(at, _)| at).collect(), true)
+    }
+
+    /// The rows of a cursor that SQL made, as drivers ask for them by its name.
+    pub(super) fn cursor(&self, name: &str) -> Option<&Bytes> {
+        self.described.get(&cursor(name))?.rows.as_ref()
     }
 
     pub(super) fn described(&self, run: &Run) -> Option<&Described> {
@@ -167,6 +174,11 @@ impl Tape {
 /// A text without blanks and semicolons around it.
 pub(super) fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == ';')
+}
+
+/// What a cursor's description is kept by; no text is like it.
+fn cursor(name: &str) -> Box<str> {
+    format!("\0{name}").into()
 }
 
 /// A text without its literals: texts that differ in nothing else have the same.
@@ -180,7 +192,7 @@ fn shape(text: &str) -> Box<str> {
 enum Expected {
     Parse(Sequence),
     Bind(Sequence),
-    /// Of a statement, by its text; whether its parameters were told.
+    /// Of a statement by its text, or of a cursor; whether its parameters are told.
     Description(Option<Box<str>>, bool),
     Close,
     /// The run.
@@ -431,7 +443,8 @@ impl Listening {
                 Expected::Description(self.statements.get(name).cloned(), true)
             }
             Ok(frontend::Message::Describe(Named::Portal(name))) => {
-                Expected::Description(self.portals.get(name).cloned(), false)
+                let text = self.portals.get(name).cloned();
+                Expected::Description(Some(text.unwrap_or_else(|| cursor(name))), false)
             }
             Ok(frontend::Message::Close(_)) => Expected::Close,
             Ok(frontend::Message::Sync) => Expected::Sync,
@@ -462,7 +475,8 @@ impl Listening {
             (b'E', Some(_)) => {
                 let failed = self.pop();
                 self.failed(failed.as_ref(), message);
-                let end = |expected: &Expected| matches!(expected, Expected::Sync | Expected::Query(_));
+                let end =
+                    |expected: &Expected| matches!(expected, Expected::Sync | Expected::Query(_));
                 while self.expected.front().is_some_and(|expected| !end(expected)) {
                     self.pop();
                 }
