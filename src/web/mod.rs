@@ -10,6 +10,7 @@ pub mod certificates;
 mod entrance;
 mod exports;
 mod grants;
+pub mod holds;
 mod kills;
 pub mod metrics;
 pub mod pages;

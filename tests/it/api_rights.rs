@@ -45,7 +45,10 @@ const RIGHTS: &[(Right, &[&str])] = &[
             "audit",
         ],
     ),
-    (Right::Admin, &["kill_session", "revoke_user", "restore_user"]),
+    (
+        Right::Admin,
+        &["kill_session", "revoke_user", "restore_user", "holds", "set_hold", "lift_hold", "prune"],
+    ),
     (
         Right::Person,
         &[

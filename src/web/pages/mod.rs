@@ -13,6 +13,7 @@ mod changes;
 mod detail;
 mod drafts;
 mod export;
+mod holding;
 mod live;
 mod login;
 mod overview;
@@ -59,6 +60,7 @@ pub fn over(api: &Arc<Api>, router: Router) -> Router {
         .merge(targets::routes())
         .merge(policy::routes())
         .merge(drafts::routes())
+        .merge(holding::routes())
         .merge(audit::routes())
         .merge(changes::routes())
         .with_state(Arc::clone(api));

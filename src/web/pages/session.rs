@@ -21,7 +21,7 @@ use super::proof::Proof;
 use super::sessions::Row;
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
-use crate::database::{Command, Session};
+use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
 use crate::names::SessionId;
 use crate::recording::{self, recording_path};
 use crate::replay;
@@ -56,6 +56,7 @@ struct SessionPage {
     next: Option<String>,
     detail: Option<Detail>,
     looks: Vec<Line>,
+    holds: Vec<Kept>,
     /// Whether the recording stands with this gateway.
     is_here: bool,
     verifies: bool,
@@ -77,6 +78,42 @@ struct Facts {
     missing: i64,
     bytes_up: String,
     bytes_down: String,
+}
+
+/// A hold that keeps the recording.
+struct Kept {
+    id: String,
+    reason: String,
+    by: String,
+    since: String,
+    /// Whether it is of this session alone, so that it can be lifted here.
+    own: bool,
+}
+
+impl Kept {
+    fn of(hold: &Hold) -> Self {
+        Self {
+            id: hold.id.to_string(),
+            reason: text::line(&hold.reason),
+            by: text::line(&hold.set_by),
+            since: text::time(hold.set_at),
+            own: matches!(hold.filter, HoldFilter::Session(_)),
+        }
+    }
+}
+
+/// The holds that keep a session: its own, and those of filters that found it.
+async fn holds_of(api: &Api, session: SessionId) -> Result<Vec<Kept>, Problem> {
+    let mut beside = api.database.holds_beside(&[session]).await?;
+    let mut holds = beside.remove(&session).unwrap_or_default();
+    let own = HoldFilter::Session(OneSession { session });
+    // One that was just set has no file yet.
+    for hold in api.database.holds(false).await? {
+        if hold.filter == own && holds.iter().all(|known| known.id != hold.id) {
+            holds.push(hold);
+        }
+    }
+    Ok(holds.iter().map(Kept::of).collect())
 }
 
 /// A command in the list.
@@ -190,6 +227,7 @@ async fn session(
         next: commands.next.as_deref().map(|cursor| asked.with(&[("cursor", Some(cursor))])),
         detail,
         looks: looks.iter().map(Line::of).collect(),
+        holds: holds_of(&api, session.id).await?,
         is_here: length.is_some(),
         verifies: length.is_some_and(|length| length <= VERIFIED_AT_ONCE),
         asked,
