@@ -48,6 +48,9 @@ struct Reindex {
 ///
 /// asciicast: a terminal of an SSH session, for asciinema's players; what would act on a player's
 /// terminal, and not only draw, is left out.
+///
+/// har: the requests of an HTTP session, for browsers and other tools that read HAR 1.2; of bodies
+/// the first 4 MiB.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  portcullis recording export SESSION.rec --format asciicast > session.cast"
@@ -66,6 +69,7 @@ struct Export {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
     Asciicast,
+    Har,
 }
 
 fn export(options: &Export) -> anyhow::Result<()> {
@@ -77,6 +81,7 @@ fn export(options: &Export) -> anyhow::Result<()> {
         Format::Asciicast => {
             replay::asciicast(reader, options.channel, &mut out).with_context(failed)?;
         }
+        Format::Har => replay::har(reader, &mut out).with_context(failed)?,
     }
     Ok(out.flush()?)
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::ReplayError;
 use super::screen::Screen;
 use crate::decode::ssh::message::{Message, Size};
+use crate::names::Protocol;
 use crate::recording::{Direction, Kind, Opened, Reader};
 
 /// Why there is no file.
@@ -21,6 +22,9 @@ pub enum ExportError {
     /// There is no such thing in it.
     #[error("the recording has no terminal{}", .0.map(|n| format!(" on channel {n}")).unwrap_or_default())]
     NoTerminal(Option<u32>),
+    /// It is of another protocol.
+    #[error("HAR is for HTTP, and the recording is {}", .0.map_or("the gateway's own".to_owned(), |other| format!("of {}", other.as_str())))]
+    NotHttp(Option<Protocol>),
 }
 
 impl From<io::Error> for ExportError {

@@ -7,6 +7,7 @@
 
 mod asciicast;
 mod grid;
+mod har;
 mod http;
 mod moment;
 mod postgres;
@@ -20,5 +21,6 @@ mod values;
 mod tests;
 
 pub use asciicast::{ExportError, asciicast};
+pub use har::har;
 pub use moment::{Moment, Piece, Said, Stream, Table, moment};
 pub use terminal::{Options, Pace, ReplayError, play};

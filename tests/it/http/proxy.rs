@@ -202,6 +202,7 @@ fn large_bodies_pass_both_ways_in_little_memory() {
         .status()
         .unwrap();
     assert!(down.success());
+    println!("down: {} kB", gateway.daemon().peak_resident().saturating_sub(idle) >> 10);
     assert_eq!(std::fs::metadata(&file).unwrap().len(), (MEGABYTES << 20) as u64);
     let up = caller.curl("/crew/upload", &["-T", to, "-H", "Content-Type: text/plain"]);
     assert_eq!(up.json()["length"], MEGABYTES << 20, "{}", up.head);
