@@ -129,7 +129,7 @@ impl Message {
         self.up == (event.direction == Direction::Up)
             && self.monotonic_us == event.monotonic_us
             && self.content.total > 0
-            && self.content.total % PIECE as u64 == 0
+            && self.content.total.is_multiple_of(PIECE as u64)
     }
 
     fn to_json(&self) -> Value {

@@ -271,7 +271,7 @@ impl BodyMask {
             }
             Self::Unknown(plan, held) => {
                 hold(held, bytes)?;
-                let first = held.iter().find(|byte| !byte.is_ascii_whitespace());
+                let first = held.iter().find(|byte| !before_json(**byte));
                 match first {
                     None => Ok(Masked::default()),
                     Some(b'{' | b'[' | b'"') => {
@@ -301,6 +301,11 @@ impl BodyMask {
             }
         }
     }
+}
+
+/// What readers of JSON pass over in front of it: a byte order mark, and what begins a text sequence.
+fn before_json(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, 0x1e | 0xef | 0xbb | 0xbf)
 }
 
 fn hold(held: &mut BytesMut, bytes: &[u8]) -> Result<(), NotMasked> {

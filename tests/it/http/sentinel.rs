@@ -2,6 +2,7 @@
 //! into what is stored.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{App, Caller, Told, gateway};
@@ -81,10 +82,23 @@ impl Stage {
                 write!(path, "&{name}={}", value.replace('+', "%2B")).unwrap();
             }
         }
-        let told = self.caller.get(&path);
+        let told = self.get(&path);
         shows_none(&format!("{kind:?} {coding:?} {chunk}"), &told.body);
         shows_none("the head", told.head.as_bytes());
         told
+    }
+
+    /// The same as [`Caller::get`], but what breaks off is an answer too.
+    fn get(&self, path: &str) -> Told {
+        let bearer = format!("Authorization: Bearer {}", self.caller.token);
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-i", "--max-time", "60", "-H", &bearer, &self.caller.url(path)]);
+        let said = curl.output().unwrap().stdout;
+        let end = said.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, body) = said.split_at(end.map_or(said.len(), |end| end + 4));
+        let head = String::from_utf8_lossy(head).into_owned();
+        let status = head.split(' ').nth(1).map_or(0, |status| status.trim().parse().unwrap());
+        Told { status, head, body: body.to_vec() }
     }
 
     fn finish(self) {
@@ -208,6 +222,7 @@ fn however_it_is_written_and_cut_a_masked_value_does_not_cross() {
         format!(r#""{HARMLESS} {{\"to\": \"{EMAIL}\"}}""#),
         format!("{json}\r\n{json}\n\n{json}"),
         format!("\u{1e}{json}\n"),
+        format!("\u{feff}{json}"),
     ];
     let events = [
         format!("data: {json}\n\n"),
@@ -251,9 +266,10 @@ fn however_it_is_written_and_cut_a_masked_value_does_not_cross() {
         {
             for chunk in [0, 1, 2, 7, 40] {
                 let told = stage.answer(Some(kind), None, body.as_bytes(), chunk);
-                assert_eq!(told.status, 200, "{kind} {body}");
-                // JSON Lines in text/plain are not looked for; what cannot be told is left out.
-                let left_out = *kind == "text/plain" && told.text() == "[masked]";
+                // Readers of JSON may pass over a byte order mark; what is typed so breaks off.
+                let left_out = body.starts_with('\u{feff}') && kind.contains("json");
+                assert!(left_out || told.status == 200, "{kind} {body}: {told:?}");
+                let left_out = left_out || told.text() == "[masked]";
                 assert!(left_out || told.text().contains(HARMLESS), "{kind} {body}: {told:?}");
             }
         }
