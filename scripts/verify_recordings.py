@@ -217,7 +217,7 @@ class Ledger:
     """A ledger that holds together."""
 
     def __init__(self, path, keys, heads):
-        self.opened, self.sealed, self.damaged, self.keys = set(), {}, {}, []
+        self.opened, self.sealed, self.damaged, self.buried, self.keys = set(), {}, {}, {}, []
         trusted, before, lines = False, b"", 0
         head = "0" * 64
         missing = {(count, noted) for count, noted in heads if count}
@@ -265,6 +265,8 @@ class Ledger:
             self.sealed.setdefault(session, []).append(sealed)
         elif kind == "damaged":
             self.damaged[session] = line.get("what")
+        elif kind == "tombstone":
+            self.buried.setdefault(session, line.get("missing", False))
         else:
             require(kind == "checkpoint", where + "its type is unknown")
 
@@ -290,7 +292,7 @@ class Ledger:
 
 
 def verify_all(folder, ledger_path, keys, heads):
-    """Everything that is wrong in a data_dir, and its ledger."""
+    """Everything that is wrong in a data_dir, its ledger, and how many recordings there are and were deleted."""
     wrong, ledger, found = [], None, {}
     try:
         ledger = Ledger(ledger_path or os.path.join(folder, "ledger"), keys, heads)
@@ -305,7 +307,7 @@ def verify_all(folder, ledger_path, keys, heads):
         for name in sorted(os.listdir(place)):
             path = os.path.join(place, name)
             session, _, ending = name.partition(".")
-            known = SESSION.fullmatch(session) and ending in ("rec", "journal")
+            known = SESSION.fullmatch(session) and ending in ("rec", "journal", "hold")
             # The first 48 bits are milliseconds since 1970.
             if not known or day != time_of(int(session[:8] + session[9:13], 16) * 1000)[:10]:
                 wrong.append(f"{path}: it is no file of a recording")
@@ -313,6 +315,9 @@ def verify_all(folder, ledger_path, keys, heads):
                 found[session] = path
     sessions = set(found) | (ledger.opened | set(ledger.sealed) if ledger else set())
     for session in sorted(sessions):
+        # A tombstone stands for a recording that is gone.
+        if ledger and session in ledger.buried and session not in found:
+            continue
         try:
             require(session in found, "the ledger has it, and its file is missing")
             _, seal = verify_file(found[session], session)
@@ -320,7 +325,7 @@ def verify_all(folder, ledger_path, keys, heads):
                 ledger.hold(session, seal)
         except (Wrong, OSError) as error:
             wrong.append(f"{found.get(session, session)}: {error}")
-    return wrong, ledger, len(found)
+    return wrong, ledger, len(found), len(set(ledger.buried) - set(found)) if ledger else 0
 
 
 def read_keys(path):
@@ -334,10 +339,10 @@ def read_keys(path):
 
 def verify_path(path, options, keys, heads):
     if os.path.isdir(path):
-        wrong, ledger, count = verify_all(path, options.ledger, keys, heads)
+        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads)
         proved = ["whole", "complete"]
     else:
-        wrong, ledger, count, proved = [], None, 1, ["whole"]
+        wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
         try:
             session, seal = verify_file(path)
             if options.ledger:
@@ -351,7 +356,7 @@ def verify_path(path, options, keys, heads):
     proved += ["signed"] * bool(keys) + ["anchored"] * bool(heads and ledger)
     return {
         "path": path, "recordings": count, "wrong": wrong, "proved": [] if wrong else proved,
-        "head": ledger.head if ledger else None,
+        "head": ledger.head if ledger else None, "deleted": deleted,
     }
 
 

@@ -1,5 +1,6 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
+mod prune;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -27,6 +28,7 @@ enum Command {
     Verify(verify::Verify),
     Export(Export),
     Reindex(Reindex),
+    Prune(prune::Prune),
     RotateKey(verify::RotateKey),
 }
 
@@ -92,6 +94,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         Command::RotateKey(options) => verify::rotate_key(options),
         Command::Export(options) => export(options),
         Command::Reindex(options) => reindex(options).await,
+        Command::Prune(options) => options.run().await,
     }
 }
 

@@ -126,6 +126,8 @@ pub enum LedgerNews {
     Sealed(SessionId),
     /// A recording is damaged and will not be sealed.
     Damaged(SessionId),
+    /// A recording was taken away by retention, or is about to be.
+    Buried(SessionId),
     /// Something about the ledger itself.
     Other,
 }
@@ -189,6 +191,7 @@ impl LedgerFollower {
             Entry::Opened { session } => LedgerNews::Opened(session),
             Entry::Sealed { session, .. } => LedgerNews::Sealed(session),
             Entry::Damaged { session, .. } => LedgerNews::Damaged(session),
+            Entry::Tombstone { session, .. } => LedgerNews::Buried(session),
         }))
     }
 }

@@ -12,6 +12,7 @@
 mod appender;
 mod block;
 mod blocks;
+mod burial;
 mod clock;
 mod commit;
 mod encode;
@@ -34,6 +35,7 @@ mod verify;
 pub use appender::{Batch, Recording};
 pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
+pub use burial::Due;
 pub use clock::rfc3339;
 pub use event::{
     ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
@@ -42,7 +44,7 @@ pub use event::{
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use layout::{Locked, recording_path};
-pub use ledger::{Head, Rotated, rotate_key};
+pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader};
 pub use signing::PublicKey;
 pub use store::Store;

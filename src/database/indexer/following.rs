@@ -62,6 +62,9 @@ impl<E: Into<DatabaseError>> From<E> for RoundError {
 pub(super) struct Following {
     place: Place,
     ledger: LedgerFollower,
+    /// Recordings that retention took away, read ahead in the ledger when one is missing.
+    buried: HashSet<SessionId>,
+    ahead: Option<LedgerFollower>,
     /// Not sealed, as far as the index knows.
     unsealed: HashSet<SessionId>,
     /// Of these, those to look at, in turn; and the same as a set.
@@ -106,6 +109,8 @@ impl Following {
         let mut following = Self {
             place,
             ledger,
+            buried: HashSet::new(),
+            ahead: None,
             unsealed: open.collect(),
             queue: VecDeque::new(),
             queued: HashSet::new(),
@@ -160,12 +165,16 @@ impl Following {
 
         let before = self.take_up(connection, &turn).await?;
         let mut batch = Batch::default();
-        let (mut restarted, mut unfinished) = (Vec::new(), Vec::new());
+        let (mut restarted, mut unfinished, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for session in &turn {
             match self.read_on(*session, &mut batch) {
                 Read::Whole => continue,
                 Read::More => {}
                 Read::Again => restarted.push(*session),
+                Read::Gone => {
+                    gone.push(*session);
+                    continue;
+                }
             }
             unfinished.push(*session);
         }
@@ -175,13 +184,18 @@ impl Following {
             .filter(|r| before.get(&r.id) != Some(&Position::of(r, &self.place.gateway)))
             .collect();
         let rows = batch.rows() as u64;
-        if !touched.is_empty() || !announced.is_empty() || self.ledger.offset() != began_at {
+        if !touched.is_empty()
+            || !gone.is_empty()
+            || !announced.is_empty()
+            || self.ledger.offset() != began_at
+        {
             let mut write = connection.begin().await?;
             // What a crash of the database takes is indexed again: the position goes with it.
             write.execute("set local synchronous_commit = off").await?;
             compare(&mut write, &before).await?;
-            if !restarted.is_empty() {
-                batch::delete(&mut write, &restarted).await?;
+            let (stale, announced) = without(&gone, restarted, announced);
+            if !stale.is_empty() {
+                batch::delete(&mut write, &stale).await?;
             }
             batch::make_partitions(&mut write, touched.iter().map(|r| r.id), &mut self.partitions)
                 .await?;
@@ -242,7 +256,8 @@ impl Following {
                         self.enqueue(session);
                     }
                 }
-                Ok(Some(LedgerNews::Gateway(_) | LedgerNews::Other)) => {}
+                // Its rows go with it, or, when they come after it, with the first look at it.
+                Ok(Some(LedgerNews::Gateway(_) | LedgerNews::Buried(_) | LedgerNews::Other)) => {}
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "the index cannot read the ledger");
@@ -306,13 +321,34 @@ impl Following {
                 tracing::warn!(%session, %error, "cannot read a recording for the index");
                 Read::Whole
             }
+            Err(ReadError::Io(_)) if self.is_buried(session) => {
+                self.readings.remove(&session);
+                self.unsealed.remove(&session);
+                Read::Gone
+            }
             Err(error) => {
+                let Some(reading) = self.readings.get_mut(&session) else { return Read::Whole };
                 tracing::error!(%session, %error, "the index has no more of this recording");
                 self.lag.recording_failed();
                 reading.failed = Some(error.to_string());
                 Read::Whole
             }
         }
+    }
+
+    /// Whether the ledger has a tombstone of a recording whose file is not there.
+    fn is_buried(&mut self, session: SessionId) -> bool {
+        if !self.buried.contains(&session) {
+            if self.ahead.is_none() {
+                self.ahead = LedgerFollower::open(&self.place.data_dir, 0).ok();
+            }
+            while let Some(Ok(Some(news))) = self.ahead.as_mut().map(LedgerFollower::next_line) {
+                if let LedgerNews::Buried(session) = news {
+                    self.buried.insert(session);
+                }
+            }
+        }
+        self.buried.contains(&session)
     }
 
     /// Forgets what is finished and puts the rest back into the queue.
@@ -335,6 +371,19 @@ enum Read {
     More,
     /// It has to be read from the beginning.
     Again,
+    /// Retention took it away.
+    Gone,
+}
+
+/// The sessions whose rows go, and those opened that are not gone.
+fn without(
+    gone: &[SessionId],
+    mut restarted: Vec<SessionId>,
+    mut announced: Vec<SessionId>,
+) -> (Vec<SessionId>, Vec<SessionId>) {
+    restarted.extend(gone);
+    announced.retain(|session| !gone.contains(session));
+    (restarted, announced)
 }
 
 /// Reads a recording on; false when there is more of it than one round takes.

@@ -36,6 +36,8 @@ pub(super) struct Reading {
     pub(super) sealed: bool,
     /// Why it cannot be read on.
     pub(super) failed: Option<String>,
+    /// When it ended, as far as that was read since the index was loaded.
+    pub(super) closed_us: Option<i64>,
     recent: Recent,
 }
 
@@ -57,7 +59,15 @@ impl Reading {
 
     /// A recording of which the index has the beginning.
     pub(super) fn resumed(id: SessionId, position: Bookmark, row: Option<Session>) -> Self {
-        Self { id, position, row, sealed: false, failed: None, recent: Recent::default() }
+        Self {
+            id,
+            position,
+            row,
+            sealed: false,
+            failed: None,
+            closed_us: None,
+            recent: Recent::default(),
+        }
     }
 
     /// Takes the next event. One whose payload is not of its kind changes nothing.
@@ -83,6 +93,7 @@ impl Reading {
                 }
             }
             Kind::Closed => {
+                self.closed_us = Some(Timestamp(event.wall_us).storable().0);
                 if let (Some(row), Some(closed)) = (&mut self.row, payload::<Closed>(event)) {
                     row.closed_at = Some(Timestamp(event.wall_us).storable());
                     row.ended = Some(shorten::name(&closed.how));

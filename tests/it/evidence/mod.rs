@@ -4,4 +4,6 @@ mod alterations;
 mod cases;
 mod command;
 mod live;
+mod prune;
+mod retention;
 pub mod set;
