@@ -183,7 +183,7 @@ def _():
 sends("4.1 a frame of unknown kind is passed over", ("status 200",), lambda c: [frame(0x16, 0, 0, b"x"), frame(HEADERS, WHOLE, 1, c.block())])
 sends("4.1 unknown flags are passed over", ("status 200",), lambda c: [frame(PING, 0xF6, 0, bytes(8)), frame(HEADERS, WHOLE, 1, c.block())])
 sends("4.1 the reserved bit is passed over", ("status 200",), lambda c: [frame(HEADERS, WHOLE, 1 | 1 << 31, c.block())])
-sends("4.2 DATA over the frame size", stream_error(SIZE), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/refused")), frame(DATA, END_STREAM, 1, bytes(16385))])
+sends("4.2 DATA over the frame size", stream_error(SIZE), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/begun")), frame(DATA, END_STREAM, 1, bytes(16385))])
 sends("4.2 HEADERS over the frame size", connection_error(SIZE), lambda c: [frame(HEADERS, WHOLE, 1, bytes(16385))])
 sends("4.3 a block that is no HPACK", connection_error(COMPRESSION), lambda c: [frame(HEADERS, WHOLE, 1, b"\xff\xff\xff\xff\xff\xff")])
 sends("4.3 another frame within a block", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_STREAM, 1, c.block()[:5]), frame(PRIORITY, 0, 1, struct.pack(">IB", 0, 1))])
@@ -245,7 +245,7 @@ def _():
 
 # 6: each kind of frame.
 sends("6.1 DATA on stream 0", connection_error(PROTOCOL), lambda c: [frame(DATA, 0, 0, b"x")])
-sends("6.1 DATA padded beyond its end", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/refused")), frame(DATA, PADDED | END_STREAM, 1, b"\x05abc")])
+sends("6.1 DATA padded beyond its end", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/begun")), frame(DATA, PADDED | END_STREAM, 1, b"\x05abc")])
 sends("6.1 DATA with padding", ("status 200",), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST")), frame(DATA, PADDED | END_STREAM, 1, b"\x02abc\0\0")])
 sends("6.2 HEADERS on stream 0", connection_error(PROTOCOL), lambda c: [frame(HEADERS, WHOLE, 0, c.block())])
 sends("6.2 HEADERS padded beyond its end", connection_error(PROTOCOL), lambda c: [frame(HEADERS, WHOLE | PADDED, 1, b"\xff" + c.block())])
@@ -345,7 +345,7 @@ RULES.append(("6.9.1 DATA beyond a stream's window", stream_error(FLOW), lambda:
 RULES.append(("6.9.1 DATA beyond the connection's window", stream_error(FLOW), lambda: beyond(8)))
 sends("6.10 CONTINUATION after the end of a block", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block("/crew/hang", method="POST")), frame(CONTINUATION, END_HEADERS, 1, b"")])
 sends("6.10 CONTINUATION on stream 0", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_STREAM, 1, c.block()), frame(CONTINUATION, END_HEADERS, 0, b"")])
-sends("6.10 CONTINUATION behind DATA", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/refused")), frame(DATA, 0, 1, b"x"), frame(CONTINUATION, END_HEADERS, 1, b"")])
+sends("6.10 CONTINUATION behind DATA", connection_error(PROTOCOL), lambda c: [frame(HEADERS, END_HEADERS, 1, c.block(method="POST", path="/crew/begun")), frame(DATA, 0, 1, b"x"), frame(CONTINUATION, END_HEADERS, 1, b"")])
 
 
 @rule("6.10 a block in many pieces is one", "status 200")
@@ -362,7 +362,8 @@ def _():
 # 8: requests.
 def malformed(name, **how):
     body = how.pop("body", None)
-    how.setdefault("path", "/crew/refused")
+    # What is wrong with a body shows when its head has gone up.
+    how.setdefault("path", "/crew/refused" if body is None else "/crew/begun")
 
     def run():
         connection = Connection()

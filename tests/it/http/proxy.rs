@@ -202,15 +202,13 @@ fn large_bodies_pass_both_ways_in_little_memory() {
         .status()
         .unwrap();
     assert!(down.success());
-    println!("down: {} kB", gateway.daemon().peak_resident().saturating_sub(idle) >> 10);
     assert_eq!(std::fs::metadata(&file).unwrap().len(), (MEGABYTES << 20) as u64);
     let up = caller.curl("/crew/upload", &["-T", to, "-H", "Content-Type: text/plain"]);
     assert_eq!(up.json()["length"], MEGABYTES << 20, "{}", up.head);
     let grown = gateway.daemon().peak_resident().saturating_sub(idle);
     println!("{MEGABYTES} MB each way: {} kB above idle", grown >> 10);
-    // A build for debugging takes more, most of all beside other tests.
-    let bound = if cfg!(debug_assertions) { 160 << 20 } else { 64 << 20 };
-    assert!(grown < bound, "the gateway grew by {} kB", grown >> 10);
+    // As for Postgres; it is half of that, and beside other tests a little more.
+    assert!(grown < 64 << 20, "the gateway grew by {} kB", grown >> 10);
 }
 
 #[test]
