@@ -18,9 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::ReplayError;
-use super::asciicast::ExportError;
-use super::text;
+use super::super::{ReplayError, text};
+use super::ExportError;
 use crate::decode::http::head::Head;
 use crate::names::Protocol;
 use crate::policy::Verdict;
@@ -38,13 +37,13 @@ const PIECE: usize = 64 << 10;
 /// Writes the exchanges of a recording.
 ///
 /// # Errors
-/// When it is of another protocol, is damaged (after what stands before the damage was written), or
+/// When it is of no session or another protocol, is damaged (after what stands before the damage was written), or
 /// the file cannot be written.
 pub fn har(mut reader: Reader, out: &mut dyn Write) -> Result<(), ExportError> {
     let first = reader.next().transpose().map_err(ReplayError::from)?;
-    let opened = first.as_ref().and_then(read::<Opened>).ok_or(ExportError::NotHttp(None))?;
+    let opened = first.as_ref().and_then(read::<Opened>).ok_or(ExportError::NoSession)?;
     if opened.protocol != Protocol::Http {
-        return Err(ExportError::NotHttp(Some(opened.protocol)));
+        return Err(ExportError::OtherProtocol(opened.protocol));
     }
     let creator = json!({ "name": "Portcullis", "version": env!("CARGO_PKG_VERSION") });
     let (who, target) = (&opened.identity.username, &opened.target);
