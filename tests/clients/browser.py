@@ -322,7 +322,7 @@ def tmux(text, columns, rows):
         sent, settings = Path(folder, "sent"), Path(folder, "tmux.conf")
         sent.write_bytes(text.encode() + b"\x1b]2;all of it\x07")
         settings.write_text("set -g status off\nset -g default-terminal tmux-256color\n")
-        command = ["tmux", "-S", f"{folder}/socket", "-f", str(settings)]
+        command = ["tmux", "-u", "-S", f"{folder}/socket", "-f", str(settings)]
         show = f"stty raw -echo; cat {sent}; exec sleep 60"
         size = ["-x", str(columns), "-y", str(rows)]
         subprocess.run([*command, "new-session", "-d", *size, "sh", "-c", show], check=True)

@@ -97,6 +97,7 @@ fn every_operation_needs_its_right_and_answers_as_it_is_described() {
         listen: WEB.to_owned(),
         ..Setup::for_targets([database.target("orders")])
     });
+    gateway.daemon().wait_for_log("state is read");
     let issuer = gateway.issuer();
     let auditor = issuer.token("auditor");
     wait_until("the database to be asked", || {

@@ -81,7 +81,7 @@ fn every_page_works_in_a_browser_and_runs_nothing_of_what_was_recorded() {
         r"printf '\033[5;10Hplaced\033[7;1Hline\033[3Gover\033[6;1H\033[1mbold\033[K'",
         r"printf '\033[10;1H'; seq 1 30",
         r"printf '\033[?1049h\033[2J\033[3;3Hother screen'",
-        r"printf '\033[?1049l back\033[2;9r\033[9;1H\nscrolled\nagain\033[r\033[12;4H\033(0lqk\033(B\033[3Dx'",
+        r"printf '\033[?1049l back\033[2;9r\033[9;1H\nscrolled\nagain\033[r\033[12;4H┌─┐\033[3Dx'",
     ];
     let mut ssh = site.ssh();
     ssh.args(["-tt", &steps.join("; sleep 0.3; ")]);
