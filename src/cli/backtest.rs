@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use super::identities::Identities;
 use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::names::SessionId;
@@ -19,7 +20,9 @@ use crate::policy::{
     Attributes, Caller, Command, CommandParts, Decision, Effect, SessionFacts, SessionPolicy,
     Verdict,
 };
-use crate::recording::{self, Event, Kind, Opened, Reader, RecordedCommand, Sequence, Told};
+use crate::recording::{
+    self, Event, Keyring, Kind, Opened, Reader, RecordedCommand, Sequence, Told,
+};
 
 /// Commands that only prepare of which a session's last are remembered: an Execute builds on a
 /// Bind, which builds on a Parse.
@@ -41,6 +44,8 @@ const EXAMPLE: usize = 120;
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    identities: Identities,
     /// Recordings, SESSION.rec.
     paths: Vec<PathBuf>,
     /// Print the result as JSON.
@@ -84,7 +89,7 @@ struct Example {
 
 type Changes = BTreeMap<(Verdict, Verdict, Vec<String>), (u64, Example)>;
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let paths = match options.paths.as_slice() {
         [] => recording::recordings(&config.server.data_dir)
@@ -94,14 +99,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             .collect(),
         paths => paths.to_vec(),
     };
-    let report = backtest(&config, &paths)?;
+    let keyring = options.identities.keyring_or(&config).await?;
+    let report = backtest(&config, &paths, &keyring)?;
     if options.json {
         return output::print_json(&report);
     }
     tell(&report)
 }
 
-fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Report> {
+fn backtest(config: &Config, paths: &[PathBuf], keyring: &Keyring) -> anyhow::Result<Report> {
     let terminal = io::stderr().is_terminal();
     let (mut report, mut changes) = (Report::default(), Changes::new());
     let mut told = None;
@@ -113,7 +119,7 @@ fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Report> {
             let _gone =
                 write!(io::stderr(), "\r[{bar:25}] {share} %, {} commands\x1b[K", report.commands);
         }
-        let reader = Reader::open(path)
+        let reader = Reader::open_with(path, keyring)
             .with_context(|| format!("{} is no recording that can be read", path.display()))?;
         let mut session = Session { config, report: &mut report, changes: &mut changes, at: None };
         for event in reader {

@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod gateway;
 mod http;
+mod identities;
 mod issuer;
 mod logging;
 mod login;

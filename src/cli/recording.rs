@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::identities::Identities;
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
+use crate::age::Recipient;
 use crate::config;
 use crate::database::{Progress, Reindexed};
-use crate::recording::Reader;
+use crate::recording::{self, Keyring, Reader};
 use crate::replay;
 
 /// Prove what recordings are worth.
@@ -28,6 +30,7 @@ enum Command {
     Export(Export),
     Reindex(Reindex),
     RotateKey(verify::RotateKey),
+    Rewrap(Rewrap),
 }
 
 /// Make the index of this machine's recordings anew.
@@ -39,9 +42,61 @@ enum Command {
 struct Reindex {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    identities: Identities,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Let other recipients open encrypted recordings too.
+///
+/// Opens the key of each recording with an identity, wraps it for the recipients, and puts it
+/// beside the recording (SESSION.age), in the place of what an earlier run put there. The recording
+/// stays as it is, byte for byte, and with it what its first recipients can open.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  portcullis recording rewrap --identity old.txt --recipient age1… --config config/portcullis.toml"
+)]
+struct Rewrap {
+    /// Recordings, SESSION.rec; all in the configuration's `data_dir` when left out.
+    paths: Vec<PathBuf>,
+    /// Who shall be able to open them, `age1…`; may be given more than once.
+    #[arg(long, value_name = "RECIPIENT", required = true)]
+    recipient: Vec<Recipient>,
+    #[command(flatten)]
+    identities: Identities,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+async fn rewrap(options: &Rewrap) -> anyhow::Result<()> {
+    let keyring = options.identities.keyring().await?;
+    let paths = match options.paths.as_slice() {
+        [] => {
+            let data_dir = config::data_dir(&options.config.path)?;
+            let found = recording::recordings(&data_dir)
+                .with_context(|| format!("{} cannot be read", data_dir.display()))?;
+            found.into_iter().map(|(_, path, _)| path).collect()
+        }
+        paths => paths.to_vec(),
+    };
+    let (mut done, mut plain, mut failed) = (0_u64, 0_u64, 0_u64);
+    for path in paths {
+        match recording::rewrap(&path, &keyring, &options.recipient) {
+            Ok(true) => done += 1,
+            Ok(false) => plain += 1,
+            // One that cannot be opened does not keep the others from it.
+            Err(error) => {
+                failed += 1;
+                let shown = path.display().to_string();
+                output::print(&format!("{}: {error}", output::visible(&shown)))?;
+            }
+        }
+    }
+    output::print(&format!("{done} wrapped anew, {plain} not encrypted"))?;
+    anyhow::ensure!(failed == 0, "{failed} recordings could not be wrapped anew");
+    Ok(())
 }
 
 /// Write a recording in another format.
@@ -61,6 +116,8 @@ struct Export {
     /// The channel whose terminal it is; the first that has one when left out.
     #[arg(long, value_name = "N")]
     channel: Option<u32>,
+    #[command(flatten)]
+    identities: Identities,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -68,10 +125,11 @@ enum Format {
     Asciicast,
 }
 
-fn export(options: &Export) -> anyhow::Result<()> {
+async fn export(options: &Export) -> anyhow::Result<()> {
     let path = options.path.display();
     let failed = || format!("cannot export {path}");
-    let reader = Reader::open(&options.path).with_context(failed)?;
+    let keyring = options.identities.keyring().await?;
+    let reader = Reader::open_with(&options.path, &keyring).with_context(failed)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     match options.format {
         Format::Asciicast => {
@@ -85,21 +143,28 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Command::Verify(options) => verify::verify(options).await,
         Command::RotateKey(options) => verify::rotate_key(options),
-        Command::Export(options) => export(options),
+        Command::Export(options) => export(options).await,
+        Command::Rewrap(options) => rewrap(options).await,
         Command::Reindex(options) => reindex(options).await,
     }
 }
 
 async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
+    let keyring = options.identities.keyring_or(&config).await?;
     let opened = migrate::open(&config).await?;
-    let done = reindexed(&opened, &config).await;
+    let done = reindexed(&opened, &config, &keyring).await;
     opened.close().await;
     let done = done?;
     if options.json {
         return output::print_json(&done);
     }
-    let Reindexed { recordings, commands, removed, damaged } = done;
+    let Reindexed { recordings, commands, removed, locked, damaged } = done;
+    if locked > 0 {
+        output::print(&format!(
+            "warning: {locked} are encrypted and could not be opened whole (--identity)"
+        ))?;
+    }
     for (session, problem) in damaged {
         let problem = problem.escape_debug();
         output::print(&format!(
@@ -111,7 +176,11 @@ async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     Ok(output::print(&(text + if removed > 0 { &gone } else { "" }))?)
 }
 
-async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<Reindexed> {
+async fn reindexed(
+    opened: &Opened,
+    config: &config::Config,
+    keyring: &Keyring,
+) -> anyhow::Result<Reindexed> {
     opened.database.migrate().await?;
     let terminal = io::stderr().is_terminal();
     let mut told = None;
@@ -124,7 +193,8 @@ async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<R
         }
     };
     let index_text = config.database.index_text;
-    let done = opened.database.reindex(&config.server.data_dir, index_text, progress).await;
+    let data_dir = &config.server.data_dir;
+    let done = opened.database.reindex(data_dir, index_text, keyring, progress).await;
     if terminal {
         let _gone = write!(io::stderr(), "\r\x1b[K");
     }

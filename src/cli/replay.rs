@@ -12,8 +12,9 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tempfile::NamedTempFile;
 
 use super::gateway;
+use super::identities::Identities;
 use crate::names::SessionId;
-use crate::recording::Reader;
+use crate::recording::{Keyring, Reader};
 use crate::replay::{self, Pace, ReplayError};
 
 /// Show a recording in the terminal: commands, decisions, rows.
@@ -29,6 +30,8 @@ pub(super) struct Options {
     what: String,
     #[command(flatten)]
     gateway: gateway::Options,
+    #[command(flatten)]
+    identities: Identities,
     /// Keep the recorded timing, N times as fast; terminals are shown as they were. A key pauses,
     /// q ends.
     #[arg(long, value_name = "N", value_parser = speed)]
@@ -51,12 +54,13 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    let keyring = options.identities.keyring().await?;
     match options.what.parse() {
         Ok(session) => {
             let fetched = fetch(&options.gateway, session).await?;
-            play(&options, fetched.path())
+            play(&options, fetched.path(), &keyring)
         }
-        Err(_) => play(&options, Path::new(&options.what)),
+        Err(_) => play(&options, Path::new(&options.what), &keyring),
     }
 }
 
@@ -68,9 +72,10 @@ async fn fetch(gateway: &gateway::Options, session: SessionId) -> anyhow::Result
     Ok(file)
 }
 
-fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
+fn play(options: &Options, path: &Path, keyring: &Keyring) -> anyhow::Result<()> {
     let shown = &options.what;
-    let reader = Reader::open(path).with_context(|| format!("cannot replay {shown}"))?;
+    let reader =
+        Reader::open_with(path, keyring).with_context(|| format!("cannot replay {shown}"))?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     if options.step && !(terminal && io::stdin().is_terminal()) {

@@ -6,6 +6,7 @@
 //! data_dir/ledger
 //! data_dir/recordings/<day>/<session>.rec
 //! data_dir/recordings/<day>/<session>.journal
+//! data_dir/recordings/<day>/<session>.age   its key, wrapped for other recipients later
 //! ```
 
 use std::fs::File;
@@ -43,6 +44,11 @@ impl Locked {
     pub fn take(data_dir: &Path) -> anyhow::Result<Self> {
         DataDir::open(data_dir).map(Self)
     }
+}
+
+/// Where the key of a recording stands that was wrapped for other recipients later.
+pub(super) fn wrapped_anew(recording: &Path) -> PathBuf {
+    recording.with_extension("age")
 }
 
 /// All recordings in a `data_dir` that need not be ours to write: id, path and size, by id.
@@ -97,7 +103,7 @@ pub(super) fn survey(data_dir: &Path) -> io::Result<Survey> {
                 });
             match named {
                 Some((session, "rec")) => survey.sessions.push(session),
-                Some((_, "journal")) => {}
+                Some((_, "journal" | "age" | "age-new")) => {}
                 _ => survey.strangers.push(entry.path()),
             }
         }

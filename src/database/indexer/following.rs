@@ -18,7 +18,7 @@ use crate::database::DatabaseError;
 use crate::database::rows::{Session, storable_json};
 use crate::names::SessionId;
 use crate::recording::{
-    Changed, Event, Follower, LedgerFollower, LedgerNews, ReadError, Reader, Sequence,
+    Changed, Event, Follower, Keyring, LedgerFollower, LedgerNews, ReadError, Reader, Sequence,
     recording_path,
 };
 
@@ -34,12 +34,16 @@ const MAX_NEWS: usize = 4096;
 /// Recordings whose reading is kept for the next block; with what each remembers, at most 64 MiB.
 const MAX_READINGS: usize = 1024;
 
+/// Why the index has not all of a recording that is encrypted.
+pub(super) const LOCKED: &str = "it is encrypted, and no identity opens it";
+
 /// Where the recordings of one gateway are, and how their rows are made.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) data_dir: PathBuf,
     pub(super) gateway: String,
     pub(super) index_text: bool,
+    pub(super) keyring: Keyring,
 }
 
 /// Why a round was not written.
@@ -96,6 +100,9 @@ impl Following {
         let ledger = LedgerFollower::open(&place.data_dir, offset)
             .or_else(|_| LedgerFollower::open(&place.data_dir, 0))
             .map_err(|error| sqlx::Error::Io(io::Error::other(format!("the ledger: {error}"))))?;
+        if place.keyring.has_identities() {
+            forget_locked(connection, &place.gateway).await?;
+        }
         let open: Vec<Uuid> = sqlx::query_scalar(
             "select session from recordings where gateway = $1 and not sealed and failed is null",
         )
@@ -293,7 +300,17 @@ impl Following {
         }
         let resumed = reading.position.offset > 0;
         match read_on(&self.place, reading, batch) {
-            Ok(true) => Read::Whole,
+            Ok(true) => {
+                if reading.failed.is_some() {
+                    tracing::warn!(
+                        %session,
+                        "the index lacks what is encrypted of a recording; with [recording] \
+                         identity it catches up"
+                    );
+                    self.lag.recording_failed();
+                }
+                Read::Whole
+            }
             Ok(false) => Read::More,
             Err(ReadError::Damage(damage)) if resumed => {
                 // What was indexed may be of blocks that a failed write took back.
@@ -322,6 +339,7 @@ impl Following {
             if self.readings.get(session).is_some_and(done) {
                 self.readings.remove(session);
                 self.unsealed.remove(session);
+                self.place.keyring.release(session);
             }
         }
         unfinished.into_iter().for_each(|session| self.enqueue(session));
@@ -347,16 +365,20 @@ pub(super) fn read_on(
         return Ok(true);
     }
     let path = recording_path(&place.data_dir, &reading.id);
-    let mut follower = Follower::open(&path, &reading.position)?;
-    let mut look_up = |sequence| event_at(&path, sequence);
+    let mut follower = Follower::open(&path, &reading.position, &place.keyring)?;
+    let mut look_up = |sequence| event_at(&path, &place.keyring, sequence);
     let mut context =
         Context { gateway: &place.gateway, index_text: place.index_text, look_up: &mut look_up };
     for _ in 0..MAX_BLOCKS {
         let Some(events) = follower.next_block()? else {
             reading.position = follower.bookmark();
             reading.sealed = follower.seal().is_some();
+            if reading.sealed && reading.unread {
+                reading.failed = Some(LOCKED.to_owned());
+            }
             return Ok(true);
         };
+        reading.unread |= follower.unread() > 0;
         for event in &events {
             reading.take(event, &mut context, batch);
         }
@@ -368,8 +390,8 @@ pub(super) fn read_on(
     Ok(false)
 }
 
-fn event_at(path: &Path, sequence: Sequence) -> Option<Event> {
-    let mut reader = Reader::open(path).ok()?;
+fn event_at(path: &Path, keyring: &Keyring, sequence: Sequence) -> Option<Event> {
+    let mut reader = Reader::open_with(path, keyring).ok()?;
     reader.seek_sequence(sequence).ok()?;
     reader.next()?.ok().filter(|event| event.sequence == sequence)
 }
@@ -384,6 +406,23 @@ async fn ledger_offset(
             .fetch_optional(connection)
             .await?;
     Ok(offset.and_then(|offset| offset.try_into().ok()))
+}
+
+/// Lets recordings be read from their beginning that could not be opened before.
+async fn forget_locked(connection: &mut PgConnection, gateway: &str) -> Result<(), DatabaseError> {
+    let mut write = connection.begin().await?;
+    let locked: Vec<Uuid> =
+        sqlx::query_scalar("select session from recordings where gateway = $1 and failed = $2")
+            .bind(gateway)
+            .bind(LOCKED)
+            .fetch_all(&mut *write)
+            .await?;
+    let locked: Vec<SessionId> =
+        locked.into_iter().filter_map(|id| id.to_string().parse().ok()).collect();
+    batch::delete(&mut write, &locked).await?;
+    let again: Vec<_> = locked.iter().map(|session| Reading::new(*session)).collect();
+    batch::write(&mut write, gateway, &Batch::default(), again.iter()).await?;
+    Ok(write.commit().await?)
 }
 
 /// Holds the positions that rows are added to against those in the database.

@@ -138,6 +138,7 @@ impl Indexer {
             data_dir: self.data_dir.clone(),
             gateway: self.gateway()?,
             index_text: self.settings.index_text,
+            keyring: self.store.keyring(),
         };
         let load = async |connection: &mut PgConnection| {
             Following::load(connection, place.clone(), self.lag.clone()).await

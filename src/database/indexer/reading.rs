@@ -36,6 +36,8 @@ pub(super) struct Reading {
     pub(super) sealed: bool,
     /// Why it cannot be read on.
     pub(super) failed: Option<String>,
+    /// Whether encrypted events were passed over.
+    pub(super) unread: bool,
     recent: Recent,
 }
 
@@ -57,7 +59,8 @@ impl Reading {
 
     /// A recording of which the index has the beginning.
     pub(super) fn resumed(id: SessionId, position: Bookmark, row: Option<Session>) -> Self {
-        Self { id, position, row, sealed: false, failed: None, recent: Recent::default() }
+        let recent = Recent::default();
+        Self { id, position, row, sealed: false, failed: None, unread: false, recent }
     }
 
     /// Takes the next event. One whose payload is not of its kind changes nothing.

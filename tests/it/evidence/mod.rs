@@ -3,5 +3,6 @@
 mod alterations;
 mod cases;
 mod command;
+mod encryption;
 mod live;
 pub mod set;
