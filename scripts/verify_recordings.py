@@ -365,7 +365,7 @@ class Ledger:
     """A ledger that holds together."""
 
     def __init__(self, path, keys, heads):
-        self.opened, self.sealed, self.damaged, self.keys = set(), {}, {}, []
+        self.opened, self.sealed, self.damaged, self.buried, self.keys = set(), {}, {}, {}, []
         trusted, before, lines = False, b"", 0
         head = "0" * 64
         missing = {(count, noted) for count, noted in heads if count}
@@ -413,6 +413,8 @@ class Ledger:
             self.sealed.setdefault(session, []).append(sealed)
         elif kind == "damaged":
             self.damaged[session] = line.get("what")
+        elif kind == "tombstone":
+            self.buried.setdefault(session, line.get("missing", False))
         else:
             require(kind == "checkpoint", where + "its type is unknown")
 
@@ -438,7 +440,7 @@ class Ledger:
 
 
 def verify_all(folder, ledger_path, keys, heads, identities):
-    """Everything that is wrong in a data_dir, and its ledger."""
+    """Everything that is wrong in a data_dir, its ledger, and how many recordings there are and were deleted."""
     wrong, ledger, found = [], None, {}
     try:
         ledger = Ledger(ledger_path or os.path.join(folder, "ledger"), keys, heads)
@@ -453,7 +455,7 @@ def verify_all(folder, ledger_path, keys, heads, identities):
         for name in sorted(os.listdir(place)):
             path = os.path.join(place, name)
             session, _, ending = name.partition(".")
-            known = SESSION.fullmatch(session) and ending in ("rec", "journal", "age", "age-new")
+            known = SESSION.fullmatch(session) and ending in ("rec", "journal", "age", "age-new", "hold")
             # The first 48 bits are milliseconds since 1970.
             if not known or day != time_of(int(session[:8] + session[9:13], 16) * 1000)[:10]:
                 wrong.append(f"{path}: it is no file of a recording")
@@ -461,6 +463,9 @@ def verify_all(folder, ledger_path, keys, heads, identities):
                 found[session] = path
     sessions = set(found) | (ledger.opened | set(ledger.sealed) if ledger else set())
     for session in sorted(sessions):
+        # A tombstone stands for a recording that is gone.
+        if ledger and session in ledger.buried and session not in found:
+            continue
         try:
             require(session in found, "the ledger has it, and its file is missing")
             _, seal = verify_file(found[session], session, identities)
@@ -468,7 +473,7 @@ def verify_all(folder, ledger_path, keys, heads, identities):
                 ledger.hold(session, seal)
         except (Wrong, OSError) as error:
             wrong.append(f"{found.get(session, session)}: {error}")
-    return wrong, ledger, len(found)
+    return wrong, ledger, len(found), len(set(ledger.buried) - set(found)) if ledger else 0
 
 
 def read_keys(path):
@@ -482,10 +487,10 @@ def read_keys(path):
 
 def verify_path(path, options, keys, heads, identities):
     if os.path.isdir(path):
-        wrong, ledger, count = verify_all(path, options.ledger, keys, heads, identities)
+        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads, identities)
         proved = ["whole", "complete"]
     else:
-        wrong, ledger, count, proved = [], None, 1, ["whole"]
+        wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
         try:
             session, seal = verify_file(path, None, identities)
             if options.ledger:
@@ -499,7 +504,7 @@ def verify_path(path, options, keys, heads, identities):
     proved += ["signed"] * bool(keys) + ["anchored"] * bool(heads and ledger)
     return {
         "path": path, "recordings": count, "wrong": wrong, "proved": [] if wrong else proved,
-        "head": ledger.head if ledger else None,
+        "head": ledger.head if ledger else None, "deleted": deleted,
     }
 
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::approval::Desk;
-use crate::archive;
+use crate::archive::{self, Retention};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
@@ -34,7 +34,7 @@ use crate::web::admin::{self, AdminSocket, Reloaded};
 use crate::web::api::Api;
 use crate::web::certificates;
 use crate::web::pages::{self, Doors};
-use crate::web::{Entrance, Roles, metrics, server};
+use crate::web::{Entrance, Roles, holds, metrics, server};
 
 /// Runs the gateway of a configuration file until it is told to stop.
 pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
@@ -82,7 +82,9 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let (host_key, authority) = files::ssh_keys(&config)?;
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
-    let router = Arc::clone(&api).router().merge(certificates);
+    let retention = Retention::new(database.clone(), store.clone(), Arc::clone(&catalog));
+    let pruning = holds::pruning(&api, Arc::clone(&retention));
+    let router = Arc::clone(&api).router().merge(certificates).merge(pruning);
     let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
 
     // Bind.
@@ -138,6 +140,9 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     index.spawn(|cancel| indexer.run(cancel));
     let (heads, anchored) = (database.clone(), store.clone());
     index.spawn(|cancel| archive::keep_head(heads, anchored, cancel));
+    let (held, beside) = (database.clone(), store.clone());
+    index.spawn(|cancel| archive::keep_holds(held, beside, cancel));
+    index.spawn(|cancel| retention.run(cancel));
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
     index.spawn(|cancel| desk.run(cancel));

@@ -1,12 +1,14 @@
 //! What is in force: the targets, looked up by name, and the policy, which a reload replaces as
 //! one; and the desk, where people's decisions come in while the gateway runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::approval::Desk;
-use crate::config::{AccessRule, Config, Target, Tickets};
+use crate::config::{self, AccessRule, Config, Target, Tickets};
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
@@ -51,6 +53,22 @@ impl Rules {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.config.policy
+    }
+
+    /// How long sessions of a target by callers of these groups are kept; for ever when nothing
+    /// is said.
+    pub fn keep(&self, target: &str, groups: &BTreeSet<String>) -> Option<Duration> {
+        config::keep(&self.config.retention, &self.config.targets, target, groups)
+    }
+
+    /// Whether anything says how long recordings are kept.
+    pub fn keeps(&self) -> bool {
+        !self.config.retention.is_empty()
+    }
+
+    /// Whether texts of commands are in the index.
+    pub fn indexes_text(&self) -> bool {
+        self.config.database.index_text
     }
 
     /// The masks.

@@ -100,11 +100,19 @@ macro_rules! state_id {
 state_id!(TicketId, "ticket");
 state_id!(RequestId, "request");
 state_id!(GrantId, "grant");
+state_id!(HoldId, "hold");
 
 /// What was given is not a name or id of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadName(&'static str);
+
+impl SessionId {
+    /// The id that a UUID is; none when it is not of version 7.
+    pub fn of(id: Uuid) -> Option<Self> {
+        (id.get_version_num() == 7).then_some(Self(id))
+    }
+}
 
 impl FromStr for SessionId {
     type Err = BadName;

@@ -9,6 +9,7 @@ mod backtest;
 mod check;
 mod completions;
 mod gateway;
+mod hold;
 mod http;
 mod identities;
 mod issuer;
@@ -65,6 +66,7 @@ enum Command {
     User(user::Options),
     Replay(replay::Options),
     Recording(recording::Options),
+    Hold(hold::Options),
     Migrate(migrate::Options),
     Login(login::Options),
     Token(token::Options),
@@ -124,6 +126,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Ticket(options) => ticket::run(options).await,
         Command::User(options) => user::run(options).await,
         Command::Recording(options) => recording::run(&options).await,
+        Command::Hold(options) => hold::run(options).await,
         Command::Migrate(options) => migrate::run(options).await,
         Command::Login(options) => login::run(options).await,
         Command::Token(options) => token::run(options).await,

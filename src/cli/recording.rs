@@ -1,5 +1,6 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
+mod prune;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -29,6 +30,7 @@ enum Command {
     Verify(verify::Verify),
     Export(Export),
     Reindex(Reindex),
+    Prune(prune::Prune),
     RotateKey(verify::RotateKey),
     Rewrap(Rewrap),
 }
@@ -146,6 +148,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         Command::Export(options) => export(options).await,
         Command::Rewrap(options) => rewrap(options).await,
         Command::Reindex(options) => reindex(options).await,
+        Command::Prune(options) => options.run().await,
     }
 }
 

@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 
 use super::document::{Node, Value};
 use super::issuer::Issuers;
-use super::later;
 use super::model::{AccessRule, AskedAccess, Target, TargetSelector, UserKey};
 use super::reader::{Field, Table, quoted};
 use super::value;
@@ -69,7 +68,7 @@ fn rule(table: Table<'_>, issuers: &Issuers, targets: &Targets) -> Option<Access
 fn asked(table: &Table<'_>, by_approval: bool) -> Option<Option<AskedAccess>> {
     const KEYS: [&str; 3] = ["approvers", "approvals", "duration"];
     let approvers = table.read("approvers", Field::texts);
-    let approvals = table.read("approvals", |f| f.count(later::MOST_APPROVALS));
+    let approvals = table.read("approvals", |f| f.count(value::MOST_APPROVALS));
     let duration = table.read("duration", value::span);
     if !by_approval {
         for key in KEYS.into_iter().filter(|key| table.has(key)) {
@@ -138,7 +137,7 @@ fn json(node: &Node) -> Option<Json> {
     })
 }
 
-fn target_glob(field: Field<'_>, targets: &Targets) -> Option<GlobMatcher> {
+pub(super) fn target_glob(field: Field<'_>, targets: &Targets) -> Option<GlobMatcher> {
     let glob = value::target_glob(field)?;
     if !targets.keys().any(|name| glob.is_match(name.as_str())) {
         field.warn(format!("{} matches no target", quoted(glob.glob().glob())));

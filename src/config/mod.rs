@@ -5,21 +5,21 @@
 //! types of `model` and collects every mistake on the way. There is no unchecked copy of the
 //! configuration that someone could use by accident.
 //!
-//! The whole format is read. What is not built yet (`later`) is checked for its shape and then
-//! refused, so that nobody believes in a rule that nothing enforces.
+//! The whole format is read. What is not built yet is checked for its shape and then refused, so
+//! that nobody believes in a rule that nothing enforces.
 
 mod access;
 mod digest;
 mod document;
 mod http;
 mod issuer;
-mod later;
 mod mask;
 mod mistake;
 mod model;
 mod notify;
 mod policy;
 mod reader;
+mod retention;
 mod secret_ref;
 mod server;
 mod ssh;
@@ -40,6 +40,7 @@ pub use model::{
     OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
     TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
+pub use retention::{Retention, keep};
 pub use secret_ref::{SecretError, SecretRef};
 
 /// Reads and checks a configuration file with all that it includes. Reads files and nothing else:
@@ -83,7 +84,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let policy = policy::policy(&top, &targets, digest::policy(root));
     let masks = mask::masks(&top, &targets);
     let tests = policy::tests(&top, &targets);
-    later::sections(&top);
+    let retention = retention::retention(&top, &targets);
     top.finish();
     let start = Place { file: 0, byte: 0 };
     if listen.postgres.is_none() && listen.ssh.is_none() && listen.http.is_none() {
@@ -118,6 +119,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         policy: Arc::new(policy),
         masks: Arc::new(masks),
         tests,
+        retention,
         warnings: Vec::new(),
     })
 }

@@ -10,6 +10,7 @@ use globset::GlobMatcher;
 use russh::keys::PublicKey;
 
 use super::mistake::Mistake;
+use super::retention::Retention;
 use super::secret_ref::SecretRef;
 use crate::age::Recipient;
 use crate::mask::Masks;
@@ -55,6 +56,8 @@ pub struct Config {
     pub masks: Arc<Masks>,
     /// `[[test]]`
     pub tests: Vec<NamedTest>,
+    /// `[[retention]]`
+    pub retention: Vec<Retention>,
     /// What works but is hardly meant, to be shown to the operator.
     pub warnings: Vec<Mistake>,
 }

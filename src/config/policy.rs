@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::access;
-use super::later;
 use super::model::{NamedTest, Target};
 use super::reader::{Field, Table};
 use super::value;
@@ -99,7 +98,7 @@ fn rule(table: &Table<'_>, targets: &Targets) -> Option<Rule> {
     let when = table.read("when", owned);
     let verdict = table.require("verdict", |field| field.word(VERDICTS));
     let approvers = table.read("approvers", Field::texts);
-    let approvals = table.read("approvals", |f| f.count(later::MOST_APPROVALS));
+    let approvals = table.read("approvals", |f| f.count(value::MOST_APPROVALS));
     let timeout = table.read("timeout", value::span);
     let reason = table.read("reason", owned);
     let modes = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];

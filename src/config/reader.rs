@@ -42,10 +42,6 @@ impl<'a> Table<'a> {
         Some(top)
     }
 
-    pub(super) fn title(&self) -> &str {
-        &self.title
-    }
-
     pub(super) fn place(&self) -> Place {
         self.place
     }

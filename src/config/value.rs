@@ -12,6 +12,8 @@ use super::secret_ref::SecretRef;
 
 /// Ten years: nothing waits longer, and times stay far from where arithmetic ends.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+/// More people than would ever be asked about one thing.
+pub(super) const MOST_APPROVALS: usize = 100;
 /// A target's name has 63 characters; a glob needs few more.
 const MAX_GLOB: usize = 128;
 

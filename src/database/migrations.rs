@@ -9,13 +9,14 @@ use super::{Database, DatabaseError};
 /// Beside whatever else uses the database.
 const TABLE: &str = "portcullis_migrations";
 /// In order. What was released is never changed; a new file is added.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "index", include_str!("../../migrations/0001_index.sql")),
     (2, "audit log", include_str!("../../migrations/0002_audit_log.sql")),
     (3, "state", include_str!("../../migrations/0003_state.sql")),
     (4, "masked", include_str!("../../migrations/0004_masked.sql")),
     (5, "ledger heads", include_str!("../../migrations/0005_ledger_heads.sql")),
     (6, "logins", include_str!("../../migrations/0006_logins.sql")),
+    (8, "retention", include_str!("../../migrations/0008_retention.sql")),
 ];
 /// Substring search, where the extension can be had.
 const TRIGRAMS: &str = "create index if not exists commands_text on commands \

@@ -12,6 +12,7 @@ mod indexer;
 mod migrations;
 mod private_server;
 mod queries;
+mod retention;
 mod rows;
 mod state;
 
@@ -26,11 +27,13 @@ pub use indexer::{IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexE
 pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
 pub use queries::{Column, Counts, Filter, Histogram, Overview, Page, QueryError, Sum, Wanted};
+pub use retention::{Cutoff, DueRecording, Pruning, RetentionClass, RetentionTimes};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
-    AccessGrant, Answer, CommandRequest, DecideError, Decided, Login, Need, NewRequest, NewTicket,
-    Request, RequestKind, RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket,
-    Vote, VoteVerdict, Voter, Withdrawal, Withdrawn, WithdrawnKind,
+    AccessGrant, Answer, CommandRequest, DecideError, Decided, Hold, HoldFilter, Login, Need,
+    NewRequest, NewTicket, OneSession, Request, RequestKind, RequestState, RevokedUser, Standing,
+    StateNews, StoredTicket, Ticket, Vote, VoteVerdict, Voter, Withdrawal, Withdrawn,
+    WithdrawnKind,
 };
 
 /// Connections for queries and state; the indexer has one of its own.

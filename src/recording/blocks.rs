@@ -78,8 +78,8 @@ pub(super) struct Blocks {
     end: Option<BlocksEnd>,
     /// Whose recording it is, when it is encrypted, and what opens it.
     encrypted: Option<(SessionId, Option<RecordingKey>)>,
-    /// Whether the last event is behind.
-    ended: bool,
+    /// When the last event happened, once an encrypted block told that it is behind.
+    ended: Option<i64>,
 }
 
 impl Blocks {
@@ -115,7 +115,7 @@ impl Blocks {
     }
 
     fn at_start(file: File) -> Self {
-        Self { file, at: 0, place: Place::default(), end: None, encrypted: None, ended: false }
+        Self { file, at: 0, place: Place::default(), end: None, encrypted: None, ended: None }
     }
 
     /// Lets encrypted events be read.
@@ -125,8 +125,8 @@ impl Blocks {
         }
     }
 
-    /// Whether an encrypted block told that it holds the last event.
-    pub(super) fn ended(&self) -> bool {
+    /// When the last event happened, if an encrypted block told that it holds it.
+    pub(super) fn ended(&self) -> Option<i64> {
         self.ended
     }
 
@@ -168,7 +168,7 @@ impl Blocks {
 
     /// Goes back to the first block of events.
     pub(super) fn rewind(&mut self) -> Result<(), ReadError> {
-        (self.at, self.place, self.end, self.ended) = (0, Place::default(), None, false);
+        (self.at, self.place, self.end, self.ended) = (0, Place::default(), None, None);
         self.step().map(drop)
     }
 
@@ -178,7 +178,7 @@ impl Blocks {
             let what = "the file is shorter than it was".to_owned();
             return Err(Damage { block: place.index, offset: at, what }.into());
         }
-        (self.at, self.place, self.end, self.ended) = (at, place, None, false);
+        (self.at, self.place, self.end, self.ended) = (at, place, None, None);
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl Blocks {
         if header.encrypted && self.encrypted.is_none() {
             return Err(damage("the block is encrypted, and the recording is not").into());
         }
-        if self.ended && header.kind != BlockKind::Seal {
+        if self.ended.is_some() && header.kind != BlockKind::Seal {
             return Err(damage("the block comes after the last event").into());
         }
         if header.stored_len > left - HEADER_LEN as u64 {
@@ -278,7 +278,7 @@ impl Blocks {
         let block = Block { header, offset: self.at };
         self.place.advance(&header, &bytes);
         self.at += HEADER_LEN as u64 + header.stored_len;
-        self.ended |= header.ends;
+        self.ended = self.ended.or(header.ends.then_some(header.last_wall_us));
         Ok(Some(block))
     }
 

@@ -82,6 +82,11 @@ impl Follower {
         self.unread
     }
 
+    /// When the last event happened, if it is encrypted and was passed over or given.
+    pub fn ended_us(&self) -> Option<i64> {
+        self.blocks.ended()
+    }
+
     /// The events of the next block; none when there is no whole one more, yet or for ever.
     ///
     /// # Errors
@@ -140,6 +145,8 @@ pub enum LedgerNews {
     Sealed(SessionId),
     /// A recording is damaged and will not be sealed.
     Damaged(SessionId),
+    /// A recording was taken away by retention, or is about to be.
+    Buried(SessionId),
     /// Something about the ledger itself.
     Other,
 }
@@ -203,6 +210,7 @@ impl LedgerFollower {
             Entry::Opened { session } => LedgerNews::Opened(session),
             Entry::Sealed { session, .. } => LedgerNews::Sealed(session),
             Entry::Damaged { session, .. } => LedgerNews::Damaged(session),
+            Entry::Tombstone { session, .. } => LedgerNews::Buried(session),
         }))
     }
 }

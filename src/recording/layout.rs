@@ -6,7 +6,8 @@
 //! data_dir/ledger
 //! data_dir/recordings/<day>/<session>.rec
 //! data_dir/recordings/<day>/<session>.journal
-//! data_dir/recordings/<day>/<session>.age   its key, wrapped for other recipients later
+//! data_dir/recordings/<day>/<session>.age       its key, wrapped for other recipients later
+//! data_dir/recordings/<day>/<session>.hold      while it must stay whatever its age
 //! ```
 
 use std::fs::File;
@@ -24,6 +25,10 @@ use crate::names::SessionId;
 const RECORDINGS: &str = "recordings";
 pub(super) const LEDGER: &str = "ledger";
 const LOCK: &str = "lock";
+/// What is being written before it stands under its name.
+const PART: &str = "part";
+/// Days that new recordings may still begin in, by whatever clock.
+const LATELY: std::time::Duration = std::time::Duration::from_secs(48 * 60 * 60);
 
 /// A recording's file in `data_dir`, whether it is there or not.
 pub fn recording_path(data_dir: &Path, session: &SessionId) -> PathBuf {
@@ -103,7 +108,7 @@ pub(super) fn survey(data_dir: &Path) -> io::Result<Survey> {
                 });
             match named {
                 Some((session, "rec")) => survey.sessions.push(session),
-                Some((_, "journal" | "age" | "age-new")) => {}
+                Some((_, "journal" | "age" | "age-new" | "hold")) => {}
                 _ => survey.strangers.push(entry.path()),
             }
         }
@@ -127,6 +132,10 @@ pub(super) enum Part {
     Recording,
     /// What is in no block yet.
     Journal,
+    /// Why it must stay.
+    Hold,
+    /// Its key, wrapped for other recipients later.
+    Key,
 }
 
 impl Part {
@@ -134,6 +143,8 @@ impl Part {
         match self {
             Self::Recording => format!("{session}.rec"),
             Self::Journal => format!("{session}.journal"),
+            Self::Hold => format!("{session}.hold"),
+            Self::Key => format!("{session}.age"),
         }
     }
 }
@@ -152,6 +163,8 @@ pub(super) struct DataDir {
 pub(super) struct Inventory {
     /// Sessions with a journal: they were not sealed.
     pub(super) journals: Vec<SessionId>,
+    /// Sessions with a hold beside them.
+    pub(super) holds: Vec<SessionId>,
     /// Bytes of all files.
     pub(super) bytes: u64,
 }
@@ -204,6 +217,48 @@ impl DataDir {
         }
     }
 
+    /// Writes one file of a recording whole, in place of what is there.
+    pub(super) fn replace(&self, session: &SessionId, part: Part, bytes: &[u8]) -> io::Result<()> {
+        let day = make_directory(&self.recordings, &day_of(session))?;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+        let mut file = open_file(&self.root, PART, flags)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        rustix::fs::renameat(&self.root, PART, &day, part.name(session))?;
+        Ok(rustix::fs::fsync(day)?)
+    }
+
+    /// The length of one file of a recording; none when there is no such file.
+    pub(super) fn length(&self, session: &SessionId, part: Part) -> io::Result<Option<u64>> {
+        let found = open_directory(&self.recordings, &day_of(session)).and_then(|day| {
+            Ok(rustix::fs::statat(day, part.name(session), AtFlags::SYMLINK_NOFOLLOW)?)
+        });
+        match found {
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the disk knows that files of these sessions are gone, and takes away the
+    /// directories of days of which nothing is left.
+    pub(super) fn settle(&self, sessions: &[SessionId]) -> io::Result<()> {
+        let days: std::collections::BTreeSet<_> = sessions.iter().map(day_of).collect();
+        let lately = clock::day(std::time::SystemTime::now() - LATELY);
+        for day in days {
+            match open_directory(&self.recordings, &day) {
+                Ok(directory) => rustix::fs::fsync(directory)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            // It fails while anything is in it. Today's may be about to get its first file.
+            if day < lately {
+                let _not_empty = unlinkat(&self.recordings, day.as_str(), AtFlags::REMOVEDIR);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the disk has the directory entries of a session's files.
     pub(super) fn sync_entries(&self, session: &SessionId) -> io::Result<()> {
         rustix::fs::fsync(open_directory(&self.recordings, &day_of(session))?)?;
@@ -229,11 +284,16 @@ impl DataDir {
                     continue;
                 }
                 inventory.bytes += u64::try_from(stat.st_size).unwrap_or(0);
-                let journal = name.strip_suffix(".journal").and_then(|id| id.parse().ok());
-                inventory.journals.extend(journal.filter(|id| day_of(id) == day));
+                let of = |ending| {
+                    let id: Option<SessionId> = name.strip_suffix(ending)?.parse().ok();
+                    id.filter(|id| day_of(id) == day)
+                };
+                inventory.journals.extend(of(".journal"));
+                inventory.holds.extend(of(".hold"));
             }
         }
         inventory.journals.sort_unstable();
+        inventory.holds.sort_unstable();
         Ok(inventory)
     }
 }

@@ -13,6 +13,7 @@ mod appender;
 mod batch;
 mod block;
 mod blocks;
+mod burial;
 mod cipher;
 mod clock;
 mod commit;
@@ -39,6 +40,7 @@ pub use appender::Recording;
 pub use batch::Batch;
 pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
+pub use burial::Due;
 pub use clock::rfc3339;
 pub use event::{
     ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
@@ -48,7 +50,7 @@ pub use event::{
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use keyring::{Keyring, NoKey, rewrap};
 pub use layout::{Locked, recording_path};
-pub use ledger::{Head, Rotated, rotate_key};
+pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader};
 pub use signing::PublicKey;
 pub use store::Store;

@@ -147,7 +147,7 @@ impl Reader {
 
     /// Whether a block that cannot be read told that it holds the last event.
     pub(super) fn ended(&self) -> bool {
-        self.blocks.ended()
+        self.blocks.ended().is_some()
     }
 
     /// Bytes of the `.rec` that were walked over.

@@ -194,7 +194,7 @@ impl Repair<'_> {
         let how = match found.last.as_ref().map(closing).transpose()?.flatten() {
             // An earlier repair got as far as this.
             Some(closed) => closed.how,
-            None if found.blocks.ended() => UNREAD.into(),
+            None if found.blocks.ended().is_some() => UNREAD.into(),
             None => {
                 // Its text may be the target's own words.
                 let closed = Closed { text: String::new(), ..ending.closed.clone() };

@@ -78,6 +78,9 @@ pub(super) struct Shared {
     pub(super) unframed: Mutex<Vec<Weak<Inner>>>,
     pub(super) commits: Option<Arc<Commits>>,
     pub(super) changes: Changes,
+    /// Held while recordings are taken away or kept from it.
+    pub(super) burying: Mutex<()>,
+    pub(super) found_holds: Mutex<Vec<SessionId>>,
     ledger: Mutex<Ledger>,
     packers: Mutex<Vec<Packer>>,
     unsealed: Mutex<Vec<Unsealed>>,
@@ -144,6 +147,8 @@ impl Store {
             unframed: Mutex::default(),
             commits,
             changes: Changes::default(),
+            burying: Mutex::default(),
+            found_holds: Mutex::new(inventory.holds),
             ledger: Mutex::new(ledger),
             packers: Mutex::default(),
             unsealed: Mutex::default(),
@@ -186,6 +191,10 @@ impl Store {
     /// Notes a caller who got no session, in the gateway's own recording; bounded in rate.
     pub fn refused(&self, caller: &RefusedCaller) {
         self.refusals.lock().note(&self.shared, caller);
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The gateway's id, as its ledger has it.

@@ -18,6 +18,10 @@ impl Usage {
         self.0.store(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn less(&self, bytes: u64) {
+        self.change(bytes, 0);
+    }
+
     fn change(&self, from: u64, to: u64) {
         if to >= from {
             self.0.fetch_add(to - from, Ordering::Relaxed);

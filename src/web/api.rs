@@ -22,7 +22,7 @@ use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::entrance::Entrance;
 use super::problem::Problem;
-use super::{approvals, grants, kills, recordings, tickets, users};
+use super::{approvals, grants, holds, kills, recordings, tickets, users};
 use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
@@ -97,6 +97,7 @@ impl Api {
             .merge(approvals::routes())
             .merge(grants::routes())
             .merge(users::routes())
+            .merge(holds::routes())
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::wrong_method())
             .with_state(self)

@@ -9,6 +9,7 @@ mod caller;
 pub mod certificates;
 mod entrance;
 mod grants;
+pub mod holds;
 mod kills;
 pub mod metrics;
 pub mod pages;

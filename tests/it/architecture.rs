@@ -30,7 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("identity", &["config", "database"]),
     ("notify", &["config", "metrics"]),
     ("approval", &["config", "database", "identity", "notify", "policy"]),
-    ("archive", &["config", "database", "recording"]),
+    ("archive", &["catalog", "config", "database", "recording"]),
     ("catalog", &["approval", "config", "mask", "policy"]),
     ("access", &["approval", "config", "catalog", "database", "identity"]),
     (
@@ -77,6 +77,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "access",
             "approval",
+            "archive",
             "catalog",
             "config",
             "database",
@@ -96,6 +97,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "access",
             "app",
+            "archive",
             "catalog",
             "config",
             "database",

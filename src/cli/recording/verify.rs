@@ -213,6 +213,16 @@ fn tell_all(out: &mut impl Write, audit: &Audit) -> io::Result<()> {
     if *interrupted > 0 {
         writeln!(out, "note: {interrupted} were sealed as they were found after a gateway died")?;
     }
+    if audit.deleted > 0 {
+        let Audit { deleted, deleted_missing, .. } = audit;
+        writeln!(out, "note: {deleted} were deleted by retention, as signed tombstones say")?;
+        if *deleted_missing > 0 {
+            writeln!(
+                out,
+                "note: {deleted_missing} of them were gone before retention came to them"
+            )?;
+        }
+    }
     if audit.torn_ledger > 0 {
         writeln!(out, "note: the ledger ends within a line, as a crash leaves it")?;
     }

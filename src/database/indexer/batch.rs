@@ -173,12 +173,21 @@ pub(super) async fn delete(
     sessions: &[SessionId],
 ) -> Result<(), DatabaseError> {
     let ids: Vec<Uuid> = sessions.iter().map(SessionId::as_uuid).collect();
+    delete_rows_of(connection, &ids).await
+}
+
+/// The same, by their ids.
+pub(in crate::database) async fn delete_rows_of(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<(), DatabaseError> {
     for statement in [
         "delete from commands where session = any($1)",
         "delete from sessions where id = any($1)",
         "delete from recordings where session = any($1)",
+        "delete from retained where session = any($1)",
     ] {
-        sqlx::query(statement).bind(&ids).execute(&mut *connection).await?;
+        sqlx::query(statement).bind(ids).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -191,12 +200,27 @@ pub(super) async fn write(
     readings: impl Iterator<Item = &Reading> + Clone,
 ) -> Result<(), DatabaseError> {
     let positions: Vec<_> = readings.clone().map(|r| Position::of(r, gateway)).collect();
+    let sealed: Vec<_> = readings.clone().filter(|r| r.sealed).map(SealedRecording::of).collect();
     let sessions: Vec<_> = readings.filter_map(|reading| reading.row.as_ref()).collect();
     insert(connection, UPSERT_SESSIONS, &sessions).await?;
     insert(connection, INSERT_COMMANDS, &batch.commands).await?;
     insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
     insert(connection, RELEASE_COMMANDS, &batch.released).await?;
-    insert(connection, UPSERT_RECORDINGS, &positions).await
+    insert(connection, UPSERT_RECORDINGS, &positions).await?;
+    insert(connection, NOTE_RETAINED, &sealed).await
+}
+
+/// A recording that retention may come to, from now on.
+#[derive(Debug, Serialize)]
+struct SealedRecording {
+    session: SessionId,
+    closed_us: Option<i64>,
+}
+
+impl SealedRecording {
+    fn of(reading: &Reading) -> Self {
+        Self { session: reading.id, closed_us: reading.closed_us }
+    }
 }
 
 const UPSERT_SESSIONS: &str = "insert into sessions \
@@ -216,6 +240,7 @@ const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e
 const RELEASE_COMMANDS: &str = "update commands c set overridden = e.overridden, \
     overridden_rules = e.overridden_rules from json_populate_recordset(null::commands, $1::json) e \
     where c.session = e.session and c.sequence = e.sequence";
+const NOTE_RETAINED: &str = "select note_retained($1::json)";
 const UPSERT_RECORDINGS: &str = "insert into recordings \
     select * from json_populate_recordset(null::recordings, $1::json) \
     on conflict (session) do update set file_offset = excluded.file_offset, \

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
@@ -13,19 +13,16 @@ use uuid::Uuid;
 
 use super::batch::{self, Batch, Position};
 use super::lag::LagWatch;
-use super::reading::{Context, Reading};
+use super::locked::forget_locked;
+use super::read_on::read_on;
+use super::reading::Reading;
 use crate::database::DatabaseError;
 use crate::database::rows::{Session, storable_json};
 use crate::names::SessionId;
-use crate::recording::{
-    Changed, Event, Follower, Keyring, LedgerFollower, LedgerNews, ReadError, Reader, Sequence,
-    recording_path,
-};
+use crate::recording::{Changed, Keyring, LedgerFollower, LedgerNews, ReadError};
 
 /// Recordings that are taken further in one round.
 const MAX_RECORDINGS: usize = 64;
-/// Blocks of one recording that are read in one round: 16 MiB or more of events.
-const MAX_BLOCKS: usize = 64;
 /// Recordings kept in mind: open ones, and those to catch up with. The ledger is read no further
 /// while there are more.
 const MAX_UNSEALED: usize = 1 << 16;
@@ -33,9 +30,6 @@ const MAX_UNSEALED: usize = 1 << 16;
 const MAX_NEWS: usize = 4096;
 /// Recordings whose reading is kept for the next block; with what each remembers, at most 64 MiB.
 const MAX_READINGS: usize = 1024;
-
-/// Why the index has not all of a recording that is encrypted.
-pub(super) const LOCKED: &str = "it is encrypted, and no identity opens it";
 
 /// Where the recordings of one gateway are, and how their rows are made.
 #[derive(Debug, Clone)]
@@ -66,6 +60,9 @@ impl<E: Into<DatabaseError>> From<E> for RoundError {
 pub(super) struct Following {
     place: Place,
     ledger: LedgerFollower,
+    /// Recordings that retention took away, read ahead in the ledger when one is missing.
+    buried: HashSet<SessionId>,
+    ahead: Option<LedgerFollower>,
     /// Not sealed, as far as the index knows.
     unsealed: HashSet<SessionId>,
     /// Of these, those to look at, in turn; and the same as a set.
@@ -113,6 +110,8 @@ impl Following {
         let mut following = Self {
             place,
             ledger,
+            buried: HashSet::new(),
+            ahead: None,
             unsealed: open.collect(),
             queue: VecDeque::new(),
             queued: HashSet::new(),
@@ -167,12 +166,16 @@ impl Following {
 
         let before = self.take_up(connection, &turn).await?;
         let mut batch = Batch::default();
-        let (mut restarted, mut unfinished) = (Vec::new(), Vec::new());
+        let (mut restarted, mut unfinished, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for session in &turn {
             match self.read_on(*session, &mut batch) {
                 Read::Whole => continue,
                 Read::More => {}
                 Read::Again => restarted.push(*session),
+                Read::Gone => {
+                    gone.push(*session);
+                    continue;
+                }
             }
             unfinished.push(*session);
         }
@@ -182,13 +185,18 @@ impl Following {
             .filter(|r| before.get(&r.id) != Some(&Position::of(r, &self.place.gateway)))
             .collect();
         let rows = batch.rows() as u64;
-        if !touched.is_empty() || !announced.is_empty() || self.ledger.offset() != began_at {
+        if !touched.is_empty()
+            || !gone.is_empty()
+            || !announced.is_empty()
+            || self.ledger.offset() != began_at
+        {
             let mut write = connection.begin().await?;
             // What a crash of the database takes is indexed again: the position goes with it.
             write.execute("set local synchronous_commit = off").await?;
             compare(&mut write, &before).await?;
-            if !restarted.is_empty() {
-                batch::delete(&mut write, &restarted).await?;
+            let (stale, announced) = without(&gone, restarted, announced);
+            if !stale.is_empty() {
+                batch::delete(&mut write, &stale).await?;
             }
             batch::make_partitions(&mut write, touched.iter().map(|r| r.id), &mut self.partitions)
                 .await?;
@@ -249,7 +257,8 @@ impl Following {
                         self.enqueue(session);
                     }
                 }
-                Ok(Some(LedgerNews::Gateway(_) | LedgerNews::Other)) => {}
+                // Its rows go with it, or, when they come after it, with the first look at it.
+                Ok(Some(LedgerNews::Gateway(_) | LedgerNews::Buried(_) | LedgerNews::Other)) => {}
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "the index cannot read the ledger");
@@ -323,13 +332,34 @@ impl Following {
                 tracing::warn!(%session, %error, "cannot read a recording for the index");
                 Read::Whole
             }
+            Err(ReadError::Io(_)) if self.is_buried(session) => {
+                self.readings.remove(&session);
+                self.unsealed.remove(&session);
+                Read::Gone
+            }
             Err(error) => {
+                let Some(reading) = self.readings.get_mut(&session) else { return Read::Whole };
                 tracing::error!(%session, %error, "the index has no more of this recording");
                 self.lag.recording_failed();
                 reading.failed = Some(error.to_string());
                 Read::Whole
             }
         }
+    }
+
+    /// Whether the ledger has a tombstone of a recording whose file is not there.
+    fn is_buried(&mut self, session: SessionId) -> bool {
+        if !self.buried.contains(&session) {
+            if self.ahead.is_none() {
+                self.ahead = LedgerFollower::open(&self.place.data_dir, 0).ok();
+            }
+            while let Some(Ok(Some(news))) = self.ahead.as_mut().map(LedgerFollower::next_line) {
+                if let LedgerNews::Buried(session) = news {
+                    self.buried.insert(session);
+                }
+            }
+        }
+        self.buried.contains(&session)
     }
 
     /// Forgets what is finished and puts the rest back into the queue.
@@ -353,47 +383,19 @@ enum Read {
     More,
     /// It has to be read from the beginning.
     Again,
+    /// Retention took it away.
+    Gone,
 }
 
-/// Reads a recording on; false when there is more of it than one round takes.
-pub(super) fn read_on(
-    place: &Place,
-    reading: &mut Reading,
-    batch: &mut Batch,
-) -> Result<bool, ReadError> {
-    if reading.sealed || reading.failed.is_some() {
-        return Ok(true);
-    }
-    let path = recording_path(&place.data_dir, &reading.id);
-    let mut follower = Follower::open(&path, &reading.position, &place.keyring)?;
-    let mut look_up = |sequence| event_at(&path, &place.keyring, sequence);
-    let mut context =
-        Context { gateway: &place.gateway, index_text: place.index_text, look_up: &mut look_up };
-    for _ in 0..MAX_BLOCKS {
-        let Some(events) = follower.next_block()? else {
-            reading.position = follower.bookmark();
-            reading.sealed = follower.seal().is_some();
-            if reading.sealed && reading.unread {
-                reading.failed = Some(LOCKED.to_owned());
-            }
-            return Ok(true);
-        };
-        reading.unread |= follower.unread() > 0;
-        for event in &events {
-            reading.take(event, &mut context, batch);
-        }
-        reading.position = follower.bookmark();
-        if batch.is_full() {
-            break;
-        }
-    }
-    Ok(false)
-}
-
-fn event_at(path: &Path, keyring: &Keyring, sequence: Sequence) -> Option<Event> {
-    let mut reader = Reader::open_with(path, keyring).ok()?;
-    reader.seek_sequence(sequence).ok()?;
-    reader.next()?.ok().filter(|event| event.sequence == sequence)
+/// The sessions whose rows go, and those opened that are not gone.
+fn without(
+    gone: &[SessionId],
+    mut restarted: Vec<SessionId>,
+    mut announced: Vec<SessionId>,
+) -> (Vec<SessionId>, Vec<SessionId>) {
+    restarted.extend(gone);
+    announced.retain(|session| !gone.contains(session));
+    (restarted, announced)
 }
 
 async fn ledger_offset(
@@ -406,23 +408,6 @@ async fn ledger_offset(
             .fetch_optional(connection)
             .await?;
     Ok(offset.and_then(|offset| offset.try_into().ok()))
-}
-
-/// Lets recordings be read from their beginning that could not be opened before.
-async fn forget_locked(connection: &mut PgConnection, gateway: &str) -> Result<(), DatabaseError> {
-    let mut write = connection.begin().await?;
-    let locked: Vec<Uuid> =
-        sqlx::query_scalar("select session from recordings where gateway = $1 and failed = $2")
-            .bind(gateway)
-            .bind(LOCKED)
-            .fetch_all(&mut *write)
-            .await?;
-    let locked: Vec<SessionId> =
-        locked.into_iter().filter_map(|id| id.to_string().parse().ok()).collect();
-    batch::delete(&mut write, &locked).await?;
-    let again: Vec<_> = locked.iter().map(|session| Reading::new(*session)).collect();
-    batch::write(&mut write, gateway, &Batch::default(), again.iter()).await?;
-    Ok(write.commit().await?)
 }
 
 /// Holds the positions that rows are added to against those in the database.

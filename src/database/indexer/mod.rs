@@ -13,6 +13,8 @@
 mod batch;
 mod following;
 mod lag;
+mod locked;
+mod read_on;
 mod reading;
 mod reindex;
 mod remembered;
@@ -30,6 +32,7 @@ use super::migrations::{self, SchemaError};
 use super::{Database, DatabaseError};
 use crate::recording::{LedgerFollower, LedgerNews, Store};
 
+pub(super) use batch::delete_rows_of;
 use following::{Following, Place, Round, RoundError};
 pub use lag::{IndexLag, LagWatch};
 pub use reindex::{Progress, ReindexError, Reindexed};

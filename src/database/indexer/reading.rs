@@ -38,6 +38,8 @@ pub(super) struct Reading {
     pub(super) failed: Option<String>,
     /// Whether encrypted events were passed over.
     pub(super) unread: bool,
+    /// When it ended, as far as that was read since the index was loaded.
+    pub(super) closed_us: Option<i64>,
     recent: Recent,
 }
 
@@ -59,8 +61,16 @@ impl Reading {
 
     /// A recording of which the index has the beginning.
     pub(super) fn resumed(id: SessionId, position: Bookmark, row: Option<Session>) -> Self {
-        let recent = Recent::default();
-        Self { id, position, row, sealed: false, failed: None, unread: false, recent }
+        Self {
+            id,
+            position,
+            row,
+            sealed: false,
+            failed: None,
+            unread: false,
+            closed_us: None,
+            recent: Recent::default(),
+        }
     }
 
     /// Takes the next event. One whose payload is not of its kind changes nothing.
@@ -86,6 +96,7 @@ impl Reading {
                 }
             }
             Kind::Closed => {
+                self.closed_us = Some(Timestamp(event.wall_us).storable().0);
                 if let (Some(row), Some(closed)) = (&mut self.row, payload::<Closed>(event)) {
                     row.closed_at = Some(Timestamp(event.wall_us).storable());
                     row.ended = Some(shorten::name(&closed.how));
@@ -105,6 +116,17 @@ impl Reading {
                 }
             }
             Kind::Gateway | Kind::Refused => {}
+        }
+    }
+
+    /// Notes the end of a recording whose last event could not be read.
+    pub(super) fn end_unread(&mut self, ended_us: Option<i64>, how: &str) {
+        let (Some(wall_us), None) = (ended_us, self.closed_us) else { return };
+        let closed_at = Timestamp(wall_us).storable();
+        self.closed_us = Some(closed_at.0);
+        if let Some(row) = &mut self.row {
+            row.closed_at = Some(closed_at);
+            row.ended = Some(shorten::name(how));
         }
     }
 

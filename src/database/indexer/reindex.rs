@@ -8,8 +8,10 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::batch::{self, Batch};
-use super::following::{LOCKED, Place, announce, read_on};
+use super::following::{Place, announce};
 use super::gateway_of;
+use super::locked::LOCKED;
+use super::read_on::read_on;
 use super::reading::Reading;
 use crate::database::{Database, DatabaseError};
 use crate::names::SessionId;

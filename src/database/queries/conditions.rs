@@ -44,6 +44,18 @@ impl Select {
         self
     }
 
+    /// One of these sessions.
+    pub(super) fn one_of(&mut self, sessions: &[Uuid]) {
+        self.and().push("id = any(").push_bind(sessions.to_vec()).push(")");
+    }
+
+    /// A session of a gateway beside which the file of a hold is not known to stand.
+    pub(super) fn of_gateway_without_file(&mut self, gateway: &str, hold: Uuid) {
+        self.and().push("gateway = ").push_bind(gateway.to_owned());
+        self.and().push("not exists (select from hold_files f where f.session = id and f.hold = ");
+        self.query.push_bind(hold).push(")");
+    }
+
     /// A length of time in microseconds.
     pub(super) fn push_step(&mut self, step_us: i64) {
         self.query.push_bind(step_us);

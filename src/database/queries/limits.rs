@@ -16,31 +16,42 @@ const MAX_VALUE: usize = 1024;
 const MIN_CONTAINS: usize = 3;
 
 /// What to look for: all that is given must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// The username.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// One of the groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The target.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// The protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// The workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
     /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     /// The verdict; of a session, that of any of its commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// Not before then: when a session opened, when a command was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
     /// Before then.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
     /// Words in a command, as one types them into a web search: all of them, `"in this order"`,
     /// `or`, `-without`. Of a session, in any of its commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// A part of a command, upper or lower case. Of a session, of any of its commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
 }
 

@@ -3,10 +3,12 @@
 
 mod conditions;
 mod cursor;
+mod held;
 mod histogram;
 mod limits;
 mod overview;
 
+use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder};
 
@@ -17,6 +19,7 @@ use crate::names::SessionId;
 use conditions::Select;
 pub(super) use conditions::first_id_at;
 pub(super) use cursor::Place;
+pub(super) use held::{found_among, found_without_file};
 pub use histogram::{Column, Counts, Histogram};
 pub use limits::{Filter, Page, QueryError, Wanted};
 pub use overview::{Overview, Sum};
@@ -152,17 +155,7 @@ impl Database {
     /// # Errors
     /// When the database fails; what was to be audited should then not be done.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), DatabaseError> {
-        let row =
-            storable_json(entry).map_err(|error| DatabaseError::Refused(error.to_string()))?;
-        sqlx::query(
-            "insert into audit_log (issuer, subject, username, client, action, object, outcome, detail) \
-             select issuer, subject, username, client, action, object, outcome, detail \
-             from json_populate_record(null::audit_log, $1::json)",
-        )
-        .bind(row)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        audit(&mut *self.pool.acquire().await?, entry).await
     }
 
     /// The audit log, the latest first. Of the filter, user, from, to and text (a part of action
@@ -196,4 +189,21 @@ impl Database {
         debug_assert!(rows.len() <= limit as usize + 1);
         Ok(rows.into_iter().map(|row| row.0).collect())
     }
+}
+
+/// Adds to the audit log within a transaction.
+pub(super) async fn audit(
+    connection: &mut PgConnection,
+    entry: &AuditEntry,
+) -> Result<(), DatabaseError> {
+    let row = storable_json(entry).map_err(|error| DatabaseError::Refused(error.to_string()))?;
+    sqlx::query(
+        "insert into audit_log (issuer, subject, username, client, action, object, outcome, detail) \
+         select issuer, subject, username, client, action, object, outcome, detail \
+         from json_populate_record(null::audit_log, $1::json)",
+    )
+    .bind(row)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

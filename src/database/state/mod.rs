@@ -2,6 +2,7 @@
 //! when its function returns; while the database cannot be reached, each is refused.
 
 mod grants;
+mod holds;
 mod ledger_heads;
 mod listen;
 mod logins;
@@ -11,6 +12,8 @@ mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
+pub(super) use holds::in_force;
+pub use holds::{Hold, HoldFilter, OneSession};
 pub use listen::StateNews;
 pub use logins::Login;
 pub use requests::{

@@ -77,4 +77,24 @@ pub(in crate::recording) enum Entry {
         /// What is wrong with it.
         what: String,
     },
+    /// A recording was taken away, or is about to be.
+    Tombstone {
+        /// Which.
+        session: SessionId,
+        /// Why it might go.
+        #[serde(flatten)]
+        burial: Burial,
+        /// Its file was gone already, and not by a line like this.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        missing: bool,
+    },
+}
+
+/// Why a recording may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Burial {
+    /// When its session ended, RFC 3339.
+    pub ended_at: String,
+    /// How long `[[retention]]` keeps it, in seconds.
+    pub keep_seconds: u64,
 }

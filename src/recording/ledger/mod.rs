@@ -18,6 +18,7 @@ use super::signing::{self, PublicKey, SealingKey};
 use super::tail::Tail;
 use crate::names::SessionId;
 
+pub use line::Burial;
 pub(super) use line::{Entry, Line, MAX_LINE};
 pub use rotate::{Rotated, rotate_key};
 pub(super) use walk::{End, LedgerError, Reign, walk};
@@ -102,6 +103,9 @@ impl Ledger {
             Entry::Damaged { session, .. } => {
                 known.open.remove(session);
                 known.damaged.extend(asked.contains(session).then_some(*session));
+            }
+            Entry::Tombstone { session, .. } => {
+                known.open.remove(session);
             }
         })?;
         let key = signing_key(key_file, &end)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::book::Book;
+use super::book::{Book, Buried};
 use super::{Against, Claim, Failed, Report, SealOf, State, Wrong, check, wrong};
 use crate::names::SessionId;
 use crate::recording::layout::{self, LEDGER, recording_path};
@@ -35,6 +35,10 @@ pub struct Audit {
     pub open: u64,
     /// Those of a gateway that died.
     pub interrupted: u64,
+    /// Recordings that retention took away, as signed tombstones say.
+    pub deleted: u64,
+    /// Of these, those whose files were gone before it came to them.
+    pub deleted_missing: u64,
     /// Bytes of their files that hold.
     pub file_bytes: u64,
     /// Events that recordings themselves say are missing, as far as they were read.
@@ -121,6 +125,11 @@ impl Audit {
                 Ok(()) => self.count(&report),
                 Err(_) if book.is_some_and(|book| book.is_half_made(session, (&path, &report))) => {
                 }
+                Err(Failed::Io(error)) if is_gone(&error, session, book) => {
+                    let buried = book.and_then(|book| book.buried(session));
+                    self.deleted += 1;
+                    self.deleted_missing += u64::from(buried == Some(Buried::Missing));
+                }
                 Err(_) if patient && book.is_some() => {
                     suspects.insert(session);
                 }
@@ -173,6 +182,11 @@ impl Audit {
         self.torn_ledger = book.torn;
         self.keys = book.keys;
     }
+}
+
+/// Whether a file is missing that a tombstone stands for.
+fn is_gone(error: &io::Error, session: SessionId, book: Option<&Book>) -> bool {
+    error.kind() == io::ErrorKind::NotFound && book.is_some_and(|b| b.buried(session).is_some())
 }
 
 fn judge(

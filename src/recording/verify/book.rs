@@ -33,6 +33,17 @@ pub(super) struct Noted {
     /// It has two seals that differ.
     contradicted: bool,
     damaged: Option<String>,
+    /// Retention took it away, or is about to; whether its file was there then.
+    buried: Option<Buried>,
+}
+
+/// What a tombstone says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Buried {
+    /// It was there.
+    Found,
+    /// It was gone already.
+    Missing,
 }
 
 impl Book {
@@ -62,6 +73,11 @@ impl Book {
                 Entry::Damaged { session, what } => {
                     note(session, &|noted| noted.damaged = Some(what.clone()));
                 }
+                Entry::Tombstone { session, missing, .. } => note(session, &|noted| {
+                    // What a crash left half done is done again, and not found then.
+                    let said = if *missing { Buried::Missing } else { Buried::Found };
+                    noted.buried.get_or_insert(said);
+                }),
             }
         });
         let end = walked.map_err(|error| match error {
@@ -141,6 +157,11 @@ impl Book {
         !self.recordings.contains_key(&session)
             && report.blocks <= 1
             && path.with_extension("journal").is_file()
+    }
+
+    /// What the ledger's tombstone of a recording says, if it has one.
+    pub(super) fn buried(&self, session: SessionId) -> Option<Buried> {
+        self.recordings.get(&session)?.buried
     }
 
     /// Whether the ledger has a recording's seal.

@@ -5,4 +5,6 @@ mod cases;
 mod command;
 mod encryption;
 mod live;
+mod prune;
+mod retention;
 pub mod set;

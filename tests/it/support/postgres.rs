@@ -177,6 +177,13 @@ impl PostgresServer {
         run(&mut psql).trim_end().to_owned()
     }
 
+    /// Runs SQL in the database at a URL.
+    pub fn psql_at(url: &str, sql: &str) -> String {
+        let mut psql = Command::new(binary("psql"));
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url]);
+        run(&mut psql).trim_end().to_owned()
+    }
+
     /// [`PostgresServer::psql`] in the database `postgres`.
     pub fn superuser_psql(&self, sql: &str) -> String {
         self.psql("postgres", sql)

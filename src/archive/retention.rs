@@ -1,0 +1,260 @@
+//! Deleting recordings whose time is over.
+//!
+//! In this order, so that whatever is interrupted can be done again: no hold is set meanwhile; a
+//! tombstone is in the ledger; the files go; then, in batches, the rows of the index. All of it
+//! needs the database, so nothing is deleted while that is away.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::{self, Clock};
+use super::holds::{HoldError, Holds};
+use crate::catalog::Catalog;
+use crate::database::{AuditEntry, Cutoff, Database, DatabaseError, DueRecording, Timestamp};
+use crate::names::SessionId;
+use crate::recording::{Burial, Due, Store};
+
+/// How often what is due is looked for.
+const EVERY: Duration = Duration::from_secs(10 * 60);
+/// How soon again when the database was away, or the index was not there yet.
+const RETRY: Duration = Duration::from_secs(10);
+/// Recordings that go while no hold can be set.
+const BATCH: i64 = 64;
+/// Recordings that could not be deleted before a run gives up.
+const MOST_LEFT: usize = 1000;
+/// How long one call of the API deletes before it says that there is more.
+const SLICE: Duration = Duration::from_secs(5);
+
+/// Why nothing more was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A file could not be deleted, or the ledger not be written.
+    #[error("the recordings cannot be deleted: {0}")]
+    Io(#[from] std::io::Error),
+    /// Gateway and database do not agree what time it is.
+    #[error("the clocks of gateway and database are more than an hour apart")]
+    Clocks,
+}
+
+impl From<HoldError> for PruneError {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Database(error) => Self::Database(error),
+            HoldError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// What a run did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    /// Recordings that were deleted.
+    pub deleted: u64,
+    /// Bytes of their files here.
+    pub bytes: u64,
+    /// Recordings that are due and are held.
+    pub held: u64,
+    /// Recordings that are due and were not deleted: all of them without a run.
+    pub due: u64,
+    /// Whether another run would delete more.
+    pub more: bool,
+}
+
+/// Who has recordings deleted.
+#[derive(Debug, Clone)]
+pub struct By(pub AuditEntry);
+
+/// The retention of one gateway's recordings.
+#[derive(Debug)]
+pub struct Retention {
+    database: Database,
+    store: Store,
+    catalog: Arc<Catalog>,
+    holds: Holds,
+    /// One run at a time, by one clock.
+    clock: Mutex<Clock>,
+}
+
+impl Retention {
+    /// Of the recordings in a store.
+    pub fn new(database: Database, store: Store, catalog: Arc<Catalog>) -> Arc<Self> {
+        let holds = Holds::new(database.clone(), store.clone());
+        Arc::new(Self { database, store, catalog, holds, clock: Mutex::default() })
+    }
+
+    /// Deletes what is due, again and again until cancelled.
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        let by = By(AuditEntry {
+            issuer: None,
+            subject: None,
+            username: "gateway".to_owned(),
+            client: None,
+            action: "recording.prune".to_owned(),
+            object: None,
+            outcome: "done".to_owned(),
+            detail: std::collections::BTreeMap::new(),
+        });
+        let mut failures = 0_u32;
+        loop {
+            let Some(done) = cancel.run_until_cancelled(self.scheduled(&by)).await else { return };
+            failures = if done.is_ok() { 0 } else { failures.saturating_add(1) };
+            // The first time the database may only be starting, with the gateway.
+            if failures == 2 {
+                tracing::warn!("retention stops until the database can be reached");
+            }
+            let pause = match done {
+                Ok(Pruned { more: true, .. }) => continue,
+                Ok(_) => EVERY,
+                Err(_) => RETRY,
+            };
+            if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn scheduled(&self, by: &By) -> Result<Pruned, PruneError> {
+        if !self.catalog.current().keeps() {
+            return Ok(Pruned::default());
+        }
+        let pruned = self.prune(by).await;
+        match &pruned {
+            Ok(Pruned { deleted: 0, .. }) | Err(PruneError::Database(_)) => {}
+            Ok(Pruned { deleted, bytes, held, .. }) => {
+                tracing::info!(deleted, bytes, held, "deleted recordings whose time was over");
+            }
+            Err(error) => tracing::error!(%error, "retention"),
+        }
+        pruned
+    }
+
+    /// What is due now.
+    ///
+    /// # Errors
+    /// When the database fails or the clocks do not agree.
+    pub async fn look(&self) -> Result<Pruned, PruneError> {
+        let mut clock = self.clock.lock().await;
+        let cutoffs = self.cutoffs(&mut clock).await?;
+        let cutoffs: Vec<_> = cutoffs.into_iter().map(|(cutoff, _)| cutoff).collect();
+        let (due, held) = self.database.count_due(self.store.gateway(), &cutoffs).await?;
+        Ok(Pruned { due, held, more: due > 0, ..Pruned::default() })
+    }
+
+    /// Deletes what is due, for some seconds.
+    ///
+    /// # Errors
+    /// When the database fails, the clocks do not agree, or a file cannot be deleted. What was
+    /// begun is gone on with in the next run.
+    pub async fn prune(&self, by: &By) -> Result<Pruned, PruneError> {
+        let mut clock = self.clock.lock().await;
+        let began = Instant::now();
+        let gateway = self.store.gateway();
+        while self.database.sweep(gateway, BATCH).await? > 0 {}
+        let cutoffs = self.cutoffs(&mut clock).await?;
+        let only: Vec<_> = cutoffs.iter().map(|(cutoff, _)| *cutoff).collect();
+        let mut pruned = Pruned::default();
+        let mut left = Vec::new();
+        while left.len() < MOST_LEFT {
+            let due = self.database.due_recordings(gateway, &only, &left, BATCH).await?;
+            if due.is_empty() {
+                break;
+            }
+            let more = self.batch(due, &cutoffs, by, &mut pruned).await?;
+            left.extend(more);
+            while self.database.sweep(gateway, BATCH).await? > 0 {}
+            if began.elapsed() > SLICE {
+                pruned.more = true;
+                break;
+            }
+        }
+        pruned.due = left.len() as u64;
+        Ok(pruned)
+    }
+
+    /// Deletes some; gives back those that stay although the database does not know why.
+    async fn batch(
+        &self,
+        due: Vec<DueRecording>,
+        cutoffs: &[(Cutoff, Duration)],
+        By(entry): &By,
+        pruned: &mut Pruned,
+    ) -> Result<Vec<SessionId>, PruneError> {
+        let sessions: Vec<_> = due.iter().map(|due| due.session).collect();
+        let mut pruning = self.database.begin_pruning().await?;
+        let held = pruning.held(&sessions).await?;
+        let (store, keeps) = (self.store.clone(), cutoffs.to_vec());
+        let mortal: Vec<_> = due.into_iter().filter(|due| !held.contains(&due.session)).collect();
+        let (gone, kept, bytes) = spawn_blocking(move || bury(&store, &mortal, &keeps))
+            .await
+            .map_err(std::io::Error::other)??;
+        let entry = (!gone.is_empty()).then(|| {
+            let mut entry = entry.clone();
+            entry.detail.insert("gateway".to_owned(), json!(self.store.gateway()));
+            entry.detail.insert("sessions".to_owned(), json!(gone));
+            entry
+        });
+        pruning.finish(&gone, &held, entry.as_ref()).await?;
+        pruned.deleted += gone.len() as u64;
+        pruned.held += held.len() as u64;
+        pruned.bytes += bytes;
+        // A database that lost its holds gets them back from the files.
+        for session in &kept {
+            pruned.held += u64::from(self.holds.reconcile(*session).await?);
+        }
+        Ok(kept)
+    }
+
+    /// Until when sessions must have ended to be due, and how long that is, by class.
+    async fn cutoffs(&self, clock: &mut Clock) -> Result<Vec<(Cutoff, Duration)>, PruneError> {
+        let gateway = self.store.gateway();
+        let times = self.database.retention_times(gateway).await?;
+        let wall = SystemTime::now();
+        if !clock::agree(wall, times.database.to_system_time()) {
+            return Err(PruneError::Clocks);
+        }
+        let noted = times.noted.map(Timestamp::to_system_time);
+        let now = clock.now(noted, (wall, Instant::now()));
+        if noted.is_none_or(|noted| noted < now) {
+            self.database.note_retention_time(gateway, Timestamp::from(now)).await?;
+        }
+        let rules = self.catalog.current();
+        let classes = self.database.retention_classes().await?;
+        let cutoff = |class: crate::database::RetentionClass| {
+            let keep = rules.keep(&class.target, &class.groups)?;
+            let before = Timestamp::from(now.checked_sub(keep)?);
+            Some((Cutoff { class: class.id, before }, keep))
+        };
+        Ok(classes.into_iter().filter_map(cutoff).collect())
+    }
+}
+
+/// Writes tombstones and takes the files away; who is gone, who stayed, and the bytes.
+fn bury(
+    store: &Store,
+    due: &[DueRecording],
+    keeps: &[(Cutoff, Duration)],
+) -> std::io::Result<(Vec<SessionId>, Vec<SessionId>, u64)> {
+    let mut mortal = Vec::new();
+    for one in due {
+        let keep = keeps.iter().find(|(cutoff, _)| cutoff.class == one.class);
+        let keep_seconds = keep.map_or(0, |(_, keep)| keep.as_secs());
+        let burial = Burial { ended_at: one.ended_at.to_string(), keep_seconds };
+        let missing = store.length_of(one.session)?.is_none();
+        mortal.push(Due { session: one.session, burial, missing });
+    }
+    let kept: BTreeSet<_> = store.entomb(&mortal)?.into_iter().collect();
+    let (kept, gone): (Vec<_>, Vec<_>) =
+        mortal.iter().map(|due| due.session).partition(|session| kept.contains(session));
+    let bytes = store.take_away(&gone)?;
+    Ok((gone, kept, bytes))
+}
