@@ -1,6 +1,7 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
 mod prune;
+mod rewrap;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -12,11 +13,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::identities::Identities;
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
-use crate::age::Recipient;
 use crate::config;
 use crate::database::{Progress, Reindexed};
-use crate::recording::{self, Keyring, Reader};
-use crate::replay;
+use crate::recording::{Keyring, Reader};
+use crate::replay::ReplayError;
+use crate::replay::export::{self, ExportError};
+use crate::web::pages;
 
 /// Prove what recordings are worth.
 #[derive(Debug, Args)]
@@ -32,7 +34,7 @@ enum Command {
     Reindex(Reindex),
     Prune(prune::Prune),
     RotateKey(verify::RotateKey),
-    Rewrap(Rewrap),
+    Rewrap(rewrap::Rewrap),
 }
 
 /// Make the index of this machine's recordings anew.
@@ -51,63 +53,16 @@ struct Reindex {
     json: bool,
 }
 
-/// Let other recipients open encrypted recordings too.
-///
-/// Opens the key of each recording with an identity, wraps it for the recipients, and puts it
-/// beside the recording (SESSION.age), in the place of what an earlier run put there. The recording
-/// stays as it is, byte for byte, and with it what its first recipients can open.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  portcullis recording rewrap --identity old.txt --recipient age1… --config config/portcullis.toml"
-)]
-struct Rewrap {
-    /// Recordings, SESSION.rec; all in the configuration's `data_dir` when left out.
-    paths: Vec<PathBuf>,
-    /// Who shall be able to open them, `age1…`; may be given more than once.
-    #[arg(long, value_name = "RECIPIENT", required = true)]
-    recipient: Vec<Recipient>,
-    #[command(flatten)]
-    identities: Identities,
-    #[command(flatten)]
-    config: ConfigFile,
-}
-
-async fn rewrap(options: &Rewrap) -> anyhow::Result<()> {
-    let keyring = options.identities.keyring().await?;
-    let paths = match options.paths.as_slice() {
-        [] => {
-            let data_dir = config::data_dir(&options.config.path)?;
-            let found = recording::recordings(&data_dir)
-                .with_context(|| format!("{} cannot be read", data_dir.display()))?;
-            found.into_iter().map(|(_, path, _)| path).collect()
-        }
-        paths => paths.to_vec(),
-    };
-    let (mut done, mut plain, mut failed) = (0_u64, 0_u64, 0_u64);
-    for path in paths {
-        match recording::rewrap(&path, &keyring, &options.recipient) {
-            Ok(true) => done += 1,
-            Ok(false) => plain += 1,
-            // One that cannot be opened does not keep the others from it.
-            Err(error) => {
-                failed += 1;
-                let shown = path.display().to_string();
-                output::print(&format!("{}: {error}", output::visible(&shown)))?;
-            }
-        }
-    }
-    output::print(&format!("{done} wrapped anew, {plain} not encrypted"))?;
-    anyhow::ensure!(failed == 0, "{failed} recordings could not be wrapped anew");
-    Ok(())
-}
-
 /// Write a recording in another format.
 ///
-/// asciicast: a terminal of an SSH session, for asciinema's players; what would act on a player's
-/// terminal, and not only draw, is left out.
+/// html: one page that stands by itself, with what verifying the recording found. csv: the commands
+/// as a table for spreadsheets, no cell of which is a formula. sql: the statements of a session of
+/// Postgres, with what became of each. asciicast: a terminal of an SSH session, for asciinema's
+/// players; what would act on a player's terminal, and not only draw, is left out. jsonl: every
+/// event as a line of JSON.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  portcullis recording export SESSION.rec --format asciicast > session.cast"
+    after_help = "Example:\n  portcullis recording export SESSION.rec --format html > session.html"
 )]
 struct Export {
     /// The recording's file, SESSION.rec.
@@ -124,21 +79,35 @@ struct Export {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
+    Html,
+    Csv,
+    Sql,
     Asciicast,
+    Jsonl,
 }
 
 async fn export(options: &Export) -> anyhow::Result<()> {
-    let path = options.path.display();
-    let failed = || format!("cannot export {path}");
     let keyring = options.identities.keyring().await?;
-    let reader = Reader::open_with(&options.path, &keyring).with_context(failed)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match options.format {
+    let reader = || Reader::open_with(&options.path, &keyring).map_err(ExportError::from);
+    let done = match options.format {
+        Format::Html => pages::html(&options.path, &keyring, &mut out),
+        Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
+        Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
+        Format::Jsonl => reader().and_then(|reader| Ok(export::json_lines(reader, &mut out)?)),
         Format::Asciicast => {
-            replay::asciicast(reader, options.channel, &mut out).with_context(failed)?;
+            reader().and_then(|reader| export::asciicast(reader, options.channel, &mut out))
+        }
+    };
+    // What came before a damage is written before the damage is told.
+    let flushed = out.flush();
+    match done {
+        Err(ExportError::Replay(ReplayError::Io(error))) => Err(error.into()),
+        done => {
+            done.with_context(|| format!("cannot export {}", options.path.display()))?;
+            Ok(flushed?)
         }
     }
-    Ok(out.flush()?)
 }
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
@@ -146,7 +115,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         Command::Verify(options) => verify::verify(options).await,
         Command::RotateKey(options) => verify::rotate_key(options),
         Command::Export(options) => export(options).await,
-        Command::Rewrap(options) => rewrap(options).await,
+        Command::Rewrap(options) => options.run().await,
         Command::Reindex(options) => reindex(options).await,
         Command::Prune(options) => options.run().await,
     }

@@ -38,7 +38,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 /// Where a session's recording stands here, if it does.
-fn place(api: &Api, id: Named) -> Result<(SessionId, PathBuf), Problem> {
+pub(super) fn place(api: &Api, id: Named) -> Result<(SessionId, PathBuf), Problem> {
     let session = named(id)?;
     let path = recording_path(api.data_dir(), &session);
     match path.symlink_metadata() {
