@@ -230,12 +230,12 @@ fn a_gateway_shows_what_it_writes_and_of_before_what_its_identity_opens() {
 
     let token = gateway.issuer().token("agent");
     let mut open = Talk::opened(gateway.address(), "agent", "orders", &token);
-    open.ask(&[talk::run("select 1")]);
+    open.ask(&[talk::query("select 1")]);
     let recordings = gateway.recordings();
     let interrupted = recordings.iter().find(|other| **other != path).unwrap().clone();
     let session: SessionId = interrupted.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     wait_until("the index to have it", || of(&gateway, session)["commands"] == 1);
-    open.ask(&[talk::run(&format!("select 'open-{CANARY}'"))]);
+    open.ask(&[talk::query(&format!("select 'open-{CANARY}'"))]);
     let live = get(&gateway, &format!("/sessions/{session}/events"));
     assert!(live.to_string().contains(CANARY), "{live}");
     gateway.daemon().kill9();
