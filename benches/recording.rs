@@ -29,6 +29,8 @@ fn main() {
             max_local: u64::MAX,
             signing_key: folder.path().join("seal_ed25519"),
             mask_key: SecretRef::Env("UNUSED".to_owned()),
+            recipients: Vec::new(),
+            identity: None,
         };
         let store = Store::open(folder.path(), &settings, &[0; 32]).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -2,12 +2,15 @@
 """A second verifier of recordings, written from docs/recording-format.md alone.
 
     verify_recordings.py DATA_DIR | RECORDING.rec … [--ledger FILE] [--public-key FILE] [--head LINES:HASH]
+                         [--identity FILE]
 
 Prints for each what is wrong, or what was proved, as a line of JSON; exits with 1 when anything is wrong.
+What is encrypted is verified without a key; with an age identity its events are looked at too.
 It shares no code with Portcullis. Needs blake3, zstandard and cryptography from PyPI.
 """
 
 import argparse
+import base64
 import datetime
 import json
 import os
@@ -18,14 +21,19 @@ import sys
 
 import zstandard
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, hmac, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-HEADER = struct.Struct("<II4sBBHQQQqqQQQ16s32s32s")
+HEADER = struct.Struct("<II4sBBBBQQQqqQQQQ8s32s32s")
+RECORD, SEALED = struct.Struct("<I8s"), struct.Struct("<QQQqqQ")
 MAX_RAW, MAX_DOCUMENT, MAX_EVENT, MAX_LINE = 134_480_896, 65_536, 134_217_728, 4_096
 MAX_STORED = MAX_RAW + MAX_RAW // 128 + 1_024
-START, EVENTS, SEAL = 0, 1, 2
+START, EVENTS, SEAL, FOUND = 0, 1, 2, 3
+TAG = 16
 KINDS = "opened gateway command data outcome refused note approval gap closed".split()
 EVENT = re.compile(
     rb'\{"seq":(0|[1-9]\d*),"mono":(0|[1-9]\d*),"wall":(0|-?[1-9]\d*),"dir":"(up|down|none)",'
@@ -82,8 +90,9 @@ def is_signed(text, purpose, key):
 class Events:
     """What the events of one recording tell."""
 
-    def __init__(self, session):
-        self.session, self.begun, self.closed = session, False, None
+    def __init__(self, session, unread):
+        """`unread`: what is encrypted is passed over, and with it the beginning."""
+        self.session, self.begun, self.closed = session, unread, None
 
     def tell(self, kind, payload):
         require(self.closed is None, "an event comes after `closed`")
@@ -101,7 +110,8 @@ class Events:
         return told
 
 
-def read_events(raw, header, told):
+def read_events(raw, header, told, begin=0):
+    """Holds events against their header. Those before `begin` were told before."""
     first, after, wall, last_wall, count = header
     at, due, walls, seen = 0, first, [], 0
     while at < len(raw):
@@ -112,7 +122,11 @@ def read_events(raw, header, told):
         require(kind in KINDS, "an event is of an unknown kind")
         require(length <= MAX_EVENT and start + length < len(raw), "an event is too long")
         require(raw[start + length] == 0x0A, "an event does not end with a newline")
-        payload = told.tell(kind, raw[start : start + length])
+        payload = raw[start : start + length]
+        if sequence >= begin:
+            payload = told.tell(kind, payload)
+        elif kind == "gap":
+            payload = parse(payload, "the payload of `gap`")
         require(sequence == due, "an event does not follow the one before")
         due += max(1, payload["events"]) if kind == "gap" else 1
         walls.append(wall_us)
@@ -121,10 +135,16 @@ def read_events(raw, header, told):
     require((walls[0], walls[-1]) == (wall, last_wall), "the header tells other times")
 
 
-def document(stored, raw_length):
-    require(stored[:4] == bytes.fromhex("512a4d18"), "it is not a document")
-    require(struct.unpack("<I", stored[4:8])[0] == len(stored) - 8 == raw_length, "its length")
+def frame(stored, magic):
+    require(stored[:4] == bytes.fromhex(magic), "it is another frame")
+    require(struct.unpack("<I", stored[4:8])[0] == len(stored) - 8, "its frame has another length")
     return stored[8:]
+
+
+def document(stored, raw_length):
+    text = frame(stored, "512a4d18")
+    require(len(text) == raw_length, "its length")
+    return text
 
 
 def decompress(stored, raw_length):
@@ -142,10 +162,110 @@ def decompress(stored, raw_length):
     return raw
 
 
-def verify_file(path, session=None):
+def unseal(key, number, sealed, about):
+    try:
+        return AESGCM(key).decrypt(struct.pack("<4xQ", number), sealed, about)
+    except InvalidTag as error:
+        raise Wrong("it is not what its key sealed") from error
+
+
+def records_of(content, session):
+    """The sealed records of a journal: what each tells, what is bound to it, and what is sealed."""
+    about = b"PCJ1" + bytes([1, 1, 0, 0]) + bytes.fromhex(session.replace("-", ""))
+    at, records = 0, []
+    while at < len(content):
+        require(len(content) - at >= RECORD.size, "a record is not whole")
+        length, checksum = RECORD.unpack_from(content, at)
+        record = content[at + RECORD.size : at + RECORD.size + length]
+        require(len(record) == length > SEALED.size + TAG, "a record is not whole")
+        require(digest(record)[:8] == checksum, "a record has another checksum")
+        head = record[: SEALED.size]
+        records.append((SEALED.unpack(head), about + head, record[SEALED.size :]))
+        at += RECORD.size + length
+    return records
+
+
+def read_found(records, header, raw_length, key):
+    """Holds records against the header of their block; their events, where there is a key."""
+    first, after, wall, last_wall, count = header
+    require(records, "there is no record")
+    heads = [head for head, _, _ in records]
+    for (_, begin, end, *_), following in zip(heads, heads[1:] + [(0, after)]):
+        require(begin < end == following[1], "the records do not follow one another")
+    require(heads[0][1] <= first < heads[0][2], "the records begin elsewhere")
+    require((heads[0][3], heads[-1][4]) == (wall, last_wall), "the header tells other times")
+    counts = [n if begin >= first else end - first for _, begin, end, _, _, n in heads]
+    require(all(n for *_, n in heads) and sum(counts) == count, "the header counts other events")
+    lengths = [len(sealed) - TAG for _, _, sealed in records]
+    require(sum(lengths) == raw_length, "the records have another length")
+    for (number, begin, end, first_wall, last, n), about, sealed in records if key else []:
+        yield unseal(key, number, sealed, about), (begin, end, first_wall, last, n)
+
+
+BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def read_identities(path):
+    """The private keys of an identity file of age."""
+    keys = []
+    with open(path, encoding="utf-8") as file:
+        lines = [line.strip() for line in file]
+    for line in (line for line in lines if line and not line.startswith("#")):
+        prefix, _, data = line.lower().rpartition("1")
+        assert prefix == "age-secret-key-", "it is no identity of age's X25519 kind"
+        bits = "".join(f"{BECH32.index(letter):05b}" for letter in data[:-6])
+        keys.append(int(bits[:256], 2).to_bytes(32, "big"))
+    return keys
+
+
+def derive(secret, salt, info):
+    return HKDF(hashes.SHA256(), 32, salt, info).derive(secret)
+
+
+def unwrap(text, identities):
+    """The secret in a file of age, if one of the identities opens it (https://c2sp.org/age)."""
+    def decode(part):
+        return base64.b64decode(part + "=" * (-len(part) % 4), validate=True)
+
+    match = re.match(rb"(?s)(age-encryption\.org/v1\n.*?\n---) ([A-Za-z0-9+/]+)\n", text)
+    require(match, "the wrapped key is no file of age")
+    stanzas = re.findall(rb"-> X25519 (\S+)\n(\S+)\n", match[1])
+    for private in map(X25519PrivateKey.from_private_bytes, identities):
+        own = private.public_key().public_bytes_raw()
+        for share, body in ((decode(share.decode()), decode(body.decode())) for share, body in stanzas):
+            shared = private.exchange(X25519PublicKey.from_public_bytes(share))
+            wrapping = derive(shared, share + own, b"age-encryption.org/v1/X25519")
+            try:
+                file_key = ChaCha20Poly1305(wrapping).decrypt(bytes(12), body, b"")
+            except InvalidTag:
+                continue
+            code = hmac.HMAC(derive(file_key, b"", b"header"), hashes.SHA256())
+            code.update(match[1])
+            code.verify(decode(match[2].decode()))
+            nonce, sealed = text[match.end() :][:16], text[match.end() :][16:]
+            return ChaCha20Poly1305(derive(file_key, nonce, b"payload")).decrypt(
+                bytes(11) + b"\x01", sealed, b""
+            )
+    return None
+
+
+def key_of(said, path, identities):
+    """The key of a recording that is encrypted, if an identity opens it."""
+    require(said["cipher"] == "aes-256-gcm" and said["recipients"], "it has another cipher")
+    wrapped = [base64.b64decode(said["key"], validate=True)]
+    anew = os.path.splitext(path)[0] + ".age"
+    if identities and os.path.exists(anew):
+        with open(anew, "rb") as file:
+            wrapped.append(file.read())
+    return next(filter(None, (unwrap(each, identities) for each in wrapped)), None)
+
+
+def verify_file(path, session=None, identities=()):
     """Proves a file by itself; its seal as the ledger should have it, and the seal's key, or None."""
     index = sequence = events = raw_bytes = 0
     chain, told, sealed = bytes(32), None, None
+    encrypted = ended = False
+    secret = None
     info = os.lstat(path)
     require(stat.S_ISREG(info.st_mode), "it is not a file")
     with open(path, "rb") as file:
@@ -158,15 +278,22 @@ def verify_file(path, session=None):
             require(sealed is None, where + "there are bytes behind the seal")
             require(len(head) == HEADER.size, where + "the file ends within a header")
             fields = HEADER.unpack(head)
-            magic, length, name, kind, cipher, zero, number, first, after = fields[:9]
-            wall, last_wall, raw_length, stored_length, count, nothing, stored_hash, before = fields[9:]
-            fixed = (magic, length, name, cipher, zero, nothing)
-            require(fixed == (0x184D2A50, 152, b"PCR1", 0, 0, bytes(16)), where + "it is no header")
+            magic, length, name, kind, cipher, ends, zero, number, first, after = fields[:10]
+            wall, last_wall, raw_length, stored_length, count, sealed_by = fields[10:16]
+            nothing, stored_hash, before = fields[16:]
+            fixed = (magic, length, name, zero, nothing)
+            require(fixed == (0x184D2A50, 152, b"PCR1", 0, bytes(8)), where + "it is no header")
+            seals = kind == EVENTS and cipher == 1
+            require(cipher in (0, 1) and ends in (0, 1), where + "it is no header")
+            require((sealed_by != 0) == seals and ends <= seals, where + "it has another cipher")
+            require(cipher == (kind == FOUND) or seals, where + "it has another cipher")
+            require(encrypted or not cipher, where + "it is encrypted, and the recording is not")
+            require(not ended or kind == SEAL, where + "it comes after the last event")
             require(number == index, where + "its number is another")
             require(before == chain, where + "the chain is broken")
             require(first == sequence and after >= first, where + "its sequence is another")
             plain = kind in (START, SEAL)
-            require(plain or kind == EVENTS, where + "its kind is unknown")
+            require(plain or kind in (EVENTS, FOUND), where + "its kind is unknown")
             require((kind == START) == (index == 0), where + "a file starts once")
             most = (MAX_DOCUMENT, MAX_DOCUMENT + 8) if plain else (MAX_RAW, MAX_STORED)
             require(raw_length <= most[0] and stored_length <= most[1], where + "it is too long")
@@ -180,16 +307,35 @@ def verify_file(path, session=None):
                     text = document(stored, raw_length)
                     said = parse(text, "the document")
                 if kind == START:
-                    want = {"format": 1, "cipher": None, "recipients": [], "dictionary": None}
+                    want = {"format": 1, "dictionary": None}
                     require(want.items() <= said.items(), "it needs what this reader does not have")
+                    encrypted = said["cipher"] is not None
+                    require(encrypted or not said["recipients"], "it names recipients")
+                    secret = key_of(said, path, identities) if encrypted else None
                     require(said["started"] == time_of(wall), "it tells two times")
                     require(session in (None, said["session"]), "it is another session's")
-                    told = Events(said["session"])
+                    told = Events(said["session"], encrypted and secret is None)
+                elif kind == FOUND:
+                    records = records_of(frame(stored, "532a4d18"), told.session)
+                    header = first, after, wall, last_wall, count
+                    for raw, about in read_found(records, header, raw_length, secret):
+                        read_events(raw, about, told, first)
                 elif kind == EVENTS:
-                    raw = decompress(stored, raw_length)
-                    read_events(raw, (first, after, wall, last_wall, count), told)
-                    events, raw_bytes = events + count, raw_bytes + raw_length
+                    if cipher:
+                        stored = frame(stored, "522a4d18")
+                        require(len(stored) > TAG, "nothing is sealed")
+                        about = head[:96] + bytes(32) + head[128:]
+                        stored = unseal(secret, sealed_by, stored, about) if secret else None
+                    if stored is not None:
+                        raw = decompress(stored, raw_length)
+                        read_events(raw, (first, after, wall, last_wall, count), told)
+                        require(not cipher or (told.closed is not None) == bool(ends), "its end")
+                    ended = ended or bool(ends)
                 else:
+                    if encrypted and (said["how"] == "unread" or (told.closed is None and ended)):
+                        # Whoever sealed it could not read how it ended, or we cannot.
+                        require(ended, "the last event is not `closed`")
+                        told.closed = said["how"]
                     interrupted = told.closed == "interrupted"
                     want = {
                         "head": chain.hex(), "blocks": index, "events": events, "raw": raw_bytes,
@@ -208,6 +354,8 @@ def verify_file(path, session=None):
                 raise Wrong(where + f"something is missing: {error}") from error
             except Wrong as wrong:
                 raise Wrong(where + str(wrong)) from None
+            if kind in (EVENTS, FOUND):
+                events, raw_bytes = events + count, raw_bytes + raw_length
             index, sequence, chain = index + 1, after, digest(head)
     require(told is not None, "it is empty")
     return told.session, (sealed, key) if sealed else None
@@ -291,7 +439,7 @@ class Ledger:
         require(all(each == seal[0] for each in noted), "the ledger has another seal")
 
 
-def verify_all(folder, ledger_path, keys, heads):
+def verify_all(folder, ledger_path, keys, heads, identities):
     """Everything that is wrong in a data_dir, its ledger, and how many recordings there are and were deleted."""
     wrong, ledger, found = [], None, {}
     try:
@@ -307,7 +455,7 @@ def verify_all(folder, ledger_path, keys, heads):
         for name in sorted(os.listdir(place)):
             path = os.path.join(place, name)
             session, _, ending = name.partition(".")
-            known = SESSION.fullmatch(session) and ending in ("rec", "journal", "hold")
+            known = SESSION.fullmatch(session) and ending in ("rec", "journal", "age", "age-new", "hold")
             # The first 48 bits are milliseconds since 1970.
             if not known or day != time_of(int(session[:8] + session[9:13], 16) * 1000)[:10]:
                 wrong.append(f"{path}: it is no file of a recording")
@@ -320,7 +468,7 @@ def verify_all(folder, ledger_path, keys, heads):
             continue
         try:
             require(session in found, "the ledger has it, and its file is missing")
-            _, seal = verify_file(found[session], session)
+            _, seal = verify_file(found[session], session, identities)
             if ledger:
                 ledger.hold(session, seal)
         except (Wrong, OSError) as error:
@@ -337,14 +485,14 @@ def read_keys(path):
     return {key.public_bytes(*raw).hex() for key in keys}
 
 
-def verify_path(path, options, keys, heads):
+def verify_path(path, options, keys, heads, identities):
     if os.path.isdir(path):
-        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads)
+        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads, identities)
         proved = ["whole", "complete"]
     else:
         wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
         try:
-            session, seal = verify_file(path)
+            session, seal = verify_file(path, None, identities)
             if options.ledger:
                 ledger = Ledger(options.ledger, keys, heads)
                 ledger.hold(session, seal)
@@ -366,10 +514,12 @@ def main():
     parser.add_argument("--ledger")
     parser.add_argument("--public-key")
     parser.add_argument("--head", action="append", default=[])
+    parser.add_argument("--identity")
     options = parser.parse_args()
     keys = read_keys(options.public_key) if options.public_key else set()
     heads = [(int(count), noted) for count, noted in (head.split(":") for head in options.head)]
-    reports = [verify_path(path, options, keys, heads) for path in options.path]
+    identities = read_identities(options.identity) if options.identity else []
+    reports = [verify_path(path, options, keys, heads, identities) for path in options.path]
     for report in reports:
         print(json.dumps(report))
     return int(any(report["wrong"] for report in reports))

@@ -48,7 +48,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let data_dir = &config.server.data_dir;
     let telemetry = config.telemetry.otlp.as_deref().map(Telemetry::start).transpose()?;
     let key = files::mask_key(&config).await?;
-    let store = Store::open(data_dir, &config.recording, &key)?;
+    let identities = files::identities(&config).await?;
+    let store = Store::open(data_dir, &config.recording, &key)?.with_identities(identities);
     let (database, private_server) = database(&config).await?;
     let public_url = config.web.public_url.clone();
     let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
@@ -71,7 +72,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let doors = Doors::new(public_url.as_deref(), &config.listen, config.tls.is_some());
     let entrance = Entrance::new(logins, database.clone(), doors, public_url);
     let api = Api::new(
-        data_dir,
+        (data_dir.clone(), store.keyring()),
         Arc::clone(&catalog),
         indexer.lag(),
         roles,

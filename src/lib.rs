@@ -19,7 +19,8 @@
 //! Around them: [`config`] checks what operators wrote, [`app`] wires everything, [`web`] serves
 //! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
 //! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
-//! recordings, [`archive`] keeps what proves them and deletes what is over, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! recordings, [`archive`] keeps what proves them and deletes what is over, [`age`] wraps their
+//! keys, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -35,6 +36,7 @@
 //! `tests/it/architecture.rs` holds the `use` lines to the table of allowed directions.
 
 pub mod access;
+pub mod age;
 pub mod app;
 pub mod approval;
 pub mod archive;

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use russh::keys::PrivateKey;
 
+use crate::age;
 use crate::config::{self, Config};
 use crate::identity::{Authority, ssh_key};
 
@@ -63,6 +64,14 @@ pub(super) async fn mask_key(config: &Config) -> anyhow::Result<[u8; 32]> {
         );
     }
     Ok(blake3::derive_key(PURPOSE, secret.expose().as_bytes()))
+}
+
+/// What opens encrypted recordings of before, if the gateway may.
+pub(super) async fn identities(config: &Config) -> anyhow::Result<Vec<age::Identity>> {
+    match &config.recording.identity {
+        Some(secret) => secret.identities().await.context("[recording] identity"),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Writes 32 random bytes in hexadecimal, unless the file is there.

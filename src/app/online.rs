@@ -32,6 +32,11 @@ pub async fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("issuer {}: {error}", issuer.name));
         }
     }
+    if let Some(identity) = &config.recording.identity
+        && let Err(error) = identity.identities().await
+    {
+        problems.push(format!("[recording] identity: {error}"));
+    }
     for notify in &config.notify {
         for secret in std::iter::once(&notify.url).chain(&notify.secret) {
             if let Err(error) = secret.read().await {

@@ -9,10 +9,11 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use super::identities::Identities;
 use super::{ConfigFile, output};
 use crate::config::{self, Config};
 use crate::names::TargetName;
-use crate::recording::{self, ReadError};
+use crate::recording::{self, Keyring, ReadError};
 use crate::replay::backtest::{Backtest, Example, Report, Target};
 
 /// Kinds of change that are listed.
@@ -31,6 +32,8 @@ const MOST_LISTED: usize = 50;
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    identities: Identities,
     /// Recordings, SESSION.rec.
     paths: Vec<PathBuf>,
     /// Print the result as JSON.
@@ -47,7 +50,7 @@ struct Told {
     damaged: Vec<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let paths = match options.paths.as_slice() {
         [] => recording::recordings(&config.server.data_dir)
@@ -57,14 +60,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             .collect(),
         paths => paths.to_vec(),
     };
-    let told = backtest(&config, &paths)?;
+    let keyring = options.identities.keyring_or(&config).await?;
+    let told = backtest(&config, &paths, &keyring)?;
     if options.json {
         return output::print_json(&told);
     }
     tell(&told)
 }
 
-fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Told> {
+fn backtest(config: &Config, paths: &[PathBuf], keyring: &Keyring) -> anyhow::Result<Told> {
     let terminal = io::stderr().is_terminal();
     let targets = |name: &TargetName| {
         let facts = config.targets.get(name)?.facts();
@@ -79,7 +83,7 @@ fn backtest(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Told> {
             // Progress that cannot be shown is not needed.
             let _gone = write!(io::stderr(), "\r[{bar:25}] {share} %, {commands} commands\x1b[K");
         }
-        match backtest.read(path, |_, _| true) {
+        match backtest.read((path, keyring), |_, _| true) {
             Ok(_) => {}
             Err(ReadError::Damage(damage)) if damage.offset > 0 => damaged.push(path.clone()),
             Err(error) => {

@@ -11,6 +11,7 @@ mod completions;
 mod gateway;
 mod hold;
 mod http;
+mod identities;
 mod issuer;
 mod logging;
 mod login;

@@ -96,7 +96,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Subject::Test(options) => test(options),
         Subject::Explain(options) => explain(options),
-        Subject::Backtest(options) => backtest::run(options),
+        Subject::Backtest(options) => backtest::run(options).await,
         Subject::Harden(options) => harden(options).await,
     }
 }

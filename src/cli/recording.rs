@@ -1,6 +1,7 @@
 //! `portcullis recording`: what can be done with a recording's file.
 
 mod prune;
+mod rewrap;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -9,11 +10,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::identities::Identities;
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
 use crate::config;
 use crate::database::{Progress, Reindexed};
-use crate::recording::Reader;
+use crate::recording::{Keyring, Reader};
 use crate::replay::ReplayError;
 use crate::replay::export::{self, ExportError};
 use crate::web::pages;
@@ -32,6 +34,7 @@ enum Command {
     Reindex(Reindex),
     Prune(prune::Prune),
     RotateKey(verify::RotateKey),
+    Rewrap(rewrap::Rewrap),
 }
 
 /// Make the index of this machine's recordings anew.
@@ -43,6 +46,8 @@ enum Command {
 struct Reindex {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    identities: Identities,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -69,6 +74,8 @@ struct Export {
     /// The channel whose terminal it is; the first that has one when left out.
     #[arg(long, value_name = "N")]
     channel: Option<u32>,
+    #[command(flatten)]
+    identities: Identities,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -81,11 +88,12 @@ enum Format {
     Jsonl,
 }
 
-fn export(options: &Export) -> anyhow::Result<()> {
+async fn export(options: &Export) -> anyhow::Result<()> {
+    let keyring = options.identities.keyring().await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let reader = || Reader::open(&options.path).map_err(ExportError::from);
+    let reader = || Reader::open_with(&options.path, &keyring).map_err(ExportError::from);
     let done = match options.format {
-        Format::Html => pages::html(&options.path, &mut out),
+        Format::Html => pages::html(&options.path, &keyring, &mut out),
         Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
         Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
         Format::Har => reader().and_then(|reader| export::har(reader, &mut out)),
@@ -109,7 +117,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Command::Verify(options) => verify::verify(options).await,
         Command::RotateKey(options) => verify::rotate_key(options),
-        Command::Export(options) => export(options),
+        Command::Export(options) => export(options).await,
+        Command::Rewrap(options) => options.run().await,
         Command::Reindex(options) => reindex(options).await,
         Command::Prune(options) => options.run().await,
     }
@@ -117,14 +126,20 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
+    let keyring = options.identities.keyring_or(&config).await?;
     let opened = migrate::open(&config).await?;
-    let done = reindexed(&opened, &config).await;
+    let done = reindexed(&opened, &config, &keyring).await;
     opened.close().await;
     let done = done?;
     if options.json {
         return output::print_json(&done);
     }
-    let Reindexed { recordings, commands, removed, damaged } = done;
+    let Reindexed { recordings, commands, removed, locked, damaged } = done;
+    if locked > 0 {
+        output::print(&format!(
+            "warning: {locked} are encrypted and could not be opened whole (--identity)"
+        ))?;
+    }
     for (session, problem) in damaged {
         let problem = problem.escape_debug();
         output::print(&format!(
@@ -136,7 +151,11 @@ async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     Ok(output::print(&(text + if removed > 0 { &gone } else { "" }))?)
 }
 
-async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<Reindexed> {
+async fn reindexed(
+    opened: &Opened,
+    config: &config::Config,
+    keyring: &Keyring,
+) -> anyhow::Result<Reindexed> {
     opened.database.migrate().await?;
     let terminal = io::stderr().is_terminal();
     let mut told = None;
@@ -149,7 +168,8 @@ async fn reindexed(opened: &Opened, config: &config::Config) -> anyhow::Result<R
         }
     };
     let index_text = config.database.index_text;
-    let done = opened.database.reindex(&config.server.data_dir, index_text, progress).await;
+    let data_dir = &config.server.data_dir;
+    let done = opened.database.reindex(data_dir, index_text, keyring, progress).await;
     if terminal {
         let _gone = write!(io::stderr(), "\r\x1b[K");
     }

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tempfile::NamedTempFile;
 
+use super::identities::Identities;
 use super::{gateway, output};
 use crate::app::replaying::WireReplay;
 use crate::names::SessionId;
-use crate::recording::Reader;
+use crate::recording::{Keyring, Reader};
 use crate::replay::export::json_lines;
 use crate::replay::{self, Pace, ReplayError};
 
@@ -33,6 +34,8 @@ pub(super) struct Options {
     what: String,
     #[command(flatten)]
     gateway: gateway::Options,
+    #[command(flatten)]
+    identities: Identities,
     /// Keep the recorded timing, N times as fast; terminals are shown as they were. A key pauses,
     /// q ends.
     #[arg(long, value_name = "N", value_parser = speed)]
@@ -51,7 +54,7 @@ pub(super) struct Options {
     no_color: bool,
     /// Answer ordinary clients at this address from the recording instead: psql and drivers for a
     /// session of Postgres, curl for one of HTTP. A loopback address; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["speed", "step"])]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["speed", "step", "identity"])]
     serve: Option<SocketAddr>,
     /// Print every event as a line of JSON instead; bytes are base64. With --serve: where it
     /// listens.
@@ -67,7 +70,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let path = fetched.as_ref().map_or(Path::new(&options.what), |fetched| fetched.path());
     match options.serve {
         Some(address) => serve(&options, path, address).await,
-        None => play(&options, path),
+        None => play(&options, path, &options.identities.keyring().await?),
     }
 }
 
@@ -105,9 +108,10 @@ async fn fetch(gateway: &gateway::Options, session: SessionId) -> anyhow::Result
     Ok(file)
 }
 
-fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
+fn play(options: &Options, path: &Path, keyring: &Keyring) -> anyhow::Result<()> {
     let shown = &options.what;
-    let reader = Reader::open(path).with_context(|| format!("cannot replay {shown}"))?;
+    let reader =
+        Reader::open_with(path, keyring).with_context(|| format!("cannot replay {shown}"))?;
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     if options.step && !(terminal && io::stdin().is_terminal()) {

@@ -105,9 +105,10 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
     let ssh = ssh::ssh(&top, &server.data_dir);
-    let (web, database) = (server::web(&top), server::database(&top));
+    let web = server::web(&top);
     let telemetry = server::telemetry(&top);
     let recording = server::recording(&top, &server.data_dir);
+    let database = server::database(&top, !recording.recipients.is_empty());
     let tickets = server::tickets(&top);
     let notify = notify::notify(&top);
     let http = http::http(&top);

@@ -12,6 +12,7 @@ use russh::keys::PublicKey;
 use super::mistake::Mistake;
 use super::retention::Retention;
 use super::secret_ref::SecretRef;
+use crate::age::Recipient;
 use crate::mask::Masks;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{Policy, PolicyTest, TargetFacts, Verdict};
@@ -239,6 +240,10 @@ pub struct Recording {
     pub signing_key: PathBuf,
     /// The key for hashes of masked and withheld values; made on first start.
     pub mask_key: SecretRef,
+    /// Whose keys recordings are encrypted to; not encrypted when there is none.
+    pub recipients: Vec<Recipient>,
+    /// Identities with which the gateway itself reads encrypted recordings of before.
+    pub identity: Option<SecretRef>,
 }
 
 /// `[http]`

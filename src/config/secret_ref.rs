@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
+use crate::age::Identity;
 use crate::secret::Secret;
 
 /// Keys and tokens are far smaller; a larger one is the wrong file.
@@ -51,6 +52,15 @@ impl SecretRef {
             }
             Self::Command(words) => from_command(words).await,
         }
+    }
+
+    /// Reads the secret as identities of age. Cancel safe.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is something else.
+    pub async fn identities(&self) -> Result<Vec<Identity>, SecretError> {
+        let secret = self.read().await?;
+        Identity::read_all(secret.expose()).map_err(|error| SecretError(error.to_string()))
     }
 }
 

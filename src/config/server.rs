@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web};
-use super::reader::{Field, Table};
+use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
 use super::value;
+use crate::age::Recipient;
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/portcullis";
 const DEFAULT_MAX_SESSIONS: usize = 10_000;
@@ -17,6 +18,8 @@ const DEFAULT_EXPIRY_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_TICKET: Duration = Duration::from_secs(12 * 60 * 60);
 const DEFAULT_MAX_SESSION: u64 = 10 << 30;
 const DEFAULT_MAX_LOCAL: u64 = 50 << 30;
+/// Each recording's first block names them all, and is bounded.
+const MOST_RECIPIENTS: usize = 64;
 
 pub(super) fn server(top: &Table<'_>) -> Server {
     let mut server = Server {
@@ -132,8 +135,9 @@ pub(super) fn tickets(top: &Table<'_>) -> Tickets {
     tickets
 }
 
-pub(super) fn database(top: &Table<'_>) -> Database {
-    let mut database = Database { url: None, index_text: true };
+/// `encrypted` says whether recordings are.
+pub(super) fn database(top: &Table<'_>, encrypted: bool) -> Database {
+    let mut database = Database { url: None, index_text: !encrypted };
     let Some(table) = top.table("database") else { return database };
     database.url = table.read("url", database_url);
     table.set(&mut database.index_text, "index_text", Field::flag);
@@ -177,6 +181,8 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
         max_local: DEFAULT_MAX_LOCAL,
         signing_key: data_dir.join("seal_ed25519"),
         mask_key: SecretRef::File(data_dir.join("mask_key")),
+        recipients: Vec::new(),
+        identity: None,
     };
     let Some(table) = top.table("recording") else { return recording };
     let durability =
@@ -190,8 +196,28 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
         Some(path) if Path::new(path) == data_dir => Some(()),
         _ => field.not_yet("an archive beyond data_dir"),
     });
-    table.later("recipients", Field::texts);
+    table.set(&mut recording.recipients, "recipients", |field| {
+        let recipients = field.some(recipient)?;
+        match recipients.len() {
+            0..=MOST_RECIPIENTS => Some(recipients),
+            _ => field.wrong(format!("more than {MOST_RECIPIENTS} are too many")),
+        }
+    });
+    recording.identity = table.read("identity", value::secret);
     table.later("witness", Field::text);
     table.finish();
     recording
+}
+
+fn recipient(field: Field<'_>) -> Option<Recipient> {
+    const HINT: &str = "a recipient begins with age1: what age-keygen prints as the public key";
+    let text = field.text()?;
+    match text.parse() {
+        Ok(recipient) => Some(recipient),
+        // What could be a private key is not shown.
+        Err(_) if text.to_ascii_uppercase().starts_with("AGE-SECRET") => {
+            field.wrong_with("a private key must not stand here", HINT)
+        }
+        Err(_) => field.wrong_with(format!("{} is no recipient", quoted(text)), HINT),
+    }
 }

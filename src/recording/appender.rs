@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Serialize;
 
 use super::RecordingFailure;
+use super::batch::Batch;
 use super::block::{BlockWriter, Place, Sealed, Start};
+use super::cipher::{self, Sealing};
 use super::clock::{self, Stamp};
-use super::event::{Closed, Direction, Gap, Kind, Sequence};
+use super::event::{Closed, Direction, Gap, Kind};
 use super::journal;
 use super::layout::Part;
 use super::ledger::Entry;
@@ -65,6 +66,8 @@ struct State {
 struct Files {
     blocks: BlockWriter,
     journal: Tail,
+    /// Seals both, when recordings are encrypted.
+    cipher: Option<Sealing>,
     /// Whether everything in the journal is in blocks too.
     journal_framed: bool,
     /// Whether the directory entries and the ledger's line are still to be made durable.
@@ -85,37 +88,6 @@ struct Outage {
 pub(super) struct ToSync {
     pub(super) files: Vec<Unsynced>,
     pub(super) entries: bool,
-}
-
-/// Events being appended as one unit.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    pending: &'a mut Pending,
-    stamp: Stamp,
-    failure: Option<String>,
-}
-
-impl Batch<'_> {
-    /// Adds bytes that passed, in pieces of at most 64 KiB, each an event of its own; says the
-    /// first one's sequence. No bytes are no event.
-    pub fn data(&mut self, direction: Direction, of: Option<Sequence>, payload: &[u8]) -> Sequence {
-        self.pending.data(self.stamp, direction, of, payload)
-    }
-
-    /// Adds an event whose payload is JSON of at most 128 MiB; a longer one, or one that cannot be
-    /// serialized, fails the whole batch.
-    pub fn json<T: Serialize>(
-        &mut self,
-        kind: Kind,
-        direction: Direction,
-        of: Option<Sequence>,
-        payload: &T,
-    ) -> Sequence {
-        self.pending.json(self.stamp, kind, direction, of, payload).unwrap_or_else(|error| {
-            self.failure = Some(error);
-            self.pending.skip()
-        })
-    }
 }
 
 impl Recording {
@@ -158,10 +130,18 @@ impl Recording {
     }
 
     fn create_files(shared: &Shared, session: SessionId) -> io::Result<Files> {
+        let (cipher, key) = match shared.recipients.as_slice() {
+            [] => (None, None),
+            recipients => {
+                let (cipher, wrapped) = Sealing::make(recipients)?;
+                shared.keyring.hold(session, cipher.key());
+                (Some(cipher), Some(wrapped))
+            }
+        };
         // The journal first and removed last: where one stands, a recording is not sealed.
         let file = shared.dir.create(&session, Part::Journal)?;
         let mut journal = Tail::new(file, 0, Arc::clone(&shared.usage));
-        journal.append(&mut [IoSlice::new(&journal::header(&session))])?;
+        journal.append(&mut [IoSlice::new(&journal::header(&session, cipher.is_some()))])?;
         let file = shared.dir.create(&session, Part::Recording)?;
         let tail = Tail::new(file, 0, Arc::clone(&shared.usage));
         let mut blocks = BlockWriter::new(tail, Place::default());
@@ -171,14 +151,16 @@ impl Recording {
             session,
             gateway: shared.gateway.clone(),
             started: clock::rfc3339(wall_us),
-            cipher: None,
-            recipients: Vec::new(),
+            cipher: key.is_some().then(|| cipher::NAME.to_owned()),
+            recipients: shared.recipients.iter().map(ToString::to_string).collect(),
             dictionary: None,
+            key,
         };
         blocks.start(&start, wall_us)?;
         Ok(Files {
             blocks,
             journal,
+            cipher,
             journal_framed: false,
             entries_unsynced: true,
             unreliable: None,
@@ -255,7 +237,7 @@ impl Inner {
         let value = write(&mut batch);
         let result = result
             .and(batch.failure.map_or(Ok(()), |error| Err(RecordingFailure::Io(error))))
-            .and_then(|()| state.store(&self.shared, &mark));
+            .and_then(|()| state.store(self, &mark));
         match result {
             Ok(()) => {
                 if let Some(outage) = state.outage.take() {
@@ -406,7 +388,8 @@ impl State {
     }
 
     /// Hands the events after `mark` to the operating system.
-    fn store(&mut self, shared: &Shared, mark: &Mark) -> Result<(), RecordingFailure> {
+    fn store(&mut self, of: &Inner, mark: &Mark) -> Result<(), RecordingFailure> {
+        let shared = &*of.shared;
         let length = self.pending.since(mark).len();
         if length == 0 {
             return Ok(());
@@ -426,7 +409,14 @@ impl State {
             self.frame(shared)?;
         } else {
             files.journal_framed = false;
-            journal::append(&mut files.journal, self.pending.since(mark))?;
+            let (span, events) = (self.pending.span_since(mark), self.pending.since(mark));
+            match &mut files.cipher {
+                None => journal::append(&mut files.journal, events)?,
+                Some(cipher) => {
+                    let by = (&of.session, cipher);
+                    journal::append_sealed(&mut files.journal, by, (&span, events))?;
+                }
+            }
         }
         self.raw = raw;
         if !self.pending.is_empty() {
@@ -441,7 +431,9 @@ impl State {
         if self.pending.is_empty() {
             return Ok(());
         }
-        shared.with_packer(|packer| files.blocks.blocks(packer, &self.pending))?;
+        shared.with_packer(|packer| {
+            files.blocks.blocks(packer, &self.pending, files.cipher.as_mut(), false)
+        })?;
         self.pending.clear();
         self.pending_since = None;
         files.journal_framed = true;
@@ -471,7 +463,8 @@ impl State {
             return Err(io::Error::other(error.clone()));
         }
         shared.with_packer(|packer| {
-            files.blocks.seal(packer, &self.pending, &closed.how, (&shared.key, stamp.wall_us))
+            let by = (&*shared.key, stamp.wall_us);
+            files.blocks.seal(packer, &self.pending, files.cipher.as_mut(), &closed.how, by)
         })
     }
 }

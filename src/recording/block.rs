@@ -1,167 +1,26 @@
 //! The blocks of a `.rec`: a header that names the stored bytes by hash and chains to the header
 //! before, then the stored bytes. Layout and rules: `docs/recording-format.md`.
 
-use std::io::{self, IoSlice};
+use std::io::{self, Cursor, IoSlice};
 
 use serde::{Deserialize, Serialize};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{self, CParameter};
 
-use super::encode::MAX_PAYLOAD;
+use super::cipher::{Sealing, TAG};
 use super::event::{INTERRUPTED, Sequence};
+use super::header::{
+    BlockKind, HEADER_LEN, Header, SKIPPABLE_DOCUMENT, SKIPPABLE_FOUND, SKIPPABLE_SEALED,
+};
+use super::journal::SealedRecord;
 use super::pending::{BLOCK_TARGET, Pending, Span};
 use super::signing::{PublicKey, Purpose, SealingKey};
 use super::tail::Tail;
 
-/// Bytes of a header with the skippable frame around it.
-pub(super) const HEADER_LEN: usize = 160;
-/// What a block's events may come to: they end with the one that fills the block, and an event
-/// is at most its payload and a line.
-pub(super) const MAX_RAW: u64 = (BLOCK_TARGET + MAX_PAYLOAD + 1024) as u64;
-/// What the stored bytes may come to: zstd adds less than one byte in 128 to what does not compress.
-pub(super) const MAX_STORED: u64 = MAX_RAW + MAX_RAW / 128 + 1024;
-/// A start or seal document's bound; recipients of encryption will stand in it.
-pub(super) const MAX_DOCUMENT: u64 = 64 << 10;
-
-/// RFC 8878 section 3.1.2: decoders skip frames of these magic numbers.
-const SKIPPABLE_HEADER: u32 = 0x184D_2A50;
-pub(super) const SKIPPABLE_DOCUMENT: u32 = 0x184D_2A51;
-/// RFC 8878 section 3.1.1.
-pub(super) const ZSTD_MAGIC: u32 = 0xFD2F_B528;
-const MAGIC: [u8; 4] = *b"PCR1";
+/// Bytes before what is in a skippable frame.
+pub(super) const FRAME_HEAD: usize = 8;
 /// Level 1 takes Postgres rows to a third at 500 MB/s; level 3 buys nothing.
 const LEVEL: i32 = 1;
-
-/// What a block holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BlockKind {
-    /// The document that a file starts with, [`Start`].
-    Start,
-    /// Events.
-    Events,
-    /// The document that a file ends with, [`Seal`].
-    Seal,
-}
-
-/// One block's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) kind: BlockKind,
-    pub(super) cipher: u8,
-    pub(super) index: u64,
-    pub(super) first_sequence: Sequence,
-    pub(super) next_sequence: Sequence,
-    pub(super) first_wall_us: i64,
-    pub(super) last_wall_us: i64,
-    pub(super) raw_len: u64,
-    pub(super) stored_len: u64,
-    pub(super) events: u64,
-    pub(super) stored_hash: [u8; 32],
-    pub(super) chain: [u8; 32],
-}
-
-impl Header {
-    /// The header as it is stored.
-    pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut out = [0; HEADER_LEN];
-        let kind: u8 = match self.kind {
-            BlockKind::Start => 0,
-            BlockKind::Events => 1,
-            BlockKind::Seal => 2,
-        };
-        let length = u32::try_from(HEADER_LEN - 8).unwrap_or_default();
-        let fields: [&[u8]; 16] = [
-            &SKIPPABLE_HEADER.to_le_bytes(),
-            &length.to_le_bytes(),
-            &MAGIC,
-            &[kind, self.cipher, 0, 0],
-            &self.index.to_le_bytes(),
-            &self.first_sequence.to_le_bytes(),
-            &self.next_sequence.to_le_bytes(),
-            &self.first_wall_us.to_le_bytes(),
-            &self.last_wall_us.to_le_bytes(),
-            &self.raw_len.to_le_bytes(),
-            &self.stored_len.to_le_bytes(),
-            &self.events.to_le_bytes(),
-            &[0; 8],
-            &[0; 8],
-            &self.stored_hash,
-            &self.chain,
-        ];
-        let mut rest = out.as_mut_slice();
-        for field in fields {
-            let Some((place, after)) = rest.split_at_mut_checked(field.len()) else { break };
-            place.copy_from_slice(field);
-            rest = after;
-        }
-        out
-    }
-
-    /// Reads a header and refuses every byte that the writer would not have written.
-    pub(super) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, &'static str> {
-        let mut rest = bytes.get(8..).unwrap_or_default();
-        let magic = take::<4>(&mut rest);
-        let [kind, cipher, _, _] = take(&mut rest);
-        let kind = match kind {
-            0 => BlockKind::Start,
-            1 => BlockKind::Events,
-            2 => BlockKind::Seal,
-            _ => return Err("the block is of an unknown kind"),
-        };
-        let mut u64 = || u64::from_le_bytes(take(&mut rest));
-        let header = Self {
-            kind,
-            cipher,
-            index: u64(),
-            first_sequence: u64(),
-            next_sequence: u64(),
-            first_wall_us: i64::from_le_bytes(u64().to_le_bytes()),
-            last_wall_us: i64::from_le_bytes(u64().to_le_bytes()),
-            raw_len: u64(),
-            stored_len: u64(),
-            events: u64(),
-            stored_hash: {
-                take::<16>(&mut rest);
-                take(&mut rest)
-            },
-            chain: take(&mut rest),
-        };
-        if magic != MAGIC || header.encode() != *bytes {
-            return Err("this is not a block's header");
-        }
-        if cipher != 0 {
-            return Err("the block is encrypted, which this version cannot read");
-        }
-        let (raw, stored) = match kind {
-            BlockKind::Events => (MAX_RAW, MAX_STORED),
-            BlockKind::Start | BlockKind::Seal => (MAX_DOCUMENT, MAX_DOCUMENT + 8),
-        };
-        if header.raw_len > raw || header.stored_len > stored {
-            return Err("the block is longer than a block may be");
-        }
-        if header.next_sequence < header.first_sequence {
-            return Err("the block's sequence goes back");
-        }
-        Ok(header)
-    }
-
-    /// Whether a file's last bytes, too few for a header, could be the start of one.
-    pub(super) fn may_start_with(bytes: &[u8]) -> bool {
-        let length = u32::try_from(HEADER_LEN - 8).unwrap_or_default();
-        let fixed = [SKIPPABLE_HEADER.to_le_bytes(), length.to_le_bytes(), MAGIC];
-        bytes.iter().zip(fixed.as_flattened()).all(|(a, b)| a == b)
-    }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
-    match rest.split_first_chunk() {
-        Some((field, after)) => {
-            *rest = after;
-            *field
-        }
-        None => [0; N],
-    }
-}
 
 /// The document of the first block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,12 +34,15 @@ pub struct Start {
     pub gateway: String,
     /// When, by the wall clock, RFC 3339.
     pub started: String,
-    /// The cipher of the events; none yet.
+    /// The cipher of the events; none when they are not encrypted.
     pub cipher: Option<String>,
-    /// Who can decrypt; nobody yet.
+    /// Who could decrypt when it was begun: keys of age.
     pub recipients: Vec<String>,
     /// The compression dictionary; none yet.
     pub dictionary: Option<String>,
+    /// The key, wrapped to the recipients: a file of age's format in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// The document of the last block.
@@ -218,11 +80,30 @@ impl Packer {
         Ok(Self { compressor, out: Vec::new() })
     }
 
-    fn pack(&mut self, raw: &[u8]) -> io::Result<&[u8]> {
+    /// Compresses into `out`, behind so many bytes that are left free.
+    fn pack(&mut self, raw: &[u8], free: usize) -> io::Result<()> {
         self.out.clear();
-        self.out.reserve(zstd_safe::compress_bound(raw.len()));
-        self.compressor.compress_to_buffer(raw, &mut self.out)?;
-        Ok(&self.out)
+        self.out.resize(free, 0);
+        self.out.reserve(zstd_safe::compress_bound(raw.len()) + TAG);
+        let mut out = Cursor::new(std::mem::take(&mut self.out));
+        out.set_position(free as u64);
+        let packed = self.compressor.compress_to_buffer(raw, &mut out);
+        self.out = out.into_inner();
+        packed.map(drop)
+    }
+
+    /// Seals what was packed, behind the head of a skippable frame; the header tells of both then.
+    fn seal(&mut self, header: &mut Header, cipher: &mut Sealing) -> io::Result<()> {
+        let once = cipher.once()?;
+        let length = self.out.len() + TAG;
+        header.encrypted = true;
+        header.number = once.number();
+        header.stored_len = length as u64;
+        let head = frame_head(SKIPPABLE_SEALED, length - FRAME_HEAD)?;
+        if let Some(place) = self.out.first_chunk_mut() {
+            *place = head;
+        }
+        cipher.seal(once, &header.bound(), &mut self.out, FRAME_HEAD)
     }
 
     /// After one huge event the buffer would stay huge.
@@ -261,15 +142,29 @@ impl BlockWriter {
         Self { tail, place }
     }
 
+    /// The sequence of the next event.
+    pub(super) fn next_sequence(&self) -> Sequence {
+        self.place.next_sequence
+    }
+
     /// Writes the first block.
     pub(super) fn start(&mut self, start: &Start, wall_us: i64) -> io::Result<()> {
         self.document(BlockKind::Start, &serde_json::to_vec(start)?, wall_us)
     }
 
-    /// Writes what is pending as blocks: all of it, or nothing.
-    pub(super) fn blocks(&mut self, packer: &mut Packer, pending: &Pending) -> io::Result<()> {
+    /// Writes what is pending as blocks: all of it, or nothing. `ends`: with `closed` at its end.
+    pub(super) fn blocks(
+        &mut self,
+        packer: &mut Packer,
+        pending: &Pending,
+        mut cipher: Option<&mut Sealing>,
+        ends: bool,
+    ) -> io::Result<()> {
         let (len, place) = (self.tail.len(), self.place);
-        let result = pending.blocks().try_for_each(|(span, raw)| self.block(packer, &span, raw));
+        let result = pending.blocks().try_for_each(|(span, raw)| {
+            let ends = ends && span.next_sequence == pending.next_sequence();
+            self.block(packer, (&span, raw), cipher.as_deref_mut(), ends)
+        });
         if result.is_err() {
             self.tail.roll_back(len);
             self.place = place;
@@ -278,23 +173,62 @@ impl BlockWriter {
         result
     }
 
-    fn block(&mut self, packer: &mut Packer, span: &Span, raw: &[u8]) -> io::Result<()> {
-        let stored = packer.pack(raw)?;
-        let header = Header {
+    fn block(
+        &mut self,
+        packer: &mut Packer,
+        (span, raw): (&Span, &[u8]),
+        cipher: Option<&mut Sealing>,
+        ends: bool,
+    ) -> io::Result<()> {
+        packer.pack(raw, if cipher.is_some() { FRAME_HEAD } else { 0 })?;
+        let mut header = Header {
             kind: BlockKind::Events,
-            cipher: 0,
+            encrypted: false,
+            ends: ends && cipher.is_some(),
+            number: 0,
             index: self.place.index,
             first_sequence: span.first_sequence,
             next_sequence: span.next_sequence,
             first_wall_us: span.first_wall_us,
             last_wall_us: span.last_wall_us,
             raw_len: raw.len() as u64,
-            stored_len: stored.len() as u64,
+            stored_len: packer.out.len() as u64,
             events: span.events,
-            stored_hash: *blake3::hash(stored).as_bytes(),
+            stored_hash: [0; 32],
             chain: self.place.chain,
         };
-        Self::write(&mut self.tail, &mut self.place, &header, stored)
+        if let Some(cipher) = cipher {
+            packer.seal(&mut header, cipher)?;
+        }
+        header.stored_hash = *blake3::hash(&packer.out).as_bytes();
+        Self::write(&mut self.tail, &mut self.place, &header, &packer.out)
+    }
+
+    /// Writes records of an encrypted journal that nobody here can read, one behind the other.
+    pub(super) fn found(&mut self, records: &[SealedRecord]) -> io::Result<()> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
+        let content: usize = records.iter().map(|record| record.bytes.len()).sum();
+        let mut stored = frame_head(SKIPPABLE_FOUND, content)?.to_vec();
+        records.iter().for_each(|record| stored.extend_from_slice(&record.bytes));
+        let due = self.place.next_sequence;
+        let events = records.iter().map(|record| record.head.events_from(due));
+        let header = Header {
+            kind: BlockKind::Found,
+            encrypted: true,
+            ends: false,
+            number: 0,
+            index: self.place.index,
+            first_sequence: due,
+            next_sequence: last.head.next_sequence,
+            first_wall_us: first.head.first_wall_us,
+            last_wall_us: last.head.last_wall_us,
+            raw_len: records.iter().map(SealedRecord::raw_len).fold(0, u64::saturating_add),
+            stored_len: stored.len() as u64,
+            events: events.fold(0, u64::saturating_add),
+            stored_hash: *blake3::hash(&stored).as_bytes(),
+            chain: self.place.chain,
+        };
+        Self::write(&mut self.tail, &mut self.place, &header, &stored)
     }
 
     /// Writes what is pending and the last block: all of it, or nothing. The recording ends here.
@@ -302,11 +236,12 @@ impl BlockWriter {
         &mut self,
         packer: &mut Packer,
         pending: &Pending,
+        cipher: Option<&mut Sealing>,
         how: &str,
         (key, wall_us): (&SealingKey, i64),
     ) -> io::Result<Sealed> {
         let len = self.tail.len();
-        self.blocks(packer, pending)?;
+        self.blocks(packer, pending, cipher, true)?;
         let place = self.place;
         let seal = Seal {
             head: blake3::Hash::from_bytes(place.chain).to_hex().to_string(),
@@ -335,14 +270,13 @@ impl BlockWriter {
     }
 
     fn document(&mut self, kind: BlockKind, json: &[u8], wall_us: i64) -> io::Result<()> {
-        let length = u32::try_from(json.len()).map_err(io::Error::other)?;
-        let mut stored = Vec::with_capacity(json.len() + 8);
-        stored.extend_from_slice(&SKIPPABLE_DOCUMENT.to_le_bytes());
-        stored.extend_from_slice(&length.to_le_bytes());
+        let mut stored = frame_head(SKIPPABLE_DOCUMENT, json.len())?.to_vec();
         stored.extend_from_slice(json);
         let header = Header {
             kind,
-            cipher: 0,
+            encrypted: false,
+            ends: false,
+            number: 0,
             index: self.place.index,
             first_sequence: self.place.next_sequence,
             next_sequence: self.place.next_sequence,
@@ -365,13 +299,23 @@ impl BlockWriter {
     }
 }
 
+/// What a skippable frame begins with.
+pub(super) fn frame_head(magic: u32, length: usize) -> io::Result<[u8; FRAME_HEAD]> {
+    let length = u32::try_from(length).map_err(io::Error::other)?;
+    let mut head = [0; FRAME_HEAD];
+    let (first, second) = head.split_at_mut(4);
+    first.copy_from_slice(&magic.to_le_bytes());
+    second.copy_from_slice(&length.to_le_bytes());
+    Ok(head)
+}
+
 impl Place {
     /// Goes past a block.
     pub(super) fn advance(&mut self, header: &Header, bytes: &[u8; HEADER_LEN]) {
         self.index = header.index.saturating_add(1);
         self.chain = *blake3::hash(bytes).as_bytes();
         self.next_sequence = header.next_sequence;
-        if header.kind == BlockKind::Events {
+        if matches!(header.kind, BlockKind::Events | BlockKind::Found) {
             self.events = self.events.saturating_add(header.events);
             self.raw = self.raw.saturating_add(header.raw_len);
         }
@@ -393,34 +337,4 @@ pub struct Sealed {
     pub how: String,
     /// Whether a crash ended it.
     pub interrupted: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_with_any_bit_changed_is_another_header_or_none() {
-        let header = Header {
-            kind: BlockKind::Events,
-            cipher: 0,
-            index: 3,
-            first_sequence: 10,
-            next_sequence: 20,
-            first_wall_us: -1,
-            last_wall_us: 2,
-            raw_len: 500,
-            stored_len: 300,
-            events: 10,
-            stored_hash: [7; 32],
-            chain: [9; 32],
-        };
-        let bytes = header.encode();
-        assert_eq!(Header::decode(&bytes), Ok(header));
-        for bit in 0..HEADER_LEN * 8 {
-            let mut changed = bytes;
-            changed[bit / 8] ^= 1 << (bit % 8);
-            assert_ne!(Header::decode(&changed), Ok(header), "bit {bit}");
-        }
-    }
 }

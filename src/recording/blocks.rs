@@ -8,11 +8,18 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use zstd::zstd_safe;
 
-use super::block::{
-    BlockKind, HEADER_LEN, Header, Place, SKIPPABLE_DOCUMENT, Seal, Sealed, Start, ZSTD_MAGIC,
-};
+use super::block::{Place, Seal, Sealed, Start};
+use super::cipher::{self, RecordingKey, TAG};
 use super::clock;
+use super::encode;
+use super::header::{
+    BlockKind, HEADER_LEN, Header, SKIPPABLE_DOCUMENT, SKIPPABLE_FOUND, SKIPPABLE_SEALED,
+    ZSTD_MAGIC,
+};
+use super::journal::{SealedRecord, sealed_records};
+use super::keyring::NoKey;
 use super::signing::Purpose;
+use crate::names::SessionId;
 
 /// Why a recording could not be read on.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +30,9 @@ pub enum ReadError {
     /// The file is not what was written.
     #[error(transparent)]
     Damage(#[from] Damage),
+    /// It is encrypted.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
 }
 
 /// The first thing in a file that is not what was written.
@@ -66,12 +76,16 @@ pub(super) struct Blocks {
     at: u64,
     place: Place,
     end: Option<BlocksEnd>,
+    /// Whose recording it is, when it is encrypted, and what opens it.
+    encrypted: Option<(SessionId, Option<RecordingKey>)>,
+    /// When the last event happened, once an encrypted block told that it is behind.
+    ended: Option<i64>,
 }
 
 impl Blocks {
     /// Reads the first block.
     pub(super) fn open(file: File) -> Result<(Start, Self), ReadError> {
-        let mut blocks = Self { file, at: 0, place: Place::default(), end: None };
+        let mut blocks = Self::at_start(file);
         match blocks.step()? {
             Some(block) if block.header.kind == BlockKind::Start => {
                 let start: Start = parse(&block, &blocks.document(&block)?)?;
@@ -81,10 +95,14 @@ impl Blocks {
                 if start.started != clock::rfc3339(block.header.first_wall_us) {
                     return Err(block.damage("the header and the document tell two times"));
                 }
-                let plain = start.cipher.is_none() && start.dictionary.is_none();
-                if !plain || !start.recipients.is_empty() {
+                let known = match start.cipher.as_deref() {
+                    None => start.recipients.is_empty() && start.key.is_none(),
+                    Some(name) => name == cipher::NAME && start.key.is_some(),
+                };
+                if !known || start.dictionary.is_some() {
                     return Err(block.damage("it needs what this version does not have"));
                 }
+                blocks.encrypted = start.cipher.as_ref().map(|_| (start.session, None));
                 Ok((start, blocks))
             }
             _ => Err(Damage {
@@ -94,6 +112,22 @@ impl Blocks {
             }
             .into()),
         }
+    }
+
+    fn at_start(file: File) -> Self {
+        Self { file, at: 0, place: Place::default(), end: None, encrypted: None, ended: None }
+    }
+
+    /// Lets encrypted events be read.
+    pub(super) fn unlock(&mut self, key: RecordingKey) {
+        if let Some((_, place)) = &mut self.encrypted {
+            *place = Some(key);
+        }
+    }
+
+    /// When the last event happened, if an encrypted block told that it holds it.
+    pub(super) fn ended(&self) -> Option<i64> {
+        self.ended
     }
 
     /// How far the walk is.
@@ -125,18 +159,16 @@ impl Blocks {
 
     /// Whether a file ends within what would be its first block.
     pub(super) fn is_torn_start(file: &File) -> io::Result<bool> {
-        let mut blocks =
-            Self { file: file.try_clone()?, at: 0, place: Place::default(), end: None };
-        match blocks.step() {
+        match Self::at_start(file.try_clone()?).step() {
             Ok(None) => Ok(true),
-            Ok(Some(_)) | Err(ReadError::Damage(_)) => Ok(false),
+            Ok(Some(_)) | Err(ReadError::Damage(_) | ReadError::NoKey(_)) => Ok(false),
             Err(ReadError::Io(error)) => Err(error),
         }
     }
 
     /// Goes back to the first block of events.
     pub(super) fn rewind(&mut self) -> Result<(), ReadError> {
-        (self.at, self.place, self.end) = (0, Place::default(), None);
+        (self.at, self.place, self.end, self.ended) = (0, Place::default(), None, None);
         self.step().map(drop)
     }
 
@@ -146,7 +178,7 @@ impl Blocks {
             let what = "the file is shorter than it was".to_owned();
             return Err(Damage { block: place.index, offset: at, what }.into());
         }
-        (self.at, self.place, self.end) = (at, place, None);
+        (self.at, self.place, self.end, self.ended) = (at, place, None, None);
         Ok(())
     }
 
@@ -161,7 +193,7 @@ impl Blocks {
     pub(super) fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let Some(block) = self.step()? else { return Ok(None) };
         match block.header.kind {
-            BlockKind::Events => Ok(Some(block)),
+            BlockKind::Events | BlockKind::Found => Ok(Some(block)),
             BlockKind::Start => Err(block.damage("a file starts only once")),
             BlockKind::Seal => {
                 let seal = self.seal(&block)?;
@@ -171,25 +203,26 @@ impl Blocks {
         }
     }
 
-    /// The events of a block, decompressed; within the header's bounds whatever the file says.
-    pub(super) fn events(&self, block: &Block) -> Result<Bytes, ReadError> {
+    /// The events of a block; within the header's bounds whatever the file says. None when they
+    /// are encrypted and there is no key; what can be checked without it was checked.
+    pub(super) fn events(&self, block: &Block) -> Result<Option<Bytes>, ReadError> {
         let stored = self.stored(block)?;
-        let zstd = stored.get(..4) == Some(&ZSTD_MAGIC.to_le_bytes());
-        if !zstd || zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
-            return Err(block.damage("what is stored is not one zstd frame"));
+        let encrypted = self.encrypted.as_ref().filter(|_| block.header.encrypted);
+        let Some((session, key)) = encrypted else {
+            return unpacked(block, &stored).map(Some);
+        };
+        if block.header.kind == BlockKind::Found {
+            return found(block, &stored, (session, key.as_ref()));
         }
-        // The header was bounded when it was read.
-        let raw_len = usize::try_from(block.header.raw_len).unwrap_or(usize::MAX);
-        let claimed = zstd_safe::get_frame_content_size(&stored).ok().flatten();
-        if claimed != Some(block.header.raw_len) {
-            return Err(block.damage("the zstd frame has another length than the header says"));
-        }
-        let raw = zstd::bulk::decompress(&stored, raw_len)
-            .map_err(|error| block.damage(format!("it does not decompress: {error}")))?;
-        if raw.len() != raw_len {
-            return Err(block.damage("the events have another length than the header says"));
-        }
-        Ok(raw.into())
+        let sealed = framed(&stored, SKIPPABLE_SEALED).filter(|sealed| sealed.len() > TAG);
+        let Some(sealed) = sealed else {
+            return Err(block.damage("what is stored is not one sealed frame"));
+        };
+        let Some(key) = key else { return Ok(None) };
+        let mut sealed = sealed.to_vec();
+        let packed = key.open(block.header.number, &block.header.bound(), &mut sealed);
+        let packed = packed.ok_or_else(|| block.damage("it is not what its key sealed"))?;
+        unpacked(block, packed).map(Some)
     }
 
     /// A block's stored bytes, held against the hash in its header.
@@ -232,6 +265,12 @@ impl Blocks {
         if header.first_sequence != self.place.next_sequence {
             return Err(damage("the sequence does not follow the block before").into());
         }
+        if header.encrypted && self.encrypted.is_none() {
+            return Err(damage("the block is encrypted, and the recording is not").into());
+        }
+        if self.ended.is_some() && header.kind != BlockKind::Seal {
+            return Err(damage("the block comes after the last event").into());
+        }
         if header.stored_len > left - HEADER_LEN as u64 {
             self.end = Some(BlocksEnd::Open { torn: left });
             return Ok(None);
@@ -239,6 +278,7 @@ impl Blocks {
         let block = Block { header, offset: self.at };
         self.place.advance(&header, &bytes);
         self.at += HEADER_LEN as u64 + header.stored_len;
+        self.ended = self.ended.or(header.ends.then_some(header.last_wall_us));
         Ok(Some(block))
     }
 
@@ -268,14 +308,8 @@ impl Blocks {
     fn document(&self, block: &Block) -> Result<Vec<u8>, ReadError> {
         let stored = self.stored(block)?;
         let header = &block.header;
-        let json = stored
-            .strip_prefix(&SKIPPABLE_DOCUMENT.to_le_bytes())
-            .and_then(<[u8]>::split_first_chunk)
-            .filter(|(length, json)| {
-                u64::from(u32::from_le_bytes(**length)) == json.len() as u64
-                    && header.raw_len == json.len() as u64
-            })
-            .map(|(_, json)| json)
+        let json = framed(&stored, SKIPPABLE_DOCUMENT)
+            .filter(|json| header.raw_len == json.len() as u64)
             .ok_or_else(|| block.damage("what is stored is not one document"))?;
         let plain = header.events == 0
             && header.first_sequence == header.next_sequence
@@ -290,4 +324,74 @@ impl Blocks {
 fn parse<T: serde::de::DeserializeOwned>(block: &Block, json: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(json)
         .map_err(|error| block.damage(format!("its document cannot be read: {error}")))
+}
+
+/// What is in a skippable frame, when that is all there is.
+fn framed(stored: &[u8], magic: u32) -> Option<&[u8]> {
+    let (length, content) = stored.strip_prefix(&magic.to_le_bytes())?.split_first_chunk()?;
+    (u64::from(u32::from_le_bytes(*length)) == content.len() as u64).then_some(content)
+}
+
+/// Decompresses one block's events, as many bytes as the header says.
+fn unpacked(block: &Block, packed: &[u8]) -> Result<Bytes, ReadError> {
+    let zstd = packed.get(..4) == Some(&ZSTD_MAGIC.to_le_bytes());
+    if !zstd || zstd_safe::find_frame_compressed_size(packed) != Ok(packed.len()) {
+        return Err(block.damage("what is stored is not one zstd frame"));
+    }
+    // The header was bounded when it was read.
+    let raw_len = usize::try_from(block.header.raw_len).unwrap_or(usize::MAX);
+    let claimed = zstd_safe::get_frame_content_size(packed).ok().flatten();
+    if claimed != Some(block.header.raw_len) {
+        return Err(block.damage("the zstd frame has another length than the header says"));
+    }
+    let raw = zstd::bulk::decompress(packed, raw_len)
+        .map_err(|error| block.damage(format!("it does not decompress: {error}")))?;
+    if raw.len() != raw_len {
+        return Err(block.damage("the events have another length than the header says"));
+    }
+    Ok(raw.into())
+}
+
+/// The events of a journal's records, from the header's first sequence on.
+fn found(
+    block: &Block,
+    stored: &[u8],
+    (session, key): (&SessionId, Option<&RecordingKey>),
+) -> Result<Option<Bytes>, ReadError> {
+    let content = framed(stored, SKIPPABLE_FOUND).map(Bytes::copy_from_slice).unwrap_or_default();
+    let (records, left) = sealed_records(&content);
+    let header = &block.header;
+    if left > 0 || !tells_of(header, &records) {
+        return Err(block.damage("it does not hold the records that the header tells of"));
+    }
+    let Some(key) = key else { return Ok(None) };
+    let mut events = Vec::new();
+    for record in &records {
+        let wrong = || block.damage("it is not what its key sealed");
+        let opened = record.open(session, key).ok_or_else(wrong)?;
+        let mut at = 0;
+        // Events that stand in blocks before are passed over.
+        while let Some(start) = (at < opened.len()).then_some(at) {
+            let event = encode::take(&opened, &mut at).map_err(|what| block.damage(what))?;
+            if event.sequence >= header.first_sequence {
+                events.extend_from_slice(opened.get(start..at).unwrap_or_default());
+            }
+        }
+    }
+    Ok(Some(events.into()))
+}
+
+/// Whether records follow one another and are those of a header.
+fn tells_of(header: &Header, records: &[SealedRecord]) -> bool {
+    let (Some(first), Some(last)) = (records.first(), records.last()) else { return false };
+    let mut pairs = records.iter().zip(records.iter().skip(1));
+    let events = |record: &SealedRecord| record.head.events_from(header.first_sequence);
+    pairs.all(|(one, next)| one.head.next_sequence == next.head.first_sequence)
+        && first.head.first_sequence <= header.first_sequence
+        && first.head.next_sequence > header.first_sequence
+        && last.head.next_sequence == header.next_sequence
+        && first.head.first_wall_us == header.first_wall_us
+        && last.head.last_wall_us == header.last_wall_us
+        && records.iter().map(SealedRecord::raw_len).fold(0, u64::saturating_add) == header.raw_len
+        && records.iter().map(events).fold(0, u64::saturating_add) == header.events
 }

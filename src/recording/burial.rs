@@ -70,6 +70,7 @@ impl Store {
             }
             let Some(length) = shared.dir.length(session, Part::Recording)? else { continue };
             shared.dir.remove(session, Part::Recording)?;
+            shared.dir.remove(session, Part::Key)?;
             shared.usage.less(length);
             bytes += length;
         }

@@ -20,6 +20,9 @@ use crate::policy::{Command, CommandParts, Decision};
 /// [`Closed::how`] of a session whose gateway did not live to close it.
 pub(super) const INTERRUPTED: &str = "interrupted";
 
+/// What a seal says of how an encrypted session ended that was sealed without its key.
+pub(super) const UNREAD: &str = "unread";
+
 /// The place of an event in its session, from 0 without gaps.
 pub type Sequence = u64;
 

@@ -12,6 +12,7 @@ use super::block::{Place, Seal, Start};
 use super::blocks::{Blocks, BlocksEnd, ReadError};
 use super::encode;
 use super::event::{Event, Sequence};
+use super::keyring::Keyring;
 use super::layout::{self, LEDGER};
 use super::ledger::{Entry, Line, MAX_LINE};
 use super::reader::follow;
@@ -43,16 +44,21 @@ pub struct Bookmark {
 pub struct Follower {
     start: Start,
     blocks: Blocks,
+    unread: u64,
 }
 
 impl Follower {
-    /// Opens the `.rec` at a bookmark; the default is its beginning.
+    /// Opens the `.rec` at a bookmark; the default is its beginning. What is encrypted and not
+    /// opened by the keyring is passed over, and counted.
     ///
     /// # Errors
     /// When the file cannot be read, does not start as a recording does, or ends before the
     /// bookmark.
-    pub fn open(path: &Path, from: &Bookmark) -> Result<Self, ReadError> {
+    pub fn open(path: &Path, from: &Bookmark, keyring: &Keyring) -> Result<Self, ReadError> {
         let (start, mut blocks) = Blocks::open(File::open(path)?)?;
+        if let Ok(Some(key)) = keyring.key(&start, path) {
+            blocks.unlock(key);
+        }
         if *from != Bookmark::default() {
             let place = Place {
                 index: from.blocks,
@@ -63,12 +69,22 @@ impl Follower {
             };
             blocks.go_to(from.offset, place)?;
         }
-        Ok(Self { start, blocks })
+        Ok(Self { start, blocks, unread: 0 })
     }
 
     /// What the file starts with.
     pub fn start(&self) -> &Start {
         &self.start
+    }
+
+    /// Events that were passed over because there is no key.
+    pub fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// When the last event happened, if it is encrypted and was passed over or given.
+    pub fn ended_us(&self) -> Option<i64> {
+        self.blocks.ended()
     }
 
     /// The events of the next block; none when there is no whole one more, yet or for ever.
@@ -80,7 +96,10 @@ impl Follower {
             self.blocks.look_again();
             return Ok(None);
         };
-        let bytes = self.blocks.events(&block)?;
+        let Some(bytes) = self.blocks.events(&block)? else {
+            self.unread = self.unread.saturating_add(block.header.events);
+            return Ok(Some(Vec::new()));
+        };
         let (mut events, mut at, mut due) = (Vec::new(), 0, block.header.first_sequence);
         while at < bytes.len() {
             let event = encode::take(&bytes, &mut at).map_err(|what| block.damage(what))?;
@@ -246,6 +265,8 @@ mod tests {
             max_local: 1 << 30,
             signing_key: data_dir.join("seal_ed25519"),
             mask_key: SecretRef::Env("UNUSED".to_owned()),
+            recipients: Vec::new(),
+            identity: None,
         };
         Store::open(data_dir, &settings, &[7; 32]).unwrap()
     }
@@ -284,7 +305,7 @@ mod tests {
             if n == 7 {
                 recording.close(&Closed { how: "client".into(), text: String::new() }).unwrap();
             }
-            let mut follower = Follower::open(&path, &bookmark).unwrap();
+            let mut follower = Follower::open(&path, &bookmark, &Keyring::default()).unwrap();
             while let Some(events) = follower.next_block().unwrap() {
                 seen.extend(events);
             }
@@ -299,7 +320,10 @@ mod tests {
         assert!(store.take_changed().sessions.contains(&recording.session()));
 
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(200).unwrap();
-        assert!(matches!(Follower::open(&path, &bookmark), Err(ReadError::Damage(_))));
+        assert!(matches!(
+            Follower::open(&path, &bookmark, &Keyring::default()),
+            Err(ReadError::Damage(_))
+        ));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! data_dir/ledger
 //! data_dir/recordings/<day>/<session>.rec
 //! data_dir/recordings/<day>/<session>.journal
+//! data_dir/recordings/<day>/<session>.age       its key, wrapped for other recipients later
 //! data_dir/recordings/<day>/<session>.hold      while it must stay whatever its age
 //! ```
 
@@ -48,6 +49,11 @@ impl Locked {
     pub fn take(data_dir: &Path) -> anyhow::Result<Self> {
         DataDir::open(data_dir).map(Self)
     }
+}
+
+/// Where the key of a recording stands that was wrapped for other recipients later.
+pub(super) fn wrapped_anew(recording: &Path) -> PathBuf {
+    recording.with_extension("age")
 }
 
 /// All recordings in a `data_dir` that need not be ours to write: id, path and size, by id.
@@ -102,7 +108,7 @@ pub(super) fn survey(data_dir: &Path) -> io::Result<Survey> {
                 });
             match named {
                 Some((session, "rec")) => survey.sessions.push(session),
-                Some((_, "journal" | "hold")) => {}
+                Some((_, "journal" | "age" | "age-new" | "hold")) => {}
                 _ => survey.strangers.push(entry.path()),
             }
         }
@@ -128,6 +134,8 @@ pub(super) enum Part {
     Journal,
     /// Why it must stay.
     Hold,
+    /// Its key, wrapped for other recipients later.
+    Key,
 }
 
 impl Part {
@@ -136,6 +144,7 @@ impl Part {
             Self::Recording => format!("{session}.rec"),
             Self::Journal => format!("{session}.journal"),
             Self::Hold => format!("{session}.hold"),
+            Self::Key => format!("{session}.age"),
         }
     }
 }

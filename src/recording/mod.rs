@@ -10,15 +10,19 @@
 //! to the disk by itself.
 
 mod appender;
+mod batch;
 mod block;
 mod blocks;
 mod burial;
+mod cipher;
 mod clock;
 mod commit;
 mod encode;
 mod event;
 mod follow;
+mod header;
 mod journal;
+mod keyring;
 mod layout;
 mod ledger;
 mod pending;
@@ -32,7 +36,8 @@ mod tail;
 pub(crate) mod tests;
 mod verify;
 
-pub use appender::{Batch, Recording};
+pub use appender::Recording;
+pub use batch::Batch;
 pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
 pub use burial::Due;
@@ -43,6 +48,7 @@ pub use event::{
     Sequence, Told,
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
+pub use keyring::{Keyring, NoKey, rewrap};
 pub use layout::{Locked, recording_path};
 pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader};

@@ -30,6 +30,9 @@ pub(super) struct Pending {
     full: Vec<Span>,
     current: Option<Span>,
     next: Sequence,
+    /// How many events there were, and when the last came.
+    events: u64,
+    wall_us: i64,
 }
 
 /// A state of [`Pending`] to go back to.
@@ -39,6 +42,7 @@ pub(super) struct Mark {
     full: usize,
     current: Option<Span>,
     next: Sequence,
+    events: u64,
 }
 
 impl Mark {
@@ -71,6 +75,7 @@ impl Pending {
             full: self.full.len(),
             current: self.current,
             next: self.next,
+            events: self.events,
         }
     }
 
@@ -79,11 +84,24 @@ impl Pending {
         self.full.truncate(mark.full);
         self.current = mark.current;
         self.next = mark.next;
+        self.events = mark.events;
     }
 
     /// The encoded events after a mark.
     pub(super) fn since(&self, mark: &Mark) -> &[u8] {
         self.bytes.get(mark.len..).unwrap_or_default()
+    }
+
+    /// What they are, when all of them came at one time.
+    pub(super) fn span_since(&self, mark: &Mark) -> Span {
+        Span {
+            bytes: self.since(mark).len(),
+            events: self.events - mark.events,
+            first_sequence: mark.next,
+            next_sequence: self.next,
+            first_wall_us: self.wall_us,
+            last_wall_us: self.wall_us,
+        }
     }
 
     /// The blocks that the pending events make.
@@ -181,6 +199,8 @@ impl Pending {
     fn count(&mut self, start: usize, stamp: Stamp, sequences: u64) {
         let first_sequence = self.next;
         self.next = self.next.saturating_add(sequences);
+        self.events += 1;
+        self.wall_us = stamp.wall_us;
         let span = self.current.get_or_insert(Span {
             bytes: 0,
             events: 0,

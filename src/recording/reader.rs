@@ -11,7 +11,9 @@ use super::block::{Seal, Sealed, Start};
 use super::blocks::{Block, Blocks, BlocksEnd, Damage, ReadError};
 use super::encode;
 use super::event::{Event, Gap, Kind, Sequence};
+use super::header::BlockKind;
 use super::journal::{self, Journaled};
+use super::keyring::{Keyring, NoKey};
 
 /// How a recording ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Reader {
     from: Sequence,
     journal_at: usize,
     failed: bool,
+    /// Events that were passed over because there is no key.
+    unread: u64,
 }
 
 /// What was seen of a block, to be held against its header.
@@ -51,27 +55,58 @@ struct Counted {
     events: u64,
     first_wall_us: Option<i64>,
     last_wall_us: i64,
+    closed: bool,
 }
 
 impl Reader {
-    /// Opens the `.rec`, and the `.journal` when there is one beside it.
+    /// Opens the `.rec`, and the `.journal` when there is one beside it, of a recording that is
+    /// not encrypted.
     ///
     /// # Errors
-    /// When the file cannot be read or does not start as a recording does.
+    /// When the file cannot be read or does not start as a recording does; when it is encrypted.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::open_with(path, &Keyring::default())
+    }
+
+    /// Opens a recording, with a key of the keyring if it is encrypted.
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not start as a recording does; when nothing opens it.
+    pub fn open_with(path: &Path, keyring: &Keyring) -> Result<Self, ReadError> {
+        let (reader, locked) = Self::open_all(path, keyring)?;
+        match locked {
+            Some(locked) => Err(locked.into()),
+            None => Ok(reader),
+        }
+    }
+
+    /// Opens a recording even without a key: of one that is encrypted only what was written
+    /// without the key is read then.
+    pub(super) fn open_all(
+        path: &Path,
+        keyring: &Keyring,
+    ) -> Result<(Self, Option<NoKey>), ReadError> {
         if !path.metadata()?.is_file() {
             let what = format!("{} is not a file", path.display());
             return Err(std::io::Error::other(what).into());
         }
         // The journal first: what is framed between the two reads is then in both, not in none.
         let journal = read_journal(&path.with_extension("journal"))?;
-        let (start, blocks) = Blocks::open(File::open(path)?)?;
-        let journal = journal::parse(&start.session, &journal);
-        Ok(Self::new(start, blocks, journal))
-    }
-
-    pub(super) fn new(start: Start, blocks: Blocks, journal: journal::Contents) -> Self {
-        Self {
+        let (start, mut blocks) = Blocks::open(File::open(path)?)?;
+        let mut journal = journal::parse(&start.session, &journal);
+        let locked = match keyring.key(&start, path) {
+            Ok(Some(key)) => {
+                if !journal.open(&start.session, &key) {
+                    let what = "the journal is not what its key sealed".to_owned();
+                    return Err(Damage { block: 0, offset: 0, what }.into());
+                }
+                blocks.unlock(key);
+                None
+            }
+            Ok(None) => None,
+            Err(locked) => Some(locked),
+        };
+        let reader = Self {
             start,
             blocks,
             journal,
@@ -80,7 +115,9 @@ impl Reader {
             from: 0,
             journal_at: 0,
             failed: false,
-        }
+            unread: 0,
+        };
+        Ok((reader, locked))
     }
 
     /// What the file starts with.
@@ -101,6 +138,16 @@ impl Reader {
     pub fn walked(&self) -> (u64, u64, u64) {
         let place = self.blocks.place();
         (place.index, place.events, place.raw)
+    }
+
+    /// Events that were passed over because there is no key; those of the journal are not counted.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Whether a block that cannot be read told that it holds the last event.
+    pub(super) fn ended(&self) -> bool {
+        self.blocks.ended().is_some()
     }
 
     /// Bytes of the `.rec` that were walked over.
@@ -154,8 +201,13 @@ impl Reader {
     }
 
     fn enter(&mut self, block: Block) -> Result<(), ReadError> {
-        let events = self.blocks.events(&block)?;
-        self.current = Some((block, events, 0, Counted::default()));
+        match self.blocks.events(&block)? {
+            Some(events) => self.current = Some((block, events, 0, Counted::default())),
+            None => {
+                self.unread = self.unread.saturating_add(block.header.events);
+                self.next_sequence = block.header.next_sequence;
+            }
+        }
         Ok(())
     }
 
@@ -226,12 +278,18 @@ impl Counted {
         self.events += 1;
         self.first_wall_us.get_or_insert(event.wall_us);
         self.last_wall_us = event.wall_us;
+        self.closed = event.kind == Kind::Closed;
     }
 
     fn matches(&self, block: &Block, next: Sequence) -> Result<(), ReadError> {
         let header = &block.header;
+        // What was found may begin with events that stand in blocks before.
+        let begins =
+            header.kind == BlockKind::Found || self.first_wall_us == Some(header.first_wall_us);
+        let ends = !header.encrypted || header.ends == self.closed;
         let same = self.events == header.events
-            && self.first_wall_us == Some(header.first_wall_us)
+            && begins
+            && ends
             && self.last_wall_us == header.last_wall_us
             && next == header.next_sequence;
         if same { Ok(()) } else { Err(block.damage("the header tells of other events")) }

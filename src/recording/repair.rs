@@ -3,6 +3,9 @@
 //! Everything here may be cut short anywhere and done again. Bytes that are no whole block at the
 //! end of a `.rec` are cut, as a write that was under way leaves them; anything else that is not
 //! what was written is left as it is and reported.
+//!
+//! An encrypted recording is sealed without its key: what its journal holds goes into it as it was
+//! found, and only what the repair itself says is not encrypted.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,8 +16,8 @@ use super::block::{BlockWriter, Sealed};
 use super::blocks::{Blocks, BlocksEnd, Damage, ReadError};
 use super::clock::{self, Stamp};
 use super::encode;
-use super::event::{Closed, Direction, Event, Gap, Kind, Note};
-use super::journal;
+use super::event::{Closed, Direction, Event, Gap, Kind, Note, UNREAD};
+use super::journal::{self, SealedRecord};
 use super::layout::Part;
 use super::ledger::{Entry, Known};
 use super::pending::Pending;
@@ -57,6 +60,7 @@ impl From<ReadError> for RepairError {
         match error {
             ReadError::Io(error) => Self::Io(error),
             ReadError::Damage(damage) => damage.into(),
+            ReadError::NoKey(error) => Self::Io(io::Error::other(error)),
         }
     }
 }
@@ -131,7 +135,7 @@ impl Repair<'_> {
             Some(file) => journal::parse(&self.session, &journal_bytes(file)?),
             None => journal::Contents::default(),
         };
-        let begun = self.standing != Standing::Unknown || !journal.events.is_empty();
+        let begun = self.standing != Standing::Unknown || !journal.is_empty();
         let Some(file) = self.open(Part::Recording)? else {
             if begun {
                 return Err(RepairError::Damaged("its .rec is not there".to_owned()));
@@ -140,7 +144,7 @@ impl Repair<'_> {
         };
         let mut found = match Found::read(file, &self.session) {
             // Its creation was cut short.
-            Ok(found) if !begun && found.last.is_none() && found.seal.is_none() => {
+            Ok(found) if !begun && found.is_blank() => {
                 self.shared.remove_half_made(self.session);
                 return Ok(());
             }
@@ -163,8 +167,75 @@ impl Repair<'_> {
             let what = "the ledger has it as sealed, and its seal is not there";
             return Err(RepairError::Damaged(what.to_owned()));
         }
-        let sealed = self.write(&mut found, &journal, ending)?;
+        let sealed = if found.encrypted {
+            self.write_unread(&found, &journal, ending)?
+        } else {
+            self.write(&mut found, &journal, ending)?
+        };
         self.finish(&found, sealed)
+    }
+
+    /// Adds an encrypted journal as it is, the last event, and the seal.
+    fn write_unread(
+        &self,
+        found: &Found,
+        journal: &journal::Contents,
+        ending: &Ending,
+    ) -> Result<Sealed, RepairError> {
+        if found.is_blank() && journal.sealed.is_empty() {
+            return Err(RepairError::Damaged("it has no events".to_owned()));
+        }
+        let mut writer = found.writer(self.shared)?;
+        let lasted = found.lasted(&journal.sealed);
+        let monotonic_us = ending.stamp.monotonic_us.max(lasted);
+        let stamp = Stamp { monotonic_us, ..ending.stamp };
+        self.add_found(&mut writer, &journal.sealed, stamp)?;
+        let mut pending = Pending::starting_at(writer.next_sequence());
+        let how = match found.last.as_ref().map(closing).transpose()?.flatten() {
+            // An earlier repair got as far as this.
+            Some(closed) => closed.how,
+            None if found.blocks.ended().is_some() => UNREAD.into(),
+            None => {
+                // Its text may be the target's own words.
+                let closed = Closed { text: String::new(), ..ending.closed.clone() };
+                let ending = Ending { closed, ..ending.clone() };
+                put_ending(&mut pending, stamp, &ending, found.torn, journal.torn)?;
+                ending.closed.how
+            }
+        };
+        let wall_us = clock::wall_us(SystemTime::now());
+        let sealed = self.shared.with_packer(|packer| {
+            writer.seal(packer, &pending, None, &how, (self.shared.key.as_ref(), wall_us))
+        })?;
+        Ok(sealed)
+    }
+
+    /// Adds the records that no block has, each run of those that follow one another as a block.
+    fn add_found(
+        &self,
+        writer: &mut BlockWriter,
+        mut records: &[SealedRecord],
+        stamp: Stamp,
+    ) -> Result<(), RepairError> {
+        while let Some((first, rest)) = records.split_first() {
+            let due = writer.next_sequence();
+            if first.head.next_sequence <= due {
+                records = rest;
+                continue;
+            }
+            if first.head.first_sequence > due {
+                let mut pending = Pending::starting_at(due);
+                put_lost(&mut pending, stamp, first.head.first_sequence - due)?;
+                self.shared.with_packer(|packer| writer.blocks(packer, &pending, None, false))?;
+            }
+            let pairs = records.iter().zip(rest);
+            let follow =
+                pairs.take_while(|(one, next)| one.head.next_sequence == next.head.first_sequence);
+            let (run, after) = records.split_at_checked(1 + follow.count()).unwrap_or_default();
+            writer.found(run)?;
+            records = after;
+        }
+        Ok(())
     }
 
     /// Adds the events that stand in the journal only, the last event, and the seal.
@@ -183,8 +254,7 @@ impl Repair<'_> {
             }
             let stamp = Stamp { monotonic_us: event.monotonic_us, wall_us: event.wall_us };
             if event.sequence > due {
-                let reason = "blocks were lost with the machine".to_owned();
-                put_gap(&mut pending, stamp, event.sequence - due, 0, reason)?;
+                put_lost(&mut pending, stamp, event.sequence - due)?;
             }
             let next = follow(event, event.sequence)
                 .map_err(|what| RepairError::Damaged(format!("the journal: {what}")))?;
@@ -208,7 +278,7 @@ impl Repair<'_> {
         let wall_us = clock::wall_us(SystemTime::now());
         let sealed = self.shared.with_packer(|packer| {
             let by = (self.shared.key.as_ref(), wall_us);
-            found.writer(self.shared)?.seal(packer, &pending, &how, by)
+            found.writer(self.shared)?.seal(packer, &pending, None, &how, by)
         })?;
         Ok(sealed)
     }
@@ -251,8 +321,11 @@ struct Found {
     blocks: Blocks,
     /// Its seal, and whose signature it has.
     seal: Option<(Sealed, Option<PublicKey>)>,
-    /// The last event that is in a block.
+    /// The last event that is in a block and can be read.
     last: Option<Event>,
+    encrypted: bool,
+    /// When its first event happened, and the last that is in a block.
+    walls: Option<(i64, i64)>,
     torn: u64,
 }
 
@@ -262,15 +335,17 @@ impl Found {
         if start.session != *session {
             return Err(RepairError::Damaged("it is another session's".to_owned()));
         }
-        let mut last = None;
+        let (mut last, mut walls) = (None, None);
         while let Some(block) = blocks.next()? {
             blocks.stored(&block)?;
+            let (begun, _) = walls.unwrap_or((block.header.first_wall_us, 0));
+            walls = Some((begun, block.header.last_wall_us));
             last = Some(block);
         }
         let last = match last {
             None => None,
             Some(block) => {
-                let events = blocks.events(&block)?;
+                let events = blocks.events(&block)?.unwrap_or_default();
                 let (mut at, mut last) = (0, None);
                 while at < events.len() {
                     last = Some(encode::take(&events, &mut at).map_err(|e| block.damage(e))?);
@@ -283,7 +358,22 @@ impl Found {
             Some(BlocksEnd::Open { torn }) => (None, *torn),
             None => (None, 0),
         };
-        Ok(Self { file, blocks, seal, last, torn })
+        Ok(Self { file, blocks, seal, last, encrypted: start.cipher.is_some(), walls, torn })
+    }
+
+    /// How long the session was recorded by the wall clock, in microseconds: what stands for its own
+    /// clock where that cannot be read.
+    fn lasted(&self, records: &[SealedRecord]) -> u64 {
+        let heads =
+            || records.iter().map(|record| (record.head.first_wall_us, record.head.last_wall_us));
+        let begun = self.walls.or(heads().next()).unwrap_or_default().0;
+        let last = heads().last().or(self.walls).unwrap_or_default().1;
+        u64::try_from(last.saturating_sub(begun)).unwrap_or_default()
+    }
+
+    /// Whether there is nothing behind its first block.
+    fn is_blank(&self) -> bool {
+        self.blocks.place().index <= 1 && self.seal.is_none()
     }
 
     /// The end of the whole blocks, to add to.
@@ -315,6 +405,11 @@ fn put_gap(
     pending.gap(stamp, &Gap { events, bytes, reason }).map_err(io::Error::other)
 }
 
+/// Tells of events that only the death of the machine takes.
+fn put_lost(pending: &mut Pending, stamp: Stamp, events: u64) -> io::Result<()> {
+    put_gap(pending, stamp, events, 0, "blocks were lost with the machine".to_owned())
+}
+
 fn put_ending(
     pending: &mut Pending,
     stamp: Stamp,
@@ -329,7 +424,8 @@ fn put_ending(
         let note = Note {
             what: "torn".into(),
             text: format!(
-                "{torn} bytes at the end of the recording and {torn_journal} of its journal were                  not whole and were left out; nothing in them was forwarded"
+                "{torn} bytes at the end of the recording and {torn_journal} of its journal were \
+                 not whole and were left out; nothing in them was forwarded"
             ),
         };
         pending.json(stamp, Kind::Note, Direction::None, None, &note).map_err(io::Error::other)?;

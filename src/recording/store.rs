@@ -19,12 +19,14 @@ use super::block::{Packer, Sealed};
 use super::commit::{Commits, Finish};
 use super::event::{Direction, Kind, Opened, RefusedCaller};
 use super::follow::{Changed, Changes};
+use super::keyring::Keyring;
 use super::layout::{DataDir, Part};
 use super::ledger::{Entry, Head, Ledger, LedgerError};
 use super::refused::Refusals;
 use super::repair::{self, Ending, RepairError, Standing};
 use super::signing::{PublicKey, SealingKey};
 use super::tail::{Tail, Usage};
+use crate::age::{Identity, Recipient};
 use crate::config::{self, Durability, OnRecordingFailure};
 use crate::names::SessionId;
 
@@ -47,6 +49,7 @@ pub struct Store {
     shared: Arc<Shared>,
     // Beside `shared`, which their recording refers to.
     refusals: Arc<Mutex<Refusals>>,
+    identities: Arc<[Identity]>,
 }
 
 impl fmt::Debug for Store {
@@ -67,6 +70,9 @@ pub(super) struct Shared {
     pub(super) durability: Durability,
     pub(super) max_session: u64,
     pub(super) max_local: u64,
+    /// To whom recordings are encrypted; to nobody when there is none.
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) keyring: Keyring,
     pub(super) usage: Arc<Usage>,
     /// Recordings that the framer should look at.
     pub(super) unframed: Mutex<Vec<Weak<Inner>>>,
@@ -135,6 +141,8 @@ impl Store {
             durability: settings.durability,
             max_session: settings.max_session,
             max_local: settings.max_local,
+            recipients: settings.recipients.clone(),
+            keyring: Keyring::default(),
             usage,
             unframed: Mutex::default(),
             commits,
@@ -149,7 +157,19 @@ impl Store {
         });
         repair::at_start(&shared, &known, &inventory.journals);
         shared.tell_how_full();
-        Ok(Self { shared, refusals: Arc::default() })
+        Ok(Self { shared, refusals: Arc::default(), identities: Arc::default() })
+    }
+
+    /// The same, with which old recordings can be read too.
+    #[must_use]
+    pub fn with_identities(mut self, identities: Vec<Identity>) -> Self {
+        self.identities = identities.into();
+        self
+    }
+
+    /// What opens the recordings that are written here, and with identities those of before.
+    pub fn keyring(&self) -> Keyring {
+        self.shared.keyring.with(&self.identities)
     }
 
     /// Starts a recording: the ledger has `opened` and the recording its first event when this
@@ -334,7 +354,10 @@ fn seal_unsealed(shared: &Arc<Shared>, due: impl Fn(&Unsealed) -> bool) {
     for mut one in waiting {
         let session = one.session;
         match repair::seal(shared, session, one.standing, &one.ending) {
-            Ok(()) => tracing::info!(%session, "the recording is sealed now"),
+            Ok(()) => {
+                shared.keyring.sealed(session);
+                tracing::info!(%session, "the recording is sealed now");
+            }
             Err(RepairError::Io(_)) => {
                 one.next = Instant::now() + one.pause;
                 one.pause = (one.pause * 2).min(SEAL_PAUSE);
@@ -379,6 +402,7 @@ impl Shared {
 
     /// Takes away what a failed creation left. On a full disk removing works.
     pub(super) fn remove_half_made(&self, session: SessionId) {
+        self.keyring.release(&session);
         for part in [Part::Recording, Part::Journal] {
             if let Err(error) = self.dir.remove(&session, part) {
                 tracing::warn!(%session, %error, "cannot remove a recording that did not start");
@@ -395,6 +419,7 @@ impl Shared {
         sealed: Sealed,
     ) -> io::Result<()> {
         self.changes.note(session);
+        self.keyring.sealed(session);
         match &self.commits {
             Some(commits) => {
                 let file = tail.unsynced().map(|unsynced| unsynced.file);

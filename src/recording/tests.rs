@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::block::{BlockKind, BlockWriter, HEADER_LEN, Header, Place, Start};
+use super::block::{BlockWriter, FRAME_HEAD, Place, Start, frame_head};
+use super::cipher::{self, Sealing};
 use super::clock;
 use super::event::{Direction, Kind};
+use super::header::{BlockKind, HEADER_LEN, Header, SKIPPABLE_SEALED};
+use super::keyring::Keyring;
 use super::tail::Tail;
 use super::{Against, Event, Opened, ReadError, Reader, Recording, State, Store, verify};
 use crate::config;
@@ -21,6 +24,8 @@ pub(crate) fn recorded(data_dir: &Path, opened: &Opened) -> Recording {
         max_local: 1 << 30,
         signing_key: data_dir.join("seal_ed25519"),
         mask_key: config::SecretRef::Env("UNUSED".to_owned()),
+        recipients: Vec::new(),
+        identity: None,
     };
     let store = Store::open(data_dir, &settings, &[0; 32]).unwrap();
     store.create(opened, config::OnRecordingFailure::Refuse).unwrap()
@@ -33,40 +38,63 @@ struct Forged {
 }
 
 fn forge(stored: &[u8], change: impl FnOnce(&mut Header)) -> Forged {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("forged.rec");
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
-    let mut writer = BlockWriter::new(Tail::new(file, 0, Arc::default()), Place::default());
-    let start = Start {
+    let claimed = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten();
+    forge_with(&start(SessionId::generate()), |chain| {
+        let mut header = Header {
+            raw_len: claimed.unwrap_or(0),
+            stored_len: stored.len() as u64,
+            stored_hash: *blake3::hash(stored).as_bytes(),
+            ..header(chain)
+        };
+        change(&mut header);
+        (header, stored.to_vec())
+    })
+}
+
+fn start(session: SessionId) -> Start {
+    Start {
         format: 1,
-        session: SessionId::generate(),
+        session,
         gateway: "g".to_owned(),
         started: clock::rfc3339(0),
         cipher: None,
         recipients: Vec::new(),
         dictionary: None,
-    };
-    writer.start(&start, 0).unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let first: [u8; HEADER_LEN] = bytes[..HEADER_LEN].try_into().unwrap();
-    let claimed = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten();
-    let mut header = Header {
+        key: None,
+    }
+}
+
+/// Of a block with one event, behind the start.
+fn header(chain: [u8; 32]) -> Header {
+    Header {
         kind: BlockKind::Events,
-        cipher: 0,
+        encrypted: false,
+        ends: false,
+        number: 0,
         index: 1,
         first_sequence: 0,
         next_sequence: 1,
         first_wall_us: 3,
         last_wall_us: 3,
-        raw_len: claimed.unwrap_or(0),
-        stored_len: stored.len() as u64,
+        raw_len: 0,
+        stored_len: 0,
         events: 1,
-        stored_hash: *blake3::hash(stored).as_bytes(),
-        chain: *blake3::hash(&first).as_bytes(),
-    };
-    change(&mut header);
+        stored_hash: [0; 32],
+        chain,
+    }
+}
+
+fn forge_with(start: &Start, block: impl FnOnce([u8; 32]) -> (Header, Vec<u8>)) -> Forged {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forged.rec");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let mut writer = BlockWriter::new(Tail::new(file, 0, Arc::default()), Place::default());
+    writer.start(start, 0).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let first: [u8; HEADER_LEN] = bytes[..HEADER_LEN].try_into().unwrap();
+    let (header, stored) = block(*blake3::hash(&first).as_bytes());
     bytes.extend_from_slice(&header.encode());
-    bytes.extend_from_slice(stored);
+    bytes.extend_from_slice(&stored);
     std::fs::write(&path, bytes).unwrap();
     Forged { _folder: folder, path }
 }
@@ -105,7 +133,7 @@ fn what_a_header_says_holds_or_the_block_is_refused() {
         ("another last time", |h| h.last_wall_us = 4),
         ("another length", |h| h.raw_len += 1),
         ("a length over the bound", |h| h.raw_len = u64::MAX),
-        ("a cipher", |h| h.cipher = 1),
+        ("a cipher", |h| (h.encrypted, h.number) = (true, 1)),
     ];
     for (what, change) in changes {
         let forged = forge(&good, change);
@@ -136,6 +164,75 @@ fn what_is_stored_is_one_frame_of_events_and_nothing_else() {
     ] {
         read(&forge(&stored, |_| {})).expect_err(what);
     }
+}
+
+/// The same behind a cipher: who has the key, or made it, is trusted no more than others.
+#[test]
+fn what_is_sealed_is_held_to_the_same_bounds() {
+    let good = forge_sealed(&pack(EVENT), |_| {});
+    assert_eq!(read_sealed(&good).unwrap()[0].payload, "hi");
+    assert!(matches!(read(&good.0), Err(ReadError::NoKey(_))));
+    for (what, packed) in [
+        ("a bomb", pack(&vec![0; 20 << 20])),
+        ("two frames", [pack(EVENT), pack(EVENT)].concat()),
+        ("no frame", b"hello".to_vec()),
+        ("nothing", Vec::new()),
+        ("an event twice", pack(&[EVENT, EVENT].concat())),
+        ("bytes behind", pack(&[EVENT, b"x"].concat())),
+    ] {
+        read_sealed(&forge_sealed(&packed, |_| {})).expect_err(what);
+    }
+    type Change = (&'static str, fn(&mut Header));
+    let changes: [Change; 7] = [
+        ("another length", |h| h.raw_len += 1),
+        ("a length over the bound", |h| h.raw_len = u64::MAX),
+        ("another count", |h| h.events = 2),
+        ("an end that is none", |h| h.ends = true),
+        ("another number", |h| h.number += 1),
+        ("no number", |h| h.number = 0),
+        ("records that are none", |h| (h.kind, h.number) = (BlockKind::Found, 0)),
+    ];
+    for (what, change) in changes {
+        read_sealed(&forge_sealed(&pack(EVENT), change)).expect_err(what);
+    }
+}
+
+/// A recording with one sealed block, and what opens it. The header is changed before it is bound.
+fn forge_sealed(packed: &[u8], change: fn(&mut Header)) -> (Forged, Keyring) {
+    let recipient = "age1gfr9v9fwjlj3729l5yq54lmgw7vvznw8584esrfvldf0pd7pcptqlhukv7";
+    let (mut sealing, key) = Sealing::make(&[recipient.parse().unwrap()]).unwrap();
+    let session = SessionId::generate();
+    let keyring = Keyring::default();
+    keyring.hold(session, sealing.key());
+    let start = Start {
+        cipher: Some(cipher::NAME.to_owned()),
+        recipients: vec![recipient.to_owned()],
+        key: Some(key),
+        ..start(session)
+    };
+    let length = packed.len() + cipher::TAG;
+    let mut stored = frame_head(SKIPPABLE_SEALED, length).unwrap().to_vec();
+    stored.extend_from_slice(packed);
+    let raw_len = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten().unwrap_or(0);
+    let forged = forge_with(&start, |chain| {
+        let once = sealing.once().unwrap();
+        let mut header = Header {
+            encrypted: true,
+            number: once.number(),
+            raw_len,
+            stored_len: (FRAME_HEAD + length) as u64,
+            ..header(chain)
+        };
+        change(&mut header);
+        sealing.seal(once, &header.bound(), &mut stored, FRAME_HEAD).unwrap();
+        header.stored_hash = *blake3::hash(&stored).as_bytes();
+        (header, stored)
+    });
+    (forged, keyring)
+}
+
+fn read_sealed((forged, keyring): &(Forged, Keyring)) -> Result<Vec<Event>, ReadError> {
+    Reader::open_with(&forged.path, keyring)?.collect()
 }
 
 #[test]

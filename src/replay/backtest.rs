@@ -14,7 +14,9 @@ use crate::policy::{
     Attributes, Caller, Command, CommandParts, Decision, Effect, Policy, SessionFacts,
     SessionPolicy, TargetFacts, Verdict,
 };
-use crate::recording::{Event, Kind, Opened, ReadError, Reader, RecordedCommand, Sequence, Told};
+use crate::recording::{
+    Event, Keyring, Kind, Opened, ReadError, Reader, RecordedCommand, Sequence, Told,
+};
 
 /// Commands that only prepare of which a session's last are remembered: an Execute builds on a
 /// Bind, which builds on a Parse.
@@ -86,10 +88,7 @@ pub struct Backtest<'p> {
 
 impl<'p> Backtest<'p> {
     /// By this policy, for these targets.
-    pub fn new(
-        policy: &'p Policy,
-        targets: &'p dyn Fn(&TargetName) -> Option<Target>,
-    ) -> Self {
+    pub fn new(policy: &'p Policy, targets: &'p dyn Fn(&TargetName) -> Option<Target>) -> Self {
         Self { policy, targets, report: Report::default(), changes: Changes::new() }
     }
 
@@ -105,13 +104,13 @@ impl<'p> Backtest<'p> {
     /// When it cannot be read, or is damaged; what was read of it counts.
     pub fn read(
         &mut self,
-        path: &Path,
+        (path, keyring): (&Path, &Keyring),
         mut goes_on: impl FnMut(u64, i64) -> bool,
     ) -> Result<bool, ReadError> {
         let (policy, targets) = (self.policy, self.targets);
         let (report, changes) = (&mut self.report, &mut self.changes);
         let mut session = Session { policy, targets, report, changes, at: None };
-        for event in Reader::open(path)? {
+        for event in Reader::open_with(path, keyring)? {
             let event = event?;
             if !goes_on(session.report.commands, event.wall_us) {
                 return Ok(false);

@@ -14,7 +14,7 @@ use super::values;
 use crate::decode::ssh;
 use crate::names::Protocol;
 use crate::recording::{
-    ApprovalStep, Direction, Event, Kind, Note, Opened, Outcome, ReadError, Reader,
+    ApprovalStep, Direction, Event, Keyring, Kind, Note, Opened, Outcome, ReadError, Reader,
     RecordedCommand, Sequence,
 };
 
@@ -136,8 +136,12 @@ impl Stream {
 ///
 /// # Errors
 /// When the recording cannot be read, or is damaged before the command's end.
-pub fn moment(path: &Path, sequence: Sequence) -> Result<Option<Moment>, ReadError> {
-    let mut reader = Reader::open(path)?;
+pub fn moment(
+    path: &Path,
+    keyring: &Keyring,
+    sequence: Sequence,
+) -> Result<Option<Moment>, ReadError> {
+    let mut reader = Reader::open_with(path, keyring)?;
     let opened = reader.next().transpose()?.and_then(|event| json::<Opened>(&event));
     let Some(Opened { protocol, .. }) = opened else { return Ok(None) };
     let Some((event, command)) = command_at(&mut reader, sequence)? else { return Ok(None) };
@@ -403,7 +407,7 @@ mod tests {
             session.down(Some(execute), rest);
             session.down(Some(execute), &message(b'C', b"SELECT 1\0"));
             session.outcome(execute, "SELECT 1", 1);
-            let found = moment(session.path(), execute).unwrap().unwrap();
+            let found = moment(session.path(), &Keyring::default(), execute).unwrap().unwrap();
             let table = Table {
                 columns: vec!["id".to_owned(), "note".to_owned()],
                 rows: vec![vec![Some("7".to_owned()), Some(text.to_owned())]],
@@ -413,8 +417,8 @@ mod tests {
             assert_eq!(found.statement.as_deref(), Some("select id, note from t"));
             assert_eq!(found.outcome.unwrap().rows, Some(1));
         }
-        assert!(moment(session.path(), 1_000).unwrap().is_none());
-        assert!(moment(session.path(), 0).unwrap().is_none());
+        assert!(moment(session.path(), &Keyring::default(), 1_000).unwrap().is_none());
+        assert!(moment(session.path(), &Keyring::default(), 0).unwrap().is_none());
     }
 
     #[test]
@@ -427,7 +431,7 @@ mod tests {
         }
         answer.extend(message(b'E', b"SERROR\0C42P01\0M<b>none</b>\0\0"));
         session.down(Some(query), &answer);
-        let found = moment(session.path(), query).unwrap().unwrap();
+        let found = moment(session.path(), &Keyring::default(), query).unwrap().unwrap();
         let [Piece::Table(table), Piece::Said(said)] = &found.pieces[..] else { panic!() };
         assert_eq!((table.rows.len(), table.more), (ROWS, 5));
         let value = table.rows[0][0].as_ref().unwrap();
@@ -437,6 +441,9 @@ mod tests {
         // Bytes that are no messages end nothing.
         let broken = session.command(None, "query", "x", &serde_json::json!({}));
         session.down(Some(broken), b"D\0\0\0\0garbage");
-        assert_eq!(moment(session.path(), broken).unwrap().unwrap().pieces, []);
+        assert_eq!(
+            moment(session.path(), &Keyring::default(), broken).unwrap().unwrap().pieces,
+            []
+        );
     }
 }

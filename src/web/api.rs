@@ -29,6 +29,7 @@ use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
 use crate::names::SessionId;
 use crate::notify::DeadLetter;
+use crate::recording::Keyring;
 use crate::shutdown::Shutdown;
 
 const DESCRIPTION: &str = include_str!("openapi.json");
@@ -43,6 +44,7 @@ pub struct Api {
     pub(super) tickets: Tickets,
     pub(super) shutdown: Shutdown,
     data_dir: PathBuf,
+    keyring: Keyring,
     lag: LagWatch,
     roles: Roles,
     verifier: Arc<Verifier>,
@@ -50,9 +52,10 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API of one gateway, which writes its recordings in `data_dir`.
+    /// The API of one gateway, which writes its recordings in a `data_dir` and may read what a keyring
+    /// opens.
     pub fn new(
-        data_dir: impl Into<PathBuf>,
+        (data_dir, keyring): (PathBuf, Keyring),
         catalog: Arc<Catalog>,
         lag: LagWatch,
         roles: Roles,
@@ -62,13 +65,13 @@ impl Api {
     ) -> Arc<Self> {
         let database = catalog.desk().database().clone();
         let tickets = Tickets::new(database.clone());
-        let data_dir = data_dir.into();
         Arc::new(Self {
             database,
             catalog,
             tickets,
             shutdown,
             data_dir,
+            keyring,
             lag,
             roles,
             verifier,
@@ -104,6 +107,10 @@ impl Api {
 
     pub(super) fn data_dir(&self) -> &std::path::Path {
         &self.data_dir
+    }
+
+    pub(super) fn keyring(&self) -> Keyring {
+        self.keyring.clone()
     }
 
     pub(super) fn roles(&self) -> &Roles {

@@ -21,7 +21,7 @@ use super::caller::Reader;
 use super::pages;
 use super::problem::Problem;
 use super::recordings::place;
-use crate::recording;
+use crate::recording::{self, Keyring};
 use crate::replay::ReplayError;
 use crate::replay::export::{self, ExportError};
 
@@ -62,11 +62,11 @@ impl Format {
         }
     }
 
-    fn write(self, path: &Path, out: &mut dyn Write) -> Result<(), ExportError> {
+    fn write(self, path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), ExportError> {
         if matches!(self, Self::Html) {
-            return pages::html(path, out);
+            return pages::html(path, keyring, out);
         }
-        let reader = recording::Reader::open(path)?;
+        let reader = recording::Reader::open_with(path, keyring)?;
         match self {
             Self::Jsonl => Ok(export::json_lines(reader, out)?),
             Self::Asciicast => export::asciicast(reader, None, out),
@@ -96,9 +96,10 @@ async fn export(
     let detail = [("format".to_owned(), json!(name))];
     api.shown(&caller, "recording.export", Some(session), detail.into()).await?;
     let (pieces, mut made) = mpsc::channel(PIECES);
+    let keyring = api.keyring();
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces { pieces, piece: Vec::new() };
-        let done = format.write(&path, &mut out).and_then(|()| Ok(out.flush()?));
+        let done = format.write(&path, &keyring, &mut out).and_then(|()| Ok(out.flush()?));
         if let Err(error) = done {
             // Nobody is told when nobody reads.
             let _gone = out.pieces.blocking_send(Err(error));
@@ -134,9 +135,9 @@ fn problem(error: &ExportError, session: crate::names::SessionId) -> Problem {
         ExportError::NoTerminal(_) | ExportError::OtherProtocol(_) | ExportError::NoSession => {
             Problem::has_none(error.to_string())
         }
-        ExportError::Replay(ReplayError::Read(_)) => {
+        ExportError::Replay(ReplayError::Read(error)) => {
             tracing::error!(%session, %error, "recording cannot be read");
-            Problem::damaged(error.to_string())
+            error.into()
         }
         ExportError::Replay(ReplayError::Io(_)) => {
             tracing::error!(%session, %error, "export not made");

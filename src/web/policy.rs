@@ -26,7 +26,7 @@ use crate::database::Timestamp;
 use crate::decode;
 use crate::names::TargetName;
 use crate::policy::{self, Explanation, SessionFacts};
-use crate::recording;
+use crate::recording::{self, Keyring, ReadError};
 use crate::replay::backtest::{self, Backtest, Report};
 
 /// The longest command that is explained, in bytes.
@@ -174,13 +174,13 @@ impl Api {
             ("to".to_owned(), json!(to)),
         ]);
         self.shown(caller, "policy.backtest", None, said).await?;
-        let data_dir = self.data_dir().to_owned();
+        let (data_dir, keyring) = (self.data_dir().to_owned(), self.keyring());
         let tried = tokio::task::spawn_blocking(move || {
             let targets = |name: &TargetName| {
                 let facts = rules.target(name)?.facts();
                 Some(backtest::Target { facts, masked: rules.masks().mask_columns(name.as_str()) })
             };
-            let tried = attempt(&data_dir, &policy, &targets, from, to);
+            let tried = attempt((&data_dir, &keyring), &policy, &targets, from, to);
             drop(turn);
             tried
         });
@@ -196,7 +196,7 @@ impl Api {
 }
 
 fn attempt(
-    data_dir: &std::path::Path,
+    (data_dir, keyring): (&std::path::Path, &Keyring),
     policy: &policy::Policy,
     targets: &dyn Fn(&TargetName) -> Option<backtest::Target>,
     from: Timestamp,
@@ -213,12 +213,13 @@ fn attempt(
             continue;
         }
         let goes_on = |commands, _| commands < TRY_COMMANDS && Instant::now() < ends;
-        match backtest.read(&path, goes_on) {
+        match backtest.read((&path, keyring), goes_on) {
             Ok(true) => {}
             Ok(false) => {
                 complete = false;
                 break;
             }
+            Err(ReadError::NoKey(_)) => complete = false,
             Err(_) => damaged += 1,
         }
     }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::database::{DatabaseError, QueryError};
+use crate::recording::ReadError;
 
 /// Why there is no answer. The texts are for whoever asked.
 #[derive(Debug, Serialize)]
@@ -95,6 +96,12 @@ impl Problem {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail.to_owned()) }
     }
 
+    /// A recording that this gateway has no key of.
+    pub(super) fn locked(detail: String) -> Self {
+        let title = "the recording is encrypted, and this gateway cannot open it";
+        Self { status: StatusCode::CONFLICT, title, detail: Some(detail) }
+    }
+
     /// Bytes that are not there; their length stands in a header.
     pub(super) fn outside() -> Self {
         let title = "there are no such bytes";
@@ -109,6 +116,16 @@ impl Problem {
     pub(super) fn internal() -> Self {
         let title = "the gateway failed; its log says more";
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, title, detail: None }
+    }
+}
+
+impl From<&ReadError> for Problem {
+    /// Of a recording that cannot be read, or not to its end.
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::NoKey(locked) => Self::locked(locked.to_string()),
+            error => Self::damaged(error.to_string()),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::api::{Answer, Api, Named, named};
 use super::caller::Reader;
 use super::problem::Problem;
 use crate::names::SessionId;
-use crate::recording::{self, ReadError, Sequence, recording_path};
+use crate::recording::{self, Keyring, ReadError, Sequence, recording_path};
 
 /// Events of one page, when nothing is said and at most.
 const EVENTS: (usize, usize) = (200, 1000);
@@ -184,20 +184,25 @@ async fn events(
     let (session, path) = place(&api, id)?;
     let detail = BTreeMap::from([("first".to_owned(), json!(first))]);
     api.shown(&caller, "recording.events", Some(session), detail).await?;
-    let read = tokio::task::spawn_blocking(move || page(&path, first, limit)).await;
+    let keyring = api.keyring();
+    let read = tokio::task::spawn_blocking(move || page((&path, &keyring), first, limit)).await;
     match read {
         Ok(Ok(events)) => Ok(Json(events)),
         Ok(Err(error)) => {
             tracing::error!(%session, %error, "recording cannot be read");
-            Err(Problem::damaged(error.to_string()))
+            Err((&error).into())
         }
         Err(_) => Err(Problem::internal()),
     }
 }
 
 /// What came before a damage is given; a page that begins with it tells of it.
-fn page(path: &std::path::Path, from: Sequence, limit: usize) -> Result<Events, ReadError> {
-    let mut reader = recording::Reader::open(path)?;
+fn page(
+    (path, keyring): (&std::path::Path, &Keyring),
+    from: Sequence,
+    limit: usize,
+) -> Result<Events, ReadError> {
+    let mut reader = recording::Reader::open_with(path, keyring)?;
     reader.seek_sequence(from)?;
     let (mut items, mut bytes) = (Vec::new(), 0);
     for event in reader {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Module, and what it may use of the crate. Plain types that both sides use stand in modules
 /// that everything may use.
-const EVERYONE: &[&str] = &["names", "secret", "trust"];
+const EVERYONE: &[&str] = &["age", "names", "secret", "trust"];
 const TABLE: &[(&str, &[&str])] = &[
+    ("age", &[]),
     ("names", &[]),
     ("secret", &[]),
     ("trust", &[]),

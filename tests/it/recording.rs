@@ -9,12 +9,12 @@ use std::sync::LazyLock;
 use portcullis::config::{self, Durability, OnRecordingFailure};
 use portcullis::names::{Protocol, SessionId};
 use portcullis::recording::{
-    self, Against, Closed, Direction, End, Event, Gap, Kind, Note, Opened, Reader,
+    self, Against, Closed, Direction, End, Event, Gap, Keyring, Kind, Note, Opened, Reader,
     RecordedIdentity, Recording, RecordingFailure, RefusedCaller, State, Store, verify,
 };
 use proptest::prelude::*;
 
-use crate::evidence::set::reopened;
+use crate::evidence::set::{keyring, recipients, reopened};
 
 /// One key for all stores, whose files are copied to and fro.
 static SIGNING_KEY: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -35,7 +35,14 @@ fn settings_with(signing_key: PathBuf) -> config::Recording {
         max_local: 1 << 30,
         signing_key,
         mask_key: config::SecretRef::Env("UNUSED".to_owned()),
+        recipients: Vec::new(),
+        identity: None,
     }
+}
+
+/// Recordings as they are, and as they are with recipients.
+fn plain_and_encrypted() -> [config::Recording; 2] {
+    [settings(), config::Recording { recipients: recipients(), ..settings() }]
 }
 
 fn store(data: &Path) -> Store {
@@ -72,7 +79,7 @@ fn closed(how: &'static str) -> Closed {
 }
 
 fn read(path: &Path) -> (Vec<Event>, End) {
-    let mut reader = Reader::open(path).unwrap();
+    let mut reader = Reader::open_with(path, &keyring()).unwrap();
     let events: Vec<_> = reader.by_ref().collect::<Result<_, _>>().unwrap();
     (events, reader.end().unwrap())
 }
@@ -149,9 +156,13 @@ fn what_is_appended_is_read_back() {
 
 #[test]
 fn a_kill_at_any_byte_of_a_block_loses_no_journaled_event() {
+    plain_and_encrypted().iter().for_each(a_kill_at_any_byte_of_a_block);
+}
+
+fn a_kill_at_any_byte_of_a_block(settings: &config::Recording) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let store = store(&data);
+    let store = reopened(&data, settings);
     let recording = open(&store);
     let path = path_of(&data, &recording);
     for n in 0..3u8 {
@@ -181,10 +192,13 @@ fn a_kill_at_any_byte_of_a_block_loses_no_journaled_event() {
     };
     let seals = |path: &Path, data: &Path, least: usize, cut: usize| {
         for round in 0..2 {
-            drop(self::store(data));
-            let report = verify(path, &Against::default()).unwrap();
-            assert_eq!(report.state, State::Whole, "cut {cut}, round {round}: {:?}", report.wrong);
-            assert!(report.ledger);
+            drop(reopened(data, settings));
+            for keyring in [Keyring::default(), keyring()] {
+                let report = verify(path, &Against { keyring, ..Against::default() }).unwrap();
+                let wrong = report.wrong;
+                assert_eq!(report.state, State::Whole, "cut {cut}, round {round}: {wrong:?}");
+                assert!(report.ledger);
+            }
         }
         let (events, _) = read(path);
         let payloads = payloads(&events);
@@ -213,10 +227,10 @@ fn a_kill_at_any_byte_of_a_block_loses_no_journaled_event() {
     // The journal is being written; what came back from `append` ends where the record does.
     for cut in 0..=journal.len() {
         let (data, path) = state(before.len(), &before, &journal[..cut]);
-        drop(self::store(&data));
+        drop(reopened(&data, settings));
         if cut == journal.len() {
             seals(&path, &data, 3, cut);
-        } else if let Ok(mut reader) = Reader::open(&path) {
+        } else if let Ok(mut reader) = Reader::open_with(&path, &keyring()) {
             assert!(reader.by_ref().all(|event| event.is_ok()));
             let _gone = fs::remove_dir_all(&data);
         }
@@ -225,9 +239,13 @@ fn a_kill_at_any_byte_of_a_block_loses_no_journaled_event() {
 
 #[test]
 fn a_kill_while_the_files_are_made_leaves_no_half_recording() {
+    plain_and_encrypted().iter().for_each(a_kill_while_the_files_are_made);
+}
+
+fn a_kill_while_the_files_are_made(settings: &config::Recording) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let store = store(&data);
+    let store = reopened(&data, settings);
     let empty = fs::read(data.join("ledger")).unwrap();
     let recording = open(&store);
     let path = path_of(&data, &recording);
@@ -241,7 +259,7 @@ fn a_kill_while_the_files_are_made_leaves_no_half_recording() {
         fs::write(&path, &rec[..cut]).unwrap();
         fs::write(path.with_extension("journal"), &journal[..32]).unwrap();
         fs::write(data.join("ledger"), &empty).unwrap();
-        drop(self::store(&data));
+        drop(reopened(&data, settings));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "cut {cut}");
         assert_eq!(fs::read(data.join("ledger")).unwrap(), empty);
     }
@@ -249,15 +267,19 @@ fn a_kill_while_the_files_are_made_leaves_no_half_recording() {
     let data = folder.path().join("late");
     killed(&folder.path().join("data"), &data);
     fs::write(data.join("ledger"), &empty).unwrap();
-    drop(self::store(&data));
+    drop(reopened(&data, settings));
     assert_eq!(verify(&data.join(&name), &Against::default()).unwrap().state, State::Whole);
 }
 
 #[test]
 fn a_crash_loop_seals_once_and_the_same() {
+    plain_and_encrypted().iter().for_each(a_crash_loop);
+}
+
+fn a_crash_loop(settings: &config::Recording) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("0");
-    let store = store(&data);
+    let store = reopened(&data, settings);
     let recordings: Vec<_> = (0..5).map(|_| open(&store)).collect();
     for (n, recording) in recordings.iter().enumerate() {
         recording.append(|b| b.data(Direction::Up, None, &vec![b'q'; 40_000 * n])).unwrap();
@@ -268,13 +290,13 @@ fn a_crash_loop_seals_once_and_the_same() {
     // sealed one of them.
     let before = folder.path().join("2");
     killed(&left, &before);
-    drop(self::store(&left));
+    drop(reopened(&left, settings));
     for (n, recording) in recordings.iter().enumerate() {
         let mixed = folder.path().join(format!("mixed-{n}"));
         killed(&before, &mixed);
         // Sealed, but the ledger not yet written and the journal not yet removed.
         fs::copy(path_of(&left, recording), path_of(&mixed, recording)).unwrap();
-        drop(self::store(&mixed));
+        drop(reopened(&mixed, settings));
         for recording in &recordings {
             let report = verify(&path_of(&mixed, recording), &Against::default()).unwrap();
             assert_eq!(report.state, State::Whole, "{:?}", report.wrong);
@@ -288,9 +310,13 @@ fn a_crash_loop_seals_once_and_the_same() {
 
 #[test]
 fn a_kill_at_any_byte_of_a_repair_is_repaired() {
+    plain_and_encrypted().iter().for_each(a_kill_at_any_byte_of_a_repair);
+}
+
+fn a_kill_at_any_byte_of_a_repair(settings: &config::Recording) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let store = store(&data);
+    let store = reopened(&data, settings);
     let recording = open(&store);
     recording.append(|b| b.data(Direction::Up, None, b"SELECT 1")).unwrap();
     let (left, repaired) = (folder.path().join("left"), folder.path().join("repaired"));
@@ -302,14 +328,14 @@ fn a_kill_at_any_byte_of_a_repair_is_repaired() {
     fs::write(&journal, torn).unwrap();
     let before = fs::read(&path).unwrap();
     killed(&left, &repaired);
-    drop(self::store(&repaired));
+    drop(reopened(&repaired, settings));
     let after = fs::read(path_of(&repaired, &recording)).unwrap();
     for cut in before.len()..=after.len() {
         let data = folder.path().join(format!("cut-{cut}"));
         killed(&left, &data);
         let path = path_of(&data, &recording);
         fs::write(&path, &after[..cut]).unwrap();
-        drop(self::store(&data));
+        drop(reopened(&data, settings));
         let report = verify(&path, &Against::default()).unwrap();
         assert_eq!(report.state, State::Whole, "cut {cut}: {:?}", report.wrong);
         assert!(report.interrupted && report.ledger);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::super::identities::Identities;
 use super::super::migrate;
 use super::super::{ConfigFile, output};
 use crate::config::{self, Config};
@@ -54,6 +55,8 @@ pub(super) struct Verify {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    identities: Identities,
+    #[command(flatten)]
     config: ConfigFile,
 }
 
@@ -66,8 +69,12 @@ fn head(text: &str) -> Result<Head, String> {
 }
 
 pub(super) async fn verify(options: &Verify) -> anyhow::Result<()> {
-    let mut against =
-        Against { ledger: options.ledger.clone(), heads: options.head.clone(), keys: Vec::new() };
+    let mut against = Against {
+        ledger: options.ledger.clone(),
+        heads: options.head.clone(),
+        keys: Vec::new(),
+        keyring: options.identities.keyring().await?,
+    };
     if let Some(file) = &options.public_key {
         against.keys = PublicKey::read(file)
             .with_context(|| format!("cannot use --public-key {}", file.display()))?;
@@ -132,6 +139,10 @@ fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
         }
         State::Wrong => writeln!(out, "wrong; before that: {amount}")?,
     }
+    if report.unread_events > 0 {
+        let unread = report.unread_events;
+        writeln!(out, "note: {unread} events are encrypted; what they say was not looked at")?;
+    }
     if report.interrupted {
         writeln!(out, "note: its gateway died; it was sealed as it was found")?;
     }
@@ -195,6 +206,10 @@ fn tell_all(out: &mut impl Write, audit: &Audit) -> io::Result<()> {
         writeln!(out, "wrong: {} more", audit.more_wrong)?;
     }
     writeln!(out, "{recordings} recordings: {whole} whole, {open} open; {file_bytes} bytes")?;
+    if audit.unread > 0 {
+        let unread = audit.unread;
+        writeln!(out, "note: {unread} are encrypted; what their events say was not looked at")?;
+    }
     if *interrupted > 0 {
         writeln!(out, "note: {interrupted} were sealed as they were found after a gateway died")?;
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
@@ -13,19 +13,16 @@ use uuid::Uuid;
 
 use super::batch::{self, Batch, Position};
 use super::lag::LagWatch;
-use super::reading::{Context, Reading};
+use super::locked::forget_locked;
+use super::read_on::read_on;
+use super::reading::Reading;
 use crate::database::DatabaseError;
 use crate::database::rows::{Session, storable_json};
 use crate::names::SessionId;
-use crate::recording::{
-    Changed, Event, Follower, LedgerFollower, LedgerNews, ReadError, Reader, Sequence,
-    recording_path,
-};
+use crate::recording::{Changed, Keyring, LedgerFollower, LedgerNews, ReadError};
 
 /// Recordings that are taken further in one round.
 const MAX_RECORDINGS: usize = 64;
-/// Blocks of one recording that are read in one round: 16 MiB or more of events.
-const MAX_BLOCKS: usize = 64;
 /// Recordings kept in mind: open ones, and those to catch up with. The ledger is read no further
 /// while there are more.
 const MAX_UNSEALED: usize = 1 << 16;
@@ -40,6 +37,7 @@ pub(super) struct Place {
     pub(super) data_dir: PathBuf,
     pub(super) gateway: String,
     pub(super) index_text: bool,
+    pub(super) keyring: Keyring,
 }
 
 /// Why a round was not written.
@@ -99,6 +97,9 @@ impl Following {
         let ledger = LedgerFollower::open(&place.data_dir, offset)
             .or_else(|_| LedgerFollower::open(&place.data_dir, 0))
             .map_err(|error| sqlx::Error::Io(io::Error::other(format!("the ledger: {error}"))))?;
+        if place.keyring.has_identities() {
+            forget_locked(connection, &place.gateway).await?;
+        }
         let open: Vec<Uuid> = sqlx::query_scalar(
             "select session from recordings where gateway = $1 and not sealed and failed is null",
         )
@@ -308,7 +309,17 @@ impl Following {
         }
         let resumed = reading.position.offset > 0;
         match read_on(&self.place, reading, batch) {
-            Ok(true) => Read::Whole,
+            Ok(true) => {
+                if reading.failed.is_some() {
+                    tracing::warn!(
+                        %session,
+                        "the index lacks what is encrypted of a recording; with [recording] \
+                         identity it catches up"
+                    );
+                    self.lag.recording_failed();
+                }
+                Read::Whole
+            }
             Ok(false) => Read::More,
             Err(ReadError::Damage(damage)) if resumed => {
                 // What was indexed may be of blocks that a failed write took back.
@@ -358,6 +369,7 @@ impl Following {
             if self.readings.get(session).is_some_and(done) {
                 self.readings.remove(session);
                 self.unsealed.remove(session);
+                self.place.keyring.release(session);
             }
         }
         unfinished.into_iter().for_each(|session| self.enqueue(session));
@@ -384,43 +396,6 @@ fn without(
     restarted.extend(gone);
     announced.retain(|session| !gone.contains(session));
     (restarted, announced)
-}
-
-/// Reads a recording on; false when there is more of it than one round takes.
-pub(super) fn read_on(
-    place: &Place,
-    reading: &mut Reading,
-    batch: &mut Batch,
-) -> Result<bool, ReadError> {
-    if reading.sealed || reading.failed.is_some() {
-        return Ok(true);
-    }
-    let path = recording_path(&place.data_dir, &reading.id);
-    let mut follower = Follower::open(&path, &reading.position)?;
-    let mut look_up = |sequence| event_at(&path, sequence);
-    let mut context =
-        Context { gateway: &place.gateway, index_text: place.index_text, look_up: &mut look_up };
-    for _ in 0..MAX_BLOCKS {
-        let Some(events) = follower.next_block()? else {
-            reading.position = follower.bookmark();
-            reading.sealed = follower.seal().is_some();
-            return Ok(true);
-        };
-        for event in &events {
-            reading.take(event, &mut context, batch);
-        }
-        reading.position = follower.bookmark();
-        if batch.is_full() {
-            break;
-        }
-    }
-    Ok(false)
-}
-
-fn event_at(path: &Path, sequence: Sequence) -> Option<Event> {
-    let mut reader = Reader::open(path).ok()?;
-    reader.seek_sequence(sequence).ok()?;
-    reader.next()?.ok().filter(|event| event.sequence == sequence)
 }
 
 async fn ledger_offset(

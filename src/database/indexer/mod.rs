@@ -14,6 +14,8 @@ mod batch;
 mod copy;
 mod following;
 mod lag;
+mod locked;
+mod read_on;
 mod reading;
 mod reindex;
 mod remembered;
@@ -140,6 +142,7 @@ impl Indexer {
             data_dir: self.data_dir.clone(),
             gateway: self.gateway()?,
             index_text: self.settings.index_text,
+            keyring: self.store.keyring(),
         };
         let load = async |connection: &mut PgConnection| {
             Following::load(connection, place.clone(), self.lag.clone()).await

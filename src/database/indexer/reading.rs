@@ -36,6 +36,8 @@ pub(super) struct Reading {
     pub(super) sealed: bool,
     /// Why it cannot be read on.
     pub(super) failed: Option<String>,
+    /// Whether encrypted events were passed over.
+    pub(super) unread: bool,
     /// When it ended, as far as that was read since the index was loaded.
     pub(super) closed_us: Option<i64>,
     recent: Recent,
@@ -65,6 +67,7 @@ impl Reading {
             row,
             sealed: false,
             failed: None,
+            unread: false,
             closed_us: None,
             recent: Recent::default(),
         }
@@ -113,6 +116,17 @@ impl Reading {
                 }
             }
             Kind::Gateway | Kind::Refused => {}
+        }
+    }
+
+    /// Notes the end of a recording whose last event could not be read.
+    pub(super) fn end_unread(&mut self, ended_us: Option<i64>, how: &str) {
+        let (Some(wall_us), None) = (ended_us, self.closed_us) else { return };
+        let closed_at = Timestamp(wall_us).storable();
+        self.closed_us = Some(closed_at.0);
+        if let Some(row) = &mut self.row {
+            row.closed_at = Some(closed_at);
+            row.ended = Some(shorten::name(how));
         }
     }
 

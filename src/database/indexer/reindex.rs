@@ -8,12 +8,14 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::batch::{self, Batch};
-use super::following::{Place, announce, read_on};
+use super::following::{Place, announce};
 use super::gateway_of;
+use super::locked::LOCKED;
+use super::read_on::read_on;
 use super::reading::Reading;
 use crate::database::{Database, DatabaseError};
 use crate::names::SessionId;
-use crate::recording::{LedgerFollower, recordings};
+use crate::recording::{Keyring, LedgerFollower, recordings};
 
 /// Recordings whose rows are replaced in one transaction.
 const CHUNK: usize = 64;
@@ -40,6 +42,8 @@ pub struct Reindexed {
     pub commands: u64,
     /// Sessions that were in the index and have no recording here any more; they are gone.
     pub removed: u64,
+    /// Recordings that are encrypted and could not be opened, or not all of them.
+    pub locked: u64,
     /// Recordings that could not be read whole, and why; what came before is in the index.
     pub damaged: Vec<(SessionId, String)>,
 }
@@ -72,10 +76,12 @@ impl Database {
         &self,
         data_dir: &Path,
         index_text: bool,
+        keyring: &Keyring,
         mut progress: impl FnMut(Progress),
     ) -> Result<Reindexed, ReindexError> {
         let gateway = gateway_of(data_dir).map_err(ReindexError::Recordings)?;
-        let place = Place { data_dir: data_dir.to_owned(), gateway, index_text };
+        let keyring = keyring.clone();
+        let place = Place { data_dir: data_dir.to_owned(), gateway, index_text, keyring };
         let all = recordings(data_dir).map_err(ReindexError::Recordings)?;
         let mut far = Progress {
             of_recordings: all.len() as u64,
@@ -146,6 +152,7 @@ async fn index(
         done.commands += batch.rows() as u64;
         batch::write(connection, &place.gateway, &batch, std::iter::once(&reading)).await?;
         if !more {
+            done.locked += u64::from(reading.failed.as_deref() == Some(LOCKED));
             done.recordings += 1;
             return Ok(());
         }

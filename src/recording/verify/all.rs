@@ -41,8 +41,10 @@ pub struct Audit {
     pub deleted_missing: u64,
     /// Bytes of their files that hold.
     pub file_bytes: u64,
-    /// Events that recordings themselves say are missing.
+    /// Events that recordings themselves say are missing, as far as they were read.
     pub missing_events: u64,
+    /// Recordings whose events were not all looked at because they are encrypted.
+    pub unread: u64,
     /// What was proved of all of them.
     pub proved: Vec<Claim>,
     /// What is wrong, by session.
@@ -154,6 +156,7 @@ impl Audit {
             State::Open | State::Wrong => self.open += 1,
         }
         self.interrupted += u64::from(report.interrupted);
+        self.unread += u64::from(report.unread_events > 0);
         self.file_bytes += report.file_bytes;
         self.missing_events = self.missing_events.saturating_add(report.missing_events);
     }
@@ -193,11 +196,11 @@ fn judge(
     against: &Against,
     report: &mut Report,
 ) -> Result<(), Failed> {
-    let mut seal = look_at(path, session, report)?;
+    let mut seal = look_at(path, session, against, report)?;
     // It may have been sealed since, and then the ledger knew it first.
     if seal.is_none() && book.is_some_and(|book| book.has_seal(session)) {
         *report = Report::default();
-        seal = look_at(path, session, report)?;
+        seal = look_at(path, session, against, report)?;
     }
     if let Some(book) = book {
         book.hold(session, seal.as_ref(), (path, report))?;
@@ -209,8 +212,13 @@ fn judge(
     report.conclude(seal.as_ref(), book, &against.keys)
 }
 
-fn look_at(path: &Path, session: SessionId, report: &mut Report) -> Result<Option<SealOf>, Failed> {
-    let seal = check(path, report)?;
+fn look_at(
+    path: &Path,
+    session: SessionId,
+    against: &Against,
+    report: &mut Report,
+) -> Result<Option<SealOf>, Failed> {
+    let seal = check(path, &against.keyring, report)?;
     if report.session == Some(session) {
         Ok(seal)
     } else {

@@ -12,7 +12,8 @@ use book::Book;
 
 use super::block::Sealed;
 use super::blocks::ReadError;
-use super::event::{Closed, Event, Gap, GatewayOpened, INTERRUPTED, Kind, Opened};
+use super::event::{Closed, Event, Gap, GatewayOpened, INTERRUPTED, Kind, Opened, UNREAD};
+use super::keyring::Keyring;
 use super::layout::ledger_beside;
 use super::ledger::Head;
 use super::reader::{End, Reader};
@@ -29,6 +30,8 @@ pub struct Against {
     pub keys: Vec<PublicKey>,
     /// Heads that the ledger had, noted elsewhere.
     pub heads: Vec<Head>,
+    /// What opens encrypted recordings, to look at their events too.
+    pub keyring: Keyring,
 }
 
 /// What a verification can prove.
@@ -66,8 +69,13 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Bytes of the file that hold.
     pub file_bytes: u64,
-    /// Events that the recording itself says are missing.
+    /// Events that the recording itself says are missing, as far as it was read.
     pub missing_events: u64,
+    /// Whether its events are encrypted.
+    pub encrypted: bool,
+    /// Of `events`, those that were not looked at because they are encrypted. Their bytes are what
+    /// was written all the same.
+    pub unread_events: u64,
     /// How the session ended.
     pub how: Option<String>,
     /// Whether a crash ended it.
@@ -127,7 +135,7 @@ pub fn verify(path: &Path, against: &Against) -> std::io::Result<Report> {
 }
 
 fn hold(path: &Path, against: &Against, report: &mut Report) -> Result<(), Failed> {
-    let seal = check(path, report)?;
+    let seal = check(path, &against.keyring, report)?;
     let beside = ledger_beside(path);
     let book = match against.ledger.as_deref().or(beside.as_deref()) {
         Some(ledger) => Some(Book::read(ledger, report.session, against)?),
@@ -192,6 +200,7 @@ impl From<ReadError> for Failed {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
+            ReadError::NoKey(error) => Self::Io(std::io::Error::other(error)),
             ReadError::Damage(damage) => Self::Wrong(Wrong {
                 block: Some(damage.block),
                 offset: Some(damage.offset),
@@ -206,11 +215,12 @@ fn wrong(what: impl Into<String>) -> Failed {
 }
 
 /// Checks what a file says by itself.
-fn check(path: &Path, report: &mut Report) -> Result<Option<SealOf>, Failed> {
-    let mut reader = Reader::open(path)?;
+fn check(path: &Path, keyring: &Keyring, report: &mut Report) -> Result<Option<SealOf>, Failed> {
+    let (mut reader, locked) = Reader::open_all(path, keyring)?;
     let session = reader.start().session;
     report.session = Some(session);
-    let mut story = Story::default();
+    report.encrypted = reader.start().cipher.is_some();
+    let mut story = Story { begun: locked.is_some(), ..Story::default() };
     while let Some(event) = reader.next() {
         let told = event.map_err(Failed::from).and_then(|event| {
             story.tell(&event, session).map_err(|what| {
@@ -224,14 +234,19 @@ fn check(path: &Path, report: &mut Report) -> Result<Option<SealOf>, Failed> {
     }
     (report.blocks, report.events, report.raw_bytes) = reader.walked();
     report.file_bytes = reader.offset();
+    report.unread_events = reader.unread();
     report.missing_events = story.missing;
     let Some(End::Sealed(seal)) = reader.end() else {
         report.state = State::Open;
         return Ok(None);
     };
-    let closed = story.closed.ok_or_else(|| wrong("the last event is not `closed`"))?;
-    let interrupted = closed.how == INTERRUPTED;
-    if seal.how != closed.how || seal.interrupted != interrupted {
+    let same = match &story.closed {
+        // A repair seals what it cannot read.
+        Some(closed) => closed.how == seal.how || report.encrypted && seal.how == UNREAD,
+        None if locked.is_some() && reader.ended() => true,
+        None => return Err(wrong("the last event is not `closed`")),
+    };
+    if !same || seal.interrupted != (seal.how == INTERRUPTED) {
         return Err(wrong("the seal tells of another end than the last event"));
     }
     report.blocks = seal.blocks;

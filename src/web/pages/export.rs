@@ -18,7 +18,7 @@ use super::proof::Proof;
 use super::{text, word};
 use crate::database::Timestamp;
 use crate::policy::Verdict;
-use crate::recording::{self, Against, Opened, Reader, Sequence, rfc3339};
+use crate::recording::{self, Against, Keyring, Opened, Reader, Sequence, rfc3339};
 use crate::replay::export::{Entry, ExportError, commands};
 use crate::replay::{self, ReplayError};
 
@@ -64,10 +64,11 @@ struct Line {
 ///
 /// # Errors
 /// When it cannot be read at all, or the page not written.
-pub fn html(path: &Path, out: &mut dyn Write) -> Result<(), ExportError> {
-    let report = recording::verify(path, &Against::default()).map_err(ReplayError::from)?;
+pub fn html(path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), ExportError> {
+    let against = Against { keyring: keyring.clone(), ..Against::default() };
+    let report = recording::verify(path, &against).map_err(ReplayError::from)?;
     let (mut opened, mut lines, mut count) = (None::<Opened>, Vec::new(), 0);
-    let read = commands(Reader::open(path)?, |by, entry| {
+    let read = commands(Reader::open_with(path, keyring)?, |by, entry| {
         if opened.is_none() {
             opened = Some(by.clone());
         }
@@ -83,9 +84,9 @@ pub fn html(path: &Path, out: &mut dyn Write) -> Result<(), ExportError> {
     let damage = read.err().map(|error| text::line(&error.to_string()));
     let opened = match opened {
         Some(opened) => opened,
-        None => first(path)?,
+        None => first(path, keyring)?,
     };
-    let details = details(path, &opened, &mut lines);
+    let details = details((path, keyring), &opened, &mut lines);
     let undetailed = lines.len() - details.len();
     let number = |number: usize| text::number(i64::try_from(number).unwrap_or(i64::MAX));
     let page = Page {
@@ -110,17 +111,17 @@ pub fn html(path: &Path, out: &mut dyn Write) -> Result<(), ExportError> {
 }
 
 /// Who opened a session that has no commands.
-fn first(path: &Path) -> Result<Opened, ExportError> {
-    let first = Reader::open(path)?.next().transpose()?;
+fn first(path: &Path, keyring: &Keyring) -> Result<Opened, ExportError> {
+    let first = Reader::open_with(path, keyring)?.next().transpose()?;
     let opened = first.and_then(|event| serde_json::from_slice(&event.payload).ok());
     opened.ok_or_else(|| std::io::Error::other("it is no session's recording").into())
 }
 
-fn details(path: &Path, opened: &Opened, lines: &mut [Line]) -> Vec<Detail> {
+fn details((path, keyring): (&Path, &Keyring), opened: &Opened, lines: &mut [Line]) -> Vec<Detail> {
     let (mut details, mut bytes) = (Vec::new(), 0);
     for line in lines.iter_mut().take(DETAILED) {
         // Behind a damage there is nothing to show.
-        let Ok(Some(moment)) = replay::moment(path, line.sequence) else { break };
+        let Ok(Some(moment)) = replay::moment(path, keyring, line.sequence) else { break };
         let mut detail = Detail::of(opened.session, line.sequence, &moment);
         detail.linked = false;
         bytes += size(&detail);

@@ -46,6 +46,9 @@ impl Proof {
         if report.interrupted {
             notes.push("its gateway died, and it was sealed as it was found".to_owned());
         }
+        if report.unread_events > 0 {
+            notes.push("it is encrypted, and what its events say was not looked at".to_owned());
+        }
         if report.missing_events > 0 {
             let missing = text::number(i64::try_from(report.missing_events).unwrap_or(i64::MAX));
             notes.push(format!("{missing} events are missing where the recording says so"));

@@ -23,7 +23,7 @@ use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
 use crate::names::SessionId;
-use crate::recording::{self, recording_path};
+use crate::recording::{self, NoKey, ReadError, recording_path};
 use crate::replay;
 use crate::replay::export::{ExportError, asciicast};
 use crate::web::api::{Api, Named, named};
@@ -55,6 +55,8 @@ struct SessionPage {
     steps: Vec<Step>,
     next: Option<String>,
     detail: Option<Detail>,
+    /// Why the recording cannot be opened, if it cannot.
+    locked: Option<String>,
     looks: Vec<Line>,
     holds: Vec<Kept>,
     /// Whether the recording stands with this gateway.
@@ -206,9 +208,13 @@ async fn session(
     let commands = api.session_commands(caller, session.id, asked.ask.clone()).await?;
     let first = commands.items.first().and_then(|command| u64::try_from(command.sequence).ok());
     let chosen = asked.command.or(first);
-    let detail = match chosen {
+    let looked = match chosen {
         Some(sequence) => looked_at(&api, caller, session.id, sequence).await?,
-        None => None,
+        None => Ok(None),
+    };
+    let (detail, locked) = match looked {
+        Ok(detail) => (detail, None),
+        Err(locked) => (None, Some(text::line(&locked.to_string()))),
     };
     let looks =
         api.database.audit_of(&session.id.to_string(), LOOKS).await.map_err(Problem::from)?;
@@ -226,6 +232,7 @@ async fn session(
             .collect(),
         next: commands.next.as_deref().map(|cursor| asked.with(&[("cursor", Some(cursor))])),
         detail,
+        locked,
         looks: looks.iter().map(Line::of).collect(),
         holds: holds_of(&api, session.id).await?,
         is_here: length.is_some(),
@@ -236,25 +243,27 @@ async fn session(
 }
 
 /// Reads one command out of the recording; none where the recording is not here, or has no such
-/// command.
+/// command, and why not where it is encrypted.
 async fn looked_at(
     api: &Api,
     caller: &Caller,
     session: SessionId,
     sequence: u64,
-) -> Result<Option<Detail>, Problem> {
+) -> Result<Result<Option<Detail>, NoKey>, Problem> {
     let path = recording_path(api.data_dir(), &session);
     if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Ok(None);
+        return Ok(Ok(None));
     }
     let detail = [("command".to_owned(), serde_json::Value::from(sequence))];
     api.shown(caller, "recording.command", Some(session), detail.into()).await?;
-    let read = tokio::task::spawn_blocking(move || replay::moment(&path, sequence)).await;
+    let keyring = api.keyring();
+    let read = tokio::task::spawn_blocking(move || replay::moment(&path, &keyring, sequence)).await;
     match read {
-        Ok(Ok(moment)) => Ok(moment.map(|moment| Detail::of(session, sequence, &moment))),
+        Ok(Ok(moment)) => Ok(Ok(moment.map(|moment| Detail::of(session, sequence, &moment)))),
+        Ok(Err(ReadError::NoKey(locked))) => Ok(Err(locked)),
         Ok(Err(error)) => {
             tracing::error!(%session, %error, "recording cannot be read");
-            Err(Problem::damaged(error.to_string()))
+            Err((&error).into())
         }
         Err(_) => Err(Problem::internal()),
     }
@@ -281,7 +290,8 @@ async fn command(
     let Path((id, sequence)) = place.map_err(|_| Problem::not_found())?;
     let session = api.session(caller, Ok(Path(id))).await?;
     let sequence = sequence.parse().map_err(|_| Problem::not_found())?;
-    let detail = looked_at(&api, caller, session.id, sequence).await?;
+    let looked = looked_at(&api, caller, session.id, sequence).await?;
+    let detail = looked.map_err(|locked| Problem::from(&ReadError::from(locked)))?;
     let whose = text::line(&format!("{} on {}", session.username, session.target));
     page(&CommandPage {
         frame: Frame::of(&api, &visitor, "sessions", format!("#{sequence} · {whose}")),
@@ -311,10 +321,8 @@ async fn verification(
     let id: SessionId = named(id)?;
     let path = here(&api, id)?;
     api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
-    let report = tokio::task::spawn_blocking(move || {
-        recording::verify(&path, &recording::Against::default())
-    })
-    .await;
+    let against = recording::Against { keyring: api.keyring(), ..Default::default() };
+    let report = tokio::task::spawn_blocking(move || recording::verify(&path, &against)).await;
     let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
     let frame = Frame::of(&api, &visitor, "sessions", "Verification");
     let shown = VerificationPage { frame, id: id.to_string(), proof: Proof::of(&report) };
@@ -340,8 +348,10 @@ async fn terminal(
     let id: SessionId = named(id)?;
     let path = here(&api, id)?;
     api.shown(&visitor.caller, "recording.terminal", Some(id), [].into()).await?;
+    let keyring = api.keyring();
     let made = tokio::task::spawn_blocking(move || {
-        let reader = recording::Reader::open(&path).map_err(replay::ReplayError::from)?;
+        let reader =
+            recording::Reader::open_with(&path, &keyring).map_err(replay::ReplayError::from)?;
         let mut out = Bounded(Vec::new());
         asciicast(reader, None, &mut out).map(|()| out.0)
     });

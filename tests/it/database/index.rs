@@ -10,7 +10,7 @@ use portcullis::database::{
 use portcullis::names::{Protocol, SessionId};
 use portcullis::policy::Verdict;
 use portcullis::recording::{
-    Closed, Direction, Kind, Opened, RecordedIdentity, Recording, Sequence, Store, Told,
+    Closed, Direction, Keyring, Kind, Opened, RecordedIdentity, Recording, Sequence, Store, Told,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,6 +37,8 @@ impl Gateway {
             max_local: 1 << 30,
             signing_key: data_dir.join("seal_ed25519"),
             mask_key: config::SecretRef::Env("UNUSED".to_owned()),
+            recipients: Vec::new(),
+            identity: None,
         };
         let store = Store::open(data_dir, &settings, &[7; 32]).unwrap();
         let indexer = Indexer::new(database.clone(), store.clone(), data_dir, SETTINGS);
@@ -226,7 +228,10 @@ async fn one_row_is_one_thing_that_a_client_had_done() {
 async fn same_after_reindex(database: &Database, data_dir: &Path) {
     let before = database.index_digest().await.unwrap();
     let mut last = None;
-    let done = database.reindex(data_dir, true, |progress| last = Some(progress)).await.unwrap();
+    let done = database
+        .reindex(data_dir, true, &Keyring::default(), |progress| last = Some(progress))
+        .await
+        .unwrap();
     let last = last.unwrap();
     assert_eq!((last.recordings, last.bytes), (last.of_recordings, last.of_bytes));
     assert!(done.damaged.is_empty() && done.removed == 0, "{done:?}");
@@ -438,7 +443,7 @@ async fn without_index_text_no_text_and_no_value_is_in_the_index() {
     outcome(&recording, sequence, &json!({ "error": error, "duration_us": 1 }));
     close(&recording);
     gateway.stop().await;
-    database.reindex(folder.path(), false, |_| {}).await.unwrap();
+    database.reindex(folder.path(), false, &Keyring::default(), |_| {}).await.unwrap();
     let page = database.commands(&Filter::default(), &Wanted::default()).await.unwrap();
     let row = serde_json::to_string(&page.items).unwrap();
     assert!(

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::slice;
 
-use portcullis::recording::{Audit, Claim, verify};
+use portcullis::recording::{Against, Audit, Claim, Keyring, verify, verify_all};
 
 use super::set::{self, Set};
 use crate::support::random::{Random, amount};
@@ -13,6 +13,8 @@ use crate::support::random::{Random, amount};
 /// A sealed recording of the set, and the large one.
 const SMALL: usize = 1;
 const LARGE: usize = 2;
+/// Of an encrypted set: the one that was sealed without its key.
+const FOUND: usize = 4;
 
 type Change = fn(&Set, &Path);
 
@@ -105,11 +107,14 @@ const CORPUS: &[(&str, Change)] = &[
 
 #[test]
 fn both_verifiers_find_every_alteration_of_the_corpus() {
-    let set = Set::make();
+    [Set::make(), Set::encrypted()].iter().for_each(find_every_alteration);
+}
+
+fn find_every_alteration(set: &Set) {
     let mut copies = Vec::new();
     for (number, (_, change)) in CORPUS.iter().enumerate() {
         let copy = set.copy(&format!("copy-{number}"));
-        change(&set, &copy);
+        change(set, &copy);
         copies.push(copy);
     }
     let second = set.second_opinions(&copies);
@@ -134,13 +139,40 @@ fn neither_verifier_finds_anything_in_a_set_that_was_not_changed() {
     assert_eq!(second["head"], format!("{}:{}", head.lines, head.hash));
 }
 
+/// As those who must prove it and may not read it, and as those who may.
+#[test]
+fn neither_verifier_finds_anything_in_an_encrypted_set() {
+    let set = Set::encrypted();
+    let all = [Claim::Whole, Claim::Signed, Claim::Complete, Claim::Anchored];
+    for (keyring, identity, unread) in
+        [(Keyring::default(), None, 5), (set::keyring(), Some(set::IDENTITY), 0)]
+    {
+        let audit = verify_all(&set.data_dir, &Against { keyring, ..set.against() }).unwrap();
+        assert!(!is_found(&audit), "{audit:?}");
+        assert_eq!((audit.proved.as_slice(), audit.whole), (&all[..], 5));
+        assert_eq!((audit.interrupted, audit.unread), (2, unread));
+        let second = set.second_opinions_by(identity, slice::from_ref(&set.data_dir)).remove(0);
+        assert_eq!(second["wrong"], serde_json::json!([]));
+    }
+    // Somebody else's identity does no harm.
+    let second =
+        set.second_opinions_by(Some(set::OTHER_IDENTITY), slice::from_ref(&set.data_dir)).remove(0);
+    assert_eq!(second["wrong"], serde_json::json!([]));
+}
+
 /// One bit of each byte: of a recording, whose every place is named, and of the ledger.
 #[test]
 fn every_byte_of_a_recording_and_its_ledger_counts() {
-    let set = Set::make();
+    every_byte_counts(&Set::make(), SMALL);
+    let set = Set::encrypted();
+    every_byte_counts(&set, SMALL);
+    every_byte_counts(&set, FOUND);
+}
+
+fn every_byte_counts(set: &Set, number: usize) {
     let copy = set.copy("copy");
     let against = set.against();
-    let path = set.recording_in(&copy, SMALL);
+    let path = set.recording_in(&copy, number);
     let whole = fs::read(&path).unwrap();
     let blocks = block_offsets(&whole);
     for at in 0..whole.len() {
@@ -164,18 +196,23 @@ fn every_byte_of_a_recording_and_its_ledger_counts() {
     }
     fs::write(&ledger, &whole).unwrap();
     assert!(!is_found(&set.audit(&copy)));
+    fs::remove_dir_all(&copy).unwrap();
 }
 
 /// How many random alterations are made; `scripts/soak alterations` makes 10,000.
 #[test]
 fn random_alterations_are_found() {
     let alterations = amount("PORTCULLIS_ALTERATIONS", 300);
-    let set = Set::make();
     let mut random = Random::seeded();
+    find_random_alterations(&Set::make(), alterations / 2, &mut random);
+    find_random_alterations(&Set::encrypted(), alterations / 2, &mut random);
+}
+
+fn find_random_alterations(set: &Set, alterations: usize, random: &mut Random) {
     let mut copies = Vec::new();
     for number in 0..alterations {
         let copy = set.copy(&format!("copy-{number}"));
-        let what = alter(&set, &copy, &mut random);
+        let what = alter(set, &copy, random);
         let audit = set.audit(&copy);
         assert!(is_found(&audit), "{what}: {audit:?}");
         copies.push((what, copy));

@@ -3,6 +3,7 @@
 mod alterations;
 mod cases;
 mod command;
+mod encryption;
 mod live;
 mod prune;
 mod retention;

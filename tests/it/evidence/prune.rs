@@ -16,7 +16,7 @@ use portcullis::database::{
 use portcullis::names::{HoldId, SessionId};
 use portcullis::notify::Notifier;
 use portcullis::recording::{
-    Against, Audit, Burial, Claim, Due, Store, recording_path, recordings, verify_all,
+    Against, Audit, Burial, Claim, Due, Keyring, Store, recording_path, recordings, verify_all,
 };
 use sqlx::Executor as _;
 use sqlx::postgres::PgPool;
@@ -62,7 +62,7 @@ impl World {
             set::close(&recording);
             sessions.push(recording.session());
         }
-        self.database.reindex(&self.data_dir, true, |_| {}).await.unwrap();
+        self.database.reindex(&self.data_dir, true, &Keyring::default(), |_| {}).await.unwrap();
         sessions
     }
 

@@ -5,15 +5,38 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use portcullis::age::{Identity, Recipient};
 use portcullis::config::{self, Durability, OnRecordingFailure};
 use portcullis::names::{Protocol, SessionId};
 use portcullis::recording::{
-    Against, Audit, Closed, Direction, Head, Kind, Note, Opened, PublicKey, RecordedIdentity,
-    Recording, Store, recording_path, verify_all,
+    Against, Audit, Closed, Direction, Head, Keyring, Kind, Note, Opened, PublicKey,
+    RecordedIdentity, Recording, Store, recording_path, verify_all,
 };
 use serde_json::Value;
 
 use crate::support::client::venv;
+
+/// Made by `age-keygen`.
+pub const RECIPIENT: &str = "age1gfr9v9fwjlj3729l5yq54lmgw7vvznw8584esrfvldf0pd7pcptqlhukv7";
+pub const IDENTITY: &str =
+    "AGE-SECRET-KEY-16LF9S4EWD2SDR9V8SUG5WU0L940WADGWS3QLZR8XXMNKWAL3FWHQQ2WL4R";
+/// Another pair.
+pub const OTHER_RECIPIENT: &str = "age1d4ctc6nxj97jtwuqt29x9rkzwayse0pwqlqnnfvn6kw5xpms2p7sk3gf2w";
+pub const OTHER_IDENTITY: &str =
+    "AGE-SECRET-KEY-1NQXVG9SE0TCCFD4P79UMP339EVJC464M5RYV37MMDZ4P8GCRAF8Q8GLQYM";
+
+pub fn recipients() -> Vec<Recipient> {
+    vec![RECIPIENT.parse().unwrap()]
+}
+
+/// What the identity opens.
+pub fn keyring() -> Keyring {
+    keyring_of(IDENTITY)
+}
+
+pub fn keyring_of(identity: &str) -> Keyring {
+    Keyring::of(Identity::read_all(identity).unwrap())
+}
 
 pub fn settings(data_dir: &Path) -> config::Recording {
     config::Recording {
@@ -22,6 +45,8 @@ pub fn settings(data_dir: &Path) -> config::Recording {
         max_local: 1 << 30,
         signing_key: data_dir.with_extension("key"),
         mask_key: config::SecretRef::Env("UNUSED".to_owned()),
+        recipients: Vec::new(),
+        identity: None,
     }
 }
 
@@ -79,14 +104,37 @@ pub struct Set {
     pub data_dir: PathBuf,
     pub recordings: Vec<PathBuf>,
     pub head: Head,
+    recipients: Vec<Recipient>,
 }
 
 impl Set {
     /// Two small ones, one of some blocks, one of a gateway that died.
     pub fn make() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// The same, encrypted, and one more that a repair sealed without its key.
+    pub fn encrypted() -> Self {
+        let mut set = Self::with(recipients());
+        let recording = open(&reopened(&set.data_dir, &set.settings()));
+        for _ in 0..3 {
+            recording.append(|batch| batch.data(Direction::Up, None, b"select 1")).unwrap();
+        }
+        set.recordings.push(recording_path(&set.data_dir, &recording.session()));
+        let left = set.copy("left");
+        drop(recording);
+        fs::remove_dir_all(&set.data_dir).unwrap();
+        fs::rename(left, &set.data_dir).unwrap();
+        let store = reopened(&set.data_dir, &set.settings());
+        set.head = store.checkpoint().unwrap();
+        set
+    }
+
+    fn with(recipients: Vec<Recipient>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
-        let store = store(&data_dir);
+        let settings = config::Recording { recipients: recipients.clone(), ..settings(&data_dir) };
+        let store = reopened(&data_dir, &settings);
         let note = Note { what: "x".into(), text: "y".to_owned() };
         let mut recordings = Vec::new();
         for bytes in [10, 300, 200_000, 30] {
@@ -107,7 +155,11 @@ impl Set {
             recordings.push(recording_path(&data_dir, &recording.session()));
         }
         let head = store.checkpoint().unwrap();
-        Self { _folder: folder, data_dir, recordings, head }
+        Self { _folder: folder, data_dir, recordings, head, recipients }
+    }
+
+    pub fn settings(&self) -> config::Recording {
+        config::Recording { recipients: self.recipients.clone(), ..settings(&self.data_dir) }
     }
 
     pub fn key_file(&self) -> PathBuf {
@@ -119,7 +171,7 @@ impl Set {
     /// What everything is held against: the key, and the head that was noted.
     pub fn against(&self) -> Against {
         let keys = PublicKey::read(&self.key_file()).unwrap();
-        Against { ledger: None, keys, heads: vec![self.head.clone()] }
+        Against { keys, heads: vec![self.head.clone()], ..Against::default() }
     }
 
     /// What our own verifier says of a copy.
@@ -127,13 +179,23 @@ impl Set {
         verify_all(copy, &self.against()).unwrap()
     }
 
-    /// What the second verifier says of copies, in their order.
+    /// What the second verifier says of copies, in their order; it has no key.
     pub fn second_opinions(&self, copies: &[PathBuf]) -> Vec<Value> {
+        self.second_opinions_by(None, copies)
+    }
+
+    /// What it says with an identity.
+    pub fn second_opinions_by(&self, identity: Option<&str>, copies: &[PathBuf]) -> Vec<Value> {
         let head = format!("{}:{}", self.head.lines, self.head.hash);
         let output = Command::new(venv().join("bin/python"))
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/verify_recordings.py"))
             .args(["--head", &head, "--public-key"])
             .arg(self.key_file())
+            .args(identity.map(|identity| {
+                let file = self.data_dir.with_file_name("identity.txt");
+                fs::write(&file, identity).unwrap();
+                format!("--identity={}", file.display())
+            }))
             .args(copies)
             .output()
             .unwrap();

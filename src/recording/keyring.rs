@@ -1,0 +1,133 @@
+//! Who can read encrypted recordings: this process those that it writes, until the index has them,
+//! and whoever has an identity of one of their recipients.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use super::block::Start;
+use super::blocks::{Blocks, ReadError};
+use super::cipher::RecordingKey;
+use super::layout::wrapped_anew;
+use crate::age::{self, Identity, Recipient};
+use crate::names::SessionId;
+
+/// Keys of sealed recordings that are kept for the index; of older ones the index says that it
+/// could not read them.
+const MAX_SEALED: usize = 1 << 14;
+
+/// Keys of recordings. Clones share what this process holds.
+#[derive(Debug, Clone, Default)]
+pub struct Keyring {
+    held: Arc<Mutex<Held>>,
+    identities: Arc<[Identity]>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    keys: HashMap<SessionId, RecordingKey>,
+    /// Those of sealed recordings, oldest first.
+    sealed: VecDeque<SessionId>,
+}
+
+impl Keyring {
+    /// What these identities open, and nothing else.
+    pub fn of(identities: Vec<Identity>) -> Self {
+        Self { held: Arc::default(), identities: identities.into() }
+    }
+
+    /// The same, and what these identities open.
+    pub(super) fn with(&self, identities: &Arc<[Identity]>) -> Self {
+        Self { held: Arc::clone(&self.held), identities: Arc::clone(identities) }
+    }
+
+    /// Whether it opens recordings of other processes at all.
+    pub fn has_identities(&self) -> bool {
+        !self.identities.is_empty()
+    }
+
+    /// Lets go of a recording that nobody here has to read any more.
+    pub fn release(&self, session: &SessionId) {
+        self.held.lock().keys.remove(session);
+    }
+
+    pub(super) fn hold(&self, session: SessionId, key: RecordingKey) {
+        self.held.lock().keys.insert(session, key);
+    }
+
+    /// Notes that a recording was sealed: from now on only the index wants its key.
+    pub(super) fn sealed(&self, session: SessionId) {
+        let mut held = self.held.lock();
+        if held.keys.contains_key(&session) {
+            held.sealed.push_back(session);
+        }
+        if held.sealed.len() > MAX_SEALED
+            && let Some(oldest) = held.sealed.pop_front()
+        {
+            held.keys.remove(&oldest);
+        }
+    }
+
+    /// The key of the recording at `path` that starts so; none for one that is not encrypted.
+    pub(super) fn key(&self, start: &Start, path: &Path) -> Result<Option<RecordingKey>, NoKey> {
+        let Some(wrapped) = &start.key else { return Ok(None) };
+        if let Some(key) = self.held.lock().keys.get(&start.session) {
+            return Ok(Some(key.clone()));
+        }
+        let secret = self.unwrap(wrapped, path);
+        let key = secret.and_then(|secret| RecordingKey::of(&secret));
+        key.map(Some).ok_or_else(|| self.no_key(start))
+    }
+
+    fn no_key(&self, start: &Start) -> NoKey {
+        NoKey { recipients: start.recipients.join(", "), tried: self.identities.len() }
+    }
+
+    fn unwrap(&self, wrapped: &str, path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+        if self.identities.is_empty() {
+            return None;
+        }
+        let anew = || {
+            let mut file = Vec::new();
+            let most = age::MAX_FILE as u64;
+            std::fs::File::open(wrapped_anew(path)).ok()?.take(most).read_to_end(&mut file).ok()?;
+            age::unwrap(&self.identities, &file)
+        };
+        let first = STANDARD.decode(wrapped).ok();
+        first.and_then(|file| age::unwrap(&self.identities, &file)).or_else(anew)
+    }
+}
+
+/// An encrypted recording, and nothing to open it with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the recording is encrypted to {recipients}; {}", match tried {
+    0 => "an identity of one of them is needed",
+    _ => "none of the identities given is one of theirs",
+})]
+pub struct NoKey {
+    recipients: String,
+    tried: usize,
+}
+
+/// Wraps the key of the recording at `path` for other recipients too, in a file beside it, in the
+/// place of one that was there; false when the recording is not encrypted. Nothing of the recording
+/// changes: whoever could open it before still can.
+///
+/// # Errors
+/// When the recording cannot be read or opened, or the file cannot be written.
+pub fn rewrap(path: &Path, keyring: &Keyring, recipients: &[Recipient]) -> Result<bool, ReadError> {
+    let (start, _) = Blocks::open(std::fs::File::open(path)?)?;
+    let Some(wrapped) = &start.key else { return Ok(false) };
+    let secret = keyring.unwrap(wrapped, path).ok_or_else(|| keyring.no_key(&start))?;
+    let file = age::wrap(recipients, &secret).map_err(io::Error::other)?;
+    let (place, new) = (wrapped_anew(path), path.with_extension("age-new"));
+    std::fs::write(&new, file)?;
+    std::fs::rename(new, place)?;
+    Ok(true)
+}
