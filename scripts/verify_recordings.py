@@ -2,6 +2,9 @@
 """A second verifier of recordings, written from docs/recording-format.md alone.
 
     verify_recordings.py DATA_DIR | RECORDING.rec … [--ledger FILE] [--public-key FILE] [--head LINES:HASH]
+                         [--archive FOLDER]
+
+The archive is what `[recording] archive` names, or a copy of it.
 
 Prints for each what is wrong, or what was proved, as a line of JSON; exits with 1 when anything is wrong.
 It shares no code with Portcullis. Needs blake3, zstandard and cryptography from PyPI.
@@ -231,6 +234,7 @@ class Ledger:
                 kind = line.get("type")
                 require((kind == "ledger") == (lines == 0), where + "a ledger begins once")
                 if kind == "ledger":
+                    self.gateway = line.get("gateway")
                     require(line.get("format") == 1, where + "its format is unknown")
                     if "key" in line:
                         require(self.signs(text, line["key"]), where + "its signature")
@@ -291,7 +295,16 @@ class Ledger:
         require(all(each == seal[0] for each in noted), "the ledger has another seal")
 
 
-def verify_all(folder, ledger_path, keys, heads):
+def archived(folder, gateway):
+    """The recordings of a gateway in an archive."""
+    for place, _, names in os.walk(os.path.join(folder, gateway)):
+        for name in names:
+            session, _, ending = name.partition(".")
+            if SESSION.fullmatch(session) and ending == "rec":
+                yield session, os.path.join(place, name)
+
+
+def verify_all(folder, ledger_path, keys, heads, archive):
     """Everything that is wrong in a data_dir, its ledger, and how many recordings there are and were deleted."""
     wrong, ledger, found = [], None, {}
     try:
@@ -313,6 +326,8 @@ def verify_all(folder, ledger_path, keys, heads):
                 wrong.append(f"{path}: it is no file of a recording")
             elif ending == "rec":
                 found[session] = path
+    if ledger and archive:
+        found = dict(archived(archive, ledger.gateway)) | found
     sessions = set(found) | (ledger.opened | set(ledger.sealed) if ledger else set())
     for session in sorted(sessions):
         # A tombstone stands for a recording that is gone.
@@ -339,7 +354,8 @@ def read_keys(path):
 
 def verify_path(path, options, keys, heads):
     if os.path.isdir(path):
-        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads)
+        told = verify_all(path, options.ledger, keys, heads, options.archive)
+        wrong, ledger, count, deleted = told
         proved = ["whole", "complete"]
     else:
         wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
@@ -365,6 +381,7 @@ def main():
     parser.add_argument("path", nargs="+")
     parser.add_argument("--ledger")
     parser.add_argument("--public-key")
+    parser.add_argument("--archive")
     parser.add_argument("--head", action="append", default=[])
     options = parser.parse_args()
     keys = read_keys(options.public_key) if options.public_key else set()

@@ -26,7 +26,7 @@ pub(super) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Set(Set),
+    Set(Box<Set>),
     Lift(Lift),
     List(List),
 }

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
+use crate::archive;
 use crate::config;
 use crate::database::{Progress, Reindexed};
 use crate::recording::Reader;
@@ -96,6 +97,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
 async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let opened = migrate::open(&config).await?;
+    archive::use_archive(&config, None)?;
     let done = reindexed(&opened, &config).await;
     opened.close().await;
     let done = done?;

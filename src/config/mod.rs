@@ -35,13 +35,15 @@ use reader::Table;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
-    HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest, Notify, NotifyEvent, NotifyKind,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
-    TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, Archive, AskedAccess, ClaimPath, Config, Database, Durability, Http,
+    HttpCredential, HttpKind, HttpTarget, IpNetwork, Issuer, Listen, Location, NamedTest, Notify,
+    NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording, Server, Ssh,
+    SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets, Tls,
+    TokenKind, UpstreamTls, UserKey, Web, Witness,
 };
 pub use retention::{Retention, keep};
 pub use secret_ref::{SecretError, SecretRef};
+pub use server::witness_of as witness;
 
 /// Reads and checks a configuration file with all that it includes. Reads files and nothing else:
 /// no secret, no network. Blocks on the file system.
@@ -73,7 +75,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let ssh = ssh::ssh(&top, &server.data_dir);
     let (web, database) = (server::web(&top), server::database(&top));
     let telemetry = server::telemetry(&top);
-    let recording = server::recording(&top, &server.data_dir);
+    let (recording, archive) = server::recording(&top, &server.data_dir);
     let tickets = server::tickets(&top);
     let notify = notify::notify(&top);
     let http = http::http(&top);
@@ -110,6 +112,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         telemetry,
         database,
         recording,
+        archive,
         tickets,
         notify,
         http,

@@ -39,6 +39,8 @@ pub struct Config {
     pub database: Database,
     /// `[recording]`
     pub recording: Recording,
+    /// Where sealed recordings and checkpoints of the ledger go: keys of `[recording]`.
+    pub archive: Archive,
     /// `[tickets]`
     pub tickets: Tickets,
     /// `[[notify]]`
@@ -74,7 +76,7 @@ impl Config {
             ("[web]", self.web != new.web),
             ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
-            ("[recording]", self.recording != new.recording),
+            ("[recording]", self.recording != new.recording || self.archive != new.archive),
             ("[[notify]]", self.notify != new.notify),
             ("[http]", self.http != new.http),
         ]
@@ -239,6 +241,38 @@ pub struct Recording {
     pub signing_key: PathBuf,
     /// The key for hashes of masked and withheld values; made on first start.
     pub mask_key: SecretRef,
+}
+
+/// `[recording] archive` and `witness`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Archive {
+    /// Where sealed recordings are moved to; they stay where they are when there is none.
+    pub place: Option<Location>,
+    /// Where signed checkpoints of the ledger are kept.
+    pub witness: Option<Witness>,
+}
+
+/// Somewhere to keep files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// `file://`: a folder.
+    Folder(PathBuf),
+    /// `s3://`: a bucket, and what keys begin with.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Without slashes at its ends; may be empty.
+        prefix: String,
+    },
+}
+
+/// Who keeps checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    /// Somebody who is sent each.
+    Webhook(String),
+    /// A store of objects.
+    Place(Location),
 }
 
 /// `[http]`

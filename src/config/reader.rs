@@ -199,11 +199,6 @@ impl<'a> Field<'a> {
         None
     }
 
-    /// Says that the value is right but needs what is not built yet.
-    pub(super) fn not_yet<T>(self, what: impl Display) -> Option<T> {
-        self.wrong_with(format!("{what} is not yet supported"), "leave it out")
-    }
-
     /// Says that the value works but is hardly meant.
     pub(super) fn warn(self, message: impl Display) {
         self.findings.warning(self.node.place, format!("{}: {message}", self.key), None);

@@ -15,6 +15,7 @@ use super::event::{Event, Sequence};
 use super::layout::{self, LEDGER};
 use super::ledger::{Entry, Line, MAX_LINE};
 use super::reader::follow;
+use super::source::Source;
 use crate::names::SessionId;
 
 /// Sessions that are remembered as changed; beyond, it is only known that there are more.
@@ -52,7 +53,7 @@ impl Follower {
     /// When the file cannot be read, does not start as a recording does, or ends before the
     /// bookmark.
     pub fn open(path: &Path, from: &Bookmark) -> Result<Self, ReadError> {
-        let (start, mut blocks) = Blocks::open(File::open(path)?)?;
+        let (start, mut blocks) = Blocks::open(Source::open(path)?)?;
         if *from != Bookmark::default() {
             let place = Place {
                 index: from.blocks,

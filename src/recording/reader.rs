@@ -12,6 +12,7 @@ use super::blocks::{Block, Blocks, BlocksEnd, Damage, ReadError};
 use super::encode;
 use super::event::{Event, Gap, Kind, Sequence};
 use super::journal::{self, Journaled};
+use super::source::Source;
 
 /// How a recording ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,18 +55,15 @@ struct Counted {
 }
 
 impl Reader {
-    /// Opens the `.rec`, and the `.journal` when there is one beside it.
+    /// Opens the `.rec`, and the `.journal` when there is one beside it. One that was moved
+    /// elsewhere is read there.
     ///
     /// # Errors
     /// When the file cannot be read or does not start as a recording does.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        if !path.metadata()?.is_file() {
-            let what = format!("{} is not a file", path.display());
-            return Err(std::io::Error::other(what).into());
-        }
         // The journal first: what is framed between the two reads is then in both, not in none.
         let journal = read_journal(&path.with_extension("journal"))?;
-        let (start, blocks) = Blocks::open(File::open(path)?)?;
+        let (start, blocks) = Blocks::open(Source::open(path)?)?;
         let journal = journal::parse(&start.session, &journal);
         Ok(Self::new(start, blocks, journal))
     }

@@ -22,11 +22,12 @@ use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Session};
 use crate::names::SessionId;
-use crate::recording::{self, State as Proof, recording_path};
+use crate::recording::{self, State as Proof};
 use crate::replay::{self, ExportError};
 use crate::web::api::{Api, Named, named};
 use crate::web::caller::Caller;
 use crate::web::problem::Problem;
+use crate::web::recordings;
 
 /// Lines of the audit log about the session.
 const LOOKS: u32 = 50;
@@ -173,8 +174,8 @@ async fn session(
     };
     let looks =
         api.database.audit_of(&session.id.to_string(), LOOKS).await.map_err(Problem::from)?;
-    let path = recording_path(api.data_dir(), &session.id);
-    let length = path.metadata().map(|metadata| metadata.len()).ok();
+    let found = recordings::open(&api, session.id).await.ok();
+    let length = found.and_then(|source| source.length().ok());
     let title = format!("{} on {}", session.username, session.target);
     page(&SessionPage {
         frame: Frame::of(&api, &visitor, "sessions", text::line(&title)),
@@ -203,10 +204,7 @@ async fn looked_at(
     session: SessionId,
     sequence: u64,
 ) -> Result<Option<Detail>, Problem> {
-    let path = recording_path(api.data_dir(), &session);
-    if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Ok(None);
-    }
+    let Ok(path) = recordings::place(api, session).await else { return Ok(None) };
     let detail = [("command".to_owned(), serde_json::Value::from(sequence))];
     api.shown(caller, "recording.command", Some(session), detail.into()).await?;
     let read = tokio::task::spawn_blocking(move || replay::moment(&path, sequence)).await;
@@ -271,7 +269,7 @@ async fn verification(
 ) -> Result<Response, Turned> {
     reader(&api, &visitor.caller, uri.path()).await?;
     let id: SessionId = named(id)?;
-    let path = here(&api, id)?;
+    let path = recordings::place(&api, id).await?;
     api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
     let report = tokio::task::spawn_blocking(move || {
         recording::verify(&path, &recording::Against::default())
@@ -308,14 +306,6 @@ async fn verification(
     page(&shown).map_err(Into::into)
 }
 
-fn here(api: &Api, id: SessionId) -> Result<std::path::PathBuf, Problem> {
-    let path = recording_path(api.data_dir(), &id);
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(path),
-        _ => Err(Problem::not_found()),
-    }
-}
-
 /// The first terminal of an SSH session, as a player takes it.
 async fn terminal(
     State(api): State<Arc<Api>>,
@@ -325,7 +315,7 @@ async fn terminal(
 ) -> Result<Response, Turned> {
     reader(&api, &visitor.caller, uri.path()).await?;
     let id: SessionId = named(id)?;
-    let path = here(&api, id)?;
+    let path = recordings::place(&api, id).await?;
     api.shown(&visitor.caller, "recording.terminal", Some(id), [].into()).await?;
     let made = tokio::task::spawn_blocking(move || {
         let reader = recording::Reader::open(&path).map_err(replay::ReplayError::from)?;

@@ -76,7 +76,7 @@ impl World {
     }
 
     fn retention(&self) -> Arc<Retention> {
-        Retention::new(self.database.clone(), self.store.clone(), Arc::clone(&self.catalog))
+        Retention::new(self.database.clone(), self.store.clone(), Arc::clone(&self.catalog), None)
     }
 
     fn is_there(&self, session: &SessionId) -> bool {
@@ -131,12 +131,6 @@ async fn a_hold_that_was_set_is_never_too_late_for_what_is_still_there() {
     for round in 0..rounds {
         let sessions = world.record(70).await;
         world.age(&sessions).await;
-        let pruning = {
-            let retention = Arc::clone(&retention);
-            tokio::spawn(async move { retention.prune(&by()).await.unwrap() })
-        };
-        // At another moment of the deletion each time.
-        tokio::time::sleep(std::time::Duration::from_micros(1500 * (round % 20))).await;
         let filter = match round % 2 {
             0 => HoldFilter::Query(Box::new(Filter {
                 user: Some("crew-7".to_owned()),
@@ -146,9 +140,16 @@ async fn a_hold_that_was_set_is_never_too_late_for_what_is_still_there() {
         };
         let covers = |session: &&SessionId| round % 2 == 0 || **session == sessions[69];
         let hold = hold(filter);
-        world.database.set_hold(&hold).await.unwrap();
-        let there: Vec<_> = sessions.iter().filter(covers).filter(|s| world.is_there(s)).collect();
-        pruning.await.unwrap();
+        let setting = async {
+            // At another moment of the deletion each time.
+            tokio::time::sleep(std::time::Duration::from_micros(1500 * (round % 20))).await;
+            world.database.set_hold(&hold).await.unwrap();
+            let covered = sessions.iter().filter(covers);
+            covered.filter(|session| world.is_there(session)).collect::<Vec<_>>()
+        };
+        let first = by();
+        let (pruned, there) = tokio::join!(retention.prune(&first), setting);
+        pruned.unwrap();
         retention.prune(&by()).await.unwrap();
         for session in &there {
             assert!(world.is_there(session), "round {round}: {session} was held and is gone");
