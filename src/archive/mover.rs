@@ -23,6 +23,8 @@ use crate::recording::{LedgerFollower, LedgerNews, Store, recording_path, record
 
 /// How often news of the ledger are looked for.
 const POLL: Duration = Duration::from_millis(500);
+/// What was sealed just now stays so long: the index is about to read it, and need not fetch it.
+const INDEXING: Duration = Duration::from_secs(2);
 /// Recordings that are on their way at once.
 const AT_ONCE: usize = 8;
 /// Pauses of one recording after a failure, the shortest and the longest.
@@ -96,12 +98,12 @@ impl Mover {
             Ok::<_, io::Error>((news, here))
         });
         let (news, here) = listed.await.map_err(io::Error::other)??;
-        here.into_iter().for_each(|(session, ..)| self.wants(session));
+        here.into_iter().for_each(|(session, ..)| self.wants(session, Duration::ZERO));
         Ok(news)
     }
 
-    fn wants(&mut self, session: SessionId) {
-        let attempt = Attempt { next: Instant::now(), pause: RETRY.0 };
+    fn wants(&mut self, session: SessionId, later: Duration) {
+        let attempt = Attempt { next: Instant::now() + later, pause: RETRY.0 };
         self.waiting.entry(session).or_insert(attempt);
     }
 
@@ -109,7 +111,7 @@ impl Mover {
         // A few lines of a file that was written just now.
         loop {
             match news.next_line() {
-                Ok(Some(LedgerNews::Sealed(session))) => self.wants(session),
+                Ok(Some(LedgerNews::Sealed(session))) => self.wants(session, INDEXING),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => match self.begin().await {

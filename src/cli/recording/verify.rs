@@ -78,8 +78,12 @@ pub(super) async fn verify(options: &Verify) -> anyhow::Result<()> {
             .with_context(|| format!("cannot use --public-key {}", file.display()))?;
     }
     // A copy of a recording or of a whole directory is proved without a configuration.
-    if let Ok(config) = config::load(&options.config.path) {
-        archive::use_archive(&config, None).context("[recording] archive cannot be used")?;
+    if let Ok(config) = config::load(&options.config.path)
+        && let Ok(gateway) =
+            gateway_of(options.data_dir.as_ref().unwrap_or(&config.server.data_dir))
+    {
+        archive::use_archive(&config, Some(&gateway))
+            .context("[recording] archive cannot be used")?;
     }
     match &options.recording {
         Some(recording) => one(options, recording, &against),
