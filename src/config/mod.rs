@@ -9,6 +9,7 @@
 //! that nobody believes in a rule that nothing enforces.
 
 mod access;
+mod archive;
 mod digest;
 mod document;
 mod http;
@@ -33,17 +34,16 @@ use document::Node;
 use mistake::{Findings, Place};
 use reader::Table;
 
+pub use archive::{Archive, Location, Witness, witness_of as witness};
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, Archive, AskedAccess, ClaimPath, Config, Database, Durability, Http,
-    HttpCredential, HttpKind, HttpTarget, IpNetwork, Issuer, Listen, Location, NamedTest, Notify,
-    NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording, Server, Ssh,
-    SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets, Tls,
-    TokenKind, UpstreamTls, UserKey, Web, Witness,
+    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
+    HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest, Notify, NotifyEvent, NotifyKind,
+    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
+    TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use retention::{Retention, keep};
 pub use secret_ref::{SecretError, SecretRef};
-pub use server::witness_of as witness;
 
 /// Reads and checks a configuration file with all that it includes. Reads files and nothing else:
 /// no secret, no network. Blocks on the file system.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use russh::keys::PublicKey;
 
+use super::archive::Archive;
 use super::mistake::Mistake;
 use super::retention::Retention;
 use super::secret_ref::SecretRef;
@@ -241,38 +242,6 @@ pub struct Recording {
     pub signing_key: PathBuf,
     /// The key for hashes of masked and withheld values; made on first start.
     pub mask_key: SecretRef,
-}
-
-/// `[recording] archive` and `witness`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Archive {
-    /// Where sealed recordings are moved to; they stay where they are when there is none.
-    pub place: Option<Location>,
-    /// Where signed checkpoints of the ledger are kept.
-    pub witness: Option<Witness>,
-}
-
-/// Somewhere to keep files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// `file://`: a folder.
-    Folder(PathBuf),
-    /// `s3://`: a bucket, and what keys begin with.
-    Bucket {
-        /// Its name.
-        bucket: String,
-        /// Without slashes at its ends; may be empty.
-        prefix: String,
-    },
-}
-
-/// Who keeps checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Witness {
-    /// Somebody who is sent each.
-    Webhook(String),
-    /// A store of objects.
-    Place(Location),
 }
 
 /// `[http]`

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::model::{
-    Archive, Database, Durability, Listen, Location, Recording, Server, Telemetry, Tickets, Tls,
-    Web, Witness,
-};
+use super::archive::{self, Archive};
+use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web};
 use super::reader::{Field, Table};
 use super::secret_ref::SecretRef;
 use super::value;
@@ -189,55 +187,8 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> (Recording, Archive
     table.set(&mut recording.max_local, "max_local", value::size);
     table.set(&mut recording.signing_key, "signing_key", Field::path);
     table.set(&mut recording.mask_key, "mask_key", value::secret);
-    let archive = Archive {
-        place: table.read("archive", place).filter(|at| *at != Location::Folder(data_dir.into())),
-        witness: table.read("witness", witness),
-    };
+    let archive = archive::archive(&table, data_dir);
     table.later("recipients", Field::texts);
     table.finish();
     (recording, archive)
-}
-
-/// `file:///path` or `s3://bucket/prefix`.
-fn place(field: Field<'_>) -> Option<Location> {
-    place_of(field.text()?).or_else(|| {
-        let hint = r#"for example "s3://recordings/prod" or "file:///mnt/recordings""#;
-        field.wrong_with("is no place for recordings", hint)
-    })
-}
-
-fn place_of(text: &str) -> Option<Location> {
-    if let Some(path) = text.strip_prefix("file://").filter(|path| path.starts_with('/')) {
-        return Some(Location::Folder(path.into()));
-    }
-    let rest = text.strip_prefix("s3://")?;
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let prefix = prefix.trim_end_matches('/');
-    let plain = |part: &str| {
-        let of_keys = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        !part.is_empty() && part != "." && part != ".." && part.chars().all(of_keys)
-    };
-    let good = plain(bucket) && (prefix.is_empty() || prefix.split('/').all(plain));
-    good.then(|| Location::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
-}
-
-/// A webhook's address, or a place.
-fn witness(field: Field<'_>) -> Option<Witness> {
-    let text = field.text()?;
-    if text.starts_with("http://") && witness_of(text).is_none() {
-        return field.wrong_with("is not private", "use https://");
-    }
-    match witness_of(text) {
-        Some(Witness::Webhook(url)) => Some(Witness::Webhook(url)),
-        _ => place(field).map(Witness::Place),
-    }
-}
-
-/// The witness that a text names: `https://…`, `http://` on this machine, `s3://…`, `file:///…`.
-pub fn witness_of(text: &str) -> Option<Witness> {
-    let local = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
-    if text.starts_with("https://") || local.iter().any(|start| text.starts_with(start)) {
-        return text.parse::<hyper::Uri>().ok().map(|_| Witness::Webhook(text.to_owned()));
-    }
-    place_of(text).map(Witness::Place)
 }
