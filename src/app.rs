@@ -3,6 +3,7 @@
 mod files;
 pub mod hardening;
 pub mod online;
+pub mod replaying;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

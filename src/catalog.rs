@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::approval::Desk;
-use crate::config::{self, AccessRule, Config, Target, Tickets};
+use crate::config::{self, AccessRule, Config, Mistakes, Target, Tickets};
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
@@ -53,6 +53,14 @@ impl Rules {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.config.policy
+    }
+
+    /// The policy with a draft of rules laid over it, for trying it out.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the draft.
+    pub fn draft(&self, text: &str) -> Result<Policy, Mistakes> {
+        config::draft(text, &self.config.targets, &self.config.policy)
     }
 
     /// How long sessions of a target by callers of these groups are kept; for ever when nothing

@@ -15,7 +15,9 @@ use crate::archive;
 use crate::config;
 use crate::database::{Progress, Reindexed};
 use crate::recording::Reader;
-use crate::replay;
+use crate::replay::ReplayError;
+use crate::replay::export::{self, ExportError};
+use crate::web::pages;
 
 /// Prove what recordings are worth.
 #[derive(Debug, Args)]
@@ -49,11 +51,14 @@ struct Reindex {
 
 /// Write a recording in another format.
 ///
-/// asciicast: a terminal of an SSH session, for asciinema's players; what would act on a player's
-/// terminal, and not only draw, is left out.
+/// html: one page that stands by itself, with what verifying the recording found. csv: the commands
+/// as a table for spreadsheets, no cell of which is a formula. sql: the statements of a session of
+/// Postgres, with what became of each. asciicast: a terminal of an SSH session, for asciinema's
+/// players; what would act on a player's terminal, and not only draw, is left out. jsonl: every
+/// event as a line of JSON.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  portcullis recording export SESSION.rec --format asciicast > session.cast"
+    after_help = "Example:\n  portcullis recording export SESSION.rec --format html > session.html"
 )]
 struct Export {
     /// The recording's file, SESSION.rec.
@@ -68,20 +73,34 @@ struct Export {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
+    Html,
+    Csv,
+    Sql,
     Asciicast,
+    Jsonl,
 }
 
 fn export(options: &Export) -> anyhow::Result<()> {
-    let path = options.path.display();
-    let failed = || format!("cannot export {path}");
-    let reader = Reader::open(&options.path).with_context(failed)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match options.format {
+    let reader = || Reader::open(&options.path).map_err(ExportError::from);
+    let done = match options.format {
+        Format::Html => pages::html(&options.path, &mut out),
+        Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
+        Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
+        Format::Jsonl => reader().and_then(|reader| Ok(export::json_lines(reader, &mut out)?)),
         Format::Asciicast => {
-            replay::asciicast(reader, options.channel, &mut out).with_context(failed)?;
+            reader().and_then(|reader| export::asciicast(reader, options.channel, &mut out))
+        }
+    };
+    // What came before a damage is written before the damage is told.
+    let flushed = out.flush();
+    match done {
+        Err(ExportError::Replay(ReplayError::Io(error))) => Err(error.into()),
+        done => {
+            done.with_context(|| format!("cannot export {}", options.path.display()))?;
+            Ok(flushed?)
         }
     }
-    Ok(out.flush()?)
 }
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {

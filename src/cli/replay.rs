@@ -1,6 +1,7 @@
-//! `portcullis replay`: shows a recording in the terminal.
+//! `portcullis replay`: shows a recording in the terminal, or answers clients from it.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,19 @@ use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tempfile::NamedTempFile;
 
-use super::gateway;
+use super::{gateway, output};
+use crate::app::replaying::WireReplay;
 use crate::names::SessionId;
 use crate::recording::Reader;
+use crate::replay::export::json_lines;
 use crate::replay::{self, Pace, ReplayError};
 
-/// Show a recording in the terminal: commands, decisions, rows.
+/// Show a recording in the terminal: commands, decisions, rows. Or let it answer a client.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  portcullis replay 019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b --speed 4\n  \
-                  portcullis replay /var/lib/portcullis/recordings/2026-11-20/SESSION.rec --step"
+                  portcullis replay /var/lib/portcullis/recordings/2026-11-20/SESSION.rec --step\n  \
+                  portcullis replay SESSION.rec --serve 127.0.0.1:0"
 )]
 #[group(skip)]
 pub(super) struct Options {
@@ -45,18 +49,51 @@ pub(super) struct Options {
     /// No colours, on a terminal too; the environment variable `NO_COLOR` says the same.
     #[arg(long)]
     no_color: bool,
-    /// Print every event as a line of JSON instead; bytes are base64.
+    /// Answer ordinary clients at this address from the recording instead: psql and drivers for a
+    /// session of Postgres, curl for one of HTTP. A loopback address; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["speed", "step"])]
+    serve: Option<SocketAddr>,
+    /// Print every event as a line of JSON instead; bytes are base64. With --serve: where it
+    /// listens.
     #[arg(long, conflicts_with_all = ["speed", "step"])]
     json: bool,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    match options.what.parse() {
-        Ok(session) => {
-            let fetched = fetch(&options.gateway, session).await?;
-            play(&options, fetched.path())
-        }
-        Err(_) => play(&options, Path::new(&options.what)),
+    let fetched = match options.what.parse() {
+        Ok(session) => Some(fetch(&options.gateway, session).await?),
+        Err(_) => None,
+    };
+    let path = fetched.as_ref().map_or(Path::new(&options.what), |fetched| fetched.path());
+    match options.serve {
+        Some(address) => serve(&options, path, address).await,
+        None => play(&options, path),
+    }
+}
+
+/// Answers clients from the recording until Ctrl-C.
+async fn serve(options: &Options, path: &Path, address: SocketAddr) -> anyhow::Result<()> {
+    let replay = WireReplay::open(path, address)
+        .await
+        .with_context(|| format!("cannot answer from {}", options.what))?;
+    if options.json {
+        output::print_json(&serde_json::json!({
+            "protocol": replay.protocol(),
+            "address": replay.address(),
+            "line": replay.line(),
+        }))?;
+    } else {
+        output::print(&format!(
+            "{} at {} answers from the recording: {}. Ctrl-C ends it.\n{}",
+            replay.protocol(),
+            replay.address(),
+            replay.title(),
+            replay.line()
+        ))?;
+    }
+    tokio::select! {
+        served = replay.serve() => served,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }
 
@@ -78,7 +115,7 @@ fn play(options: &Options, path: &Path) -> anyhow::Result<()> {
     }
     let mut out = io::BufWriter::new(stdout.lock());
     let played = if options.json {
-        json(reader, &mut out)
+        json_lines(reader, &mut out)
     } else {
         let no_colour =
             options.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
@@ -110,14 +147,6 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(speed) if speed.is_finite() && speed >= 0.0 => Ok(speed),
         _ => Err("a number from 0; 2 is twice as fast, 0 does not wait".to_owned()),
     }
-}
-
-fn json(reader: Reader, out: &mut dyn Write) -> Result<(), ReplayError> {
-    for event in reader {
-        serde_json::to_writer(&mut *out, &event?.to_json()).map_err(io::Error::from)?;
-        writeln!(out)?;
-    }
-    Ok(())
 }
 
 /// The person at the terminal.

@@ -70,6 +70,19 @@ pub(super) fn read(path: &Path, findings: &mut Findings) -> Node {
     Node { place: Place { file: 0, byte: 0 }, value: Value::Table(reading.whole) }
 }
 
+/// Reads a text that is no file: it includes none.
+pub(super) fn read_text(name: &str, text: &str, findings: &mut Findings) -> Node {
+    let source = Source { name: name.to_owned(), folder: PathBuf::new(), text: text.to_owned() };
+    findings.sources.push(source);
+    let (mut entries, errors) = parse(text, 0);
+    if let Some((place, _)) = entries.remove("include") {
+        findings.mistake(place, "include: a draft reads no files", None);
+    }
+    let reading = Reading { findings, seen: BTreeSet::new(), whole: Entries::new() };
+    reading.report_syntax(0, errors);
+    Node { place: Place { file: 0, byte: 0 }, value: Value::Table(entries) }
+}
+
 struct Reading<'f> {
     findings: &'f mut Findings,
     /// The files of this configuration, without symbolic links.

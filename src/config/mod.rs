@@ -27,12 +27,16 @@ mod ssh;
 mod target;
 mod value;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use document::Node;
 use mistake::{Findings, Place};
 use reader::Table;
+
+use crate::names::TargetName;
+use crate::policy::{Policy, Rule};
 
 pub use archive::{Archive, Location, Witness, witness_of as witness};
 pub use mistake::{Mistake, Mistakes, Position};
@@ -65,6 +69,36 @@ pub fn data_dir(path: &Path) -> Result<PathBuf, Mistakes> {
         Some(server) if !findings.any() => Ok(server.data_dir),
         _ => Err(findings.into_mistakes()),
     }
+}
+
+/// The policy with a draft laid over it: `[[rule]]`s, which stand in the place of those of the same
+/// name or beside the others, and perhaps `[policy]`. Nothing of it comes into force.
+pub fn draft(
+    text: &str,
+    targets: &BTreeMap<TargetName, Arc<Target>>,
+    policy: &Policy,
+) -> Result<Policy, Mistakes> {
+    let mut findings = Findings::default();
+    let root = document::read_text("the draft", text, &mut findings);
+    let hash = digest::policy(&root);
+    let Some(top) = Table::root(&root, &findings) else { return Err(findings.into_mistakes()) };
+    let has_settings = top.has("policy");
+    let drafted = policy::policy(&top, targets, hash.clone());
+    top.finish();
+    if findings.any() {
+        return Err(findings.into_mistakes());
+    }
+    let replaced = |rule: &&Rule| drafted.written().iter().any(|drafted| drafted.name == rule.name);
+    let kept = policy.written().iter().filter(|rule| !replaced(rule));
+    let rules: Vec<Rule> = kept.chain(drafted.written()).cloned().collect();
+    let settings = if has_settings { drafted.settings() } else { policy.settings() };
+    Policy::compile(hash, *settings, &rules).map_err(|mistakes| {
+        let start = Place { file: 0, byte: 0 };
+        for mistake in mistakes {
+            findings.mistake(start, mistake.problem, Some(mistake.hint.to_owned()));
+        }
+        findings.into_mistakes()
+    })
 }
 
 fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {

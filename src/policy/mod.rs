@@ -49,6 +49,8 @@ pub struct Policy {
     settings: PolicySettings,
     /// By name: so nothing that is said depends on the order in which they are written.
     rules: Vec<Arc<Compiled>>,
+    /// As they are written.
+    written: Vec<Rule>,
 }
 
 /// `[policy]`
@@ -117,12 +119,17 @@ impl Policy {
             return Err(mistakes);
         }
         compiled.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { hash, settings, rules: compiled })
+        Ok(Self { hash, settings, rules: compiled, written: rules.to_vec() })
     }
 
     /// A policy without rules.
     pub fn new(hash: String) -> Self {
-        Self { hash, settings: PolicySettings::default(), rules: Vec::new() }
+        Self { hash, settings: PolicySettings::default(), rules: Vec::new(), written: Vec::new() }
+    }
+
+    /// The rules as they are written.
+    pub fn written(&self) -> &[Rule] {
+        &self.written
     }
 
     /// The hash that every command's event names the policy by: 32 hexadecimal digits.

@@ -3,9 +3,11 @@
 //! Everything in a recording is what a client or a target sent, so nothing of it reaches the
 //! terminal but through `text.rs`, which shows what would act on a terminal or mislead a reader, or,
 //! of terminals shown as they were, through `screen.rs`, which leaves only what draws. Pages get
-//! one command at a time (`moment.rs`).
+//! one command at a time (`moment.rs`), other programs files ([`export`]). [`backtest`] decides what was
+//! recorded anew.
 
-mod asciicast;
+pub mod backtest;
+pub mod export;
 mod grid;
 mod http;
 mod moment;
@@ -19,6 +21,5 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use asciicast::{ExportError, asciicast};
 pub use moment::{Moment, Piece, Said, Stream, Table, moment};
 pub use terminal::{Options, Pace, ReplayError, play};

@@ -22,7 +22,7 @@ use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::entrance::Entrance;
 use super::problem::Problem;
-use super::{approvals, grants, holds, kills, recordings, tickets, users};
+use super::{approvals, exports, grants, holds, kills, policy, recordings, tickets, users};
 use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
@@ -91,6 +91,8 @@ impl Api {
             .route("/api/v1/notifications", get(undelivered))
             .merge(kills::routes())
             .merge(recordings::routes())
+            .merge(exports::routes())
+            .merge(policy::routes())
             .merge(tickets::routes())
             .merge(approvals::routes())
             .merge(grants::routes())

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
 use super::ask::Body;
-use super::caller::Admin;
+use super::caller::{Admin, Caller};
 use super::problem::Problem;
 use crate::archive::{By, PruneError, Pruned, Retention};
 use crate::database::{Filter, Hold, HoldFilter, OneSession, Page, Timestamp};
@@ -31,11 +31,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// What is to be held, and why.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
-    reason: String,
-    session: Option<SessionId>,
+pub(super) struct Wanted {
+    pub(super) reason: String,
+    pub(super) session: Option<SessionId>,
     #[serde(default)]
-    filter: Filter,
+    pub(super) filter: Filter,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +65,12 @@ async fn set(
     Admin(caller): Admin,
     Body(wanted): Body<Wanted>,
 ) -> Result<Response, Problem> {
+    let hold = held(&api, &caller, wanted).await?;
+    Ok((StatusCode::CREATED, Json(hold)).into_response())
+}
+
+/// Sets a hold, for an admin.
+pub(super) async fn held(api: &Api, caller: &Caller, wanted: Wanted) -> Result<Hold, Problem> {
     let reason = reason(Some(wanted.reason))?.ok_or_else(|| Problem::bad("reason: say why"))?;
     wanted.filter.checked()?;
     let filter = match (wanted.session, wanted.filter.is_empty()) {
@@ -95,9 +101,9 @@ async fn set(
         ("reason".to_owned(), Value::from(hold.reason.as_str())),
         ("filter".to_owned(), serde_json::to_value(&hold.filter).unwrap_or_default()),
     ]);
-    api.done(&caller, "hold.set", Some(hold.id.to_string()), detail).await?;
+    api.done(caller, "hold.set", Some(hold.id.to_string()), detail).await?;
     api.database.set_hold(&hold).await?;
-    Ok((StatusCode::CREATED, Json(hold)).into_response())
+    Ok(hold)
 }
 
 async fn lift(
@@ -106,17 +112,26 @@ async fn lift(
     id: Named,
     Body(why): Body<Why>,
 ) -> Answer<Hold> {
-    let id: HoldId = named(id)?;
-    let reason = reason(why.reason)?;
+    lifted(&api, &caller, named(id)?, why.reason).await.map(Json)
+}
+
+/// Lifts a hold, for an admin.
+pub(super) async fn lifted(
+    api: &Api,
+    caller: &Caller,
+    id: HoldId,
+    why: Option<String>,
+) -> Result<Hold, Problem> {
+    let reason = reason(why)?;
     let known = api.database.hold(id).await?.ok_or_else(Problem::not_found)?;
     if known.lifted_at.is_some() {
         return Err(Problem::conflict("the hold is lifted already"));
     }
     let said = reason.as_deref().map(|reason| ("reason".to_owned(), Value::from(reason)));
     let detail = said.into_iter().collect();
-    api.done(&caller, "hold.lift", Some(id.to_string()), detail).await?;
+    api.done(caller, "hold.lift", Some(id.to_string()), detail).await?;
     let lifted = api.database.lift_hold(id, &caller.username(), reason.as_deref()).await?;
-    lifted.map(Json).ok_or_else(|| Problem::conflict("the hold is lifted already"))
+    lifted.ok_or_else(|| Problem::conflict("the hold is lifted already"))
 }
 
 fn reason(given: Option<String>) -> Result<Option<String>, Problem> {

@@ -83,6 +83,18 @@ impl Problem {
         Self { status: StatusCode::CONFLICT, title, detail: Some(detail) }
     }
 
+    /// Something that a session has not, and why.
+    pub(super) fn has_none(detail: String) -> Self {
+        let title = "the session has no such thing";
+        Self { status: StatusCode::CONFLICT, title, detail: Some(detail) }
+    }
+
+    /// As much as goes at once is being done already.
+    pub(super) fn busy(detail: &str) -> Self {
+        let title = "the gateway does this for somebody else now";
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail.to_owned()) }
+    }
+
     /// Bytes that are not there; their length stands in a header.
     pub(super) fn outside() -> Self {
         let title = "there are no such bytes";

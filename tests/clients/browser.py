@@ -6,9 +6,13 @@ load from elsewhere: that, a word of the browser's about the content security po
 serious finding of axe each end it.
 """
 
+import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
@@ -40,7 +44,9 @@ def guarded(page):
             wrong.append(f"{page.url}: {message.text}")
 
     def requested(request):
-        allowed = request.url.startswith((BASE, ISSUER, "data:")) if ISSUER else True
+        # A page that was exported is opened from a file, and needs nothing.
+        own = (BASE, ISSUER, "data:", "file:")
+        allowed = request.url.startswith(own) if ISSUER else True
         if not allowed:
             wrong.append(f"{page.url} asked for {request.url}")
 
@@ -141,6 +147,7 @@ def reach(browser):
     page.get_by_role("button", name="Explain").click()
     expect(page.locator("#told")).to_contain_text("block by no-drops")
     look(page, "policy")
+    assert page.get_by_role("link", name="Try a draft").count() == 0
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("link", name="Log in with")).to_be_visible(timeout=20_000)
 
@@ -224,6 +231,19 @@ def investigate(browser):
         page.get_by_role("link", name="Recording (.rec)").click()
     assert Path(download.value.path()).read_bytes()[:4] == b"\x50\x2a\x4d\x18"
 
+    # The page for somebody without an account: by itself, without a server, and nothing in it runs.
+    with page.expect_download() as download:
+        page.get_by_role("link", name="One page with its verification").click()
+    alone = Path(download.value.path()).with_suffix(".html")
+    Path(download.value.path()).rename(alone)
+    page.goto(alone.as_uri())
+    expect(page.locator(".badge.whole")).to_contain_text("Whole")
+    expect(page.get_by_text("Signed by the key")).to_be_visible()
+    expect(page.locator("article table.rows").first).to_contain_text("<img src=x onerror=")
+    assert page.locator("main").evaluate("e => getComputedStyle(e).maxWidth") != "none"
+    assert page.locator("a[href^='/']").count() == 0
+    look(page, "export")
+
     # HTTP: request and answer, JSON laid out.
     page.goto(BASE + "/sessions?protocol=http")
     page.locator("table.list tbody a").first.click()
@@ -241,6 +261,7 @@ def investigate(browser):
     page.get_by_role("button", name="Play").click()
     expect(screen).to_contain_text("<script>", timeout=10_000)
     look(page, "session-ssh")
+    moments(page)
 
     # One run, and everything together.
     page.goto(BASE + "/sessions?protocol=postgres&verdict=block")
@@ -251,11 +272,69 @@ def investigate(browser):
     expect(page.locator(".bars")).not_to_have_count(0)
     look(page, "overview")
 
+    # Rules that are not in force, on what was recorded.
+    page.goto(BASE + "/policy")
+    page.get_by_role("link", name="Try a draft").click()
+    page.get_by_label("Draft").fill("[[rule]]\nname = 'x'\nverdict = 'maybe'")
+    page.get_by_role("button", name="Try it").click()
+    expect(page.get_by_role("alert")).to_contain_text("the draft:3")
+    rule = "[[rule]]\nname = 'no-creation'\nactions = ['sql.create']\nverdict = 'block'\n"
+    page.get_by_label("Draft").fill(rule)
+    page.get_by_role("button", name="Try it").click()
+    changed = page.locator("section table.list tbody tr").filter(has_text="no-creation")
+    expect(changed).to_contain_text("<script>window.pwned = 1</script>")
+    look(page, "draft")
+
     page.goto(BASE + "/audit?text=session")
     expect(page.locator("table.list tbody tr").first).to_be_visible()
     look(page, "audit")
     page.goto(BASE + "/sessions/01890000-0000-7000-8000-000000000000")
     look(page, "nothing")
+
+
+def moments(page):
+    """At five moments the player shows what another terminal, tmux, shows of the same bytes."""
+    page.goto(BASE + "/sessions?protocol=ssh")
+    page.locator("table.list tbody a:not(.run)").last.click()
+    screen = page.locator(".player .screen")
+    expect(screen).to_contain_text("back")
+    cast = page.request.get(BASE + page.locator(".player").get_attribute("data-cast")).text()
+    header, *events = [json.loads(line) for line in cast.splitlines()]
+    size = [header["width"], header["height"]] if header["width"] > 1 else [80, 24]
+    length = events[-1][0]
+    for part in (1, 2, 3, 4, 5):
+        until = length * part / 5
+        page.get_by_label("Time").evaluate(
+            "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')); }", until
+        )
+        until = float(page.get_by_label("Time").input_value())
+        text = "".join(data for at, kind, data in events if kind == "o" and at <= until)
+        expected = tmux(text, *size)
+        shown = [line.rstrip() for line in screen.inner_text().split("\n")]
+        if "\n".join(shown).rstrip() != "\n".join(expected).rstrip():
+            wrong.append(f"the player at {until} s shows {shown}, tmux {expected}")
+    print("five moments of a terminal", length)
+
+
+def tmux(text, columns, rows):
+    """The screen of a terminal of that size once it was sent the text."""
+    with tempfile.TemporaryDirectory() as folder:
+        sent, settings = Path(folder, "sent"), Path(folder, "tmux.conf")
+        sent.write_bytes(text.encode() + b"\x1b]2;all of it\x07")
+        settings.write_text("set -g status off\nset -g default-terminal tmux-256color\n")
+        command = ["tmux", "-u", "-S", f"{folder}/socket", "-f", str(settings)]
+        show = f"stty raw -echo; cat {sent}; exec sleep 60"
+        size = ["-x", str(columns), "-y", str(rows)]
+        subprocess.run([*command, "new-session", "-d", *size, "sh", "-c", show], check=True)
+        told = lambda *more: subprocess.run(
+            [*command, *more], check=True, capture_output=True, text=True
+        ).stdout
+        deadline = time.monotonic() + 30
+        while "all of it" not in told("display-message", "-p", "#{pane_title}"):
+            assert time.monotonic() < deadline, "tmux did not read it all"
+        lines = told("capture-pane", "-p").split("\n")
+        told("kill-server")
+    return [line.rstrip() for line in lines]
 
 
 def run():

@@ -286,6 +286,7 @@ fn the_description_says_what_the_api_does() {
                 "from" => "2020-01-01T00:00:00Z",
                 "to" => "2120-01-01T00:00:00Z",
                 "protocol" => "postgres",
+                "format" => "csv",
                 _ => continue,
             };
             at += if at.contains('?') { "&" } else { "?" };
@@ -294,7 +295,7 @@ fn the_description_says_what_the_api_does() {
         let (status, kind, body) = local(&gateway, &at);
         assert_eq!(status, 200, "{at}: {body}");
         let content = &operation["responses"]["200"]["content"];
-        assert_eq!(names(content), [kind.split(';').next().unwrap()], "{at}");
+        assert!(names(content).iter().any(|name| *name == kind.split(';').next().unwrap()), "{at}");
         let schema = &content["application/json"]["schema"];
         if schema["$ref"].is_null() {
             continue;

@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod api_rights;
 mod approval;
 mod architecture;
 mod backtest;
@@ -22,6 +23,7 @@ mod deploy;
 mod disk_full;
 mod docs;
 mod evidence;
+mod exports;
 mod fixtures;
 mod gateway;
 mod hostile;
@@ -43,3 +45,4 @@ mod ssh;
 mod support;
 mod telemetry;
 mod upstream;
+mod wire_replay;

@@ -12,6 +12,7 @@ pub mod copy;
 pub mod frame;
 pub mod frontend;
 pub mod startup;
+pub mod values;
 
 /// Bytes that are not what the protocol says they should be. Fit to be told to the client: it
 /// holds nothing of the message.

@@ -15,6 +15,7 @@ mod masking;
 mod refusal;
 mod request;
 mod response;
+pub mod serve;
 mod service;
 mod session;
 mod upstream;

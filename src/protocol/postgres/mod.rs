@@ -18,6 +18,7 @@ mod reader;
 mod refusal;
 mod relay;
 mod replies;
+pub mod serve;
 mod session;
 pub mod stream;
 pub mod upstream;

@@ -244,9 +244,35 @@ pub(super) fn describe_portal(name: &str) -> Bytes {
     out.freeze()
 }
 
+/// Wire replay: what it cannot do, and what to do instead.
+pub(super) fn replay_error(code: &str, message: &str, hint: &str) -> Words {
+    error_response("ERROR", code, message, Some(hint).filter(|hint| !hint.is_empty()))
+}
+
+/// Wire replay: what was asked is not recorded.
+pub(super) fn replay_not_recorded(message: &str, target: &TargetName, session: SessionId) -> Words {
+    let hint = format!(
+        "This is a replay of session {session}: statements are answered as they were recorded, \
+         and nothing reaches {target}."
+    );
+    error_response("ERROR", "P0002", message, Some(&hint))
+}
+
+/// Wire replay: the answer is that of a command of which the recording withholds something.
+pub(super) fn replay_withholds(sequence: u64) -> Words {
+    let message = format!(
+        "answered with command #{sequence} of the recording, which withholds literals or values"
+    );
+    report(b'N', "NOTICE", "00000", &message, None)
+}
+
 fn error_response(severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
+    report(b'E', severity, code, message, hint)
+}
+
+fn report(tag: u8, severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
     let mut out = BytesMut::new();
-    framed(&mut out, b'E', |body| {
+    framed(&mut out, tag, |body| {
         let fields = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
         for (field, text) in fields.into_iter().chain(hint.map(|hint| (b'H', hint))) {
             body.put_u8(field);

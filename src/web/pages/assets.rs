@@ -9,7 +9,7 @@ use axum::routing::get;
 
 use crate::web::api::Api;
 
-const STYLE: &str = include_str!("../assets/style.css");
+pub(super) const STYLE: &str = include_str!("../assets/style.css");
 const SCRIPT: &str = include_str!("../assets/pages.js");
 const TERMINAL: &str = include_str!("../assets/terminal.js");
 const MARK: &str = include_str!("../assets/mark.svg");

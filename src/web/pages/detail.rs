@@ -16,6 +16,8 @@ const EFFECTS: usize = 100;
 /// A command with its answer.
 pub(super) struct Detail {
     pub(super) session: String,
+    /// Whether it leads to other pages.
+    pub(super) linked: bool,
     pub(super) sequence: u64,
     pub(super) at: String,
     pub(super) offset: String,
@@ -88,6 +90,7 @@ impl Detail {
         };
         Self {
             session: session.to_string(),
+            linked: true,
             sequence,
             at: crate::recording::rfc3339(moment.wall_us),
             offset: text::duration(offset),

@@ -11,10 +11,14 @@ mod assets;
 mod audit;
 mod changes;
 mod detail;
+mod drafts;
+mod export;
+mod holding;
 mod live;
 mod login;
 mod overview;
 mod policy;
+mod proof;
 mod run;
 mod session;
 mod sessions;
@@ -34,6 +38,7 @@ use axum::response::{Html, IntoResponse, Response};
 use super::api::Api;
 use super::caller::Caller;
 use super::problem::Problem;
+pub use export::html;
 pub use targets::Doors;
 use visitor::Visitor;
 
@@ -54,6 +59,8 @@ pub fn over(api: &Arc<Api>, router: Router) -> Router {
         .merge(approvals::routes())
         .merge(targets::routes())
         .merge(policy::routes())
+        .merge(drafts::routes())
+        .merge(holding::routes())
         .merge(audit::routes())
         .merge(changes::routes())
         .with_state(Arc::clone(api));

@@ -18,10 +18,9 @@ use crate::decode;
 use crate::names::TargetName;
 use crate::policy::{Caller, EffectiveRule, Explanation, Selector, SessionFacts};
 use crate::web::api::Api;
+use crate::web::policy::MAX_COMMAND;
 use crate::web::problem::Problem;
 
-/// The longest command that is explained, in bytes.
-const MAX_COMMAND: usize = 16 << 10;
 /// Effects shown of one command.
 const EFFECTS: usize = 50;
 

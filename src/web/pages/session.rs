@@ -17,13 +17,15 @@ use super::asked::Asked;
 use super::audit::Line;
 use super::changes::mark_of;
 use super::detail::{Answer, Detail};
+use super::proof::Proof;
 use super::sessions::Row;
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
-use crate::database::{Command, Session};
+use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
 use crate::names::SessionId;
-use crate::recording::{self, State as Proof};
-use crate::replay::{self, ExportError};
+use crate::recording;
+use crate::replay;
+use crate::replay::export::{ExportError, asciicast};
 use crate::web::api::{Api, Named, named};
 use crate::web::caller::Caller;
 use crate::web::problem::Problem;
@@ -55,6 +57,7 @@ struct SessionPage {
     next: Option<String>,
     detail: Option<Detail>,
     looks: Vec<Line>,
+    holds: Vec<Kept>,
     /// Whether the recording stands with this gateway.
     is_here: bool,
     verifies: bool,
@@ -76,6 +79,42 @@ struct Facts {
     missing: i64,
     bytes_up: String,
     bytes_down: String,
+}
+
+/// A hold that keeps the recording.
+struct Kept {
+    id: String,
+    reason: String,
+    by: String,
+    since: String,
+    /// Whether it is of this session alone, so that it can be lifted here.
+    own: bool,
+}
+
+impl Kept {
+    fn of(hold: &Hold) -> Self {
+        Self {
+            id: hold.id.to_string(),
+            reason: text::line(&hold.reason),
+            by: text::line(&hold.set_by),
+            since: text::time(hold.set_at),
+            own: matches!(hold.filter, HoldFilter::Session(_)),
+        }
+    }
+}
+
+/// The holds that keep a session: its own, and those of filters that found it.
+async fn holds_of(api: &Api, session: SessionId) -> Result<Vec<Kept>, Problem> {
+    let mut beside = api.database.holds_beside(&[session]).await?;
+    let mut holds = beside.remove(&session).unwrap_or_default();
+    let own = HoldFilter::Session(OneSession { session });
+    // One that was just set has no file yet.
+    for hold in api.database.holds(false).await? {
+        if hold.filter == own && holds.iter().all(|known| known.id != hold.id) {
+            holds.push(hold);
+        }
+    }
+    Ok(holds.iter().map(Kept::of).collect())
 }
 
 /// A command in the list.
@@ -189,6 +228,7 @@ async fn session(
         next: commands.next.as_deref().map(|cursor| asked.with(&[("cursor", Some(cursor))])),
         detail,
         looks: looks.iter().map(Line::of).collect(),
+        holds: holds_of(&api, session.id).await?,
         is_here: length.is_some(),
         verifies: length.is_some_and(|length| length <= VERIFIED_AT_ONCE),
         asked,
@@ -255,9 +295,7 @@ async fn command(
 struct VerificationPage {
     frame: Frame,
     id: String,
-    state: &'static str,
-    told: String,
-    facts: String,
+    proof: Proof,
 }
 
 /// Verifies the recording, all of it.
@@ -276,33 +314,8 @@ async fn verification(
     })
     .await;
     let Ok(Ok(report)) = report else { return Err(Problem::internal().into()) };
-    let (state, told) = match (&report.state, report.ledger) {
-        (Proof::Whole, true) => (
-            "whole",
-            "Whole: every byte is what was written, and the ledger says the same".to_owned(),
-        ),
-        (Proof::Whole, false) => (
-            "whole",
-            "Whole: every byte is what was written; there is no ledger to hold it against"
-                .to_owned(),
-        ),
-        (Proof::Open, _) => {
-            ("open", "Open: what is there is what was written; it is not sealed".to_owned())
-        }
-        (Proof::Wrong, _) => {
-            let wrong = report.wrong.as_ref().map(ToString::to_string).unwrap_or_default();
-            ("wrong", format!("Not what was written: {wrong}"))
-        }
-    };
-    let facts = format!(
-        "{} events in {} blocks, {} stored",
-        report.events,
-        report.blocks,
-        text::size(i64::try_from(report.file_bytes).unwrap_or(i64::MAX))
-    );
     let frame = Frame::of(&api, &visitor, "sessions", "Verification");
-    let shown =
-        VerificationPage { frame, id: id.to_string(), state, told: text::line(&told), facts };
+    let shown = VerificationPage { frame, id: id.to_string(), proof: Proof::of(&report) };
     page(&shown).map_err(Into::into)
 }
 
@@ -320,7 +333,7 @@ async fn terminal(
     let made = tokio::task::spawn_blocking(move || {
         let reader = recording::Reader::open(&path).map_err(replay::ReplayError::from)?;
         let mut out = Bounded(Vec::new());
-        replay::asciicast(reader, None, &mut out).map(|()| out.0)
+        asciicast(reader, None, &mut out).map(|()| out.0)
     });
     let cast = match made.await {
         Ok(Ok(cast)) => cast,

@@ -75,6 +75,18 @@ fn every_page_works_in_a_browser_and_runs_nothing_of_what_was_recorded() {
     hostile.args(["-v", "ON_ERROR_STOP=0", "-f", "-"]);
     let output = fed(hostile, HOSTILE.as_bytes());
     assert!(told(&output).contains("Dropping is for migrations"), "{}", told(&output));
+    // What a screen can be made to do, in five steps.
+    let steps = [
+        r"printf '\033[31mred\033[0m one\r\n\033[4mtwo\033[0m\r\n'",
+        r"printf '\033[5;10Hplaced\033[7;1Hline\033[3Gover\033[6;1H\033[1mbold\033[K'",
+        r"printf '\033[10;1H'; seq 1 30",
+        r"printf '\033[?1049h\033[2J\033[3;3Hother screen'",
+        r"printf '\033[?1049l back\033[2;9r\033[9;1H\nscrolled\nagain\033[r\033[12;4H┌─┐\033[3Dx'",
+    ];
+    let mut ssh = site.ssh();
+    ssh.args(["-tt", &steps.join("; sleep 0.3; ")]);
+    let (done, said) = transcript(ssh);
+    assert!(done, "{said}");
     let drawn = "printf '\\033[31mred \\033[0m<script>window.pwned = 1</script>\\r\\n\\033]0;t\\007'; sleep 0.3; echo end";
     let mut ssh = site.ssh();
     ssh.args(["-tt", drawn]);

@@ -75,6 +75,22 @@ fn a_page_shows_to_each_what_the_api_does() {
     assert_eq!(ada.post(&end, "").status, 400);
     assert_eq!(ada.post(&end, "reason=x").status, 409);
 
+    // An admin keeps the recording, everybody who reads sees it, and an auditor lifts nothing.
+    let hold = format!("/sessions/{id}/hold");
+    assert_eq!(audrey.post(&hold, "reason=x").status, 403);
+    assert_eq!(ada.post(&hold, "").status, 400);
+    assert_eq!(ada.post(&hold, "reason=case%20%3Cb%3E7").status, 303);
+    let page = audrey.get(&format!("/sessions/{id}")).body;
+    assert!(page.contains("case &#60;b&#62;7") && !page.contains("/lift"), "{page}");
+    let page = ada.get(&format!("/sessions/{id}")).body;
+    let (_, rest) = page.split_once("name=\"hold\" value=\"").expect("a form that lifts it");
+    let own = rest.split('"').next().unwrap();
+    let lift = format!("/sessions/{id}/lift");
+    assert_eq!(audrey.post(&lift, &format!("hold={own}&reason=x")).status, 403);
+    assert_eq!(ada.post(&lift, "hold=x&reason=x").status, 404);
+    assert_eq!(ada.post(&lift, &format!("hold={own}&reason=over")).status, 303);
+    assert!(!ada.get(&format!("/sessions/{id}")).body.contains("case &#60;b&#62;7"));
+
     // Whoever looked is in the audit log, and on the session's page.
     let page = audrey.get(&format!("/sessions/{id}")).body;
     for wanted in ["select 1 as one", "session.show", "recording.command", "recording.verify"] {

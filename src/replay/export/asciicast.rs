@@ -7,27 +7,11 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::ReplayError;
-use super::screen::Screen;
+use super::super::ReplayError;
+use super::super::screen::Screen;
+use super::ExportError;
 use crate::decode::ssh::message::{Message, Size};
 use crate::recording::{Direction, Kind, Opened, Reader};
-
-/// Why there is no file.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The recording cannot be read on, or the file not written.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// There is no such thing in it.
-    #[error("the recording has no terminal{}", .0.map(|n| format!(" on channel {n}")).unwrap_or_default())]
-    NoTerminal(Option<u32>),
-}
-
-impl From<io::Error> for ExportError {
-    fn from(error: io::Error) -> Self {
-        Self::Replay(error.into())
-    }
-}
 
 /// Writes the first terminal of a recording, or that of a channel.
 ///

@@ -1,0 +1,641 @@
+//! One client of a replay: what it asks, held against what is recorded.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::block_in_place;
+
+use super::super::refusal;
+use super::super::stream::Stream;
+use super::answer::{Broken, Messages, Rows, binary, description_in};
+use super::tape::{Run, Tape, trimmed};
+use crate::decode::postgres::command;
+use crate::decode::postgres::frame::{Side, Walker};
+use crate::decode::postgres::frontend::{self, Bind, Message, Named};
+use crate::decode::postgres::{Malformed, backend};
+
+/// Answers are sent when they are this long, in bytes.
+const FLUSH: usize = 64 << 10;
+/// Statements, portals and texts that one client may have at once.
+const MOST_NAMES: usize = 100_000;
+/// Rows that a client gets of a portal that was suspended when it was recorded.
+const NO_LIMIT: u32 = 0;
+
+const READY: &[u8] = b"Z\0\0\0\x05";
+
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Session {
+    tape: Arc<Tape>,
+    stream: Stream,
+    walker: Walker,
+    inbox: BytesMut,
+    out: BytesMut,
+    /// How many times each statement was asked for, by its text and values.
+    asked: HashMap<String, usize>,
+    statements: HashMap<String, Box<str>>,
+    portals: HashMap<String, Portal>,
+    /// `I`, `T` or `E`, as `ReadyForQuery` says it.
+    status: u8,
+    /// A message of the extended protocol failed: what comes before the next Sync is passed over.
+    failed: bool,
+}
+
+/// What answers.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// A run of the recording.
+    Run(usize),
+    /// The replay itself: a transaction begins or ends.
+    Control(&'static str),
+}
+
+/// A portal that the client made.
+#[derive(Debug)]
+struct Portal {
+    source: Source,
+    text: Box<str>,
+    /// The formats that the client wants.
+    wanted: Vec<bool>,
+    /// The answer that is being read, and which of the run's it is.
+    reading: Option<Messages>,
+    answer: usize,
+    /// A row that did not fit into the client's limit.
+    pending: Option<Bytes>,
+    done: bool,
+}
+
+/// Why a client is not answered with what was recorded.
+#[derive(Debug)]
+enum Unanswered {
+    NotRecorded,
+    OtherValues,
+    NoSuchName,
+    OnlyText,
+    TooMany,
+    Refused(Bytes),
+    Broken(String),
+}
+
+type Answered<T> = Result<T, Unanswered>;
+
+impl From<Broken> for Unanswered {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken.to_string())
+    }
+}
+
+impl From<Malformed> for Unanswered {
+    fn from(malformed: Malformed) -> Self {
+        Self::Broken(malformed.to_string())
+    }
+}
+
+impl Session {
+    pub(super) fn new(stream: Stream, tape: Arc<Tape>) -> Self {
+        Self {
+            tape,
+            stream,
+            walker: Walker::new(Side::Frontend),
+            inbox: BytesMut::new(),
+            out: BytesMut::new(),
+            asked: HashMap::new(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            status: b'I',
+            failed: false,
+        }
+    }
+
+    /// Until the client leaves.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        while let Some(message) = self.next().await? {
+            match frontend::message(&message) {
+                Ok(Message::Terminate) => return Ok(()),
+                Ok(Message::Query { sql }) => self.query(sql).await?,
+                Ok(Message::Sync) => {
+                    self.failed = false;
+                    self.ready().await?;
+                }
+                Ok(Message::Flush) => self.flush().await?,
+                Ok(_) if self.failed => {}
+                Ok(message) => {
+                    if let Err(unanswered) = self.extended(message).await? {
+                        self.failed = true;
+                        self.refuse(&unanswered);
+                    }
+                }
+                Err(Malformed(what)) => {
+                    self.out.extend_from_slice(refusal::replay_error("08P01", what, "").as_bytes());
+                    return self.flush().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The client's next message, or the first piece of COPY data.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let piece = self.walker.next(&self.inbox).map_err(io::Error::other)?;
+            if let Some(piece) = piece {
+                let bytes = self.inbox.split_to(piece.length).freeze();
+                if piece.first {
+                    return Ok(Some(bytes));
+                }
+                continue;
+            }
+            if self.stream.read_buf(&mut self.inbox).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn query(&mut self, sql: &str) -> io::Result<()> {
+        self.failed = false;
+        if trimmed(sql).is_empty() {
+            self.out.extend_from_slice(b"I\0\0\0\x04");
+            return self.ready().await;
+        }
+        let answered = match self.choose(sql, None) {
+            Ok(Source::Control(tag)) => {
+                self.control(tag, sql);
+                Ok(())
+            }
+            Ok(Source::Run(run)) => self.answer_query(run, sql).await?,
+            Err(unanswered) => Err(unanswered),
+        };
+        if let Err(unanswered) = answered {
+            self.refuse(&unanswered);
+        }
+        self.ready().await
+    }
+
+    /// Which recorded run answers: the next one of those that fit.
+    fn choose(&mut self, text: &str, values: Option<&Value>) -> Answered<Source> {
+        let tape = Arc::clone(&self.tape);
+        let (runs, mut withheld) = tape.runs_of(text);
+        if runs.is_empty() {
+            return control_of(text).map(Source::Control).ok_or(Unanswered::NotRecorded);
+        }
+        let fitting = match values {
+            None => runs,
+            Some(values) => {
+                let fits = |exactly: bool| -> Vec<usize> {
+                    let fit =
+                        |at: &&usize| tape.runs.get(**at).is_some_and(|r| fits(r, values, exactly));
+                    runs.iter().filter(fit).copied().collect()
+                };
+                let same = fits(true);
+                if same.is_empty() {
+                    withheld = true;
+                    fits(false)
+                } else {
+                    same
+                }
+            }
+        };
+        if self.asked.len() >= MOST_NAMES {
+            return Err(Unanswered::TooMany);
+        }
+        let values = values.map(ToString::to_string).unwrap_or_default();
+        let times = self.asked.entry(format!("{}\0{values}", trimmed(text))).or_default();
+        let run = fitting.get(*times).or(fitting.last()).copied().ok_or(Unanswered::OtherValues)?;
+        *times = times.saturating_add(1);
+        if withheld {
+            let sequence = tape.runs.get(run).map(|run| run.sequence).unwrap_or_default();
+            self.out.extend_from_slice(refusal::replay_withholds(sequence).as_bytes());
+        }
+        Ok(Source::Run(run))
+    }
+
+    /// Sends a run's whole answer, with the description of its rows.
+    async fn answer_query(&mut self, at: usize, sql: &str) -> io::Result<Answered<()>> {
+        let tape = Arc::clone(&self.tape);
+        let Some(run) = tape.runs.get(at) else { return Ok(Err(Unanswered::NotRecorded)) };
+        if let Some(refused) = &run.refused {
+            return Ok(Err(Unanswered::Refused(refused.clone())));
+        }
+        if run.bound.is_some() {
+            let description = tape.described(run).and_then(|described| described.rows.as_ref());
+            if let Some(rows) = description.filter(|rows| rows.first() == Some(&b'T')) {
+                self.out.extend_from_slice(&description_in(rows, &[]));
+            }
+            let mut portal = Portal::new(Source::Run(at), sql, Vec::new());
+            return self.rows(&mut portal, NO_LIMIT).await;
+        }
+        let Some(place) = run.answers.first() else {
+            return Ok(Err(Unanswered::Broken("its answer is not recorded".to_owned())));
+        };
+        let mut messages = match block_in_place(|| Messages::open(&tape.path, *place, false)) {
+            Ok(messages) => messages,
+            Err(broken) => return Ok(Err(broken.into())),
+        };
+        loop {
+            let (piece, bytes) = match block_in_place(|| messages.next()) {
+                Ok(next) => next,
+                Err(broken) => return Ok(Err(broken.into())),
+            };
+            match piece.tag {
+                b'Z' => return Ok(Ok(())),
+                b'C' => self.follow(&bytes, sql),
+                b'E' => self.fail(),
+                _ => {}
+            }
+            self.send(&bytes).await?;
+            if piece.tag == b'G' && !self.copied_in().await? {
+                return Ok(Err(Unanswered::Broken("COPY was given up".to_owned())));
+            }
+        }
+    }
+
+    /// Waits for the end of the client's COPY data, which go nowhere. Whether it was not given up.
+    async fn copied_in(&mut self) -> io::Result<bool> {
+        self.flush().await?;
+        while let Some(message) = self.next().await? {
+            match message.first() {
+                Some(b'c') => return Ok(true),
+                Some(b'f') => return Ok(false),
+                _ => {}
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn extended(&mut self, message: Message<'_>) -> io::Result<Answered<()>> {
+        Ok(match message {
+            Message::Parse { statement, sql, .. } => self.parse(statement, sql),
+            Message::Bind(bind) => self.bind(&bind),
+            Message::Describe(named) => self.describe(named),
+            Message::Execute { portal, max_rows } => match self.portals.remove(portal) {
+                None => Err(Unanswered::NoSuchName),
+                Some(mut made) => {
+                    let answered = self.execute(&mut made, max_rows).await?;
+                    self.portals.insert(portal.to_owned(), made);
+                    answered
+                }
+            },
+            Message::Close(named) => {
+                match named {
+                    Named::Statement(name) => drop(self.statements.remove(name)),
+                    Named::Portal(name) => drop(self.portals.remove(name)),
+                }
+                self.out.extend_from_slice(b"3\0\0\0\x04");
+                Ok(())
+            }
+            Message::FunctionCall => Err(Unanswered::NotRecorded),
+            // COPY data that nobody asked for, as after an error.
+            _ => Ok(()),
+        })
+    }
+
+    fn parse(&mut self, name: &str, sql: &str) -> Answered<()> {
+        let (runs, _) = self.tape.runs_of(sql);
+        let refused = |at: &usize| {
+            let run = self.tape.runs.get(*at).filter(|run| run.bound.is_none())?;
+            run.refused.clone()
+        };
+        if runs.is_empty() && control_of(sql).is_none() && !trimmed(sql).is_empty() {
+            return Err(Unanswered::NotRecorded);
+        }
+        if !runs.is_empty() && runs.iter().all(|at| refused(at).is_some()) {
+            let first = runs.first().and_then(refused).unwrap_or_default();
+            return Err(Unanswered::Refused(first));
+        }
+        if self.statements.len() >= MOST_NAMES {
+            return Err(Unanswered::TooMany);
+        }
+        self.statements.insert(name.to_owned(), sql.into());
+        self.out.extend_from_slice(b"1\0\0\0\x04");
+        Ok(())
+    }
+
+    fn bind(&mut self, bind: &Bind<'_>) -> Answered<()> {
+        let text = self.statements.get(bind.statement).cloned().ok_or(Unanswered::NoSuchName)?;
+        let attributes = command::bind(bind, false);
+        let values = attributes.get(command::PARAMETERS).cloned();
+        let values = values.unwrap_or_else(|| Value::Array(Vec::new()));
+        let source = match trimmed(&text) {
+            "" => Source::Control(""),
+            _ => self.choose(&text, Some(&values))?,
+        };
+        if self.portals.len() >= MOST_NAMES {
+            return Err(Unanswered::TooMany);
+        }
+        let portal = Portal::new(source, &text, binary(&bind.result_formats));
+        self.portals.insert(bind.portal.to_owned(), portal);
+        self.out.extend_from_slice(b"2\0\0\0\x04");
+        Ok(())
+    }
+
+    fn describe(&mut self, named: Named<'_>) -> Answered<()> {
+        if let Named::Portal(name) = named
+            && !self.portals.contains_key(name)
+            && let Some(rows) = self.tape.cursor(name)
+        {
+            self.out.extend_from_slice(rows);
+            return Ok(());
+        }
+        let (wanted, run) = match named {
+            Named::Statement(name) => {
+                let text = self.statements.get(name).ok_or(Unanswered::NoSuchName)?;
+                let runs = self.tape.runs_of(text).0;
+                let ran = runs
+                    .iter()
+                    .find(|at| self.tape.runs.get(**at).is_some_and(|run| run.refused.is_none()));
+                (&[][..], ran.copied())
+            }
+            Named::Portal(name) => {
+                let portal = self.portals.get(name).ok_or(Unanswered::NoSuchName)?;
+                let run = match portal.source {
+                    Source::Run(run) => Some(run),
+                    Source::Control(_) => None,
+                };
+                (portal.wanted.as_slice(), run)
+            }
+        };
+        let run = run.and_then(|run| self.tape.runs.get(run));
+        let known = run.and_then(|run| self.tape.described(run));
+        if matches!(named, Named::Statement(_)) {
+            let parameters = known.and_then(|known| known.parameters.clone());
+            let parameters = parameters.unwrap_or_else(|| parameters_of(run));
+            self.out.extend_from_slice(&parameters);
+        }
+        let rows = match run {
+            Some(run) => self.tape.rows_of(run)?,
+            None => None,
+        };
+        match rows {
+            Some(rows) => self.out.extend_from_slice(&description_in(&rows, wanted)),
+            None => self.out.extend_from_slice(b"n\0\0\0\x04"),
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, portal: &mut Portal, max_rows: u32) -> io::Result<Answered<()>> {
+        match portal.source {
+            Source::Control("") => {
+                self.out.extend_from_slice(b"I\0\0\0\x04");
+                Ok(Ok(()))
+            }
+            Source::Control(tag) => {
+                self.control(tag, &portal.text);
+                Ok(Ok(()))
+            }
+            Source::Run(_) => self.rows(portal, max_rows).await,
+        }
+    }
+
+    /// Sends what a portal gives, up to the client's limit, without descriptions.
+    async fn rows(&mut self, portal: &mut Portal, max_rows: u32) -> io::Result<Answered<()>> {
+        let tape = Arc::clone(&self.tape);
+        let Source::Run(at) = portal.source else { return Ok(Ok(())) };
+        let Some(run) = tape.runs.get(at) else { return Ok(Err(Unanswered::NotRecorded)) };
+        if let Some(refused) = &run.refused {
+            return Ok(Err(Unanswered::Refused(refused.clone())));
+        }
+        let description = tape.described(run).and_then(|described| described.rows.as_ref());
+        let recorded = if run.bound.is_some() { run.binary.as_slice() } else { &[] };
+        let Some(rows) = Rows::of(recorded, &portal.wanted, description) else {
+            return Ok(Err(Unanswered::OnlyText));
+        };
+        let mut sent = 0;
+        loop {
+            if portal.done {
+                self.out.extend_from_slice(&done("SELECT 0"));
+                return Ok(Ok(()));
+            }
+            let next = match portal.pending.take() {
+                Some(row) => Ok((b'D', true, row)),
+                None => block_in_place(|| portal.next(&tape, run, rows.rewrites())),
+            };
+            let (tag, first, bytes) = match next {
+                Ok(next) => next,
+                Err(unanswered) => return Ok(Err(unanswered)),
+            };
+            match tag {
+                b'D' if first && max_rows > 0 && sent == max_rows => {
+                    portal.pending = Some(bytes);
+                    self.out.extend_from_slice(b"s\0\0\0\x04");
+                    return Ok(Ok(()));
+                }
+                b'D' => {
+                    sent += u32::from(first);
+                    match rows.row(bytes) {
+                        Ok(row) => self.send(&row).await?,
+                        Err(malformed) => return Ok(Err(malformed.into())),
+                    }
+                }
+                b'C' | b'I' => {
+                    portal.done = true;
+                    self.follow(&bytes, &portal.text);
+                    self.send(&bytes).await?;
+                    return Ok(Ok(()));
+                }
+                b'E' => {
+                    portal.done = true;
+                    return Ok(Err(Unanswered::Refused(bytes)));
+                }
+                b'G' => {
+                    self.send(&bytes).await?;
+                    if !self.copied_in().await? {
+                        return Ok(Err(Unanswered::Broken("COPY was given up".to_owned())));
+                    }
+                }
+                b'N' | b'S' | b'A' | b'H' | b'd' | b'c' => self.send(&bytes).await?,
+                _ => {}
+            }
+        }
+    }
+
+    /// A transaction that begins or ends without a recording of it.
+    fn control(&mut self, tag: &'static str, text: &str) {
+        let message = done(tag);
+        self.follow(&message, text);
+        self.out.extend_from_slice(&message);
+    }
+
+    /// What a command's end means for the transaction.
+    fn follow(&mut self, message: &[u8], text: &str) {
+        let to_savepoint = || text.split_whitespace().any(|word| word.eq_ignore_ascii_case("to"));
+        match backend::command_tag(message) {
+            Ok("BEGIN" | "START TRANSACTION") => self.status = b'T',
+            Ok("ROLLBACK") if to_savepoint() => self.status = b'T',
+            Ok("COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION") => self.status = b'I',
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self) {
+        if self.status == b'T' {
+            self.status = b'E';
+        }
+    }
+
+    fn refuse(&mut self, unanswered: &Unanswered) {
+        self.fail();
+        let target = self.tape.target.clone();
+        let session = self.tape.session;
+        let words = match unanswered {
+            Unanswered::Refused(message) => return self.out.extend_from_slice(message),
+            Unanswered::NotRecorded => refusal::replay_not_recorded(
+                "this statement is not in the recording",
+                &target,
+                session,
+            ),
+            Unanswered::OtherValues => refusal::replay_not_recorded(
+                "this statement is in the recording, but not with these values",
+                &target,
+                session,
+            ),
+            Unanswered::NoSuchName => {
+                refusal::replay_error("26000", "there is no statement or portal of that name", "")
+            }
+            Unanswered::OnlyText => refusal::replay_error(
+                "0A000",
+                "the recording has these rows as text, not binary",
+                "Ask for the text format.",
+            ),
+            Unanswered::TooMany => {
+                refusal::replay_error("53000", "too many statements for one connection", "")
+            }
+            Unanswered::Broken(why) => {
+                let what = format!("the recording has no whole answer to this: {why}");
+                refusal::replay_error("58030", &what, "")
+            }
+        };
+        self.out.extend_from_slice(words.as_bytes());
+    }
+
+    async fn ready(&mut self) -> io::Result<()> {
+        self.out.extend_from_slice(READY);
+        self.out.extend_from_slice(&[self.status]);
+        self.flush().await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.extend_from_slice(bytes);
+        if self.out.len() < FLUSH { Ok(()) } else { self.flush().await }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.out).await?;
+        self.out.clear();
+        self.stream.flush().await
+    }
+}
+
+impl Portal {
+    fn new(source: Source, text: &str, wanted: Vec<bool>) -> Self {
+        let text = text.into();
+        Self { source, text, wanted, reading: None, answer: 0, pending: None, done: false }
+    }
+
+    /// The next message of the answer: its tag, whether it is its first piece, its bytes. Where it
+    /// was suspended when it was recorded, it goes on with the next answer.
+    fn next(&mut self, tape: &Tape, run: &Run, whole: bool) -> Answered<(u8, bool, Bytes)> {
+        loop {
+            let messages = match &mut self.reading {
+                Some(messages) => messages,
+                None => {
+                    let Some(place) = run.answers.get(self.answer) else {
+                        // It was never run to its end.
+                        return Ok((b'C', true, done("SELECT 0")));
+                    };
+                    self.answer += 1;
+                    self.reading.insert(Messages::open(&tape.path, *place, whole)?)
+                }
+            };
+            let (piece, bytes) = messages.next()?;
+            match piece.tag {
+                b's' => self.reading = None,
+                tag => return Ok((tag, piece.first, bytes)),
+            }
+        }
+    }
+}
+
+impl Tape {
+    /// The `RowDescription` of a run's result, or that there is none.
+    fn rows_of(&self, run: &Run) -> Answered<Option<Bytes>> {
+        if let Some(rows) = self.described(run).and_then(|described| described.rows.clone()) {
+            return Ok(Some(rows).filter(|rows| rows.first() == Some(&b'T')));
+        }
+        let Some(place) = run.answers.first().filter(|_| run.bound.is_none()) else {
+            return Ok(None);
+        };
+        block_in_place(|| {
+            let mut messages = Messages::open(&self.path, *place, false)?;
+            loop {
+                let (piece, bytes) = messages.next()?;
+                match piece.tag {
+                    b'N' | b'S' | b'A' => {}
+                    b'T' => return Ok(Some(bytes)),
+                    _ => return Ok(None),
+                }
+            }
+        })
+    }
+}
+
+/// Whether a run had these values, exactly or as far as is recorded.
+fn fits(run: &Run, values: &Value, exactly: bool) -> bool {
+    let Some(bound) = &run.bound else {
+        return run.refused.is_some() || values.as_array().is_some_and(Vec::is_empty);
+    };
+    if exactly {
+        return !bound.withheld && bound.shown == *values;
+    }
+    let (Value::Array(shown), Value::Array(values)) = (&bound.shown, values) else { return false };
+    bound.withheld
+        && shown.len() == values.len()
+        && shown.iter().zip(values).all(|(shown, value)| shown == value || hides(shown))
+}
+
+/// Whether a recorded value stands for others: `?`, or with something masked in it.
+fn hides(shown: &Value) -> bool {
+    shown.as_str().is_some_and(|text| text == "?" || text.contains("**") || text.contains('['))
+}
+
+/// The tag of a statement that begins, ends or divides a transaction or forgets prepared
+/// statements, if it is nothing else: drivers do that by themselves.
+fn control_of(text: &str) -> Option<&'static str> {
+    let read = command::of_text(text);
+    let [effect] = read.effects.as_slice() else { return None };
+    if effect.action != "sql.transaction" && effect.action != "sql.deallocate" {
+        return None;
+    }
+    let first = trimmed(text).split_whitespace().next()?.to_ascii_uppercase();
+    Some(match &*first {
+        "DEALLOCATE" => "DEALLOCATE",
+        "BEGIN" => "BEGIN",
+        "START" => "START TRANSACTION",
+        "COMMIT" | "END" => "COMMIT",
+        "ROLLBACK" | "ABORT" => "ROLLBACK",
+        "SAVEPOINT" => "SAVEPOINT",
+        "RELEASE" => "RELEASE",
+        _ => return None,
+    })
+}
+
+/// A `CommandComplete`.
+fn done(tag: &str) -> Bytes {
+    let length = u32::try_from(tag.len() + 5).unwrap_or(u32::MAX);
+    [b"C", &length.to_be_bytes()[..], tag.as_bytes(), b"\0"].concat().into()
+}
+
+/// A `ParameterDescription` of a statement that was never described: as many as were bound, of
+/// types that are not known.
+fn parameters_of(run: Option<&Run>) -> Bytes {
+    let bound = run.and_then(|run| run.bound.as_ref()).and_then(|bound| bound.shown.as_array());
+    let count = bound.map_or(0, Vec::len);
+    let count = u16::try_from(count).unwrap_or_default();
+    // 0 is no type; drivers take 25, which is text.
+    let types = 25_u32.to_be_bytes().repeat(count.into());
+    let length = u32::try_from(types.len() + 6).unwrap_or(u32::MAX);
+    [b"t", &length.to_be_bytes()[..], &count.to_be_bytes(), &types].concat().into()
+}

@@ -1,0 +1,274 @@
+//! What another policy would have said to commands that ran.
+//!
+//! Decided anew is what was recorded: the effects, attributes and request view of each command.
+//! Nothing is decoded again, and nothing is run. What the record does not hold (claims of callers,
+//! texts and values where some were withheld) makes a command undecidable when a rule looks at it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::names::{SessionId, TargetName};
+use crate::policy::{
+    Attributes, Caller, Command, CommandParts, Decision, Effect, Policy, SessionFacts,
+    SessionPolicy, TargetFacts, Verdict,
+};
+use crate::recording::{Event, Kind, Opened, ReadError, Reader, RecordedCommand, Sequence, Told};
+
+/// Commands that only prepare of which a session's last are remembered: an Execute builds on a
+/// Bind, which builds on a Parse.
+const MOST_PREPARED: usize = 20_000;
+/// Characters of an example.
+const EXAMPLE: usize = 120;
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Sessions that were read.
+    pub sessions: u64,
+    /// Commands that were decided anew; those that only prepare others are not counted.
+    pub commands: u64,
+    /// Those that end as before.
+    pub unchanged: u64,
+    /// A rule looks at what the record does not hold.
+    pub undecidable: u64,
+    /// The configuration has no such target.
+    pub no_target: u64,
+    /// Commands that would end otherwise, the most frequent kind of change first.
+    pub changed: Vec<Change>,
+}
+
+/// Commands that would end otherwise in the same way.
+#[derive(Debug, Serialize)]
+pub struct Change {
+    /// How they ended.
+    pub from: Verdict,
+    /// How they would end.
+    pub to: Verdict,
+    /// The rules that say so; none when it is the target's default.
+    pub rules: Vec<String>,
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub example: Example,
+}
+
+/// A command that would end otherwise.
+#[derive(Debug, Serialize)]
+pub struct Example {
+    /// Its session.
+    pub session: SessionId,
+    /// Its place there.
+    pub sequence: Sequence,
+    /// The beginning of its text.
+    pub text: String,
+}
+
+type Changes = BTreeMap<(Verdict, Verdict, Vec<String>), (u64, Example)>;
+
+/// Decides recordings anew, one after the other.
+pub struct Backtest<'p> {
+    policy: &'p Policy,
+    targets: &'p dyn Fn(&TargetName) -> Option<TargetFacts>,
+    report: Report,
+    changes: Changes,
+}
+
+impl<'p> Backtest<'p> {
+    /// By this policy, for these targets.
+    pub fn new(
+        policy: &'p Policy,
+        targets: &'p dyn Fn(&TargetName) -> Option<TargetFacts>,
+    ) -> Self {
+        Self { policy, targets, report: Report::default(), changes: Changes::new() }
+    }
+
+    /// How many commands were decided so far.
+    pub fn commands(&self) -> u64 {
+        self.report.commands
+    }
+
+    /// Decides the commands of a recording, as long as `goes_on` says so of the time of each event;
+    /// whether it was read to its end.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged; what was read of it counts.
+    pub fn read(
+        &mut self,
+        path: &Path,
+        mut goes_on: impl FnMut(u64, i64) -> bool,
+    ) -> Result<bool, ReadError> {
+        let (policy, targets) = (self.policy, self.targets);
+        let (report, changes) = (&mut self.report, &mut self.changes);
+        let mut session = Session { policy, targets, report, changes, at: None };
+        for event in Reader::open(path)? {
+            let event = event?;
+            if !goes_on(session.report.commands, event.wall_us) {
+                return Ok(false);
+            }
+            session.take(&event);
+        }
+        Ok(true)
+    }
+
+    /// What came of it.
+    pub fn finish(self) -> Report {
+        let changed = self.changes.into_iter();
+        let mut changed: Vec<_> = changed
+            .map(|((from, to, rules), (count, example))| Change { from, to, rules, count, example })
+            .collect();
+        changed.sort_by_key(|changed| std::cmp::Reverse(changed.count));
+        Report { changed, ..self.report }
+    }
+}
+
+/// One recording on its way through.
+struct Session<'r> {
+    policy: &'r Policy,
+    targets: &'r dyn Fn(&TargetName) -> Option<TargetFacts>,
+    report: &'r mut Report,
+    changes: &'r mut Changes,
+    at: Option<Known>,
+}
+
+/// What is known once a session has opened.
+struct Known {
+    id: SessionId,
+    /// `None` when the configuration has no such target.
+    policy: Option<SessionPolicy>,
+    /// Statements that were prepared, which serve for long.
+    parsed: BTreeMap<Sequence, Prepared>,
+    /// What was bound, which is run soon.
+    bound: BTreeMap<Sequence, Prepared>,
+}
+
+/// A command that others build on.
+struct Prepared {
+    recorded: RecordedCommand<'static>,
+    of: Option<Sequence>,
+}
+
+impl Session<'_> {
+    fn take(&mut self, event: &Event) {
+        match event.kind {
+            Kind::Opened => {
+                if let Ok(opened) = serde_json::from_slice::<Opened>(&event.payload) {
+                    self.report.sessions += 1;
+                    self.at = Some(self.known(&opened));
+                }
+            }
+            Kind::Command => {
+                if let Ok(recorded) = serde_json::from_slice(&event.payload) {
+                    self.command(event, recorded);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn known(&self, opened: &Opened) -> Known {
+        let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
+        let proved = |told: &Option<Told>| name(&told.clone().filter(|told| told.proved));
+        let caller = Caller {
+            issuer: opened.identity.issuer.clone(),
+            subject: opened.identity.subject.clone(),
+            username: opened.identity.username.clone(),
+            groups: opened.identity.groups.clone(),
+            workflow: proved(&opened.workflow),
+            run: proved(&opened.run),
+            ..Caller::default()
+        };
+        let facts = SessionFacts {
+            id: Some(opened.session),
+            client: Some(opened.client.clone()),
+            database: opened.database.clone(),
+            workflow: name(&opened.workflow),
+            run: name(&opened.run),
+        };
+        let target = (self.targets)(&opened.target);
+        let policy = target.map(|target| self.policy.for_caller(&caller, &target, &facts));
+        Known { id: opened.session, policy, parsed: BTreeMap::new(), bound: BTreeMap::new() }
+    }
+
+    fn command(&mut self, event: &Event, recorded: RecordedCommand<'static>) {
+        let Some(known) = &mut self.at else { return };
+        let before = recorded.decision.verdict();
+        let prepares = matches!(&*recorded.command.form, "parse" | "bind");
+        if !prepares || before != Verdict::Allow {
+            self.report.commands += 1;
+            match known.decide(&recorded, event.of) {
+                Err(Undecided::NoTarget) => self.report.no_target += 1,
+                Err(Undecided::NotRecorded) => self.report.undecidable += 1,
+                Ok((after, _)) if after.verdict() == before => self.report.unchanged += 1,
+                Ok((after, text)) => {
+                    let rules = after.rules().iter().map(ToString::to_string).collect();
+                    let example = || Example {
+                        session: known.id,
+                        sequence: event.sequence,
+                        text: text.chars().take(EXAMPLE).collect(),
+                    };
+                    let key = (before, after.verdict(), rules);
+                    self.changes.entry(key).or_insert_with(|| (0, example())).0 += 1;
+                }
+            }
+        }
+        if prepares {
+            let kept = match &*recorded.command.form {
+                "parse" => &mut known.parsed,
+                _ => &mut known.bound,
+            };
+            if kept.len() >= MOST_PREPARED {
+                kept.pop_first();
+            }
+            kept.insert(event.sequence, Prepared { recorded, of: event.of });
+        }
+    }
+}
+
+enum Undecided {
+    NoTarget,
+    NotRecorded,
+}
+
+impl Known {
+    /// The decision, and the text that it is about.
+    fn decide(
+        &self,
+        recorded: &RecordedCommand<'_>,
+        mut of: Option<Sequence>,
+    ) -> Result<(Decision, String), Undecided> {
+        let policy = self.policy.as_ref().ok_or(Undecided::NoTarget)?;
+        let command: &Command = &recorded.command;
+        let (mut text, mut effects) = (command.text.as_str(), command.effects.as_slice());
+        let mut attributes = Attributes::new();
+        let mut withheld = recorded.exact.is_some();
+        while let Some(sequence) = of {
+            let base = self.bound.get(&sequence).or_else(|| self.parsed.get(&sequence));
+            let base = base.ok_or(Undecided::NotRecorded)?;
+            let below: &Command = &base.recorded.command;
+            withheld |= base.recorded.exact.is_some();
+            if text.is_empty() {
+                text = &below.text;
+            }
+            if effects.is_empty() {
+                effects = &below.effects;
+            }
+            for (name, value) in &below.attributes {
+                attributes.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            of = base.of;
+        }
+        if policy.needs_more_than_recorded(withheld) {
+            return Err(Undecided::NotRecorded);
+        }
+        attributes.extend(command.attributes.clone());
+        let runs: [&[Effect]; 1] = [effects];
+        let parts =
+            CommandParts { form: &command.form, text, attributes: &attributes, effects: &runs };
+        let decision = policy.decide_parts(&[parts]);
+        let prepares = command.form == "parse";
+        let decision = if prepares { decision.of_preparing() } else { decision };
+        Ok((decision, text.to_owned()))
+    }
+}
