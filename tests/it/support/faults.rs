@@ -45,7 +45,7 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let current = Arc::clone(&current);
-                thread::spawn(move || serve(client, port, &current));
+                thread::spawn(move || serve(&client, port, &current));
             }
         });
         Self { address, fault }
@@ -58,7 +58,7 @@ impl Proxy {
 }
 
 /// Passes one connection on; a fault that comes later acts on it, too.
-fn serve(client: TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
+fn serve(client: &TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
     let fault = || *current.lock().unwrap();
     if fault() == Fault::Refuse {
         return;
@@ -80,7 +80,7 @@ fn serve(client: TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
         }
         let _gone = down.shutdown(Shutdown::Both);
     });
-    let (mut up, mut to) = (&client, &server);
+    let (mut up, mut to) = (client, &server);
     let (mut bytes, mut passed) = (vec![0; 16 << 10], 0);
     while let Ok(read @ 1..) = up.read(&mut bytes) {
         passed += read;
@@ -90,7 +90,8 @@ fn serve(client: TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
             Fault::Answer(status) => {
                 let answer =
                     format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-                let _gone = (&client).write_all(answer.as_bytes());
+                let mut refused = client;
+                let _gone = refused.write_all(answer.as_bytes());
                 break;
             }
             Fault::Slow(ms) => thread::sleep(Duration::from_millis(ms)),
