@@ -589,6 +589,8 @@ impl Release<'_, '_> {
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);
+        let masked = outcome.masked.values().fold(0, |sum: u64, more| sum.saturating_add(*more));
+        self.gate.metrics.masked(masked);
         self.gate.spans.outcome(of, outcome);
     }
 }

@@ -89,6 +89,7 @@ struct Target {
     blocked: Counter,
     bytes_up: Counter,
     bytes_down: Counter,
+    masked: Counter,
     connect_errors: Counter,
     latency: [Counter; BUCKETS_US.len()],
     latency_count: Counter,
@@ -138,6 +139,11 @@ impl SessionMetrics {
     /// Counts what passed down.
     pub fn passed_down(&self, bytes: usize) {
         self.0.bytes_down.add(bytes as u64);
+    }
+
+    /// Counts values that were masked in what answered a command.
+    pub fn masked(&self, values: u64) {
+        self.0.masked.add(values);
     }
 
     /// Counts a target that was not reached.
@@ -265,6 +271,11 @@ impl Exposition {
             for (direction, counter) in [("up", &target.bytes_up), ("down", &target.bytes_down)] {
                 self.value(name, &format!("{labels},direction=\"{direction}\""), counter.get());
             }
+        }
+        let name = "portcullis_masked_values_total";
+        self.metric(name, "counter", "Values that were masked in what answered commands.");
+        for (labels, target) in targets {
+            self.value(name, labels, target.masked.get());
         }
     }
 

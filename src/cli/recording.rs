@@ -54,8 +54,9 @@ struct Reindex {
 /// html: one page that stands by itself, with what verifying the recording found. csv: the commands
 /// as a table for spreadsheets, no cell of which is a formula. sql: the statements of a session of
 /// Postgres, with what became of each. asciicast: a terminal of an SSH session, for asciinema's
-/// players; what would act on a player's terminal, and not only draw, is left out. jsonl: every
-/// event as a line of JSON.
+/// players; what would act on a player's terminal, and not only draw, is left out. har: the
+/// requests of a session of HTTP, with the first 4 MiB of each body. jsonl: every event as a line
+/// of JSON.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  portcullis recording export SESSION.rec --format html > session.html"
@@ -77,6 +78,7 @@ enum Format {
     Csv,
     Sql,
     Asciicast,
+    Har,
     Jsonl,
 }
 
@@ -87,6 +89,7 @@ fn export(options: &Export) -> anyhow::Result<()> {
         Format::Html => pages::html(&options.path, &mut out),
         Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
         Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
+        Format::Har => reader().and_then(|reader| export::har(reader, &mut out)),
         Format::Jsonl => reader().and_then(|reader| Ok(export::json_lines(reader, &mut out)?)),
         Format::Asciicast => {
             reader().and_then(|reader| export::asciicast(reader, options.channel, &mut out))

@@ -4,10 +4,16 @@
 //! A `kid` is only ever compared with the published ones. A key is used with the algorithms of
 //! its own kind and curve alone, and with exactly one when it names one. Keys of other kinds,
 //! symmetric ones among them, are left out of the set.
+//!
+//! HTTP brings its token with every request. What a key signed stays signed, so a set remembers which
+//! tokens it proved; it goes with its keys, and the claims are looked at every time.
+
+use std::collections::HashSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::Refused;
@@ -19,10 +25,15 @@ const MAX_KEYS: usize = 100;
 /// The most keys that one token is tried against, when its `kid` does not name a single one.
 const MAX_TRIED: usize = 8;
 
+/// How many proved tokens a set remembers; then it begins anew.
+const MAX_PROVED: usize = 4_096;
+
 /// The signature keys of an issuer.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
+    /// Hashes of tokens that one of them signed.
+    proved: Mutex<HashSet<[u8; 32]>>,
 }
 
 #[derive(Debug)]
@@ -68,7 +79,7 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(format!("{} signature keys; at most {MAX_KEYS} are read", keys.len()));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, proved: Mutex::default() })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -79,6 +90,10 @@ impl KeySet {
     /// none has it or the token has none, those without, in any case of the token's algorithm
     /// and a bounded number of them.
     pub(super) fn check<'a>(&self, token: Unverified<'a>) -> Checked<'a> {
+        let hash = token.hash();
+        if self.proved.lock().contains(&hash) {
+            return Checked::Signed(Signed(token));
+        }
         let named = token.kid.is_some() && self.keys.iter().any(|key| key.kid == token.kid);
         let signed = self
             .keys
@@ -92,6 +107,11 @@ impl KeySet {
             .take(MAX_TRIED)
             .any(|key| key.signed(&token));
         if signed {
+            let mut proved = self.proved.lock();
+            if proved.len() >= MAX_PROVED {
+                proved.clear();
+            }
+            proved.insert(hash);
             Checked::Signed(Signed(token))
         } else if named {
             Checked::Forged(Refused("the key that it names did not sign it".to_owned()))
@@ -222,6 +242,22 @@ mod tests {
         assert_eq!(outcome(&both, &b.sign_as(Some("a"), &json!({}))), "forged");
         for kid in ["../../dev/null", "file:///etc/passwd", "' OR 1=1--", "", "A", "a\u{0}"] {
             assert_eq!(outcome(&both, &a.sign_as(Some(kid), &json!({}))), "no key", "{kid:?}");
+        }
+    }
+
+    #[test]
+    fn a_proved_token_proves_no_other_and_stays_so_as_long_as_its_key() {
+        let (key, other) = (TestKey::new("k"), TestKey::new("k"));
+        let (ours, theirs) = (set(&[key.jwk()]), set(&[other.jwk()]));
+        let token = key.sign(&json!({ "sub": "a" }));
+        let another = key.sign(&json!({ "sub": "b" }));
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let (another_signed, signature) = another.rsplit_once('.').unwrap();
+        for _ in 0..2 {
+            assert_eq!(outcome(&ours, &token), "signed");
+            assert_eq!(outcome(&ours, &format!("{signed}.{signature}")), "forged");
+            assert_eq!(outcome(&ours, &format!("{another_signed}.{signature}")), "signed");
+            assert_eq!(outcome(&theirs, &token), "forged");
         }
     }
 

@@ -46,6 +46,17 @@ pub struct Unverified<'a> {
     pub(super) payload: Vec<u8>,
 }
 
+impl Unverified<'_> {
+    /// Tells this text from every other: all three parts count, and the first two have their
+    /// lengths.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.signed.len() as u64).to_le_bytes());
+        hasher.update(self.signed.as_bytes()).update(self.signature.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
 /// What the header's `typ` says (RFC 8725 section 3.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Typ {

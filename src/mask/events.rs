@@ -96,7 +96,8 @@ impl Events {
                 self.plan.text(line)
             } else if let Some(masked) = data.take() {
                 let lines = |text: &Bytes| data_lines(text, end);
-                Masked::by_value(lines(masked.shown()), lines(masked.stored()))
+                let counts = masked.counts();
+                Masked::by_value(lines(masked.shown()), lines(masked.stored())).counted(counts)
             } else {
                 continue;
             };

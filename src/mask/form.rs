@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::counts::{Counts, PATTERNS, count};
 use super::json::NotMasked;
 use super::plan::{MaskPlan, Masked};
 use super::scanner::{Action, Masker};
@@ -61,26 +62,41 @@ impl Form {
         let decoded = decoded(name);
         let key = String::from_utf8_lossy(&decoded);
         let actions = self.plan.field(&[&key]);
+        let mut counts = Counts::new();
         let [shown, stored] = [0, 1].map(|eyes| {
             let masker = self.plan.maskers().get(eyes).copied().flatten().cloned();
             let action = actions.get(eyes).copied().flatten();
-            let mut out = self.masked(name, None, masker.as_ref());
+            // Those of storage come last, and are the ones that count.
+            counts.clear();
+            let mut out = self.masked(name, None, masker.as_ref(), &mut counts);
             if let Some(value) = value {
                 out.push(b'=');
-                out.extend(self.masked(value, action, masker.as_ref()));
+                out.extend(self.masked(value, action, masker.as_ref(), &mut counts));
+                if action.is_some() {
+                    self.plan.count_field(&[&key], &mut counts);
+                }
             }
             out.extend_from_slice(end);
             Bytes::from(out)
         });
-        Masked::by_value(shown, stored)
+        Masked::by_value(shown, stored).counted(&counts)
     }
 
-    fn masked(&self, raw: &[u8], action: Option<Action>, masker: Option<&Arc<Masker>>) -> Vec<u8> {
+    fn masked(
+        &self,
+        raw: &[u8],
+        action: Option<Action>,
+        masker: Option<&Arc<Masker>>,
+        counts: &mut Counts,
+    ) -> Vec<u8> {
         let text = decoded(raw);
         let masked = match (action, self.plan.key()) {
             (Some(action), Some(key)) => Some(whole_value(action, &text, key).unwrap_or_default()),
             (Some(_), None) => Some(REDACTED.into()),
-            (None, _) => masker.and_then(|masker| masker.mask(&text)),
+            (None, _) => masker.and_then(|masker| masker.find(&text)).map(|(masked, found)| {
+                count(counts, PATTERNS, found);
+                masked
+            }),
         };
         masked.map_or_else(|| raw.to_vec(), |masked| encoded(&masked))
     }

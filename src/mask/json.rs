@@ -5,10 +5,15 @@
 //! put in the place of strings; what else a mask names becomes null. What is not masked passes as
 //! it was written. However the text is cut, the same comes out.
 
+mod number;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use number::{is_number, plain};
+
+use super::counts::{Counts, PATTERNS, count};
 use super::plan::{MaskPlan, Masked};
 use super::scanner::{Action, HashKey, Masker};
 use super::value::whole_value;
@@ -49,6 +54,8 @@ pub struct Documents {
     /// For the client, and for storage where that sees something else.
     shown: Eye,
     stored: Option<Eye>,
+    /// What was masked in what is stored, since it was told.
+    counts: Counts,
 }
 
 /// What may come.
@@ -124,6 +131,7 @@ impl Documents {
             within: Within::Nothing,
             shown: Eye::new(shown),
             stored: differ.then(|| Eye::new(stored)),
+            counts: Counts::new(),
         }
     }
 
@@ -164,9 +172,19 @@ impl Documents {
     fn taken(&mut self) -> Masked {
         let shown = self.shown.taken();
         let stored = self.stored.as_mut().map_or_else(|| shown.clone(), Eye::taken);
-        Masked::by_value(shown, stored)
+        Masked::by_value(shown, stored).counted(&std::mem::take(&mut self.counts))
     }
 
+    /// Counts a value that begins here, if masks name it and nothing around it is hidden already.
+    fn count_named(&mut self, [_, stored]: [Option<Action>; 2]) {
+        let eye = self.stored.as_ref().unwrap_or(&self.shown);
+        if stored.is_some() && eye.hidden.is_none() {
+            let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+            self.plan.count_field(&path, &mut self.counts);
+        }
+    }
+
+    /// For the client's eyes, then for those of storage: what is counted last counts.
     fn each_eye(&mut self, mut each: impl FnMut(usize, &mut Eye)) {
         each(0, &mut self.shown);
         if let Some(stored) = &mut self.stored {
@@ -225,6 +243,7 @@ impl Documents {
             return Err(NotMasked::TooDeep);
         }
         let (actions, depth) = (self.actions(), self.levels.len());
+        self.count_named(actions);
         self.each_eye(|at, eye| match actions.get(at).copied().flatten() {
             Some(_) if eye.hidden.is_none() => {
                 eye.write(b"null");
@@ -307,16 +326,23 @@ impl Documents {
         let text: String = serde_json::from_slice(&raw).map_err(|_| NotMasked::Malformed)?;
         let is_key = matches!(self.expected, Expected::Key { .. });
         let actions = if is_key { [None, None] } else { self.actions() };
+        self.count_named(actions);
         let key = self.plan.key().cloned();
+        let mut found = 0;
         self.each_eye(|at, eye| {
+            found = 0;
             let action = actions.get(at).copied().flatten();
             if eye.hidden.is_none() {
                 match masked_string(&text, action, eye.masker.as_ref(), key.as_ref()) {
-                    Some(masked) => eye.write(&masked),
+                    Some((masked, secrets)) => {
+                        found = secrets;
+                        eye.write(&masked);
+                    }
                     None => eye.write(&raw),
                 }
             }
         });
+        count(&mut self.counts, PATTERNS, found);
         if is_key {
             self.path_length += text.len();
             if self.path_length > MAX_PATH {
@@ -338,12 +364,18 @@ impl Documents {
             return Err(NotMasked::Malformed);
         }
         let actions = self.actions();
+        self.count_named(actions);
+        let mut found = 0;
         self.each_eye(|at, eye| {
+            found = 0;
             let named = actions.get(at).copied().flatten().is_some();
-            let found = || eye.masker.as_ref().is_some_and(|masker| masker.mask(&raw).is_some());
-            let masked = eye.hidden.is_none() && (named || found());
-            eye.write(if masked { b"null" } else { &raw });
+            if let (None, false, Some(masker)) = (eye.hidden, named, &eye.masker) {
+                let masked = masker.find(&raw).or_else(|| masker.find(&plain(&raw)?));
+                found = masked.map_or(0, |(_, found)| found);
+            }
+            eye.write(if named || found > 0 { b"null" } else { &raw });
         });
+        count(&mut self.counts, PATTERNS, found);
         self.value_ended();
         self.reuse(raw);
         Ok(())
@@ -356,55 +388,28 @@ impl Documents {
     }
 }
 
-/// What stands in a string's place; `None` when it stays.
+/// What stands in a string's place, and how many secrets patterns found in it; `None` when it stays.
 fn masked_string(
     text: &str,
     action: Option<Action>,
     masker: Option<&Arc<Masker>>,
     key: Option<&HashKey>,
-) -> Option<Vec<u8>> {
-    let masked = match (action, key) {
+) -> Option<(Vec<u8>, u64)> {
+    let (masked, found) = match (action, key) {
         (Some(action), Some(key)) => match whole_value(action, text.as_bytes(), key) {
-            Some(masked) => masked,
-            None => return Some(b"null".to_vec()),
+            Some(masked) => (masked, 0),
+            None => return Some((b"null".to_vec(), 0)),
         },
         // A plan without a key has no masks.
-        (Some(_), None) => return Some(b"null".to_vec()),
-        (None, _) => masker?.mask(text.as_bytes())?,
+        (Some(_), None) => return Some((b"null".to_vec(), 0)),
+        (None, _) => masker?.find(text.as_bytes())?,
     };
     let masked = String::from_utf8_lossy(&masked).into_owned();
-    Some(serde_json::Value::from(masked).to_string().into_bytes())
+    Some((serde_json::Value::from(masked).to_string().into_bytes(), found))
 }
 
 fn is_end_of_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' | b':' | b'"' | 0x1e)
-}
-
-/// RFC 8259 section 6.
-fn is_number(word: &[u8]) -> bool {
-    fn digits(text: &[u8]) -> (bool, &[u8]) {
-        let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
-        (end > 0, text.get(end..).unwrap_or_default())
-    }
-    let word = word.strip_prefix(b"-").unwrap_or(word);
-    let (some, rest) = digits(word);
-    if !some || (word.starts_with(b"0") && word.get(1).is_some_and(u8::is_ascii_digit)) {
-        return false;
-    }
-    let rest = match rest.strip_prefix(b".") {
-        None => rest,
-        Some(fraction) => match digits(fraction) {
-            (true, rest) => rest,
-            (false, _) => return false,
-        },
-    };
-    match rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
-        None => rest.is_empty(),
-        Some(exponent) => {
-            let sign = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-"));
-            matches!(digits(sign.unwrap_or(exponent)), (true, []))
-        }
-    }
 }
 
 /// Masks one whole text that may be JSON: by its fields if it is, by patterns if not. One that

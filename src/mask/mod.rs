@@ -9,6 +9,7 @@
 //! Pure: which column a value came from is for the protocol to find out.
 
 mod columns;
+mod counts;
 mod events;
 mod form;
 mod json;
@@ -19,6 +20,7 @@ mod scanner;
 mod value;
 
 pub use columns::{ColumnPattern, FieldPattern, NotAField};
+pub use counts::{Counts, PATTERNS, count};
 pub use events::Events;
 pub use form::Form;
 pub use json::{Documents, NotMasked, document};

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::columns::{ColumnPattern, FieldPattern};
+use super::counts::{Counts, PATTERNS, count};
 use super::pattern::Pattern;
 use super::scanner::{Action, HashKey, Masker, Scanner};
 use crate::policy::Glob;
@@ -172,13 +173,13 @@ impl MaskPlan {
 
     /// Masks one whole text.
     pub fn text(&self, text: &Bytes) -> Masked {
-        let mask = |masker: &Option<Arc<Masker>>| match masker {
-            None => text.clone(),
-            Some(masker) => masker.mask(text).map_or_else(|| text.clone(), Bytes::from),
+        let mask = |masker: &Option<Arc<Masker>>| match masker.as_ref().and_then(|m| m.find(text)) {
+            None => (text.clone(), 0),
+            Some((masked, found)) => (Bytes::from(masked), found),
         };
         let shown = mask(&self.shown);
         let stored = if self.same_patterns() { shown.clone() } else { mask(&self.stored) };
-        Masked { shown, stored }
+        Masked::by_value(shown.0, stored.0).found(stored.1)
     }
 
     /// Masks a text that comes in chunks.
@@ -202,6 +203,14 @@ impl MaskPlan {
     pub fn field(&self, path: &[&str]) -> [Option<Action>; 2] {
         let named = |applied: &&Applied| applied.mask.fields.iter().any(|field| field.names(path));
         self.strictest(self.masks.iter().filter(named))
+    }
+
+    /// Counts a field that was masked, for each of the masks that name it.
+    pub(super) fn count_field(&self, path: &[&str], counts: &mut Counts) {
+        let fields = |mask: &Mask| mask.fields.iter().any(|field| field.names(path));
+        for Applied { mask, .. } in self.masks.iter().filter(|applied| fields(&applied.mask)) {
+            count(counts, &mask.name, 1);
+        }
     }
 
     /// What several masks together do with a value: for the client's eyes, and for storage.
@@ -232,16 +241,17 @@ impl Texts {
     /// Takes the next chunk, and gives what can be given of it.
     pub fn push(&mut self, chunk: &Bytes) -> Masked {
         let push = |scanner: &mut Option<Scanner>| match scanner {
-            None => chunk.clone(),
+            None => (chunk.clone(), 0),
             Some(scanner) => {
                 let mut out = Vec::with_capacity(chunk.len());
+                let before = scanner.found();
                 scanner.push(chunk, &mut out);
-                Bytes::from(out)
+                (Bytes::from(out), scanner.found() - before)
             }
         };
         let shown = push(&mut self.shown);
         let stored = self.stored.as_mut().map_or_else(|| shown.clone(), push);
-        Masked { shown, stored }
+        Masked::by_value(shown.0, stored.0).found(stored.1)
     }
 
     /// How many bytes are held back.
@@ -250,23 +260,17 @@ impl Texts {
         held(&self.shown).max(self.stored.as_ref().map_or(0, held))
     }
 
-    /// Gives the rest, and how many secrets were found, for storage.
-    pub fn finish(self) -> (Masked, usize) {
+    /// Gives the rest.
+    pub fn finish(self) -> Masked {
         let finish = |scanner: Option<Scanner>| {
             let mut out = Vec::new();
+            let before = scanner.as_ref().map_or(0, Scanner::found);
             let found = scanner.map_or(0, |scanner| scanner.finish(&mut out));
-            (Bytes::from(out), found)
+            (Bytes::from(out), found - before)
         };
-        let (shown, mut found) = finish(self.shown);
-        let stored = match self.stored {
-            None => shown.clone(),
-            Some(scanner) => {
-                let (stored, more) = finish(scanner);
-                found = more;
-                stored
-            }
-        };
-        (Masked { shown, stored }, found)
+        let shown = finish(self.shown);
+        let stored = self.stored.map_or_else(|| shown.clone(), finish);
+        Masked::by_value(shown.0, stored.0).found(stored.1)
     }
 }
 
@@ -276,13 +280,36 @@ impl Texts {
 pub struct Masked {
     shown: Bytes,
     stored: Bytes,
+    /// What was masked in what is stored, as far as whoever masked it counts here.
+    counts: Counts,
 }
 
 impl Masked {
     /// Bytes that a protocol masked itself, value by value: what the client gets, and what is
     /// stored. Who calls this answers for every byte.
     pub fn by_value(shown: Bytes, stored: Bytes) -> Self {
-        Self { shown, stored }
+        Self { shown, stored, counts: Counts::new() }
+    }
+
+    /// With what was masked in what is stored.
+    #[must_use]
+    pub fn counted(mut self, counts: &Counts) -> Self {
+        for (name, more) in counts {
+            count(&mut self.counts, name, *more);
+        }
+        self
+    }
+
+    /// With so many values that patterns found.
+    #[must_use]
+    pub fn found(mut self, found: u64) -> Self {
+        count(&mut self.counts, PATTERNS, found);
+        self
+    }
+
+    /// How many values were masked in what is stored.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Both, with what follows them.
@@ -295,7 +322,7 @@ impl Masked {
         let same = self.shown == self.stored && rest.shown == rest.stored;
         let shown = join(self.shown, &rest.shown);
         let stored = if same { shown.clone() } else { join(self.stored, &rest.stored) };
-        Self { shown, stored }
+        Self { shown, stored, counts: self.counts }.counted(&rest.counts)
     }
 
     /// The bytes, for recording.
@@ -404,10 +431,11 @@ mod tests {
             let plan = plan(masks, &["pii-readers"]);
             let whole = plan.text(&TEXT.into());
             let (mut texts, mut rest) = (plan.texts(), TEXT.as_bytes());
-            let (mut shown, mut stored) = (Vec::new(), Vec::new());
+            let (mut shown, mut stored, mut found) = (Vec::new(), Vec::new(), 0);
             for cut in cuts.iter().cycle() {
                 let (chunk, after) = rest.split_at((*cut).min(rest.len()));
                 let masked = texts.push(&Bytes::copy_from_slice(chunk));
+                found += masked.counts().get(PATTERNS).copied().unwrap_or_default();
                 shown.extend_from_slice(masked.shown());
                 stored.extend_from_slice(masked.stored());
                 rest = after;
@@ -415,7 +443,8 @@ mod tests {
                     break;
                 }
             }
-            let (masked, found) = texts.finish();
+            let masked = texts.finish();
+            found += masked.counts().get(PATTERNS).copied().unwrap_or_default();
             shown.extend_from_slice(masked.shown());
             stored.extend_from_slice(masked.stored());
             prop_assert_eq!(&shown, whole.shown());

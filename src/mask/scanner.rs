@@ -102,10 +102,16 @@ impl Masker {
 
     /// Masks a whole text; `None` when nothing is found.
     pub fn mask(self: &Arc<Self>, text: &[u8]) -> Option<Vec<u8>> {
+        self.find(text).map(|(masked, _)| masked)
+    }
+
+    /// The same, with how many secrets were found.
+    pub(super) fn find(self: &Arc<Self>, text: &[u8]) -> Option<(Vec<u8>, u64)> {
         let mut masked = Vec::new();
         let mut scanner = self.scanner();
         scanner.push(text, &mut masked);
-        (scanner.finish(&mut masked) > 0).then_some(masked)
+        let found = scanner.finish(&mut masked);
+        (found > 0).then_some((masked, found))
     }
 
     /// Masks a text that comes in chunks.
@@ -274,7 +280,7 @@ pub struct Scanner {
     passed: usize,
     /// A secret that goes on for as long as its bytes do.
     open: Option<Open>,
-    found: usize,
+    found: u64,
 }
 
 #[derive(Debug)]
@@ -292,8 +298,13 @@ impl Scanner {
         self.pass(settled, false, out);
     }
 
+    /// How many secrets were found so far.
+    pub(super) fn found(&self) -> u64 {
+        self.found
+    }
+
     /// Gives the rest, and how many secrets were found.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> usize {
+    pub fn finish(mut self, out: &mut Vec<u8>) -> u64 {
         self.pass(self.buffer.len(), true, out);
         self.found
     }

@@ -25,7 +25,7 @@ pub(super) fn printable(text: &str, lines: Lines) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            _ if c.is_control() || is_unseen(c) || marks > MARKS_IN_A_ROW => escape(&mut out, c),
+            _ if is_hidden(c) || marks > MARKS_IN_A_ROW => escape(&mut out, c),
             _ => out.push(c),
         }
     }
@@ -60,6 +60,11 @@ fn escape(out: &mut String, c: char) {
     let code = u32::from(c);
     let _ok =
         if code < 0x100 { write!(out, "\\x{code:02x}") } else { write!(out, "\\u{{{code:x}}}") };
+}
+
+/// Whether a character acts on a terminal, or is not seen.
+pub(super) fn is_hidden(c: char) -> bool {
+    c.is_control() || is_unseen(c)
 }
 
 /// Characters that take no place or change the order of others: bidirectional controls,

@@ -45,6 +45,7 @@ enum Format {
     Asciicast,
     Sql,
     Csv,
+    Har,
     Html,
 }
 
@@ -56,6 +57,7 @@ impl Format {
             Self::Asciicast => ("asciicast", "cast", "application/x-asciicast"),
             Self::Sql => ("sql", "sql", "application/sql"),
             Self::Csv => ("csv", "csv", "text/csv; charset=utf-8"),
+            Self::Har => ("har", "har", "application/json"),
             Self::Html => ("html", "html", "text/html; charset=utf-8"),
         }
     }
@@ -69,6 +71,7 @@ impl Format {
             Self::Jsonl => Ok(export::json_lines(reader, out)?),
             Self::Asciicast => export::asciicast(reader, None, out),
             Self::Sql => export::sql(reader, out),
+            Self::Har => export::har(reader, out),
             Self::Csv | Self::Html => export::csv(reader, out),
         }
     }
@@ -129,7 +132,7 @@ async fn export(
 
 fn problem(error: &ExportError, session: crate::names::SessionId) -> Problem {
     match error {
-        ExportError::NoTerminal(_) | ExportError::OtherProtocol(_) => {
+        ExportError::NoTerminal(_) | ExportError::OtherProtocol(_) | ExportError::NoSession => {
             Problem::has_none(error.to_string())
         }
         ExportError::Replay(ReplayError::Read(_)) => {

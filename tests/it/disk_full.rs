@@ -16,12 +16,12 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::postgres::PostgresServer;
 
 /// A filesystem of a few megabytes in memory.
-struct SmallDisk {
+pub struct SmallDisk {
     folder: TempDir,
 }
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub fn mount() -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=8m", "portcullis-test"]).arg(folder.path());
@@ -33,12 +33,12 @@ impl SmallDisk {
         Some(Self { folder })
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Fills what is left, and returns the file that takes it.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let path = self.path().join("ballast");
         let mut file = File::create(&path).unwrap();
         for size in [1 << 16, 1 << 10, 1] {

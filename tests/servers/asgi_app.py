@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from urllib.parse import parse_qs
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -133,6 +134,20 @@ async def secrets(send, how, query):
     await send({"type": "http.response.body", "body": b""})
 
 
+async def raw(send, query):
+    """What the query says: `body` in hexadecimal, `chunk` bytes at a time, of `type`, in `coding`."""
+    options = {name: values[0] for name, values in parse_qs(query).items()}
+    body = bytes.fromhex(options["body"])
+    names = {"type": b"content-type", "coding": b"content-encoding"}
+    headers = [(names[n], options[n].encode()) for n in names if n in options]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    size = int(options["chunk"]) or len(body)
+    for at in range(0, len(body), size):
+        part = {"type": "http.response.body", "body": body[at : at + size]}
+        await send({**part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def zeros(length):
     block = bytes(65536)
     while length > 0:
@@ -160,6 +175,8 @@ async def app(scope, receive, send):
             await stream(send, zeros(int(parts[1])), "application/octet-stream")
         case "secrets":
             await secrets(send, parts[1], query)
+        case "raw":
+            await raw(send, query)
         case "digest":
             told = {"length": length, "sha256": digest}
             await answer(send, body=json.dumps(told).encode(), kind="application/json")

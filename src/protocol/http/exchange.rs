@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::body::BodyError;
 use super::masking;
 use super::session::InUse;
-use crate::mask::{MaskPlan, Masked};
+use crate::mask::{Counts, MaskPlan, Masked, count};
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
 /// How bytes on their way up may be seen.
@@ -35,8 +35,16 @@ pub(super) struct Exchange {
     began: Instant,
     /// When the caller's time is over.
     due: Option<Instant>,
-    status: Mutex<Option<StatusCode>>,
+    answer: Mutex<Answer>,
     ended: AtomicBool,
+}
+
+/// What is known of the answer so far.
+#[derive(Debug, Default)]
+struct Answer {
+    status: Option<StatusCode>,
+    /// What was masked in it.
+    masked: Counts,
 }
 
 impl Exchange {
@@ -50,7 +58,7 @@ impl Exchange {
             of,
             began,
             due: left.and_then(|left| began.checked_add(left)),
-            status: Mutex::new(None),
+            answer: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -94,16 +102,18 @@ impl Exchange {
         }
     }
 
-    /// Records the head of the answer as it may be seen, and with `ended` that nothing follows.
+    /// Records the head of the answer as it may be seen, in which so much was masked, and with
+    /// `ended` that nothing follows.
     pub(super) fn answered(
         &self,
         status: StatusCode,
         head: Vec<u8>,
+        masked: &Counts,
         ended: bool,
     ) -> Result<(), BodyError> {
-        *self.status.lock() = Some(status);
-        let head = Masked::by_value(Bytes::new(), Bytes::from(head));
-        self.release(head, ended.then(|| self.outcome(None))).map(drop)
+        self.answer.lock().status = Some(status);
+        let head = Masked::by_value(Bytes::new(), Bytes::from(head)).counted(masked);
+        self.release(head, ended.then_some(None)).map(drop)
     }
 
     /// The masks that hold for what passes now; `None` where there are none.
@@ -113,22 +123,22 @@ impl Exchange {
 
     /// Records masked bytes on their way down, and with `ended` that they are the last.
     pub(super) fn down(&self, bytes: Masked, ended: bool) -> Result<Bytes, BodyError> {
-        self.release(bytes, ended.then(|| self.outcome(None)))
+        self.release(bytes, ended.then_some(None))
     }
 
     /// Records how it failed, where the client is told by the gateway.
     pub(super) fn failed(&self, status: StatusCode, code: &str, message: String, body: &Bytes) {
-        *self.status.lock() = Some(status);
+        self.answer.lock().status = Some(status);
         let error = CommandError { code: code.to_owned(), message };
         // What cannot be recorded ended the session already.
         let body = self.session.gate().mask(body.clone());
-        let _recorded = self.release(body, Some(self.outcome(Some(error))));
+        let _recorded = self.release(body, Some(Some(error)));
     }
 
     /// Records that it is over, and how it failed if it did.
     pub(super) fn over(&self, failed: Option<String>) {
         let error = failed.map(|message| CommandError { code: "aborted".to_owned(), message });
-        let _recorded = self.release(Masked::default(), Some(self.outcome(error)));
+        let _recorded = self.release(Masked::default(), Some(error));
     }
 
     /// Records that it broke off.
@@ -148,9 +158,18 @@ impl Exchange {
         }
     }
 
-    fn release(&self, bytes: Masked, outcome: Option<Outcome>) -> Result<Bytes, BodyError> {
+    /// Records masked bytes, and with `end` that they are the last, and how it failed if it did.
+    fn release(
+        &self,
+        bytes: Masked,
+        end: Option<Option<CommandError>>,
+    ) -> Result<Bytes, BodyError> {
         let gate = self.session.gate();
-        let outcome = outcome.filter(|_| !self.ended.swap(true, Ordering::AcqRel));
+        for (name, more) in bytes.counts() {
+            count(&mut self.answer.lock().masked, name, *more);
+        }
+        let end = end.filter(|_| !self.ended.swap(true, Ordering::AcqRel));
+        let outcome = end.map(|error| self.outcome(error));
         let released = gate.release(bytes, |release, bytes| {
             release.data(bytes, Some(self.of));
             if let Some(outcome) = &outcome {
@@ -164,7 +183,7 @@ impl Exchange {
     }
 
     fn outcome(&self, error: Option<CommandError>) -> Outcome {
-        let status = *self.status.lock();
+        let Answer { status, masked } = std::mem::take(&mut *self.answer.lock());
         let told = status.filter(|status| status.as_u16() >= 400).map(|status| CommandError {
             code: status.as_u16().to_string(),
             message: status.canonical_reason().unwrap_or_default().to_owned(),
@@ -172,6 +191,7 @@ impl Exchange {
         Outcome {
             status: status.map(|status| status.as_u16().to_string()),
             error: error.or(told),
+            masked: masked.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
             duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
             ..Outcome::default()
         }

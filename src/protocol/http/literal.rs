@@ -65,7 +65,9 @@ impl Literals {
 
     /// Whether one stands in a whole text.
     pub(super) fn stand_in(&self, text: &[u8]) -> bool {
-        self.0.iter().any(|form| Finder::new(&**form).find(text).is_some())
+        // Most header fields are shorter than a token: for them nothing is prepared.
+        let mut long_enough = self.0.iter().filter(|form| form.len() <= text.len());
+        long_enough.any(|form| Finder::new(&**form).find(text).is_some())
     }
 
     /// Puts stars in the place of those in a whole text; gives how many bytes they were.

@@ -87,7 +87,9 @@ pub(super) fn field(plan: &Arc<MaskPlan>, name: &str, value: &[u8]) -> Masked {
     if HARMLESS.contains(&name) {
         return Masked::by_value(value.clone(), value);
     }
-    address(plan, &plan.text(&value))
+    let masked = address(plan, &plan.text(&value));
+    let found = u64::from(*masked.stored() != value);
+    masked.found(found)
 }
 
 /// Fields behind an answer's body, as the client may see them.
@@ -193,6 +195,8 @@ pub(super) enum BodyMask {
     /// Nothing in it is.
     Open,
     Text(Box<Texts>),
+    /// It is something else, and searched as it stands.
+    Bytes(Box<Texts>),
     Json(Box<Documents>),
     Events(Events),
     Form(Form),
@@ -232,9 +236,10 @@ impl BodyMask {
             ("multipart", _) if plan.masks_fields() => {
                 return Err(Unreadable("it has several parts, in which fields cannot be masked"));
             }
-            ("text", "html" | "css" | "csv" | "xml") | ("multipart", _) => Self::text(plan),
+            ("text", "html" | "css" | "csv") => Self::text(plan),
+            _ if form == "xml" || form.ends_with("+xml") => Self::text(plan),
             ("text", _) => Self::perhaps_json(plan),
-            _ => Self::text(plan),
+            _ => Self::Bytes(Box::new(plan.texts())),
         })
     }
 
@@ -251,9 +256,12 @@ impl BodyMask {
 
     /// Takes the next bytes, and gives what can be given of them.
     pub(super) fn push(&mut self, bytes: &Bytes) -> Result<Masked, NotMasked> {
+        // In text it is half of a character of UTF-16, which some programs find out by themselves.
+        let other_charset = bytes.contains(&0) && !matches!(self, Self::Open | Self::Bytes(_));
         match self {
+            _ if other_charset => Err(NotMasked::Malformed),
             Self::Open => Ok(Masked::by_value(bytes.clone(), bytes.clone())),
-            Self::Text(texts) => Ok(texts.push(bytes)),
+            Self::Text(texts) | Self::Bytes(texts) => Ok(texts.push(bytes)),
             Self::Json(documents) => documents.push(bytes),
             Self::Events(events) => events.push(bytes),
             Self::Form(form) => form.push(bytes),
@@ -263,7 +271,7 @@ impl BodyMask {
             }
             Self::Unknown(plan, held) => {
                 hold(held, bytes)?;
-                let first = held.iter().find(|byte| !byte.is_ascii_whitespace());
+                let first = held.iter().find(|byte| !before_json(**byte));
                 match first {
                     None => Ok(Masked::default()),
                     Some(b'{' | b'[' | b'"') => {
@@ -284,7 +292,7 @@ impl BodyMask {
     pub(super) fn finish(self) -> Result<Masked, NotMasked> {
         match self {
             Self::Open => Ok(Masked::default()),
-            Self::Text(texts) => Ok(texts.finish().0),
+            Self::Text(texts) | Self::Bytes(texts) => Ok(texts.finish()),
             Self::Json(mut documents) => documents.finish(),
             Self::Events(mut events) => events.finish(),
             Self::Form(mut form) => Ok(form.finish()),
@@ -293,6 +301,11 @@ impl BodyMask {
             }
         }
     }
+}
+
+/// What readers of JSON pass over in front of it: a byte order mark, and what begins a text sequence.
+fn before_json(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, 0x1e | 0xef | 0xbb | 0xbf)
 }
 
 fn hold(held: &mut BytesMut, bytes: &[u8]) -> Result<(), NotMasked> {

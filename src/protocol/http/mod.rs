@@ -65,6 +65,9 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What one HTTP/2 stream keeps for a client that does not read, in bytes.
 const SEND_BUFFER: usize = 256 << 10;
+/// What is read or written at once over HTTP/1, in bytes, on either side; a head is as much at
+/// most. Larger reads are no faster, and each is memory that the next one cannot use yet.
+const HTTP1_BUFFER: usize = 128 << 10;
 /// The largest list of header fields over HTTP/2, in bytes: tokens are up to 32 KiB.
 const MAX_HEAD: u32 = 64 << 10;
 /// Streams that a client may cancel before they are looked at (CVE-2023-44487).
@@ -72,8 +75,11 @@ const MAX_RESETS: usize = 32;
 /// How an HTTP/2 client that vanished is noticed.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
-/// How HTTP/2 connections begin (RFC 9113 section 3.4).
+/// How HTTP/2 connections begin (RFC 9113 section 3.4), and the length and the kind of the frame of
+/// SETTINGS that follows; hyper would take any.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEAD: usize = 4;
+const SETTINGS: u8 = 4;
 
 /// What every HTTP connection needs of the gateway.
 #[derive(Debug)]
@@ -185,8 +191,8 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
                 let mut stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
                 let chosen = stream.get_ref().1.alpn_protocol().map(|chosen| chosen == b"h2");
                 let read = match chosen {
-                    Some(_) => BytesMut::new(),
-                    None => first_bytes(&mut stream).await?,
+                    Some(false) => BytesMut::new(),
+                    Some(true) | None => first_bytes(&mut stream).await?,
                 };
                 io::Result::Ok((stream, read, chosen))
             };
@@ -204,13 +210,17 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     }
 }
 
-/// Reads until it is clear whether this is HTTP/2.
+/// Reads until it is clear whether this is HTTP/2, and begins as that does.
 async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<BytesMut> {
-    let mut read = BytesMut::with_capacity(PREFACE.len());
-    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+    let most = PREFACE.len() + FRAME_HEAD;
+    let mut read = BytesMut::with_capacity(most);
+    while read.len() < most && (PREFACE.starts_with(&read) || read.starts_with(PREFACE)) {
         if stream.read_buf(&mut read).await? == 0 {
             break;
         }
+    }
+    if read.starts_with(PREFACE) && read.get(most - 1) != Some(&SETTINGS) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 begins without SETTINGS"));
     }
     Ok(read)
 }
@@ -243,6 +253,7 @@ impl Connection {
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_TIME)
+            .max_buf_size(HTTP1_BUFFER)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut serving = std::pin::pin!(serving);

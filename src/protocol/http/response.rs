@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use super::request::{Ask, is_hop_by_hop, listed};
 use crate::config::HttpTarget;
 use crate::decode::http::head;
+use crate::mask::{Counts, count};
 
 /// Fields whose values are credentials, of whomever: what is stored names them and no more.
 pub(super) const WITHHELD: &[&str] = &[
@@ -63,7 +64,7 @@ pub(super) fn pass(
         _ => None,
     };
     let mut headers = HeaderMap::with_capacity(parts.headers.len());
-    let mut stored = headers.clone();
+    let (mut stored, mut counts) = (headers.clone(), Counts::new());
     let listed = listed(&parts.headers);
     for (name, value) in &parts.headers {
         let word = name.as_str();
@@ -78,6 +79,9 @@ pub(super) fn pass(
                 let masked = masking::field(plan, word, value.as_bytes());
                 headers.append(name.clone(), masking::header_value(masked.shown()));
                 stored.append(name.clone(), masking::header_value(masked.stored()));
+                for (mask, more) in masked.counts() {
+                    count(&mut counts, mask, *more);
+                }
             }
             None => {
                 stored.append(name.clone(), value.clone());
@@ -85,7 +89,8 @@ pub(super) fn pass(
             }
         }
     }
-    if exchange.answered(parts.status, written(parts.status, &stored), ended).is_err() {
+    let head = written(parts.status, &stored);
+    if exchange.answered(parts.status, head, &counts, ended).is_err() {
         return Err(Refusal::NotRecorded);
     }
     let body = match ended {

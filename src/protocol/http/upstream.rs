@@ -135,6 +135,10 @@ impl Upstream {
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIME)
                 .pool_max_idle_per_host(MAX_IDLE)
+                .http1_max_buf_size(super::HTTP1_BUFFER)
+                .http2_initial_stream_window_size(super::STREAM_WINDOW)
+                .http2_initial_connection_window_size(super::CONNECTION_WINDOW)
+                .http2_max_send_buf_size(super::SEND_BUFFER)
                 .http2_max_header_list_size(MAX_HEAD)
                 .build(connector))
         };

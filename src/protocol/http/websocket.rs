@@ -20,7 +20,7 @@ use super::literal::Literals;
 use super::refusal::Refusal;
 use super::response::written;
 use crate::decode::http::websocket::{self as frames, FrameKind, Violation};
-use crate::mask::{Masked, document};
+use crate::mask::{Counts, Masked, document};
 
 /// The largest message, in bytes: it is held as a whole.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -77,7 +77,7 @@ pub(super) fn open(
         }
     }
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    if exchange.answered(status, written(status, &headers), false).is_err() {
+    if exchange.answered(status, written(status, &headers), &Counts::new(), false).is_err() {
         return Err(Refusal::NotRecorded);
     }
     let target = hyper::upgrade::on(&mut answer);

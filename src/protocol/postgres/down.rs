@@ -7,10 +7,11 @@ use bytes::BytesMut;
 
 use crate::decode::postgres::frame::Piece;
 use crate::decode::postgres::{Malformed, backend};
+use crate::mask::Counts;
 
 use super::answers::Answers;
 use super::end::End;
-use super::masking::{Counts, Judgement, MasksNow, RowMasks, hide};
+use super::masking::{Judgement, MasksNow, RowMasks, hide};
 use super::replies::{Producer, Replies};
 
 /// Tag and length of a message, in bytes.

@@ -21,9 +21,10 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::{self, TransactionStatus};
 use crate::decode::postgres::frontend::{Message, Named};
 use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
+use crate::mask::Counts;
 use crate::recording::{CommandError, Outcome, Sequence};
 
-use super::masking::{CopyMasks, Counts, RowMasks};
+use super::masking::{CopyMasks, RowMasks};
 use super::names::{Bound, Names};
 use super::refusal::{NO_SQL_CODE, Words};
 pub(super) use candidates::Candidates;

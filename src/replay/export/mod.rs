@@ -7,6 +7,7 @@
 mod asciicast;
 mod commands;
 mod csv;
+mod har;
 mod sql;
 
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 pub use asciicast::asciicast;
 pub use commands::{Entry, commands};
 pub use csv::csv;
+pub use har::har;
 pub use sql::sql;
 
 use super::ReplayError;
@@ -32,6 +34,9 @@ pub enum ExportError {
     /// It is of another protocol.
     #[error("the recording is of {0}, and this format is not for it")]
     OtherProtocol(Protocol),
+    /// It is the gateway's own, of whom it refused.
+    #[error("the recording is of no session")]
+    NoSession,
 }
 
 impl From<io::Error> for ExportError {

@@ -2,9 +2,13 @@
 
 mod cases;
 mod clients;
+mod conformance;
+mod guarantees;
+mod har;
 mod limits;
 mod masks;
 mod proxy;
 mod secrets;
+mod sentinel;
 mod sessions;
 mod websocket;

@@ -9,6 +9,7 @@ pub mod http;
 pub mod issuer;
 pub mod postgres;
 pub mod random;
+pub mod sink;
 pub mod ssh;
 pub mod talk;
 pub mod wire;

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::rows::{Cell, Cells, Counts, Masking as Field};
+use super::rows::{Cell, Cells, Masking as Field};
 use super::shapes::{Lineage, Shapes};
 use super::values::Holds;
 use super::{Judgement, MasksNow, reports};
@@ -13,7 +13,7 @@ use crate::decode::postgres::copy::{
 };
 use crate::decode::postgres::frontend::Format;
 use crate::decode::sql::{Source, Statement, StatementKind};
-use crate::mask::{Masked, REDACTED};
+use crate::mask::{Counts, Masked, REDACTED};
 
 /// What is done with the rows of one COPY, and the row that is not whole yet.
 #[derive(Debug)]

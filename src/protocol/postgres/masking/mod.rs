@@ -46,7 +46,7 @@ use judge::Judged;
 pub(super) use pool::{Catalogs, TargetCatalog};
 use reports::Seen;
 use rows::{Cell, Cells, Whole};
-pub(super) use rows::{Counts, RowMasks, hide};
+pub(super) use rows::{RowMasks, hide};
 use shapes::{ColumnMasks, MaskSet, Origin, Shapes};
 use values::Holds;
 

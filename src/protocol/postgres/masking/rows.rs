@@ -1,12 +1,11 @@
 //! Rows rewritten value by value.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, BytesMut};
 
 use crate::decode::postgres::{Malformed, backend};
-use crate::mask::{Action, HashKey, Masker};
+use crate::mask::{Action, Counts, HashKey, Masker, PATTERNS, count};
 
 use super::values::Holds;
 
@@ -41,12 +40,6 @@ pub(super) struct Whole {
     /// The masks that say so, for counting.
     pub(super) masks: Arc<[Arc<str>]>,
 }
-
-/// How many values each mask masked; those that patterns found under a name of their own.
-pub(in super::super) type Counts = BTreeMap<Arc<str>, u64>;
-
-/// What values that patterns found are counted under.
-const PATTERNS: &str = "patterns";
 
 impl RowMasks {
     pub(super) fn new(shown: Cells, stored: Option<Cells>) -> Self {
@@ -139,7 +132,7 @@ impl Cells {
         match (&cell.masked, &self.masker) {
             (Some(whole), _) => {
                 for mask in whole.masks.iter() {
-                    count(counts, mask);
+                    count(counts, mask, 1);
                 }
                 let masked = match (whole.action, &self.key) {
                     (Some(action), Some(key)) => cell.holds.masked(action, value, key),
@@ -150,7 +143,7 @@ impl Cells {
             (None, Some(masker)) => match cell.holds.searched(value, masker) {
                 None => Masking::Kept,
                 Some(found) => {
-                    count(counts, PATTERNS);
+                    count(counts, PATTERNS, 1);
                     found.map_or(Masking::Null, Masking::Instead)
                 }
             },
@@ -168,15 +161,6 @@ pub(super) enum Masking {
 }
 
 const TOO_LARGE: Malformed = Malformed("a row is too large to be masked");
-
-fn count(counts: &mut Counts, name: &str) {
-    match counts.get_mut(name) {
-        Some(count) => *count += 1,
-        None => {
-            counts.insert(name.into(), 1);
-        }
-    }
-}
 
 /// Writes a row of which nothing is known as so many NULLs.
 pub(in super::super) fn hide(row: &[u8], out: &mut BytesMut) -> Result<(), Malformed> {
