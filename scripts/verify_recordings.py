@@ -2,7 +2,9 @@
 """A second verifier of recordings, written from docs/recording-format.md alone.
 
     verify_recordings.py DATA_DIR | RECORDING.rec … [--ledger FILE] [--public-key FILE] [--head LINES:HASH]
-                         [--identity FILE]
+                         [--identity FILE] [--archive FOLDER]
+
+The archive is what `[recording] archive` names, or a copy of it.
 
 Prints for each what is wrong, or what was proved, as a line of JSON; exits with 1 when anything is wrong.
 What is encrypted is verified without a key; with an age identity its events are looked at too.
@@ -379,6 +381,7 @@ class Ledger:
                 kind = line.get("type")
                 require((kind == "ledger") == (lines == 0), where + "a ledger begins once")
                 if kind == "ledger":
+                    self.gateway = line.get("gateway")
                     require(line.get("format") == 1, where + "its format is unknown")
                     if "key" in line:
                         require(self.signs(text, line["key"]), where + "its signature")
@@ -439,7 +442,16 @@ class Ledger:
         require(all(each == seal[0] for each in noted), "the ledger has another seal")
 
 
-def verify_all(folder, ledger_path, keys, heads, identities):
+def archived(folder, gateway):
+    """The recordings of a gateway in an archive."""
+    for place, _, names in os.walk(os.path.join(folder, gateway)):
+        for name in names:
+            session, _, ending = name.partition(".")
+            if SESSION.fullmatch(session) and ending == "rec":
+                yield session, os.path.join(place, name)
+
+
+def verify_all(folder, ledger_path, keys, heads, identities, archive):
     """Everything that is wrong in a data_dir, its ledger, and how many recordings there are and were deleted."""
     wrong, ledger, found = [], None, {}
     try:
@@ -461,6 +473,8 @@ def verify_all(folder, ledger_path, keys, heads, identities):
                 wrong.append(f"{path}: it is no file of a recording")
             elif ending == "rec":
                 found[session] = path
+    if ledger and archive:
+        found = dict(archived(archive, ledger.gateway)) | found
     sessions = set(found) | (ledger.opened | set(ledger.sealed) if ledger else set())
     for session in sorted(sessions):
         # A tombstone stands for a recording that is gone.
@@ -487,7 +501,8 @@ def read_keys(path):
 
 def verify_path(path, options, keys, heads, identities):
     if os.path.isdir(path):
-        wrong, ledger, count, deleted = verify_all(path, options.ledger, keys, heads, identities)
+        told = verify_all(path, options.ledger, keys, heads, identities, options.archive)
+        wrong, ledger, count, deleted = told
         proved = ["whole", "complete"]
     else:
         wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
@@ -513,6 +528,7 @@ def main():
     parser.add_argument("path", nargs="+")
     parser.add_argument("--ledger")
     parser.add_argument("--public-key")
+    parser.add_argument("--archive")
     parser.add_argument("--head", action="append", default=[])
     parser.add_argument("--identity")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::approval::Desk;
-use crate::archive::{self, Retention};
+use crate::archive::{self, Archived, Kept, Mover, Retention};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
@@ -83,7 +83,14 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let (host_key, authority) = files::ssh_keys(&config)?;
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
-    let retention = Retention::new(database.clone(), store.clone(), Arc::clone(&catalog));
+    let archived = archive::use_archive(&config, Some(store.gateway()))
+        .context("[recording] archive cannot be used")?
+        .map(|archive| Archived { archive, turn: Arc::default() });
+    let mover = archived
+        .clone()
+        .map(|Archived { archive, turn }| Mover::new(archive, store.clone(), data_dir, turn));
+    let rules = Arc::clone(&catalog);
+    let retention = Retention::new(database.clone(), store.clone(), rules, archived);
     let pruning = holds::pruning(&api, Arc::clone(&retention));
     let router = Arc::clone(&api).router().merge(certificates).merge(pruning);
     let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
@@ -144,6 +151,14 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let (held, beside) = (database.clone(), store.clone());
     index.spawn(|cancel| archive::keep_holds(held, beside, cancel));
     index.spawn(|cancel| retention.run(cancel));
+    if let Some(mover) = mover {
+        index.spawn(|cancel| mover.run(cancel));
+    }
+    if let Some(witness) = &config.archive.witness {
+        let kept = Kept::open(witness).context("[recording] witness cannot be used")?;
+        let ledger = store.clone();
+        index.spawn(|cancel| archive::keep_witness(kept, ledger, cancel));
+    }
     serving.spawn(|cancel| store.run(cancel));
     serving.spawn(|cancel| verifier.run(cancel));
     index.spawn(|cancel| desk.run(cancel));

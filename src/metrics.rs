@@ -23,6 +23,43 @@ struct Registry {
     denied: Mutex<BTreeMap<&'static str, u64>>,
     recording_failures: Counter,
     notifications: Mutex<BTreeMap<(String, &'static str), u64>>,
+    archive: Mutex<Option<Archiving>>,
+    witness: Mutex<Option<bool>>,
+}
+
+/// How moving recordings to the archive goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Archiving {
+    /// Recordings that are not there yet.
+    pub waiting: u64,
+    /// Recordings that were moved since the gateway started.
+    pub moved: u64,
+    /// Tries that failed since the gateway started.
+    pub failures: u64,
+    /// Whether the last tries did not all fail.
+    pub reachable: bool,
+    /// How full the directory of recordings is, in per cent of `max_local`.
+    pub local_percent: u64,
+}
+
+/// Tells how moving recordings goes.
+pub fn archive(how: Archiving) {
+    *REGISTRY.archive.lock() = Some(how);
+}
+
+/// Tells whether the witness took the last checkpoint.
+pub fn witness(took_it: bool) {
+    *REGISTRY.witness.lock() = Some(took_it);
+}
+
+/// Whether the witness took the last checkpoint; none without one, and before the first.
+pub fn witnessing() -> Option<bool> {
+    *REGISTRY.witness.lock()
+}
+
+/// How moving recordings goes; none without an archive.
+pub fn archiving() -> Option<Archiving> {
+    *REGISTRY.archive.lock()
 }
 
 #[derive(Debug, Default)]

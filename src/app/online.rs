@@ -4,6 +4,7 @@ use std::fs::File;
 
 use futures_util::future::join_all;
 
+use crate::archive::{Archive, Kept};
 use crate::config::{Config, Target, TargetKind};
 use crate::database::{Database, DatabaseError, SchemaError};
 use crate::identity::Verifier;
@@ -48,7 +49,27 @@ pub async fn problems(config: &Config) -> Vec<String> {
     let targets = join_all(config.targets.values().map(|target| probe(target))).await;
     problems.extend(targets.into_iter().flatten());
     problems.extend(unusable_database(config).await);
+    problems.extend(unusable_archive(config).await);
+    problems.extend(unusable_witness(config).await);
     problems
+}
+
+async fn unusable_witness(config: &Config) -> Option<String> {
+    let probed = match Kept::open(config.archive.witness.as_ref()?) {
+        Ok(kept) => kept.probe().await,
+        Err(error) => Err(error),
+    };
+    probed.err().map(|error| format!("[recording] witness: {error}"))
+}
+
+/// Of a bucket one name is asked for; a folder is made when it is not there.
+async fn unusable_archive(config: &Config) -> Option<String> {
+    let place = config.archive.place.as_ref()?;
+    let probed = match Archive::open(place) {
+        Ok(archive) => archive.probe().await,
+        Err(error) => Err(error),
+    };
+    probed.err().map(|error| format!("[recording] archive: {error}"))
 }
 
 fn unreadable_files(config: &Config) -> Vec<String> {

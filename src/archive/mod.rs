@@ -1,11 +1,20 @@
-//! What becomes of recordings after their sessions: what proves them kept elsewhere, what must
-//! stay held, and what is over deleted.
+//! What becomes of recordings after their sessions: what proves them kept elsewhere, sealed ones
+//! moved away, what must stay held, and what is over deleted.
 
 mod anchor;
+mod client;
 mod clock;
 mod holds;
+mod mover;
+mod remote;
 mod retention;
+mod store;
+mod witness;
 
 pub use anchor::keep_head;
 pub use holds::keep_holds;
-pub use retention::{By, PruneError, Pruned, Retention};
+pub use mover::Mover;
+pub use remote::use_archive;
+pub use retention::{Archived, By, PruneError, Pruned, Retention};
+pub use store::{Archive, ArchiveError};
+pub use witness::{Kept, Testimony, WitnessError, keep_witness, testimonies};

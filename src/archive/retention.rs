@@ -8,14 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::{join_all, try_join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Clock};
 use super::holds::{HoldError, Holds};
+use super::store::{Archive, ArchiveError};
 use crate::catalog::Catalog;
 use crate::database::{AuditEntry, Cutoff, Database, DatabaseError, DueRecording, Timestamp};
 use crate::names::SessionId;
@@ -41,6 +43,9 @@ pub enum PruneError {
     /// A file could not be deleted, or the ledger not be written.
     #[error("the recordings cannot be deleted: {0}")]
     Io(#[from] std::io::Error),
+    /// The archive cannot be asked.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// Gateway and database do not agree what time it is.
     #[error("the clocks of gateway and database are more than an hour apart")]
     Clocks,
@@ -74,6 +79,15 @@ pub struct Pruned {
 #[derive(Debug, Clone)]
 pub struct By(pub AuditEntry);
 
+/// Where sealed recordings were moved to.
+#[derive(Debug, Clone)]
+pub struct Archived {
+    /// The archive.
+    pub archive: Archive,
+    /// Held for reading while a recording is on its way there.
+    pub turn: Arc<RwLock<()>>,
+}
+
 /// The retention of one gateway's recordings.
 #[derive(Debug)]
 pub struct Retention {
@@ -81,15 +95,22 @@ pub struct Retention {
     store: Store,
     catalog: Arc<Catalog>,
     holds: Holds,
+    archived: Option<Archived>,
     /// One run at a time, by one clock.
     clock: Mutex<Clock>,
 }
 
 impl Retention {
     /// Of the recordings in a store.
-    pub fn new(database: Database, store: Store, catalog: Arc<Catalog>) -> Arc<Self> {
+    pub fn new(
+        database: Database,
+        store: Store,
+        catalog: Arc<Catalog>,
+        archived: Option<Archived>,
+    ) -> Arc<Self> {
         let holds = Holds::new(database.clone(), store.clone());
-        Arc::new(Self { database, store, catalog, holds, clock: Mutex::default() })
+        let clock = Mutex::default();
+        Arc::new(Self { database, store, catalog, holds, archived, clock })
     }
 
     /// Deletes what is due, again and again until cancelled.
@@ -190,13 +211,26 @@ impl Retention {
         pruned: &mut Pruned,
     ) -> Result<Vec<SessionId>, PruneError> {
         let sessions: Vec<_> = due.iter().map(|due| due.session).collect();
+        // What is on its way to the archive would come there after it was deleted.
+        let turn = match &self.archived {
+            Some(archived) => Some(Arc::clone(&archived.turn).write_owned().await),
+            None => None,
+        };
         let mut pruning = self.database.begin_pruning().await?;
         let held = pruning.held(&sessions).await?;
-        let (store, keeps) = (self.store.clone(), cutoffs.to_vec());
         let mortal: Vec<_> = due.into_iter().filter(|due| !held.contains(&due.session)).collect();
-        let (gone, kept, bytes) = spawn_blocking(move || bury(&store, &mortal, &keeps))
+        let there = self.archived_among(&mortal).await?;
+        let (store, keeps) = (self.store.clone(), cutoffs.to_vec());
+        let (buried, kept) = spawn_blocking(move || bury(&store, &mortal, &there, &keeps))
             .await
             .map_err(std::io::Error::other)??;
+        let (buried, stuck) = self.delete_archived(buried).await;
+        let (store, gone) = (self.store.clone(), buried.clone());
+        let bytes = spawn_blocking(move || store.take_away(&gone))
+            .await
+            .map_err(std::io::Error::other)??;
+        drop(turn);
+        let gone = buried;
         let entry = (!gone.is_empty()).then(|| {
             let mut entry = entry.clone();
             entry.detail.insert("gateway".to_owned(), json!(self.store.gateway()));
@@ -211,7 +245,37 @@ impl Retention {
         for session in &kept {
             pruned.held += u64::from(self.holds.reconcile(*session).await?);
         }
-        Ok(kept)
+        Ok([kept, stuck].concat())
+    }
+
+    /// Which of these are in the archive.
+    async fn archived_among(
+        &self,
+        due: &[DueRecording],
+    ) -> Result<BTreeSet<SessionId>, PruneError> {
+        let Some(Archived { archive, .. }) = &self.archived else { return Ok(BTreeSet::new()) };
+        let asked = due.iter().map(|due| async move {
+            let key = archive.key(self.store.gateway(), due.session);
+            Ok::<_, ArchiveError>((due.session, archive.length(&key).await?.is_some()))
+        });
+        let answers = try_join_all(asked).await?;
+        Ok(answers.into_iter().filter(|(_, there)| *there).map(|(session, _)| session).collect())
+    }
+
+    /// Deletes from the archive; gives back those that are gone from there, and those that are not.
+    async fn delete_archived(&self, sessions: Vec<SessionId>) -> (Vec<SessionId>, Vec<SessionId>) {
+        let Some(Archived { archive, .. }) = &self.archived else { return (sessions, Vec::new()) };
+        let deleted = sessions.into_iter().map(|session| async move {
+            let done = archive.delete(&archive.key(self.store.gateway(), session)).await;
+            if let Err(error) = &done {
+                tracing::warn!(%session, %error, "a recording is not deleted from the archive yet");
+            }
+            (session, done.is_ok())
+        });
+        let (gone, stuck): (Vec<_>, Vec<_>) =
+            join_all(deleted).await.into_iter().partition(|(_, gone)| *gone);
+        let sessions = |pairs: Vec<(SessionId, bool)>| pairs.into_iter().map(|(s, _)| s).collect();
+        (sessions(gone), sessions(stuck))
     }
 
     /// Until when sessions must have ended to be due, and how long that is, by class.
@@ -238,23 +302,23 @@ impl Retention {
     }
 }
 
-/// Writes tombstones and takes the files away; who is gone, who stayed, and the bytes.
+/// Writes tombstones; who has one, and who stays because of a hold.
 fn bury(
     store: &Store,
     due: &[DueRecording],
+    archived: &BTreeSet<SessionId>,
     keeps: &[(Cutoff, Duration)],
-) -> std::io::Result<(Vec<SessionId>, Vec<SessionId>, u64)> {
+) -> std::io::Result<(Vec<SessionId>, Vec<SessionId>)> {
     let mut mortal = Vec::new();
     for one in due {
         let keep = keeps.iter().find(|(cutoff, _)| cutoff.class == one.class);
         let keep_seconds = keep.map_or(0, |(_, keep)| keep.as_secs());
         let burial = Burial { ended_at: one.ended_at.to_string(), keep_seconds };
-        let missing = store.length_of(one.session)?.is_none();
+        let missing = store.length_of(one.session)?.is_none() && !archived.contains(&one.session);
         mortal.push(Due { session: one.session, burial, missing });
     }
     let kept: BTreeSet<_> = store.entomb(&mortal)?.into_iter().collect();
-    let (kept, gone): (Vec<_>, Vec<_>) =
+    let (kept, buried): (Vec<_>, Vec<_>) =
         mortal.iter().map(|due| due.session).partition(|session| kept.contains(session));
-    let bytes = store.take_away(&gone)?;
-    Ok((gone, kept, bytes))
+    Ok((buried, kept))
 }

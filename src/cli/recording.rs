@@ -13,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::identities::Identities;
 use super::migrate::{self, Opened};
 use super::{ConfigFile, output};
+use crate::archive;
 use crate::config;
 use crate::database::{Progress, Reindexed};
 use crate::recording::{Keyring, Reader};
@@ -128,6 +129,7 @@ async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let keyring = options.identities.keyring_or(&config).await?;
     let opened = migrate::open(&config).await?;
+    archive::use_archive(&config, None)?;
     let done = reindexed(&opened, &config, &keyring).await;
     opened.close().await;
     let done = done?;

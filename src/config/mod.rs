@@ -9,6 +9,7 @@
 //! that nobody believes in a rule that nothing enforces.
 
 mod access;
+mod archive;
 mod digest;
 mod document;
 mod http;
@@ -37,6 +38,7 @@ use reader::Table;
 use crate::names::TargetName;
 use crate::policy::{Policy, Rule};
 
+pub use archive::{Archive, Location, Witness, witness_of as witness};
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
@@ -107,7 +109,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let ssh = ssh::ssh(&top, &server.data_dir);
     let web = server::web(&top);
     let telemetry = server::telemetry(&top);
-    let recording = server::recording(&top, &server.data_dir);
+    let (recording, archive) = server::recording(&top, &server.data_dir);
     let database = server::database(&top, !recording.recipients.is_empty());
     let tickets = server::tickets(&top);
     let notify = notify::notify(&top);
@@ -145,6 +147,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         telemetry,
         database,
         recording,
+        archive,
         tickets,
         notify,
         http,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::GlobMatcher;
 use russh::keys::PublicKey;
 
+use super::archive::Archive;
 use super::mistake::Mistake;
 use super::retention::Retention;
 use super::secret_ref::SecretRef;
@@ -40,6 +41,8 @@ pub struct Config {
     pub database: Database,
     /// `[recording]`
     pub recording: Recording,
+    /// Where sealed recordings and checkpoints of the ledger go: keys of `[recording]`.
+    pub archive: Archive,
     /// `[tickets]`
     pub tickets: Tickets,
     /// `[[notify]]`
@@ -75,7 +78,7 @@ impl Config {
             ("[web]", self.web != new.web),
             ("[telemetry]", self.telemetry != new.telemetry),
             ("[database]", self.database != new.database),
-            ("[recording]", self.recording != new.recording),
+            ("[recording]", self.recording != new.recording || self.archive != new.archive),
             ("[[notify]]", self.notify != new.notify),
             ("[http]", self.http != new.http),
         ]

@@ -143,14 +143,6 @@ impl<'a> Table<'a> {
         self.entries.get(key).map_or(self.place, |(_, node)| node.place)
     }
 
-    /// Reads a key of what is not built yet, and refuses it. Its shape is checked all the same.
-    pub(super) fn later<T>(&self, key: &'static str, parse: impl FnOnce(Field<'a>) -> Option<T>) {
-        if self.read(key, parse).is_some() {
-            let message = format!("\"{key}\" in {} is not yet supported", self.title);
-            self.at_key(key, message, Some("leave it out".to_owned()));
-        }
-    }
-
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
@@ -197,11 +189,6 @@ impl<'a> Field<'a> {
         let message = format!("{}: {message}", self.key);
         self.findings.mistake(self.node.place, message, Some(hint.into()));
         None
-    }
-
-    /// Says that the value is right but needs what is not built yet.
-    pub(super) fn not_yet<T>(self, what: impl Display) -> Option<T> {
-        self.wrong_with(format!("{what} is not yet supported"), "leave it out")
     }
 
     /// Says that the value works but is hardly meant.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::archive::{self, Archive};
 use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web};
 use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
@@ -174,7 +175,7 @@ pub(super) fn tls(top: &Table<'_>) -> Option<Tls> {
     Some(Tls { certificate: certificate?, private_key: private_key? })
 }
 
-pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
+pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> (Recording, Archive) {
     let mut recording = Recording {
         durability: Durability::Process,
         max_session: DEFAULT_MAX_SESSION,
@@ -184,7 +185,7 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
         recipients: Vec::new(),
         identity: None,
     };
-    let Some(table) = top.table("recording") else { return recording };
+    let Some(table) = top.table("recording") else { return (recording, Archive::default()) };
     let durability =
         |f: Field<'_>| f.word(&[("process", Durability::Process), ("disk", Durability::Disk)]);
     table.set(&mut recording.durability, "durability", durability);
@@ -192,10 +193,6 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
     table.set(&mut recording.max_local, "max_local", value::size);
     table.set(&mut recording.signing_key, "signing_key", Field::path);
     table.set(&mut recording.mask_key, "mask_key", value::secret);
-    table.read("archive", |field| match field.text()?.strip_prefix("file://") {
-        Some(path) if Path::new(path) == data_dir => Some(()),
-        _ => field.not_yet("an archive beyond data_dir"),
-    });
     table.set(&mut recording.recipients, "recipients", |field| {
         let recipients = field.some(recipient)?;
         match recipients.len() {
@@ -204,9 +201,9 @@ pub(super) fn recording(top: &Table<'_>, data_dir: &Path) -> Recording {
         }
     });
     recording.identity = table.read("identity", value::secret);
-    table.later("witness", Field::text);
+    let archive = archive::archive(&table, data_dir);
     table.finish();
-    recording
+    (recording, archive)
 }
 
 fn recipient(field: Field<'_>) -> Option<Recipient> {

@@ -139,10 +139,11 @@ impl Database {
     ) -> Result<(u64, u64), DatabaseError> {
         let (classes, before) = columns(cutoffs);
         let (due, held): (i64, i64) = sqlx::query_as(
-            "select count(*) filter (where r.state = 'kept'), \
-             count(*) filter (where r.state = 'held') \
-             from unnest($2::bigint[], $3::timestamptz[]) c (class, before) join retained r \
-             on r.gateway = $1 and r.class = c.class and r.ended_at < c.before",
+            "with c as (select * from unnest($2::bigint[], $3::timestamptz[]) c (class, before)) \
+             select (select count(*) from c join retained r on r.gateway = $1 \
+             and r.class = c.class and r.ended_at < c.before and r.state = 'kept'), \
+             (select count(*) from c join retained r on r.gateway = $1 \
+             and r.class = c.class and r.ended_at < c.before and r.state = 'held')",
         )
         .bind(gateway)
         .bind(classes)

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use zstd::zstd_safe;
@@ -19,6 +18,7 @@ use super::header::{
 use super::journal::{SealedRecord, sealed_records};
 use super::keyring::NoKey;
 use super::signing::Purpose;
+use super::source::Source;
 use crate::names::SessionId;
 
 /// Why a recording could not be read on.
@@ -72,7 +72,7 @@ impl Block {
 /// A walk over the blocks of one file, from its start.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    file: File,
+    source: Source,
     at: u64,
     place: Place,
     end: Option<BlocksEnd>,
@@ -84,8 +84,8 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Reads the first block.
-    pub(super) fn open(file: File) -> Result<(Start, Self), ReadError> {
-        let mut blocks = Self::at_start(file);
+    pub(super) fn open(source: Source) -> Result<(Start, Self), ReadError> {
+        let mut blocks = Self::at_start(source);
         match blocks.step()? {
             Some(block) if block.header.kind == BlockKind::Start => {
                 let start: Start = parse(&block, &blocks.document(&block)?)?;
@@ -114,8 +114,8 @@ impl Blocks {
         }
     }
 
-    fn at_start(file: File) -> Self {
-        Self { file, at: 0, place: Place::default(), end: None, encrypted: None, ended: None }
+    fn at_start(source: Source) -> Self {
+        Self { source, at: 0, place: Place::default(), end: None, encrypted: None, ended: None }
     }
 
     /// Lets encrypted events be read.
@@ -159,7 +159,7 @@ impl Blocks {
 
     /// Whether a file ends within what would be its first block.
     pub(super) fn is_torn_start(file: &File) -> io::Result<bool> {
-        match Self::at_start(file.try_clone()?).step() {
+        match Self::at_start(Source::File(file.try_clone()?)).step() {
             Ok(None) => Ok(true),
             Ok(Some(_)) | Err(ReadError::Damage(_) | ReadError::NoKey(_)) => Ok(false),
             Err(ReadError::Io(error)) => Err(error),
@@ -174,7 +174,7 @@ impl Blocks {
 
     /// Goes to a place that an earlier walk got to.
     pub(super) fn go_to(&mut self, at: u64, place: Place) -> Result<(), ReadError> {
-        if self.file.metadata()?.len() < at {
+        if self.source.length()? < at {
             let what = "the file is shorter than it was".to_owned();
             return Err(Damage { block: place.index, offset: at, what }.into());
         }
@@ -230,7 +230,7 @@ impl Blocks {
         // Both were bounded when the header was read, and the file is that long.
         let length = usize::try_from(block.header.stored_len).unwrap_or_default();
         let mut stored = vec![0; length];
-        self.file.read_exact_at(&mut stored, block.offset + HEADER_LEN as u64)?;
+        self.source.read_at(&mut stored, block.offset + HEADER_LEN as u64)?;
         if blake3::hash(&stored) != block.header.stored_hash {
             return Err(block.damage("the stored bytes do not have the hash in the header"));
         }
@@ -243,18 +243,18 @@ impl Blocks {
         }
         let damage =
             |what: &str| Damage { block: self.place.index, offset: self.at, what: what.to_owned() };
-        let left = self.file.metadata()?.len().saturating_sub(self.at);
+        let left = self.source.length()?.saturating_sub(self.at);
         let mut bytes = [0; HEADER_LEN];
         if left < HEADER_LEN as u64 {
             let torn = bytes.get_mut(..usize::try_from(left).unwrap_or(0)).unwrap_or_default();
-            self.file.read_exact_at(torn, self.at)?;
+            self.source.read_at(torn, self.at)?;
             if !Header::may_start_with(torn) {
                 return Err(damage("this is not a block's header").into());
             }
             self.end = Some(BlocksEnd::Open { torn: left });
             return Ok(None);
         }
-        self.file.read_exact_at(&mut bytes, self.at)?;
+        self.source.read_at(&mut bytes, self.at)?;
         let header = Header::decode(&bytes).map_err(damage)?;
         if header.index != self.place.index {
             return Err(damage("the block's number does not follow the block before").into());
@@ -299,7 +299,7 @@ impl Blocks {
         if seal.sealed_at != clock::rfc3339(header.first_wall_us) {
             return Err(block.damage("the header and the seal tell two times"));
         }
-        if self.at != self.file.metadata()?.len() {
+        if self.at != self.source.length()? {
             return Err(block.damage("there are bytes behind the seal"));
         }
         Ok(seal)

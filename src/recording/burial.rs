@@ -78,6 +78,18 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Takes away the file here of a recording that was moved elsewhere.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn was_moved(&self, session: SessionId) -> io::Result<()> {
+        let shared = self.shared();
+        let Some(length) = shared.dir.length(&session, Part::Recording)? else { return Ok(()) };
+        shared.dir.remove(&session, Part::Recording)?;
+        shared.usage.less(length);
+        Ok(())
+    }
+
     /// Puts a hold beside a recording, in place of what stands there; an empty one is taken away.
     ///
     /// # Errors

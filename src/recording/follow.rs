@@ -16,6 +16,7 @@ use super::keyring::Keyring;
 use super::layout::{self, LEDGER};
 use super::ledger::{Entry, Line, MAX_LINE};
 use super::reader::follow;
+use super::source::Source;
 use crate::names::SessionId;
 
 /// Sessions that are remembered as changed; beyond, it is only known that there are more.
@@ -55,7 +56,7 @@ impl Follower {
     /// When the file cannot be read, does not start as a recording does, or ends before the
     /// bookmark.
     pub fn open(path: &Path, from: &Bookmark, keyring: &Keyring) -> Result<Self, ReadError> {
-        let (start, mut blocks) = Blocks::open(File::open(path)?)?;
+        let (start, mut blocks) = Blocks::open(Source::open(path)?)?;
         if let Ok(Some(key)) = keyring.key(&start, path) {
             blocks.unlock(key);
         }

@@ -15,6 +15,7 @@ use super::block::Start;
 use super::blocks::{Blocks, ReadError};
 use super::cipher::RecordingKey;
 use super::layout::wrapped_anew;
+use super::source::Source;
 use crate::age::{self, Identity, Recipient};
 use crate::names::SessionId;
 
@@ -122,7 +123,7 @@ pub struct NoKey {
 /// # Errors
 /// When the recording cannot be read or opened, or the file cannot be written.
 pub fn rewrap(path: &Path, keyring: &Keyring, recipients: &[Recipient]) -> Result<bool, ReadError> {
-    let (start, _) = Blocks::open(std::fs::File::open(path)?)?;
+    let (start, _) = Blocks::open(Source::open(path)?)?;
     let Some(wrapped) = &start.key else { return Ok(false) };
     let secret = keyring.unwrap(wrapped, path).ok_or_else(|| keyring.no_key(&start))?;
     let file = age::wrap(recipients, &secret).map_err(io::Error::other)?;

@@ -119,7 +119,8 @@ pub(super) fn survey(data_dir: &Path) -> io::Result<Survey> {
 
 /// The ledger of the store that a recording's file stands in, if it stands in one.
 pub(super) fn ledger_beside(recording: &Path) -> Option<PathBuf> {
-    let recording = recording.canonicalize().ok()?;
+    // Where it was, when it is elsewhere now.
+    let recording = recording.canonicalize().or_else(|_| std::path::absolute(recording)).ok()?;
     let recordings = recording.parent()?.parent()?;
     let ledger = recordings.parent()?.join(LEDGER);
     (recordings.file_name()? == RECORDINGS && ledger.is_file()).then_some(ledger)
@@ -298,7 +299,8 @@ impl DataDir {
     }
 }
 
-fn day_of(session: &SessionId) -> String {
+/// The name of the directory that a session's recording stands in: its UTC day.
+pub fn day_of(session: &SessionId) -> String {
     clock::day(session.created())
 }
 

@@ -30,6 +30,7 @@ mod reader;
 mod refused;
 mod repair;
 mod signing;
+mod source;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -49,10 +50,11 @@ pub use event::{
 };
 pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
 pub use keyring::{Keyring, NoKey, rewrap};
-pub use layout::{Locked, recording_path};
+pub use layout::{Locked, day_of, recording_path};
 pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader};
 pub use signing::PublicKey;
+pub use source::{Elsewhere, Remote, Source, look_elsewhere};
 pub use store::Store;
 pub use verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
 

@@ -14,6 +14,7 @@ use super::event::{Event, Gap, Kind, Sequence};
 use super::header::BlockKind;
 use super::journal::{self, Journaled};
 use super::keyring::{Keyring, NoKey};
+use super::source::Source;
 
 /// How a recording ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ struct Counted {
 
 impl Reader {
     /// Opens the `.rec`, and the `.journal` when there is one beside it, of a recording that is
-    /// not encrypted.
+    /// not encrypted. One that was moved elsewhere is read there.
     ///
     /// # Errors
     /// When the file cannot be read or does not start as a recording does; when it is encrypted.
@@ -86,13 +87,9 @@ impl Reader {
         path: &Path,
         keyring: &Keyring,
     ) -> Result<(Self, Option<NoKey>), ReadError> {
-        if !path.metadata()?.is_file() {
-            let what = format!("{} is not a file", path.display());
-            return Err(std::io::Error::other(what).into());
-        }
         // The journal first: what is framed between the two reads is then in both, not in none.
         let journal = read_journal(&path.with_extension("journal"))?;
-        let (start, mut blocks) = Blocks::open(File::open(path)?)?;
+        let (start, mut blocks) = Blocks::open(Source::open(path)?)?;
         let mut journal = journal::parse(&start.session, &journal);
         let locked = match keyring.key(&start, path) {
             Ok(Some(key)) => {

@@ -23,6 +23,7 @@ use super::ledger::{Entry, Known};
 use super::pending::Pending;
 use super::reader::{follow, journal_bytes};
 use super::signing::PublicKey;
+use super::source::Source;
 use super::store::Shared;
 use super::tail::Tail;
 use crate::names::SessionId;
@@ -331,7 +332,7 @@ struct Found {
 
 impl Found {
     fn read(file: std::fs::File, session: &SessionId) -> Result<Self, RepairError> {
-        let (start, mut blocks) = Blocks::open(file.try_clone()?)?;
+        let (start, mut blocks) = Blocks::open(Source::File(file.try_clone()?))?;
         if start.session != *session {
             return Err(RepairError::Damaged("it is another session's".to_owned()));
         }

@@ -210,6 +210,14 @@ impl Store {
         self.shared.ledger.lock().checkpoint()
     }
 
+    /// The same, with the line that says it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn signed_checkpoint(&self) -> io::Result<(Head, String)> {
+        self.shared.ledger.lock().signed_checkpoint()
+    }
+
     /// Keyed hash of bytes that are not stored themselves, in hexadecimal.
     pub fn keyed_hash(&self, bytes: &[u8]) -> String {
         blake3::keyed_hash(&self.shared.mask_key, bytes).to_hex().to_string()
@@ -218,6 +226,16 @@ impl Store {
     /// A key of its own for a purpose, which is told by a text that is used nowhere else.
     pub fn derived_key(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(blake3::derive_key(purpose, self.shared.mask_key.as_slice()))
+    }
+
+    /// How full the directory of recordings is, in per cent of `max_local`.
+    pub fn per_cent_full(&self) -> u64 {
+        self.shared.per_cent_full()
+    }
+
+    /// Bytes of the files here, and how many there may be.
+    pub fn local_bytes(&self) -> (u64, u64) {
+        (self.shared.usage.bytes(), self.shared.max_local)
     }
 
     /// How many recordings have events that are not in a block yet.
@@ -446,7 +464,7 @@ impl Shared {
         self.unsealed.lock().push(Unsealed { session, standing, ending, next, pause });
     }
 
-    fn per_cent_full(&self) -> u64 {
+    pub(super) fn per_cent_full(&self) -> u64 {
         self.usage.bytes().saturating_mul(100).checked_div(self.max_local).unwrap_or(100)
     }
 

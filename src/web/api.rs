@@ -27,6 +27,7 @@ use crate::catalog::Catalog;
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
+use crate::metrics;
 use crate::names::SessionId;
 use crate::notify::DeadLetter;
 use crate::recording::Keyring;
@@ -350,6 +351,30 @@ struct Readiness {
     /// `current`, or `unreachable`: then tickets, approvals and grants are refused, and
     /// revocation is late.
     state: &'static str,
+    /// Of recordings on their way to the archive; none without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<ArchiveState>,
+}
+
+/// How moving recordings to the archive goes.
+#[derive(Debug, Serialize)]
+struct ArchiveState {
+    /// `current`, or `unreachable`: then recordings wait here.
+    state: &'static str,
+    /// Recordings that wait.
+    recordings: u64,
+    /// How full the directory of recordings is; at 100 new sessions are refused.
+    local_percent: u64,
+}
+
+impl ArchiveState {
+    fn of(archiving: metrics::Archiving) -> Self {
+        Self {
+            state: if archiving.reachable { "current" } else { "unreachable" },
+            recordings: archiving.waiting,
+            local_percent: archiving.local_percent,
+        }
+    }
 }
 
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
@@ -361,6 +386,7 @@ async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
         index_behind_seconds: lag.behind.map(|behind| behind.as_secs()),
         index_recordings: lag.recordings,
         state: if api.catalog.desk().is_reachable() { "current" } else { "unreachable" },
+        archive: metrics::archiving().map(ArchiveState::of),
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))

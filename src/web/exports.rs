@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::api::{Api, Named};
+use super::api::{Api, Named, named};
 use super::caller::Reader;
 use super::pages;
 use super::problem::Problem;
@@ -90,7 +90,8 @@ async fn export(
     wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Wanted { format }) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
-    let (session, path) = place(&api, id)?;
+    let session = named(id)?;
+    let path = place(&api, session).await?;
     let (name, end, kind) = format.about();
     let Ok(turn) = MAKING.acquire().await else { return Err(Problem::internal()) };
     let detail = [("format".to_owned(), json!(name))];

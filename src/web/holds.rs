@@ -188,6 +188,10 @@ async fn prune(
             tracing::error!(%error, "recordings cannot be deleted");
             Problem::internal()
         }
+        PruneError::Archive(error) => {
+            tracing::warn!(%error, "retention waits for the archive");
+            Problem::conflict("the archive cannot be asked; the gateway's log says more")
+        }
         PruneError::Clocks => Problem::conflict(PruneError::Clocks.to_string()),
     })
 }

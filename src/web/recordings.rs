@@ -1,6 +1,7 @@
 //! Recordings themselves: their bytes by range, their events by sequence.
 //!
-//! They are read where this gateway wrote them; what another gateway recorded is not found here.
+//! They are read where this gateway wrote them, or moved them to; what another gateway recorded is
+//! not found here.
 //! The bytes of an open session end with its last block, 150 ms ago at most; its events are all
 //! that there are.
 
@@ -14,22 +15,22 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 use super::api::{Answer, Api, Named, named};
 use super::caller::Reader;
 use super::problem::Problem;
 use crate::names::SessionId;
-use crate::recording::{self, Keyring, ReadError, Sequence, recording_path};
+use crate::recording::{self, Keyring, ReadError, Sequence, Source, recording_path};
 
 /// Events of one page, when nothing is said and at most.
 const EVENTS: (usize, usize) = (200, 1000);
 /// A page ends with the event that takes its payloads to this, in bytes.
 const PAGE_BYTES: usize = 4 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -37,14 +38,17 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/sessions/{id}/events", get(events))
 }
 
-/// Where a session's recording stands here, if it does.
-pub(super) fn place(api: &Api, id: Named) -> Result<(SessionId, PathBuf), Problem> {
-    let session = named(id)?;
+/// A session's recording, here or in the archive.
+pub(super) async fn open(api: &Api, session: SessionId) -> Result<Source, Problem> {
     let path = recording_path(api.data_dir(), &session);
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => Ok((session, path)),
-        _ => Err(Problem::not_found()),
-    }
+    let opened = tokio::task::spawn_blocking(move || Source::open(&path)).await;
+    opened.map_err(|_| Problem::internal())?.map_err(|error| unreadable(&error))
+}
+
+/// Where a session's recording stands or stood, if there is one.
+pub(super) async fn place(api: &Api, session: SessionId) -> Result<PathBuf, Problem> {
+    open(api, session).await?;
+    Ok(recording_path(api.data_dir(), &session))
 }
 
 async fn bytes(
@@ -53,9 +57,9 @@ async fn bytes(
     id: Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (session, path) = place(&api, id)?;
-    let mut file = File::open(&path).await.map_err(|error| unreadable(&error))?;
-    let length = file.metadata().await.map_err(|error| unreadable(&error))?.len();
+    let session = named(id)?;
+    let source = open(&api, session).await?;
+    let length = source.length().map_err(|error| unreadable(&error))?;
     // A recording only grows, so its length tells its states apart.
     let tag = format!("\"{length}\"");
     let asked = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
@@ -70,9 +74,8 @@ async fn bytes(
     api.shown(&caller, "recording.read", Some(session), detail.into_iter().collect()).await?;
 
     let Range { first, last } = range.unwrap_or(Range { first: 0, last: length.saturating_sub(1) });
-    file.seek(std::io::SeekFrom::Start(first)).await.map_err(|error| unreadable(&error))?;
     let wanted = if length == 0 { 0 } else { last - first + 1 };
-    let mut response = Body::from_stream(ReaderStream::new(file.take(wanted))).into_response();
+    let mut response = Body::from_stream(pieces(source, first, wanted)).into_response();
     let mut say = |name, text: String| {
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(name, value);
@@ -88,6 +91,28 @@ async fn bytes(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
+}
+
+/// Some bytes of a recording, piece by piece as they are sent.
+fn pieces(
+    source: Source,
+    first: u64,
+    length: u64,
+) -> impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static {
+    let begin = (Arc::new(source), first, first.saturating_add(length));
+    futures_util::stream::try_unfold(begin, |(source, at, end)| async move {
+        let size = usize::try_from(end - at).unwrap_or(usize::MAX).min(PIECE);
+        if size == 0 {
+            return Ok(None);
+        }
+        let reading = Arc::clone(&source);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; size];
+            reading.read_at(&mut bytes, at).map(|()| bytes)
+        });
+        let bytes = read.await.map_err(std::io::Error::other)??;
+        Ok(Some((bytes, (source, at + size as u64, end))))
+    })
 }
 
 fn outside(length: u64) -> Response {
@@ -181,7 +206,8 @@ async fn events(
         return Err(Problem::bad(format!("limit: 1 to {} events", EVENTS.1)));
     }
     let first = wanted.first.unwrap_or_default();
-    let (session, path) = place(&api, id)?;
+    let session = named(id)?;
+    let path = place(&api, session).await?;
     let detail = BTreeMap::from([("first".to_owned(), json!(first))]);
     api.shown(&caller, "recording.events", Some(session), detail).await?;
     let keyring = api.keyring();

@@ -30,7 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("identity", &["config", "database"]),
     ("notify", &["config", "metrics"]),
     ("approval", &["config", "database", "identity", "notify", "policy"]),
-    ("archive", &["catalog", "config", "database", "recording"]),
+    ("archive", &["catalog", "config", "database", "metrics", "recording"]),
     ("catalog", &["approval", "config", "mask", "policy"]),
     ("access", &["approval", "config", "catalog", "database", "identity"]),
     (

@@ -9,6 +9,7 @@ use clap::Args;
 use super::super::identities::Identities;
 use super::super::migrate;
 use super::super::{ConfigFile, output};
+use crate::archive::{self, Kept};
 use crate::config::{self, Config};
 use crate::database::{Database, PrivateServer};
 use crate::names::SessionId;
@@ -48,6 +49,10 @@ pub(super) struct Verify {
     /// Hold the ledger against the head that the gateway keeps in its database.
     #[arg(long, requires = "all")]
     database: bool,
+    /// Hold the ledger against the checkpoints that a witness has: `https://…`, `s3://bucket/prefix`,
+    /// `file:///path`, or a file of what a webhook got, one checkpoint a line.
+    #[arg(long, value_name = "WITNESS", requires = "all")]
+    witness: Option<String>,
     /// Accept what is not sealed yet.
     #[arg(long)]
     allow_open: bool,
@@ -78,6 +83,14 @@ pub(super) async fn verify(options: &Verify) -> anyhow::Result<()> {
     if let Some(file) = &options.public_key {
         against.keys = PublicKey::read(file)
             .with_context(|| format!("cannot use --public-key {}", file.display()))?;
+    }
+    // A copy of a recording or of a whole directory is proved without a configuration.
+    if let Ok(config) = config::load(&options.config.path)
+        && let Ok(gateway) =
+            gateway_of(options.data_dir.as_ref().unwrap_or(&config.server.data_dir))
+    {
+        archive::use_archive(&config, Some(&gateway))
+            .context("[recording] archive cannot be used")?;
     }
     match &options.recording {
         Some(recording) => one(options, recording, &against),
@@ -174,6 +187,9 @@ async fn all(options: &Verify, mut against: Against) -> anyhow::Result<()> {
         // Before the ledger is read, which only gets longer.
         against.heads.push(noted_head(&config::load(&options.config.path)?, &data_dir).await?);
     }
+    if let Some(witness) = &options.witness {
+        against.heads.extend(witnessed(witness, &data_dir).await?);
+    }
     let shown = data_dir.display();
     let audit = recording::verify_all(&data_dir, &against)
         .with_context(|| format!("cannot verify {shown}"))?;
@@ -241,20 +257,38 @@ fn tell_all(out: &mut impl Write, audit: &Audit) -> io::Result<()> {
         } else {
             writeln!(
                 out,
-                "not proved: that the end of the ledger was not cut, with what it knew (--database, \
-                 --head)"
+                "not proved: that the end of the ledger was not cut, with what it knew (--witness, \
+                 --database, --head)"
             )?;
         }
     }
     Ok(())
 }
 
-/// The head that the gateway of a `data_dir` noted in its database last.
-async fn noted_head(config: &Config, data_dir: &Path) -> anyhow::Result<Head> {
+/// The heads that a witness has of the ledger in a `data_dir`.
+async fn witnessed(witness: &str, data_dir: &Path) -> anyhow::Result<Vec<Head>> {
+    let gateway = gateway_of(data_dir)?;
+    let heads = match config::witness(witness) {
+        Some(witness) => Kept::open(&witness)?.heads(&gateway).await?,
+        None => archive::testimonies(Path::new(witness), &gateway)?,
+    };
+    if heads.is_empty() {
+        bail!("{witness} has no checkpoint of the ledger of gateway {gateway}");
+    }
+    Ok(heads)
+}
+
+fn gateway_of(data_dir: &Path) -> anyhow::Result<String> {
     let first = LedgerFollower::open(data_dir, 0).and_then(|mut ledger| ledger.next_line());
     let Ok(Some(LedgerNews::Gateway(gateway))) = first else {
         bail!("the ledger in {} does not say whose it is", data_dir.display());
     };
+    Ok(gateway)
+}
+
+/// The head that the gateway of a `data_dir` noted in its database last.
+async fn noted_head(config: &Config, data_dir: &Path) -> anyhow::Result<Head> {
+    let gateway = gateway_of(data_dir)?;
     let head = match migrate::open(config).await {
         Ok(opened) => {
             let head = opened.database.ledger_head(&gateway).await;

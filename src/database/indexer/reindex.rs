@@ -1,7 +1,8 @@
 //! Making the index of one gateway anew from its recordings, and comparing indexes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -15,7 +16,7 @@ use super::read_on::read_on;
 use super::reading::Reading;
 use crate::database::{Database, DatabaseError};
 use crate::names::SessionId;
-use crate::recording::{Keyring, LedgerFollower, recordings};
+use crate::recording::{Keyring, LedgerFollower, LedgerNews, recording_path, recordings};
 
 /// Recordings whose rows are replaced in one transaction.
 const CHUNK: usize = 64;
@@ -53,7 +54,7 @@ pub struct Reindexed {
 pub enum ReindexError {
     /// The recordings cannot be listed.
     #[error("cannot list the recordings: {0}")]
-    Recordings(#[source] std::io::Error),
+    Recordings(#[source] io::Error),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -82,7 +83,7 @@ impl Database {
         let gateway = gateway_of(data_dir).map_err(ReindexError::Recordings)?;
         let keyring = keyring.clone();
         let place = Place { data_dir: data_dir.to_owned(), gateway, index_text, keyring };
-        let all = recordings(data_dir).map_err(ReindexError::Recordings)?;
+        let all = all_recordings(data_dir).map_err(ReindexError::Recordings)?;
         let mut far = Progress {
             of_recordings: all.len() as u64,
             of_bytes: all.iter().map(|(_, _, bytes)| bytes).sum(),
@@ -133,6 +134,27 @@ impl Database {
     }
 }
 
+/// The recordings here, and those that the ledger has as sealed and that are not here: they are in
+/// the archive, unless they are lost.
+fn all_recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
+    let here = recordings(data_dir)?;
+    let known: BTreeSet<_> = here.iter().map(|(session, ..)| *session).collect();
+    let mut moved = BTreeSet::new();
+    let mut ledger = LedgerFollower::open(data_dir, 0)?;
+    while let Some(news) = ledger.next_line()? {
+        match news {
+            LedgerNews::Sealed(session) => moved.insert(session),
+            LedgerNews::Buried(session) => moved.remove(&session),
+            _ => false,
+        };
+    }
+    let moved = moved.into_iter().filter(|session| !known.contains(session));
+    let moved = moved.map(|session| (session, recording_path(data_dir, &session), 0));
+    let mut all: Vec<_> = here.into_iter().chain(moved).collect();
+    all.sort_unstable();
+    Ok(all)
+}
+
 /// Indexes one recording whole, in as many batches as it takes.
 async fn index(
     connection: &mut PgConnection,
@@ -163,7 +185,7 @@ async fn index(
 async fn remove_others(
     connection: &mut PgConnection,
     gateway: &str,
-    all: &[(SessionId, std::path::PathBuf, u64)],
+    all: &[(SessionId, PathBuf, u64)],
 ) -> Result<u64, DatabaseError> {
     let there: BTreeSet<Uuid> = all.iter().map(|(session, ..)| session.as_uuid()).collect();
     let indexed: Vec<Uuid> = sqlx::query_scalar(

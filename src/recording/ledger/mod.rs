@@ -40,6 +40,8 @@ pub(super) struct Ledger {
     head: Head,
     /// How long it was at the last checkpoint.
     checked: u64,
+    /// The last line that was added.
+    last: String,
     gateway: String,
     key: Arc<SealingKey>,
     /// All keys that ever signed it.
@@ -136,7 +138,8 @@ impl Ledger {
         let mut tail = Tail::new(file, len, Arc::default());
         tail.roll_back(end.len);
         let head = Head { lines: end.lines, hash: end.head.clone() };
-        Ok(Self { tail, head, checked: 0, gateway, key: Arc::new(key), keys, signed_before: true })
+        let (key, last) = (Arc::new(key), String::new());
+        Ok(Self { tail, head, checked: 0, last, gateway, key, keys, signed_before: true })
     }
 
     /// The gateway's id.
@@ -174,6 +177,7 @@ impl Ledger {
         self.tail.append(&mut [IoSlice::new(&text), IoSlice::new(b"\n")])?;
         self.head.lines += 1;
         self.head.hash = blake3::hash(&text).to_hex().to_string();
+        self.last = String::from_utf8(text).unwrap_or_default();
         Ok(())
     }
 
@@ -184,6 +188,13 @@ impl Ledger {
             self.checked = self.head.lines;
         }
         Ok(self.head.clone())
+    }
+
+    /// A checkpoint that is the last line, and that line: one that somebody else has asked for just
+    /// before, or a new one.
+    pub(super) fn signed_checkpoint(&mut self) -> io::Result<(Head, String)> {
+        let head = self.checkpoint()?;
+        Ok((head, self.last.clone()))
     }
 
     /// The file's end, for the disk.

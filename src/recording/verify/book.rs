@@ -55,10 +55,14 @@ impl Book {
     ) -> Result<Self, Failed> {
         let mut recordings: BTreeMap<SessionId, Noted> = BTreeMap::new();
         let mut gateway = String::new();
-        let mut heads: Vec<_> = against.heads.iter().map(|head| (head, head.lines == 0)).collect();
+        // By length: a witness has millions of them.
+        let mut unmet: BTreeMap<u64, Vec<&Head>> = BTreeMap::new();
+        for head in against.heads.iter().filter(|head| head.lines > 0) {
+            unmet.entry(head.lines).or_default().push(head);
+        }
         let walked = ledger::walk(&File::open(path).map_err(Failed::Io)?, |line, hash| {
-            for (head, met) in &mut heads {
-                *met |= head.lines == line.n + 1 && head.hash == hash;
+            if let Some(heads) = unmet.get_mut(&(line.n + 1)) {
+                heads.retain(|head| head.hash != hash);
             }
             let mut note = |session: &SessionId, add: &dyn Fn(&mut Noted)| {
                 if only.is_none_or(|only| only == *session) {
@@ -84,10 +88,8 @@ impl Book {
             LedgerError::Io(error) => Failed::Io(error),
             error => wrong(error.to_string()),
         })?;
-        for (head, met) in &heads {
-            if !met {
-                return Err(wrong(other_head(head, end.lines)));
-            }
+        if let Some(head) = unmet.values().flatten().next() {
+            return Err(wrong(other_head(head, end.lines)));
         }
         if !against.keys.is_empty() && !end.trusted(&against.keys) {
             return Err(wrong(match end.reigns.last() {
@@ -100,7 +102,7 @@ impl Book {
         Ok(Self {
             gateway,
             trusted: end.trusted(&against.keys),
-            anchored: !heads.is_empty(),
+            anchored: !against.heads.is_empty(),
             keys: end.reigns.iter().map(|reign| reign.key).collect(),
             torn: end.torn,
             head: Head { lines: end.lines, hash: end.head },

@@ -23,12 +23,13 @@ use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
 use crate::names::SessionId;
-use crate::recording::{self, NoKey, ReadError, recording_path};
+use crate::recording::{self, NoKey, ReadError};
 use crate::replay;
 use crate::replay::export::{ExportError, asciicast};
 use crate::web::api::{Api, Named, named};
 use crate::web::caller::Caller;
 use crate::web::problem::Problem;
+use crate::web::recordings;
 
 /// Lines of the audit log about the session.
 const LOOKS: u32 = 50;
@@ -218,8 +219,8 @@ async fn session(
     };
     let looks =
         api.database.audit_of(&session.id.to_string(), LOOKS).await.map_err(Problem::from)?;
-    let path = recording_path(api.data_dir(), &session.id);
-    let length = path.metadata().map(|metadata| metadata.len()).ok();
+    let found = recordings::open(&api, session.id).await.ok();
+    let length = found.and_then(|source| source.length().ok());
     let title = format!("{} on {}", session.username, session.target);
     page(&SessionPage {
         frame: Frame::of(&api, &visitor, "sessions", text::line(&title)),
@@ -250,10 +251,7 @@ async fn looked_at(
     session: SessionId,
     sequence: u64,
 ) -> Result<Result<Option<Detail>, NoKey>, Problem> {
-    let path = recording_path(api.data_dir(), &session);
-    if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Ok(Ok(None));
-    }
+    let Ok(path) = recordings::place(api, session).await else { return Ok(Ok(None)) };
     let detail = [("command".to_owned(), serde_json::Value::from(sequence))];
     api.shown(caller, "recording.command", Some(session), detail.into()).await?;
     let keyring = api.keyring();
@@ -319,7 +317,7 @@ async fn verification(
 ) -> Result<Response, Turned> {
     reader(&api, &visitor.caller, uri.path()).await?;
     let id: SessionId = named(id)?;
-    let path = here(&api, id)?;
+    let path = recordings::place(&api, id).await?;
     api.shown(&visitor.caller, "recording.verify", Some(id), [].into()).await?;
     let against = recording::Against { keyring: api.keyring(), ..Default::default() };
     let report = tokio::task::spawn_blocking(move || recording::verify(&path, &against)).await;
@@ -327,14 +325,6 @@ async fn verification(
     let frame = Frame::of(&api, &visitor, "sessions", "Verification");
     let shown = VerificationPage { frame, id: id.to_string(), proof: Proof::of(&report) };
     page(&shown).map_err(Into::into)
-}
-
-fn here(api: &Api, id: SessionId) -> Result<std::path::PathBuf, Problem> {
-    let path = recording_path(api.data_dir(), &id);
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(path),
-        _ => Err(Problem::not_found()),
-    }
 }
 
 /// The first terminal of an SSH session, as a player takes it.
@@ -346,7 +336,7 @@ async fn terminal(
 ) -> Result<Response, Turned> {
     reader(&api, &visitor.caller, uri.path()).await?;
     let id: SessionId = named(id)?;
-    let path = here(&api, id)?;
+    let path = recordings::place(&api, id).await?;
     api.shown(&visitor.caller, "recording.terminal", Some(id), [].into()).await?;
     let keyring = api.keyring();
     let made = tokio::task::spawn_blocking(move || {

@@ -1,6 +1,7 @@
 //! What recordings prove, and to whom: seals and ledger, the two verifiers, retention and holds.
 
 mod alterations;
+mod archive;
 mod cases;
 mod command;
 mod encryption;
@@ -8,3 +9,4 @@ mod live;
 mod prune;
 mod retention;
 pub mod set;
+mod witness;

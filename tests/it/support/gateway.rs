@@ -51,6 +51,8 @@ pub struct Setup {
     pub issuer: Option<Arc<Issuer>>,
     /// More lines of `[[issuer]]`.
     pub issuer_lines: String,
+    /// What its environment has beside that of the tests.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -83,6 +85,7 @@ pub struct Gateway {
     issuer: Arc<Issuer>,
     folder: TempDir,
     data_dir: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Gateway {
@@ -95,13 +98,14 @@ impl Gateway {
         let folder = TempDir::with_prefix("portcullis-gateway-").unwrap();
         let data_dir = setup.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         write_configuration(folder.path(), &data_dir, &issuer, setup);
-        let daemon = serve(folder.path());
-        Self { address: daemon.address(), daemon, issuer, folder, data_dir }
+        let environment = setup.environment.clone();
+        let daemon = serve(folder.path(), &environment);
+        Self { address: daemon.address(), daemon, issuer, folder, data_dir, environment }
     }
 
     /// Starts it again with the same configuration, on another port.
     pub fn restart(&mut self) {
-        self.daemon = serve(self.folder.path());
+        self.daemon = serve(self.folder.path(), &self.environment);
         self.address = self.daemon.address();
     }
 
@@ -211,10 +215,14 @@ pub fn told(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
-fn serve(folder: &Path) -> Daemon {
+fn serve(folder: &Path, environment: &[(String, String)]) -> Daemon {
     let configuration = folder.join("portcullis.toml");
-    let configuration = configuration.to_str().unwrap();
-    Daemon::start(&["serve", "--config", configuration, "--log-format", "json"])
+    let mut arguments: Vec<_> =
+        environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let serve = ["serve", "--config", configuration.to_str().unwrap(), "--log-format", "json"];
+    arguments.extend([PORTCULLIS].iter().chain(&serve).map(|text| (*text).to_owned()));
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    Daemon::of("env", &arguments)
 }
 
 fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &Setup) {

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod client;
 pub mod daemon;
+pub mod faults;
 pub mod gateway;
 pub mod http;
 pub mod issuer;

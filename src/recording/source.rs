@@ -1,0 +1,89 @@
+//! Where the bytes of a `.rec` come from: a file here, or wherever sealed recordings were moved to.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::names::SessionId;
+
+static ELSEWHERE: OnceLock<Box<dyn Elsewhere>> = OnceLock::new();
+
+/// Where recordings are that are not here any more. Asking may take time: it blocks.
+pub trait Elsewhere: std::fmt::Debug + Send + Sync {
+    /// The recording of a session; none when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn open(&self, session: SessionId) -> io::Result<Option<Box<dyn Remote>>>;
+}
+
+/// A recording that is elsewhere. Sealed: it does not change.
+pub trait Remote: std::fmt::Debug + Send + Sync {
+    /// Its length in bytes.
+    fn length(&self) -> u64;
+
+    /// Fills the buffer with what stands there.
+    ///
+    /// # Errors
+    /// When there is less, or it cannot be read.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+/// Lets every reader of this process find recordings there that are not here. The first counts.
+pub fn look_elsewhere(elsewhere: Box<dyn Elsewhere>) {
+    let _first = ELSEWHERE.set(elsewhere);
+}
+
+/// The bytes of one `.rec`.
+#[derive(Debug)]
+pub enum Source {
+    /// A file here, which may grow.
+    File(File),
+    /// Elsewhere.
+    Remote(Box<dyn Remote>),
+}
+
+impl Source {
+    /// Opens a recording by the path that it has, or had, here.
+    ///
+    /// # Errors
+    /// When it is nowhere, no file, or cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let missing = match path.metadata() {
+            Ok(metadata) if metadata.is_file() => return Ok(Self::File(File::open(path)?)),
+            Ok(_) => return Err(io::Error::other(format!("{} is not a file", path.display()))),
+            Err(error) => error,
+        };
+        if missing.kind() != io::ErrorKind::NotFound {
+            return Err(missing);
+        }
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".rec"));
+        let session = name.and_then(|id| id.parse().ok());
+        let Some((elsewhere, session)) = ELSEWHERE.get().zip(session) else { return Err(missing) };
+        elsewhere.open(session)?.map(Self::Remote).ok_or(missing)
+    }
+
+    /// Its length in bytes, now.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn length(&self) -> io::Result<u64> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::Remote(remote) => Ok(remote.length()),
+        }
+    }
+
+    /// Fills the buffer with what stands there.
+    ///
+    /// # Errors
+    /// When there is less, or it cannot be read.
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, at),
+            Self::Remote(remote) => remote.read_at(buffer, at),
+        }
+    }
+}
