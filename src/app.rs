@@ -67,10 +67,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     };
     let indexer = Indexer::new(database.clone(), store.clone(), data_dir, settings);
     let roles = Roles::new(&config.web);
-    let logins = Logins::new(&config.issuers).map_err(anyhow::Error::msg)?;
+    let logins = || Logins::new(&config.issuers).map_err(anyhow::Error::msg);
     let public_url = config.web.public_url.clone();
     let doors = Doors::new(public_url.as_deref(), &config.listen, config.tls.is_some());
-    let entrance = Entrance::new(logins, database.clone(), doors, public_url);
+    let entrance = Entrance::new(logins()?, database.clone(), doors, public_url);
     let api = Api::new(
         (data_dir.clone(), store.keyring()),
         Arc::clone(&catalog),
@@ -113,7 +113,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     http_context.tls = files::tls(&config, http::ALPN)?;
     let mut ssh_context = ssh::Context::new(
         Arc::clone(&catalog),
-        (Arc::clone(&verifier), authority),
+        (Arc::clone(&verifier), authority, logins()?),
         store.clone(),
         Arc::clone(&limits),
         shutdown.clone(),

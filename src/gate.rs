@@ -322,6 +322,12 @@ impl Release<'_, '_> {
         self.batch.data(Direction::Down, of, bytes);
     }
 
+    /// Records something worth knowing of a command.
+    pub fn note(&mut self, of: Sequence, what: &'static str, text: String) {
+        let note = Note { what: Cow::Borrowed(what), text };
+        self.batch.json(Kind::Note, Direction::None, Some(of), &note);
+    }
+
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);

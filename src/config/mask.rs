@@ -131,7 +131,6 @@ fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
 }
 
 /// Columns are those of databases, fields those of HTTP bodies, and neither means anything elsewhere.
-/// Streams of SSH are not masked yet.
 fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
     let named = || targets.values().filter(|target| mask.names_target(target.name.as_str()));
     let none = |protocol| !named().any(|target| target.protocol() == protocol);
@@ -140,11 +139,6 @@ fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
     }
     if !mask.fields.is_empty() && none(Protocol::Http) {
         table.warn_at("fields", "no target of the mask has fields", "name an HTTP target");
-    }
-    let ssh = named().find(|target| target.protocol() == Protocol::Ssh);
-    if let Some(target) = ssh.filter(|_| !mask.patterns.is_empty()) {
-        let problem = format!("not yet supported on {}, whose protocol is ssh", target.name);
-        table.wrong_at("patterns", problem, "give the mask targets without it");
     }
 }
 

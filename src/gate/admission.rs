@@ -196,9 +196,12 @@ impl Admission<'_, '_> {
     }
 
     /// Passes bytes that belong to commands decided before, and records them in another form: one
-    /// that says more (which channel), or less (that something was typed, not what).
+    /// that says more (which channel), or less (that something was typed, not what). Nothing is
+    /// recorded of what masks hold back to be recorded with what follows.
     pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
-        self.batch.data(Direction::Up, of, recorded);
+        if !recorded.is_empty() {
+            self.batch.data(Direction::Up, of, recorded);
+        }
         self.passing.pass(range);
     }
 

@@ -65,7 +65,7 @@ impl Fetcher {
 
     /// Gets a document of at most 1 MiB within 5 seconds. Only status 200 counts. Cancel safe.
     pub(super) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
-        self.send(uri, Request::get(uri), Bytes::new()).await
+        self.send(uri, Request::get(uri), Bytes::new(), &[]).await
     }
 
     /// Posts a form, with an `Authorization` where one is given; as [`Self::get`]. Cancel safe.
@@ -75,16 +75,43 @@ impl Fetcher {
         form: &Secret,
         authorization: Option<&Secret>,
     ) -> Result<Bytes, FetchError> {
+        self.post(uri, form, authorization, &[]).await
+    }
+
+    /// The same where "no" is an answer with a document too (RFC 6749 section 5.2). Cancel safe.
+    pub(super) async fn ask(
+        &self,
+        uri: &Uri,
+        form: &Secret,
+        authorization: Option<&Secret>,
+    ) -> Result<Bytes, FetchError> {
+        self.post(uri, form, authorization, &[StatusCode::BAD_REQUEST]).await
+    }
+
+    async fn post(
+        &self,
+        uri: &Uri,
+        form: &Secret,
+        authorization: Option<&Secret>,
+        also: &[StatusCode],
+    ) -> Result<Bytes, FetchError> {
         let kind = "application/x-www-form-urlencoded";
         let mut request = Request::post(uri).header(header::CONTENT_TYPE, kind);
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization.expose());
         }
-        self.send(uri, request, Bytes::copy_from_slice(form.expose().as_bytes())).await
+        self.send(uri, request, Bytes::copy_from_slice(form.expose().as_bytes()), also).await
     }
 
-    async fn send(&self, uri: &Uri, request: Builder, body: Bytes) -> Result<Bytes, FetchError> {
-        match tokio::time::timeout(FETCH_TIME, self.send_unhurried(uri, request, body)).await {
+    async fn send(
+        &self,
+        uri: &Uri,
+        request: Builder,
+        body: Bytes,
+        also: &[StatusCode],
+    ) -> Result<Bytes, FetchError> {
+        let sending = self.send_unhurried(uri, request, body, also);
+        match tokio::time::timeout(FETCH_TIME, sending).await {
             Ok(outcome) => outcome,
             Err(_) => Err(FetchError::Unreachable(format!(
                 "{uri} did not answer within {} seconds",
@@ -98,6 +125,7 @@ impl Fetcher {
         uri: &Uri,
         request: Builder,
         body: Bytes,
+        also: &[StatusCode],
     ) -> Result<Bytes, FetchError> {
         let request = request
             .header(header::ACCEPT, "application/json")
@@ -107,7 +135,7 @@ impl Fetcher {
         let response =
             self.client.request(request).await.map_err(|error| connection_error(uri, &error))?;
         let status = response.status();
-        if status != StatusCode::OK {
+        if status != StatusCode::OK && !also.contains(&status) {
             return Err(status_error(uri, status));
         }
         match Limited::new(response.into_body(), MAX_BODY).collect().await {

@@ -7,6 +7,8 @@
 //! API would take, by the same checks: the access token where the issuer's `accept` has `access`,
 //! the ID token otherwise.
 
+mod device;
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -24,8 +26,12 @@ use super::{Identity, Refused, Verifier, claims, token};
 use crate::config::{self, TokenKind};
 use crate::secret::Secret;
 
+pub use device::{Device, Progress};
+
 /// The longest `code` that is sent on.
 const MAX_CODE: usize = 4096;
+/// What is asked to be told of who logs in.
+const SCOPE: &str = "openid profile email";
 /// How long a discovery document is used: whoever begins logins in a loop asks the issuer little.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -77,6 +83,7 @@ struct Endpoints {
     issuer: String,
     authorization_endpoint: String,
     token_endpoint: String,
+    device_authorization_endpoint: Option<String>,
     end_session_endpoint: Option<String>,
 }
 
@@ -172,19 +179,13 @@ impl Logins {
             ("response_type", "code".to_owned()),
             ("client_id", client.client_id.clone()),
             ("redirect_uri", redirect_uri.to_owned()),
-            ("scope", "openid profile email".to_owned()),
+            ("scope", SCOPE.to_owned()),
             ("state", attempt.derived("state")),
             ("nonce", attempt.derived("nonce")),
             ("code_challenge", URL_SAFE_NO_PAD.encode(challenge)),
             ("code_challenge_method", "S256".to_owned()),
         ];
-        // Some issuers give an opaque access token unless they are told for whom it is.
-        if let Some(audience) = client.settings.audiences.first()
-            && *audience != client.client_id
-            && client.accepts_access()
-        {
-            fields.push(("audience", audience.clone()));
-        }
+        fields.extend(client.audience().map(|audience| ("audience", audience.to_owned())));
         Ok(with_query(&endpoints.authorization_endpoint, &fields))
     }
 
@@ -247,6 +248,28 @@ impl Client {
         self.settings.accept.contains(&TokenKind::Access)
     }
 
+    /// For whom a token is asked: some issuers give an opaque access token unless they are told.
+    fn audience(&self) -> Option<&str> {
+        let first = self.settings.audiences.first().map(String::as_str);
+        first.filter(|audience| *audience != self.client_id && self.accepts_access())
+    }
+
+    /// Says which client asks: in a field, or with its secret in a header.
+    async fn own<'a>(
+        &'a self,
+        fields: &mut Vec<(&'a str, &'a str)>,
+    ) -> Result<Option<Secret>, NoLogin> {
+        let Some(secret) = &self.settings.client_secret else {
+            fields.push(("client_id", &self.client_id));
+            return Ok(None);
+        };
+        let secret = secret.read().await;
+        let secret = secret.map_err(|error| NoLogin::Issuer(error.to_string()))?;
+        // RFC 6749 section 2.3.1: each is encoded as in a form.
+        let login = format!("{}:{}", encoded(&self.client_id), encoded(secret.expose()));
+        Ok(Some(Secret::new(format!("Basic {}", STANDARD.encode(login)))))
+    }
+
     /// The issuer's addresses, of a minute ago at most.
     async fn endpoints(&self) -> Result<Endpoints, NoLogin> {
         let known = self.known.lock().clone().filter(|(at, _)| at.elapsed() < KEPT);
@@ -285,21 +308,9 @@ impl Client {
             ("redirect_uri", redirect_uri),
             ("code_verifier", verifier),
         ];
-        let basic = match &self.settings.client_secret {
-            None => {
-                fields.push(("client_id", &self.client_id));
-                None
-            }
-            Some(secret) => {
-                let secret = secret.read().await;
-                let secret = secret.map_err(|error| NoLogin::Issuer(error.to_string()))?;
-                // RFC 6749 section 2.3.1: each is encoded as in a form.
-                let login = format!("{}:{}", encoded(&self.client_id), encoded(secret.expose()));
-                Some(Secret::new(format!("Basic {}", STANDARD.encode(login))))
-            }
-        };
-        let body = Secret::new(form(fields.iter().map(|(name, value)| (*name, *value))));
-        let answer = self.fetcher.post_form(&place, &body, basic.as_ref()).await?;
+        let login = self.own(&mut fields).await?;
+        let body = Secret::new(form(fields.into_iter()));
+        let answer = self.fetcher.post_form(&place, &body, login.as_ref()).await?;
         serde_json::from_slice(&answer)
             .map_err(|_| NoLogin::Issuer(format!("{place} gave no tokens")))
     }

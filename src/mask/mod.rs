@@ -4,7 +4,7 @@
 //! the way downstream demands. [`Pattern`]s tell secrets in text, a [`Masker`] puts something else
 //! in their place, in whole values or, with a [`Scanner`], in streams; [`whole_value`] masks a
 //! value that a column or a field names. [`Documents`], [`Events`] and [`Form`] are JSON, server-sent
-//! events and forms, masked as they pass.
+//! events and forms, masked as they pass; [`Output`] is what programs write.
 //!
 //! Pure: which column a value came from is for the protocol to find out.
 
@@ -12,8 +12,10 @@ mod columns;
 mod counts;
 mod events;
 mod form;
+mod growing;
 mod json;
 mod numbers;
+mod output;
 mod pattern;
 mod plan;
 mod scanner;
@@ -24,6 +26,7 @@ pub use counts::{Counts, PATTERNS, count};
 pub use events::Events;
 pub use form::Form;
 pub use json::{Documents, NotMasked, document};
+pub use output::Output;
 pub use pattern::{Pattern, PatternMistake};
 pub use plan::{Applied, Mask, MaskPlan, Masked, Masks, Texts};
 pub use scanner::{Action, HashKey, Masker, Scanner};

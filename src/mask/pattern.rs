@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::growing::Growing;
 use super::numbers;
 
 /// A kind of secret. Cheap to clone.
@@ -16,6 +17,7 @@ use super::numbers;
 pub struct Pattern {
     pub(super) name: Arc<str>,
     pub(super) regex: Regex,
+    pub(super) growing: Growing,
     /// The most bytes that the expression matches.
     pub(super) longest: usize,
     /// The bytes that a match begins with, and those that it is made of.
@@ -63,6 +65,8 @@ pub enum PatternMistake {
 
 /// The most bytes that a pattern of one's own may match.
 const MAX_OWN: usize = 1024;
+/// The memory that one expression may take.
+const MAX_COMPILED: usize = 4 << 20;
 
 struct BuiltIn {
     name: &'static str,
@@ -233,6 +237,7 @@ impl Pattern {
         Ok(Self {
             name: built_in.name.into(),
             regex: compiled(built_in.regex, false)?,
+            growing: Growing::new(built_in.regex, false, MAX_COMPILED),
             longest: built_in.longest,
             first: built_in.first,
             inner: built_in.inner,
@@ -257,6 +262,7 @@ impl Pattern {
         Ok(Self {
             name: name.into(),
             regex,
+            growing: Growing::new(expression, true, MAX_COMPILED),
             longest: longest.ok_or(PatternMistake::Unbounded)?,
             first: |_| true,
             inner: |_| true,
@@ -273,7 +279,6 @@ impl Pattern {
 }
 
 fn compiled(expression: &str, unicode: bool) -> Result<Regex, PatternMistake> {
-    const MAX_COMPILED: usize = 4 << 20;
     RegexBuilder::new(expression)
         .unicode(unicode)
         .size_limit(MAX_COMPILED)

@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use super::columns::{ColumnPattern, FieldPattern};
 use super::counts::{Counts, PATTERNS, count};
+use super::output::Output;
 use super::pattern::Pattern;
 use super::scanner::{Action, HashKey, Masker, Scanner};
 use crate::policy::Glob;
@@ -195,6 +196,19 @@ impl MaskPlan {
         let scanner = |masker: &Option<Arc<Masker>>| masker.as_ref().map(Masker::scanner);
         let stored = if self.same_patterns() { None } else { Some(scanner(&self.stored)) };
         Texts { shown: scanner(&self.shown), stored }
+    }
+
+    /// Masks a program's output as it passes. What it writes to a terminal may be given up in
+    /// between ([`Output::give_up`]).
+    pub fn output(&self, to_terminal: bool) -> Output {
+        let own = to_terminal || !self.same_patterns();
+        Output::new(self.shown.as_ref(), own.then_some(self.stored.as_ref()))
+    }
+
+    /// The masks whose patterns are masked for the client.
+    pub fn patterns_shown(&self) -> impl Iterator<Item = &Arc<str>> {
+        let in_force = self.masks.iter().filter(|a| !a.lifted && !a.mask.patterns.is_empty());
+        in_force.map(|applied| &applied.mask.name)
     }
 
     /// What is stored of a text of the client's own: patterns applied as for storage.

@@ -2,8 +2,7 @@
 //!
 //! However a text is cut into chunks, what comes out is the same. A scanner holds back only what
 //! could be the beginning of something that it would mask: the end of a chunk from the first byte
-//! on that a pattern could begin with and that all its bytes up to the end could belong to, and no
-//! more than the longest match.
+//! on from which a pattern could match on past the end, and no more than the longest match.
 
 use std::fmt;
 use std::ops::Range;
@@ -61,7 +60,7 @@ const HASH_LETTERS: usize = 24;
 /// How far the expressions look around a match: one character.
 const CONTEXT: usize = 4;
 /// What later matches see in place of a secret: the end of its mask.
-const MASK_END: u8 = b']';
+pub(super) const MASK_END: u8 = b']';
 
 /// Whether a text is one that masking wrote.
 pub(super) fn is_mask(text: &[u8]) -> bool {
@@ -109,7 +108,7 @@ impl Masker {
     pub(super) fn find(self: &Arc<Self>, text: &[u8]) -> Option<(Vec<u8>, u64)> {
         let mut masked = Vec::new();
         let mut scanner = self.scanner();
-        scanner.push(text, &mut masked);
+        scanner.buffer.extend_from_slice(text);
         let found = scanner.finish(&mut masked);
         (found > 0).then_some((masked, found))
     }
@@ -124,25 +123,26 @@ impl Masker {
         let held = self.patterns.iter().map(|pattern| {
             let most = text.len().saturating_sub(pattern.longest + CONTEXT);
             let run = text.iter().rposition(|byte| !(pattern.inner)(*byte)).map_or(0, |at| at + 1);
-            let from = run.max(most);
-            let begins = text.iter().skip(from).position(|byte| (pattern.first)(*byte));
-            begins.map_or(text.len(), |begins| from + begins)
+            let grows = pattern.growing.first(text, run.max(most), pattern.first);
+            grows.unwrap_or(text.len())
         });
         held.min().unwrap_or(text.len())
     }
 
-    /// Writes what stands in a secret's place.
-    fn replace(&self, found: &Found, pattern: &Pattern, secret: &[u8], out: &mut Vec<u8>) {
+    /// What stands in a secret's place.
+    fn instead(&self, found: &Found, pattern: &Pattern, secret: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
         let partial = if found.alone { pattern.partial } else { Partial::Nothing };
         match (self.action(found.pattern), partial) {
-            (Action::Hash, _) => hashed(pattern, &self.key.hash(secret), out),
-            (Action::Partial, Partial::LastFour) => keep(secret, 0, 4, out),
-            (Action::Partial, Partial::Ends) => keep(secret, 4, 4, out),
-            (Action::Partial, Partial::Domain) => domain(secret, out),
+            (Action::Hash, _) => hashed(pattern, &self.key.hash(secret), &mut out),
+            (Action::Partial, Partial::LastFour) => keep(secret, 0, 4, &mut out),
+            (Action::Partial, Partial::Ends) => keep(secret, 4, 4, &mut out),
+            (Action::Partial, Partial::Domain) => domain(secret, &mut out),
             (Action::Partial, Partial::Nothing) | (Action::Redact | Action::Null, _) => {
-                redact(pattern, out);
+                redact(pattern, &mut out);
             }
         }
+        out
     }
 }
 
@@ -270,6 +270,28 @@ impl<'m> Upcoming<'m> {
     }
 }
 
+/// Where a scanner gives what it is done with, in order.
+pub(super) trait Sink {
+    /// Bytes of the text.
+    fn pass(&mut self, text: &[u8]);
+    /// So many bytes of the text do not pass.
+    fn skip(&mut self, length: usize);
+    /// This stands in their place.
+    fn put(&mut self, mask: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn pass(&mut self, text: &[u8]) {
+        self.extend_from_slice(text);
+    }
+
+    fn skip(&mut self, _length: usize) {}
+
+    fn put(&mut self, mask: &[u8]) {
+        self.extend_from_slice(mask);
+    }
+}
+
 /// Masks a text that comes in chunks.
 #[derive(Debug)]
 pub struct Scanner {
@@ -293,9 +315,23 @@ struct Open {
 impl Scanner {
     /// Takes the next chunk, and gives what can be given of it.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        self.push_into(chunk, out);
+    }
+
+    pub(super) fn push_into(&mut self, chunk: &[u8], out: &mut impl Sink) {
         self.buffer.extend_from_slice(chunk);
         let settled = self.masker.settled(&self.buffer);
         self.pass(settled, false, out);
+    }
+
+    /// Gives what is held back, whatever it could have become; the text goes on.
+    pub(super) fn give_up(&mut self, out: &mut impl Sink) {
+        self.pass(self.buffer.len(), false, out);
+    }
+
+    /// Gives the rest, and how many secrets were found.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> u64 {
+        self.finish_into(out)
     }
 
     /// How many secrets were found so far.
@@ -303,10 +339,13 @@ impl Scanner {
         self.found
     }
 
-    /// Gives the rest, and how many secrets were found.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> u64 {
+    /// Gives the rest, and how many secrets were found since the beginning or since this was last
+    /// called. Another text may follow.
+    pub(super) fn finish_into(&mut self, out: &mut impl Sink) -> u64 {
         self.pass(self.buffer.len(), true, out);
-        self.found
+        self.buffer.clear();
+        self.passed = 0;
+        std::mem::take(&mut self.found)
     }
 
     /// How many bytes are held back.
@@ -314,7 +353,7 @@ impl Scanner {
         self.buffer.len() - self.passed
     }
 
-    fn pass(&mut self, mut settled: usize, last: bool, out: &mut Vec<u8>) {
+    fn pass(&mut self, mut settled: usize, last: bool, out: &mut impl Sink) {
         let masker = Arc::clone(&self.masker);
         let mut buffer = std::mem::take(&mut self.buffer);
         let was_open = self.open.is_some();
@@ -340,7 +379,7 @@ impl Scanner {
             }
         }
         if self.open.is_none() && settled > at {
-            out.extend(buffer.get(at..settled).unwrap_or_default());
+            out.pass(buffer.get(at..settled).unwrap_or_default());
             at = settled;
         }
         let kept = at.saturating_sub(CONTEXT);
@@ -356,14 +395,15 @@ impl Scanner {
         found: &Found,
         buffer: &[u8],
         at: usize,
-        out: &mut Vec<u8>,
+        out: &mut impl Sink,
     ) -> usize {
-        out.extend(buffer.get(at..found.secret.start).unwrap_or_default());
+        out.pass(buffer.get(at..found.secret.start).unwrap_or_default());
         let secret = buffer.get(found.secret.clone()).unwrap_or_default();
+        out.skip(secret.len());
         self.found += 1;
         if let Some(pattern) = masker.patterns.get(found.pattern) {
             match pattern.tail {
-                None => masker.replace(found, pattern, secret, out),
+                None => out.put(&masker.instead(found, pattern, secret)),
                 Some(goes_on) => {
                     let mut hasher = blake3::Hasher::new_keyed(&masker.key.0);
                     hasher.update(secret);
@@ -375,18 +415,21 @@ impl Scanner {
     }
 
     /// Swallows what goes on of an open secret, and puts its mask where it ends.
-    fn end_open(&mut self, buffer: &[u8], at: usize, last: bool, out: &mut Vec<u8>) -> usize {
+    fn end_open(&mut self, buffer: &[u8], at: usize, last: bool, out: &mut impl Sink) -> usize {
         let Some(mut open) = self.open.take() else { return at };
         let rest = buffer.get(at..).unwrap_or_default();
         let length = rest.iter().position(|byte| !(open.goes_on)(*byte)).unwrap_or(rest.len());
         open.hasher.update(rest.get(..length).unwrap_or_default());
+        out.skip(length);
         if length == rest.len() && !last {
             self.open = Some(open);
         } else if let Some(pattern) = self.masker.patterns.get(open.pattern) {
+            let mut mask = Vec::new();
             match self.masker.action(open.pattern) {
-                Action::Hash => hashed(pattern, &open.hasher.finalize(), out),
-                _ => redact(pattern, out),
+                Action::Hash => hashed(pattern, &open.hasher.finalize(), &mut mask),
+                _ => redact(pattern, &mut mask),
             }
+            out.put(&mask);
         }
         at + length
     }

@@ -77,7 +77,8 @@ impl Channels {
             }
             Message::Withheld { .. } if live => Shown::Nothing,
             Message::Withheld { channel, length } => {
-                Shown::Remark(format!("channel {channel}: {length} bytes typed, not stored"))
+                let what = if terminal { "typed, not stored" } else { "not stored" };
+                Shown::Remark(format!("channel {channel}: {length} bytes {what}"))
             }
             Message::Eof { .. } => Shown::Nothing,
         }

@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use crate::kills::numbers;
 use crate::support::client::{Database, transcript};
 use crate::support::daemon::wait_until;
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, Setup, told};
 use crate::support::postgres::PostgresServer;
+use crate::support::ssh::{Site, Sshd};
 
 /// A filesystem of a few megabytes in memory.
 pub struct SmallDisk {
@@ -138,4 +139,47 @@ fn a_result_that_fills_the_disk_ends_its_session_alone() {
     });
     assert!(gateway.stop().success());
     gateway.verify_all();
+}
+
+#[test]
+fn on_a_full_disk_no_command_over_ssh_runs_unrecorded() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let sshd = Sshd::start();
+    let data_dir = Some(disk.path().join("data"));
+    let site = Site::set_up(&sshd.target("web-1", ""), Setup { data_dir, ..Setup::default() });
+    assert_eq!(site.stdout("echo before"), "before\n");
+    let marks = site.path("marks").display().to_string();
+    let ran = || numbers(&fs::read(&marks).unwrap_or_default());
+
+    // A shell that is open while the disk runs full.
+    let mut ssh = site.ssh();
+    ssh.arg("sh").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut open = ssh.spawn().unwrap();
+    let mut stdin = open.stdin.take().unwrap();
+    let first = 790_000_000_000_000_u64;
+    writeln!(stdin, "echo {first} >> {marks}").unwrap();
+    wait_until("the shell to run", || ran().contains(&first));
+    let ballast = disk.fill();
+    for number in 1..100 {
+        let padding = "x".repeat(4096);
+        // ssh ends when its session does.
+        let _gone = writeln!(stdin, "echo {} >> {marks} # {padding}", first + number);
+    }
+    drop(stdin);
+    let output = open.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "a hundred lines ran on a full disk");
+    assert!(complaint.contains("record"), "the client is told why: {complaint}");
+
+    // No new one opens, and the gateway lives on.
+    let refused = site.run(&format!("echo 791000000000000 >> {marks}"));
+    assert!(!refused.status.success() && told(&refused).contains("record"), "{}", told(&refused));
+    assert!(site.gateway.daemon().is_alive());
+
+    fs::remove_file(ballast).unwrap();
+    wait_until("service to resume", || site.run("echo after").stdout == b"after\n");
+    site.finish();
+    let recorded = numbers(&site.gateway.all_contents());
+    assert!(ran().is_subset(&recorded), "{:?} ran, recorded are {recorded:?}", ran());
+    assert!(!ran().contains(&791_000_000_000_000), "a command ran unrecorded");
 }

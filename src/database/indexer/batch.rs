@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::copy;
 use super::reading::Reading;
+use super::shorten;
 use crate::database::DatabaseError;
 use crate::database::queries::first_id_at;
 use crate::database::rows::{Command, Session, storable_json};
@@ -35,7 +36,17 @@ pub(super) struct Batch {
     ended: Vec<Ended>,
     /// Commands that people let go, whose rows were written before.
     released: Vec<Released>,
+    /// What was typed into shells whose rows were written before.
+    typed: Vec<Typed>,
     bytes: usize,
+}
+
+/// Lines that were typed into a shell, for the text of its row.
+#[derive(Debug, Serialize)]
+pub(super) struct Typed {
+    pub(super) session: SessionId,
+    pub(super) sequence: i64,
+    pub(super) text: String,
 }
 
 /// A command that people let go; the fields are columns of its row.
@@ -93,13 +104,29 @@ impl Batch {
         }
     }
 
+    /// Adds a line to a row's text, up to as much as a row holds.
+    pub(super) fn typed(&mut self, typed: Typed) {
+        self.bytes += typed.text.len();
+        let of = (typed.session, typed.sequence);
+        let place = self.places.get(&of);
+        if let Some(row) = place.and_then(|place| self.commands.get_mut(*place)) {
+            shorten::append(row.text.get_or_insert_default(), &typed.text, &mut row.cut);
+        } else if let Some(known) = self.typed.iter_mut().find(|k| (k.session, k.sequence) == of) {
+            shorten::append(&mut known.text, &typed.text, &mut false);
+        } else {
+            self.typed.push(typed);
+        }
+    }
+
     /// Takes back what a session added.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.ended.retain(|ended| ended.session != session);
         self.released.retain(|released| released.session != session);
+        self.typed.retain(|typed| typed.session != session);
         let mut kept = Self {
             ended: std::mem::take(&mut self.ended),
             released: std::mem::take(&mut self.released),
+            typed: std::mem::take(&mut self.typed),
             ..Self::default()
         };
         for command in self.commands.drain(..).filter(|command| command.session != session) {
@@ -113,7 +140,7 @@ impl Batch {
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.commands.len() + self.ended.len() + self.released.len()
+        self.commands.len() + self.ended.len() + self.released.len() + self.typed.len()
     }
 }
 
@@ -207,6 +234,7 @@ pub(super) async fn write(
     copy::commands(connection, &batch.commands).await?;
     insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
     insert(connection, RELEASE_COMMANDS, &batch.released).await?;
+    insert(connection, EXTEND_COMMANDS, &batch.typed).await?;
     insert(connection, UPSERT_RECORDINGS, &positions).await?;
     insert(connection, NOTE_RETAINED, &sealed).await
 }
@@ -238,6 +266,11 @@ const UPDATE_COMMANDS: &str = "update commands c set status = e.status, rows = e
     where c.session = e.session and c.sequence = e.sequence";
 const RELEASE_COMMANDS: &str = "update commands c set overridden = e.overridden, \
     overridden_rules = e.overridden_rules from json_populate_recordset(null::commands, $1::json) e \
+    where c.session = e.session and c.sequence = e.sequence";
+const EXTEND_COMMANDS: &str = "update commands c \
+    set text = left(concat_ws(e'\\n', nullif(c.text, ''), e.text), 65536), \
+    cut = c.cut or length(concat_ws(e'\\n', nullif(c.text, ''), e.text)) > 65536 \
+    from json_populate_recordset(null::commands, $1::json) e \
     where c.session = e.session and c.sequence = e.sequence";
 const NOTE_RETAINED: &str = "select note_retained($1::json)";
 const UPSERT_RECORDINGS: &str = "insert into recordings \

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::batch::{Batch, Ended, Released};
+use super::batch::{Batch, Ended, Released, Typed};
 use super::remembered::{Prepared, Recent, Remembered};
 use super::shorten;
 use crate::database::rows::{Command, Session, Timestamp};
@@ -105,16 +105,7 @@ impl Reading {
                 }
             }
             Kind::Approval => self.approval(event, batch),
-            // A run that has its name from the target's answer.
-            Kind::Note => {
-                if let (Some(row), Some(note)) = (&mut self.row, payload::<Note>(event))
-                    && note.what == "run"
-                    && row.run.is_none()
-                {
-                    row.run = Some(shorten::name(&note.text));
-                    row.run_proved = Some(false);
-                }
-            }
+            Kind::Note => self.note(event, context, batch),
             Kind::Gateway | Kind::Refused => {}
         }
     }
@@ -127,6 +118,21 @@ impl Reading {
         if let Some(row) = &mut self.row {
             row.closed_at = Some(closed_at);
             row.ended = Some(shorten::name(how));
+        }
+    }
+
+    fn note(&mut self, event: &Event, context: &Context<'_>, batch: &mut Batch) {
+        let (Some(row), Some(note)) = (&mut self.row, payload::<Note>(event)) else { return };
+        match (&*note.what, event.of) {
+            // A run that has its name from the target's answer.
+            ("run", _) if row.run.is_none() => {
+                row.run = Some(shorten::name(&note.text));
+                row.run_proved = Some(false);
+            }
+            ("typed", Some(of)) if context.index_text => {
+                batch.typed(Typed { session: self.id, sequence: number(of), text: note.text });
+            }
+            _ => {}
         }
     }
 

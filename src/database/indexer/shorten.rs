@@ -36,6 +36,18 @@ pub(super) fn text(text: &str, was_cut: &mut bool) -> String {
     cut(text, MAX_TEXT, was_cut)
 }
 
+/// Adds a line to a command's text; whether there was no room for it is noted.
+pub(super) fn append(text: &mut String, line: &str, was_cut: &mut bool) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(line);
+    if text.len() > MAX_TEXT {
+        *was_cut = true;
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
+}
+
 /// As many attributes as there is room for; whether that is not all is noted.
 pub(super) fn attributes(attributes: &Attributes, was_cut: &mut bool) -> BTreeMap<String, Value> {
     let mut left = MAX_JSON;

@@ -17,7 +17,7 @@ mod response;
 
 pub use packets::{MAX_PACKET, Packets};
 pub use request::{Body, Request};
-pub use response::{Response, Status, permission_denied, status};
+pub use response::{Response, Status, permission_denied, status, texts};
 
 /// Bytes that are not what the protocol says they should be. Holds nothing of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

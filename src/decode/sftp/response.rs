@@ -42,6 +42,9 @@ pub enum Response<'a> {
 pub struct Status(pub u32);
 
 impl Status {
+    /// The answer to what may not be.
+    pub const PERMISSION_DENIED: Self = Self(3);
+
     /// Whether that is no failure: done, or the end of a file.
     pub fn is_ok(self) -> bool {
         self.0 <= 1
@@ -63,8 +66,6 @@ impl Status {
         }
     }
 }
-
-const PERMISSION_DENIED: u32 = 3;
 
 impl<'a> Response<'a> {
     /// Reads a packet as [`super::Packets`] gives it.
@@ -108,9 +109,42 @@ impl<'a> Response<'a> {
     }
 }
 
+/// What an answer holds for people to read: each name, each message, and of what is not taken apart
+/// all of it.
+///
+/// # Errors
+/// When it is no such answer, or holds data.
+pub fn texts(packet: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let mut fields = Fields(packet);
+    fields.number()?;
+    let kind = fields.byte()?;
+    fields.number()?;
+    let mut texts = Vec::new();
+    match kind {
+        // Older servers leave the message out.
+        101 => {
+            fields.number()?;
+            while !fields.0.is_empty() {
+                texts.push(fields.string()?);
+            }
+        }
+        104 => {
+            for _ in 0..fields.number()? {
+                texts.push(fields.string()?);
+                texts.push(fields.string()?);
+                fields.attributes()?;
+            }
+            fields.end()?;
+        }
+        103 => return Err(Malformed("the data of a file are no text")),
+        _ => texts.push(fields.0),
+    }
+    Ok(texts)
+}
+
 /// The packet that refuses a request.
 pub fn permission_denied(id: u32, reason: &str) -> Bytes {
-    status(id, PERMISSION_DENIED, reason)
+    status(id, Status::PERMISSION_DENIED.0, reason)
 }
 
 /// A packet that ends a request.
@@ -136,6 +170,21 @@ const MAX_MESSAGE: usize = 1_024;
 mod tests {
     use super::*;
     use crate::decode::sftp::Packets;
+
+    #[test]
+    fn every_name_and_message_is_a_text() {
+        let refusal = permission_denied(9, "not here");
+        assert_eq!(texts(&refusal).unwrap(), [&b"not here"[..], b""]);
+        let mut names = b"\0\0\0\0\x68\0\0\0\x09\0\0\0\x02".to_vec();
+        for name in ["a", "b"] {
+            names.extend([0, 0, 0, 1]);
+            names.extend(name.as_bytes());
+            names.extend(b"\0\0\0\x04long\0\0\0\x04\0\0\x81\xa4");
+        }
+        assert_eq!(texts(&names).unwrap(), [&b"a"[..], b"long", b"b", b"long"]);
+        names.push(0);
+        assert!(texts(&names).is_err());
+    }
 
     #[test]
     fn a_refusal_is_one_whole_packet_that_reads_back() {

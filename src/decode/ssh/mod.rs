@@ -1,7 +1,8 @@
 //! SSH's connection protocol (RFC 4254), as far as policy and recordings are about it: commands
-//! that are no lines for a shell, environment variables that may pass, and the form in which
-//! channels stand in a recording ([`message`]).
+//! that are no lines for a shell, environment variables that may pass, the form in which channels
+//! stand in a recording ([`message`]), and lines that were typed ([`lines`]).
 
+pub mod lines;
 pub mod message;
 
 use std::borrow::Cow;

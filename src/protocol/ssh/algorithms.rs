@@ -69,11 +69,15 @@ fn id() -> SshId {
     SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Portcullis_", env!("CARGO_PKG_VERSION"))))
 }
 
-/// How the gateway is a server.
-pub(super) fn downstream(host_key: PrivateKey) -> russh::server::Config {
+/// How the gateway is a server, with logins in a browser or without.
+pub(super) fn downstream(host_key: PrivateKey, browsers: bool) -> russh::server::Config {
+    let mut methods = MethodSet::from([MethodKind::PublicKey, MethodKind::Password].as_slice());
+    if browsers {
+        methods.push(MethodKind::KeyboardInteractive);
+    }
     russh::server::Config {
         server_id: id(),
-        methods: MethodSet::from([MethodKind::PublicKey, MethodKind::Password].as_slice()),
+        methods,
         auth_rejection_time: REFUSAL_TIME,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],

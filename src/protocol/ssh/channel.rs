@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Pty};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::config::SshTarget;
+use crate::decode::ssh::lines::TypedLines;
 use crate::decode::ssh::message::{self, Size};
-use crate::gate::{Gate, Held, NotReleased, Permitted};
+use crate::gate::{Gate, Held, NotReleased, Permitted, Released};
+use crate::mask::Masked;
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
 use super::end::End;
 use super::inbox::Inbox;
+use super::masking::Masking;
 use super::relay::Relay;
 use super::session::{Running, Session};
 use super::upstream::{self, Connection, Way};
@@ -88,6 +92,9 @@ pub(super) fn describe(
 pub(super) struct Channel {
     pub(super) session: Arc<Session>,
     pub(super) gate: Arc<Gate>,
+    pub(super) masking: Masking,
+    /// Of a terminal.
+    pub(super) lines: Option<Mutex<TypedLines>>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) down: ChannelWriteHalf<Msg>,
     pub(super) handle: Handle,
@@ -107,6 +114,9 @@ pub(super) enum Broken {
     /// Something could not be recorded.
     NotRecorded(RecordingFailure),
 }
+
+/// Something could not be recorded, which ends the session.
+pub(super) struct Unrecorded;
 
 impl From<RecordingFailure> for Broken {
     fn from(failure: RecordingFailure) -> Self {
@@ -128,8 +138,13 @@ impl Channel {
                 () = self.session.ended() => Err(Broken::Client),
             },
         };
-        if let Err(broken) = ended {
-            self.broke(broken, began).await;
+        match ended {
+            Err(broken) => self.broke(broken, began).await,
+            Ok(()) => {
+                if let Err(failure) = self.rest().await {
+                    self.session.fail(End::NotRecorded(failure));
+                }
+            }
         }
         self.inbox.close();
     }
@@ -227,36 +242,97 @@ impl Channel {
     }
 
     async fn broke(&self, broken: Broken, began: Instant) {
-        let outcome = |status: Option<&str>, error| Outcome {
-            status: status.map(str::to_owned),
-            error,
-            duration_us: micros(began),
-            ..Outcome::default()
-        };
-        let (outcome, refusal) = match broken {
-            Broken::Client => (outcome(Some("closed by the client"), None), None),
-            Broken::Session => (outcome(Some("cut"), None), None),
-            Broken::Refused { refusal, error } => (outcome(None, Some(error)), Some(refusal)),
+        match self.over(broken, began).await {
+            Ok(Some(refusal)) => self.refuse(&refusal).await,
+            Ok(None) => {
+                let _gone = self.down.close().await;
+            }
+            // The session ends, and its last words are about this.
+            Err(Unrecorded) => {}
+        }
+    }
+
+    /// Records how a command ended before its time. Gives what may be said of it, if there is
+    /// something.
+    pub(super) async fn over(
+        &self,
+        broken: Broken,
+        began: Instant,
+    ) -> Result<Option<Refusal>, Unrecorded> {
+        let (status, error, refusal) = match broken {
+            Broken::Client => (Some("closed by the client"), None, None),
+            Broken::Session => (Some("cut"), None, None),
+            Broken::Refused { refusal, error } => (None, Some(error), Some(refusal)),
             Broken::NotRecorded(failure) => {
                 self.session.fail(End::NotRecorded(failure));
-                return;
+                return Err(Unrecorded);
             }
         };
-        if let Err(failure) = self.outcome(&outcome) {
-            self.session.fail(End::NotRecorded(failure));
-            return;
-        }
-        match refusal {
-            Some(refusal) => self.refuse(&refusal).await,
-            None => {
-                let _gone = self.down.close().await;
+        let status = status.map(str::to_owned);
+        let outcome = Outcome { status, error, duration_us: micros(began), ..Outcome::default() };
+        let recorded = async {
+            self.rest().await?;
+            self.outcome(outcome)
+        };
+        match recorded.await {
+            Ok(()) => Ok(refusal),
+            Err(failure) => {
+                self.session.fail(End::NotRecorded(failure));
+                Err(Unrecorded)
             }
         }
     }
 
+    /// Records what masks still hold back.
+    pub(super) async fn rest(&self) -> Result<(), RecordingFailure> {
+        for (code, masked) in self.masking.rest() {
+            let stored = Masked::by_value(Bytes::new(), masked.stored().clone());
+            self.release(code, stored, self.of)?;
+        }
+        self.rest_of_input().await
+    }
+
+    /// Records what masks still hold back of the input.
+    pub(super) async fn rest_of_input(&self) -> Result<(), RecordingFailure> {
+        let rest = self.masking.rest_of_input();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let mut recorded = Vec::with_capacity(rest.len() + 16);
+        message::put_data(&mut recorded, self.down.id().number(), None, &rest);
+        let of = Some(self.of);
+        self.gate.admit(Bytes::new(), |admission| admission.data_as(0..0, of, &recorded)).await?;
+        Ok(())
+    }
+
+    /// Records what goes down.
+    pub(super) fn release(
+        &self,
+        code: Option<u32>,
+        masked: Masked,
+        of: Sequence,
+    ) -> Result<Released, RecordingFailure> {
+        let (number, length) = (self.down.id().number(), masked.shown().len());
+        self.gate.release(masked, |release, stored| {
+            let mut recorded = Vec::with_capacity(stored.len() + 16);
+            if self.masking.keeps_lengths() {
+                message::put_withheld(&mut recorded, number, length);
+            } else if !stored.is_empty() {
+                message::put_data(&mut recorded, number, code, stored);
+            } else {
+                return;
+            }
+            release.data(&recorded, Some(of));
+            let mut lines = self.lines.as_ref().map(Mutex::lock);
+            let typed = lines.as_mut().map(|lines| lines.shown(stored)).unwrap_or_default();
+            typed.into_iter().for_each(|line| release.note(of, "typed", line));
+        })
+    }
+
     /// Records the end of the command.
-    pub(super) fn outcome(&self, outcome: &Outcome) -> Result<(), RecordingFailure> {
-        self.outcome_of(self.of, outcome)
+    pub(super) fn outcome(&self, mut outcome: Outcome) -> Result<(), RecordingFailure> {
+        outcome.masked = self.masking.counts();
+        self.outcome_of(self.of, &outcome)
     }
 
     /// Records the end of a command within the command.

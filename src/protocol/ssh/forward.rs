@@ -8,12 +8,11 @@ use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
 
 use super::channel::{Broken, Channel};
-use super::end::End;
 use super::relay::Relay;
 use super::session::Running;
 use super::upstream::Way;
 use crate::gate::Permitted;
-use crate::recording::{CommandError, Outcome};
+use crate::recording::CommandError;
 
 /// The bytes that a wish for a connection is decided by.
 pub(super) fn exact(host: &str, port: u32) -> Bytes {
@@ -45,7 +44,8 @@ impl Channel {
             Ok(connected) => connected,
             Err(broken) => {
                 reply.reject(ChannelOpenFailure::ConnectFailed).await;
-                self.over(broken, began).await;
+                // There is no place to say why.
+                let _unsaid = self.over(broken, began).await;
                 return self.inbox.close();
             }
         };
@@ -61,7 +61,8 @@ impl Channel {
         };
         connection.end().await;
         if let Err(broken) = carried {
-            self.over(broken, began).await;
+            // The channel carries its bytes alone.
+            let _unsaid = self.over(broken, began).await;
             let _gone = self.down.close().await;
         }
         self.inbox.close();
@@ -75,24 +76,6 @@ impl Channel {
             return Err(Broken::Session);
         };
         self.enter(target, &way).await
-    }
-
-    /// Records how it ended, without a word to the client: the channel carries its bytes alone.
-    async fn over(&self, broken: Broken, began: Instant) {
-        let (status, error) = match broken {
-            Broken::Client => (Some("closed by the client"), None),
-            Broken::Session => (Some("cut"), None),
-            Broken::Refused { error, .. } => (None, Some(error)),
-            Broken::NotRecorded(failure) => {
-                return self.session.fail(End::NotRecorded(failure));
-            }
-        };
-        let duration_us = super::channel::micros(began);
-        let status = status.map(str::to_owned);
-        let outcome = Outcome { status, error, duration_us, ..Outcome::default() };
-        if let Err(failure) = self.outcome(&outcome) {
-            self.session.fail(End::NotRecorded(failure));
-        }
     }
 }
 

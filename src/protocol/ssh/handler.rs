@@ -11,29 +11,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::keys::{Algorithm, Certificate};
-use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, VerifiedPublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Pty, Sig};
 use tokio::sync::oneshot;
 
 use crate::access::Grant;
 use crate::decode::shell;
 use crate::decode::ssh::{Forward, may_pass, message::Size, shell, subsystem};
-use crate::gate::{Gate, Permitted, Ruling};
+use crate::gate::Gate;
 use crate::names::SessionId;
-use crate::policy::Command;
-use crate::recording::{Outcome, Sequence};
+use crate::secret::Secret;
 
 use super::Context;
-use super::channel::{self, Channel as Running, Start, Terminal, What};
+use super::channel::{Terminal, What};
+use super::deadline::Deadline;
+use super::device::DeviceLogin;
 use super::end::End;
-use super::forward;
 use super::inbox::{Inbox, Item};
 use super::login::Caller;
-use super::session::{Running as RunningChannel, Session};
+use super::session::Session;
 use super::window::Windows;
-use super::words::Refusal;
 
-type Answer = Result<(), russh::Error>;
+pub(super) type Answer = Result<(), russh::Error>;
 
 /// Channels of one connection at a time; clients need a handful.
 const MAX_CHANNELS: usize = 64;
@@ -47,17 +48,19 @@ const TRICKLE: usize = 2;
 
 /// One client's connection, as russh calls it.
 pub(super) struct Connection {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     /// The session's, once there is one.
     id: SessionId,
     client: SocketAddr,
     state: State,
-    channels: HashMap<ChannelId, Open>,
+    pub(super) channels: HashMap<ChannelId, Open>,
     /// How much had passed when a stalled channel trickled last.
     trickled: u64,
     windows: Windows,
     /// The last user name that came with a key and no certificate.
     bare_key: Option<String>,
+    pub(super) device: DeviceLogin,
+    pub(super) deadline: Arc<Deadline>,
 }
 
 enum State {
@@ -71,26 +74,17 @@ enum State {
 }
 
 /// An open channel.
-struct Open {
-    inbox: Arc<Inbox>,
+pub(super) struct Open {
+    pub(super) inbox: Arc<Inbox>,
     /// Taken by what runs on it; nothing else may run then.
-    setup: Option<Setup>,
+    pub(super) setup: Option<Setup>,
 }
 
 /// What is known of a channel before anything runs on it.
-struct Setup {
-    down: ChannelWriteHalf<Msg>,
-    terminal: Option<Terminal>,
-    variables: Vec<(String, String)>,
-}
-
-/// A connection that the target may make.
-struct Allowed {
-    own: Arc<Session>,
-    gate: Arc<Gate>,
-    of: Sequence,
-    permitted: Permitted,
-    running: RunningChannel,
+pub(super) struct Setup {
+    pub(super) down: ChannelWriteHalf<Msg>,
+    pub(super) terminal: Option<Terminal>,
+    pub(super) variables: Vec<(String, String)>,
 }
 
 impl Connection {
@@ -98,6 +92,7 @@ impl Connection {
         context: Arc<Context>,
         client: SocketAddr,
         open: oneshot::Sender<Arc<Session>>,
+        deadline: Arc<Deadline>,
     ) -> Self {
         let state = State::Unproved(Some(open));
         Self {
@@ -109,14 +104,16 @@ impl Connection {
             trickled: 0,
             windows: Windows::default(),
             bare_key: None,
+            device: DeviceLogin::default(),
+            deadline,
         }
     }
 
-    fn caller<'a>(&'a self, user: &'a str) -> Caller<'a> {
+    pub(super) fn caller<'a>(&'a self, user: &'a str) -> Caller<'a> {
         Caller { context: &self.context, client: self.client, user, session: self.id }
     }
 
-    fn proved(&mut self, grant: Option<Grant>) -> Auth {
+    pub(super) fn proved(&mut self, grant: Option<Grant>) -> Auth {
         self.bare_key = None;
         let (Some(grant), State::Unproved(open)) = (grant, &mut self.state) else {
             return Auth::reject();
@@ -126,7 +123,7 @@ impl Connection {
     }
 
     /// The session, and its gate; ends the session when it cannot be recorded.
-    fn gate(&self) -> Option<(Arc<Session>, Arc<Gate>)> {
+    pub(super) fn gate(&self) -> Option<(Arc<Session>, Arc<Gate>)> {
         let State::Open(session) = &self.state else { return None };
         match session.gate() {
             Ok(gate) => Some((Arc::clone(session), gate)),
@@ -136,119 +133,6 @@ impl Connection {
                 None
             }
         }
-    }
-
-    /// Decides and records what should run on a channel, and lets it run or says why not.
-    async fn run(
-        &mut self,
-        id: ChannelId,
-        what: What,
-        mut command: Command,
-        exact: Bytes,
-        session: &mut russh::server::Session,
-    ) -> Answer {
-        let Some(open) = self.channels.get_mut(&id) else { return Ok(()) };
-        let inbox = Arc::clone(&open.inbox);
-        // A second command on a channel is not one (RFC 4254 section 6.5).
-        let Some(setup) = open.setup.take() else { return session.channel_failure(id) };
-        let Some((own, gate)) = self.gate() else { return session.channel_failure(id) };
-        let number = id.number();
-        channel::describe(&mut command, number, setup.terminal.as_ref(), &setup.variables);
-        let admitted = gate
-            .admit(exact.clone(), |admission| {
-                let (of, ruling) = admission.command(0..exact.len(), &command, None, false);
-                if let Some(terminal) = &setup.terminal {
-                    admission.data_as(0..0, Some(of), &terminal.recorded(number));
-                }
-                (of, ruling)
-            })
-            .await;
-        let (permitted, (of, ruling)) = match admitted {
-            Ok(admitted) => admitted,
-            Err(failure) => {
-                own.fail(End::NotRecorded(failure));
-                return session.channel_failure(id);
-            }
-        };
-        session.channel_success(id)?;
-        let decided = match ruling {
-            Ruling::Refused(decision) => Err(Refusal::policy(&decision, gate.session())),
-            Ruling::Passes => Ok(None),
-            Ruling::Held(mut held) => {
-                held.caution("what the client sends to it while it runs is not part of this");
-                Ok(Some(held))
-            }
-        };
-        let running = decided.and_then(|held| match own.begin() {
-            Ok(running) => Ok((held, running)),
-            Err(words) => Err(Refusal::Closing(words)),
-        });
-        let Setup { down, terminal, variables } = setup;
-        let channel =
-            Running { session: Arc::clone(&own), gate, inbox, down, handle: session.handle(), of };
-        match running {
-            Ok((held, running)) => {
-                let start = Start { what, permitted, terminal, variables };
-                own.tasks.spawn(async move {
-                    match held {
-                        None => channel.run(start, running).await,
-                        Some(held) => channel.run_once_approved(*held, start, running).await,
-                    }
-                });
-            }
-            Err(refusal) => {
-                own.tasks.spawn(async move { channel.refuse(&refusal).await });
-            }
-        }
-        Ok(())
-    }
-
-    /// Decides and records what is never relayed.
-    async fn forward(&self, forward: Forward<'_>) {
-        let Some((session, gate)) = self.gate() else { return };
-        let command = forward.command();
-        let decided = gate.admit(Bytes::new(), |admission| {
-            let (_, ruling) = admission.command(0..0, &command, None, false);
-            if matches!(ruling, Ruling::Passes) {
-                let text = format!("{} was refused: it is never forwarded", command.text);
-                admission.note("forward", text);
-            }
-        });
-        if let Err(failure) = decided.await {
-            session.fail(End::NotRecorded(failure));
-        }
-    }
-
-    /// Decides and records a connection that the target would make; none when it may not be.
-    async fn decide_forward(&self, forward: Forward<'_>, exact: Bytes) -> Option<Allowed> {
-        let (own, gate) = self.gate()?;
-        let command = forward.command();
-        let length = exact.len();
-        let admitted = gate
-            .admit(exact, |admission| admission.command(0..length, &command, None, false))
-            .await;
-        let (permitted, (of, ruling)) = match admitted {
-            Ok(admitted) => admitted,
-            Err(failure) => {
-                own.fail(End::NotRecorded(failure));
-                return None;
-            }
-        };
-        match ruling {
-            Ruling::Passes => {}
-            Ruling::Refused(_) => return None,
-            Ruling::Held(_) => {
-                let outcome = Outcome { error: Some(forward::not_held()), ..Outcome::default() };
-                let nothing = gate.mask(Bytes::new());
-                let told = gate.release(nothing, |release, _| release.outcome(of, &outcome));
-                if let Err(failure) = told {
-                    own.fail(End::NotRecorded(failure));
-                }
-                return None;
-            }
-        }
-        let running = own.begin().ok()?;
-        Some(Allowed { own, gate, of, permitted, running })
     }
 
     /// Whether there is no room for another channel. One that the gateway closed first is not
@@ -283,8 +167,18 @@ impl Handler for Connection {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
-        let grant = self.caller(user).with_token(password).await;
+        let token = Secret::new(password.to_owned());
+        let grant = self.caller(user).with_token(token).await;
         Ok(self.proved(grant))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, russh::Error> {
+        Ok(self.with_browser(user, response).await)
     }
 
     /// A certificate cannot be told from a plain key here, so every key that is not used with
@@ -375,20 +269,7 @@ impl Handler for Connection {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        let forward = Forward::Local { host, port };
-        let Some(allowed) = self.decide_forward(forward, forward::exact(host, port)).await else {
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
-        };
-        let inbox: Arc<Inbox> = Arc::default();
-        let id = channel.id();
-        self.channels.insert(id, Open { inbox: Arc::clone(&inbox), setup: None });
-        let (_, down) = channel.split();
-        let Allowed { own, gate, of, permitted, running } = allowed;
-        let session_of_it = Arc::clone(&own);
-        let channel =
-            Running { session: session_of_it, gate, inbox, down, handle: session.handle(), of };
-        own.tasks.spawn(channel.forward(permitted, reply, running));
+        self.connect(channel, (host, port), reply, session.handle()).await;
         Ok(())
     }
 

@@ -32,8 +32,7 @@ pub(super) struct Caller<'a> {
 
 impl Caller<'_> {
     /// Logs in with a token.
-    pub(super) async fn with_token(&self, token: &str) -> Option<Grant> {
-        let token = Secret::new(token.to_owned());
+    pub(super) async fn with_token(&self, token: Secret) -> Option<Grant> {
         self.log_in(self.context.verifier.verify(&token).await).await
     }
 

@@ -11,12 +11,16 @@
 
 mod algorithms;
 mod channel;
+mod deadline;
+mod device;
 mod end;
 mod forward;
 mod handler;
 mod inbox;
 mod login;
+mod masking;
 mod relay;
+mod requests;
 mod session;
 mod sftp;
 mod stream;
@@ -34,11 +38,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
 use crate::config::SshTarget;
+use crate::identity::login::Logins;
 use crate::identity::{Authority, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 
+use deadline::Deadline;
+use device::Browsers;
 use handler::Connection;
 use session::Session;
 use stream::Cuttable;
@@ -63,6 +70,7 @@ pub struct Context {
     pub expiry_grace: Duration,
     /// The stop.
     pub shutdown: Shutdown,
+    browsers: Browsers,
     server: Arc<russh::server::Config>,
 }
 
@@ -70,12 +78,14 @@ impl Context {
     /// What a gateway's SSH listener needs; `host_key` is what it shows to clients.
     pub fn new(
         catalog: Arc<Catalog>,
-        (verifier, authority): (Arc<Verifier>, Arc<Authority>),
+        (verifier, authority, logins): (Arc<Verifier>, Arc<Authority>, Logins),
         store: Store,
         limits: Arc<Limits>,
         shutdown: Shutdown,
         host_key: PrivateKey,
     ) -> Self {
+        let browsers = Browsers::new(logins);
+        let server = Arc::new(algorithms::downstream(host_key, browsers.any()));
         Self {
             catalog,
             verifier,
@@ -84,7 +94,8 @@ impl Context {
             limits,
             expiry_grace: Duration::ZERO,
             shutdown,
-            server: Arc::new(algorithms::downstream(host_key)),
+            browsers,
+            server,
         }
     }
 }
@@ -97,14 +108,14 @@ pub async fn probe(target: &SshTarget) -> Vec<String> {
 /// Serves one connection from its first byte to its last.
 pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     let Accepted { stream, client, handshake } = accepted;
-    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    let deadline = Arc::new(Deadline::new(Instant::now() + HANDSHAKE_DEADLINE));
     let cut = CancellationToken::new();
     let (open, opened) = oneshot::channel::<Arc<Session>>();
-    let connection = Connection::new(Arc::clone(&context), client, open);
+    let connection = Connection::new(Arc::clone(&context), client, open, Arc::clone(&deadline));
     let stream = Cuttable::new(stream, cut.clone());
     let config = Arc::clone(&context.server);
     let starting = russh::server::run_stream(config, stream, connection);
-    let mut running = match timeout_at(deadline, starting).await {
+    let mut running = match timeout_at(deadline.at(), starting).await {
         Ok(Ok(running)) => running,
         Ok(Err(error)) => {
             tracing::debug!(%client, %error, "connection dropped");
@@ -118,7 +129,7 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     // Dropped without a session when the connection ends before anybody proved anything.
     let session = tokio::select! {
         opened = opened => opened.ok(),
-        () = tokio::time::sleep_until(deadline) => None,
+        () = deadline.over() => None,
         () = context.shutdown.cutting() => None,
     };
     drop(handshake);

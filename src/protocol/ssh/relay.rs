@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::decode::ssh::message;
 use crate::gate::{Permitted, Released};
+use crate::mask::Masked;
 use crate::recording::{CommandError, Outcome, Sequence};
 
 use super::channel::{Broken, Channel, Start, What, micros};
@@ -111,11 +112,15 @@ impl<'c> Relay<'c> {
                     }
                 },
                 Item::Eof => {
+                    self.channel.rest_of_input().await?;
                     message::put_eof(&mut recorded, self.number);
                     self.pass(Bytes::new(), &recorded, self.channel.of).await?;
                     or_wait(self.up.eof().await).await;
                 }
                 Item::Resize(size, pixels) => {
+                    if let Some(lines) = &self.channel.lines {
+                        lines.lock().resize(size);
+                    }
                     message::put_window_change(&mut recorded, self.number, size);
                     self.pass(Bytes::new(), &recorded, self.channel.of).await?;
                     let (width, height) = pixels;
@@ -134,10 +139,18 @@ impl<'c> Relay<'c> {
     /// Records input.
     pub(super) async fn input(&self, data: Bytes, of: Sequence) -> Result<Permitted, Broken> {
         let mut recorded = Vec::with_capacity(data.len() + 16);
-        if self.withhold {
+        if let Some(lines) = &self.channel.lines {
+            lines.lock().typed(&data);
+        }
+        let masking = &self.channel.masking;
+        if self.withhold || masking.keeps_lengths() {
             message::put_withheld(&mut recorded, self.number, data.len());
         } else {
-            message::put_data(&mut recorded, self.number, None, &data);
+            let seen = masking.input(&data);
+            // The end of it may be recorded with what follows.
+            if !seen.is_empty() {
+                message::put_data(&mut recorded, self.number, None, &seen);
+            }
         }
         self.pass(data, &recorded, of).await
     }
@@ -166,13 +179,18 @@ impl<'c> Relay<'c> {
         mut answers: Option<Answers>,
     ) -> Result<(), Broken> {
         let down = &self.channel.down;
+        let masking = &self.channel.masking;
         let mut from = self.from.lock().await;
-        let (mut ended, mut held) = (false, false);
+        let (mut ending, mut held, mut drained) = (Ending::Unknown, false, false);
         loop {
             let message = tokio::select! {
                 message = from.wait() => message,
                 Some(answer) = next(&mut answers) => {
                     self.give(None, answer).await?;
+                    continue;
+                }
+                () = masking.patience() => {
+                    self.put_all(masking.give_up()).await?;
                     continue;
                 }
             };
@@ -185,23 +203,26 @@ impl<'c> Relay<'c> {
                 },
                 ChannelMsg::ExtendedData { data, ext } => self.output(Some(ext), data).await?,
                 ChannelMsg::Failure => return Err(self.refused()),
-                // A client that has nothing more to say closes the channel when it hears this, and
-                // would not hear the exit status that comes next.
-                ChannelMsg::Eof if self.channel.inbox.is_finished() => held = true,
-                ChannelMsg::Eof => down.eof().await.map_err(|_| Broken::Client)?,
-                ChannelMsg::ExitStatus { exit_status } => {
-                    ended = true;
-                    self.ended(format!("exit {exit_status}"))?;
-                    down.exit_status(exit_status).await.map_err(|_| Broken::Client)?;
+                ChannelMsg::Eof => {
+                    self.put_all(masking.rest()).await?;
+                    drained = true;
+                    self.tell(&mut ending).await?;
+                    // A client that has nothing more to say closes the channel when it hears this,
+                    // and would not hear the exit status that comes next.
+                    match self.channel.inbox.is_finished() && !ending.is_told() {
+                        true => held = true,
+                        false => down.eof().await.map_err(|_| Broken::Client)?,
+                    }
                 }
+                ChannelMsg::ExitStatus { exit_status } => ending = Ending::Status(exit_status),
                 ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
-                    ended = true;
-                    self.ended(format!("signal {}", name_of(&signal_name)))?;
-                    self.killed(signal_name, core_dumped, error_message).await?;
+                    ending = Ending::Signal(signal_name, core_dumped, error_message);
                 }
                 ChannelMsg::Close => {
-                    if !ended {
-                        self.ended("closed".to_owned())?;
+                    self.put_all(masking.rest()).await?;
+                    self.tell(&mut ending).await?;
+                    if !ending.is_told() {
+                        self.ended("closed".to_owned()).await?;
                     }
                     if held {
                         down.eof().await.map_err(|_| Broken::Client)?;
@@ -210,37 +231,68 @@ impl<'c> Relay<'c> {
                 }
                 _ => {}
             }
+            // Output may follow the end, and what is masked in it counts.
+            if drained || !masking.masks_text() {
+                self.tell(&mut ending).await?;
+            }
         }
-        if ended {
+        self.put_all(masking.rest()).await?;
+        self.tell(&mut ending).await?;
+        if ending.is_told() {
             return down.close().await.map_err(|_| Broken::Client);
         }
         Err(self.lost())
     }
 
     async fn output(&self, code: Option<u32>, data: Bytes) -> Result<(), Broken> {
-        let released = self.record(code, data, self.channel.of)?;
+        self.put(code, self.channel.masking.output(code, data)).await
+    }
+
+    async fn put_all(&self, all: [(Option<u32>, Masked); 2]) -> Result<(), Broken> {
+        for (code, masked) in all {
+            self.put(code, masked).await?;
+        }
+        Ok(())
+    }
+
+    /// Records and gives what is masked, if there is anything.
+    async fn put(&self, code: Option<u32>, masked: Masked) -> Result<(), Broken> {
+        if masked.shown().is_empty() && masked.stored().is_empty() {
+            return Ok(());
+        }
+        let released = self.channel.release(code, masked, self.channel.of)?;
         self.give(code, released).await
     }
 
-    /// Records what goes down.
-    pub(super) fn record(
-        &self,
-        code: Option<u32>,
-        data: Bytes,
-        of: Sequence,
-    ) -> Result<Released, Broken> {
-        let gate = &self.channel.gate;
-        let released = gate.release(gate.mask(data), |release, masked| {
-            let mut recorded = Vec::with_capacity(masked.len() + 16);
-            message::put_data(&mut recorded, self.number, code, masked);
-            release.data(&recorded, Some(of));
-        });
-        Ok(released?)
+    /// Records what is whole and no text.
+    pub(super) fn record(&self, whole: Bytes, of: Sequence) -> Result<Released, Broken> {
+        Ok(self.channel.release(None, self.channel.masking.whole(whole), of)?)
+    }
+
+    /// Records and tells how the command ended, once that is known.
+    async fn tell(&self, ending: &mut Ending) -> Result<(), Broken> {
+        match ending {
+            Ending::Unknown | Ending::Told => return Ok(()),
+            Ending::Status(status) => {
+                self.ended(format!("exit {status}")).await?;
+                let told = self.channel.down.exit_status(*status).await;
+                told.map_err(|_| Broken::Client)?;
+            }
+            Ending::Signal(signal, core_dumped, message) => {
+                self.ended(format!("signal {}", name_of(signal))).await?;
+                self.killed(signal.clone(), *core_dumped, std::mem::take(message)).await?;
+            }
+        }
+        *ending = Ending::Told;
+        Ok(())
     }
 
     /// Gives to the client what may go there; waits while it takes no more.
     pub(super) async fn give(&self, code: Option<u32>, released: Released) -> Result<(), Broken> {
         let (down, bytes) = (&self.channel.down, released.into_bytes());
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let given = async {
             match code {
                 None => down.data_bytes(bytes).await,
@@ -272,10 +324,11 @@ impl<'c> Relay<'c> {
         told.await.map_err(|()| Broken::Client)
     }
 
-    fn ended(&self, status: String) -> Result<(), Broken> {
+    async fn ended(&self, status: String) -> Result<(), Broken> {
+        self.channel.rest_of_input().await?;
         let duration_us = micros(self.began);
         let outcome = Outcome { status: Some(status), duration_us, ..Outcome::default() };
-        Ok(self.channel.outcome(&outcome)?)
+        Ok(self.channel.outcome(outcome)?)
     }
 
     fn lost(&self) -> Broken {
@@ -301,6 +354,21 @@ impl<'c> Relay<'c> {
             refusal: Refusal::Malformed,
             error: CommandError { code: "malformed".to_owned(), message: what.to_owned() },
         }
+    }
+}
+
+/// How a command ended.
+enum Ending {
+    Unknown,
+    Status(u32),
+    /// By a signal: its name, whether it left a core, and the target's words.
+    Signal(Sig, bool, String),
+    Told,
+}
+
+impl Ending {
+    fn is_told(&self) -> bool {
+        matches!(self, Self::Told)
     }
 }
 

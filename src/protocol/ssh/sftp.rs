@@ -12,12 +12,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::decode::sftp::{self, Body, Packets, Request, Response, permission_denied, status};
+use crate::decode::sftp::{
+    self, Body, Packets, Request, Response, Status, permission_denied, status, texts,
+};
 use crate::gate::{Permitted, Released, Ruling};
-use crate::policy::Command;
+use crate::policy::{Command, Effect};
 use crate::recording::{CommandError, Outcome, Sequence};
 
 use super::channel::{Broken, micros};
+use super::masking::NO_FILES;
 use super::relay::Relay;
 
 /// Requests that were not answered yet; clients have some 64 on the way.
@@ -197,8 +200,15 @@ impl<'r> Sftp<'r> {
         let gate = &self.relay.channel.gate;
         command.attributes.insert("channel".into(), self.relay.number.into());
         let length = packet.len();
+        let masking = &self.relay.channel.masking;
+        let opens = |effect: &Effect| {
+            effect.action == "sftp.read"
+                && effect.attributes.get("operation").is_some_and(|o| o == "open")
+        };
+        let reads = command.effects.iter().any(opens);
+        let against = if reads { masking.against(NO_FILES) } else { None };
         let admitted = gate
-            .admit(packet, |admission| admission.command(0..length, &command, None, false))
+            .admit(packet, |admission| masking.decide(admission, 0..length, &command, against))
             .await;
         self.relay.channel.session.active();
         let (permitted, (of, ruling)) = admitted?;
@@ -215,7 +225,7 @@ impl<'r> Sftp<'r> {
                 };
                 let reason = reason.unwrap_or("refused by policy");
                 let refusal = permission_denied(id, reason);
-                Ok(Next::Answer(self.relay.record(None, refusal, of)?))
+                Ok(Next::Answer(self.relay.record(refusal, of)?))
             }
         }
     }
@@ -226,7 +236,7 @@ impl<'r> Sftp<'r> {
     }
 
     fn answer(&self, packet: Bytes) -> Result<Next, Broken> {
-        Ok(Next::Answer(self.relay.record(None, packet, self.relay.channel.of)?))
+        Ok(Next::Answer(self.relay.record(packet, self.relay.channel.of)?))
     }
 
     /// Takes in what the target sent, and gives on what is whole.
@@ -238,13 +248,28 @@ impl<'r> Sftp<'r> {
                 return Ok(());
             };
             let response = Response::read(&packet);
-            let response = response.map_err(|wrong| self.relay.malformed(wrong.0))?;
+            let mut response = response.map_err(|wrong| self.relay.malformed(wrong.0))?;
+            let mut packet = packet.clone();
+            if let Some(id) = response.id().filter(|_| !self.may_be_seen(&response, &packet)) {
+                packet = permission_denied(id, NO_FILES);
+                response = Response::Status { id, status: Status::PERMISSION_DENIED };
+            }
             let answered = self.answered(&response).map_err(|what| self.relay.malformed(what))?;
-            let released = self.relay.record(None, packet.clone(), answered.of)?;
+            let released = self.relay.record(packet, answered.of)?;
             if let Some(outcome) = answered.outcome {
                 self.relay.channel.outcome_of(answered.of, &outcome)?;
             }
             self.relay.give(None, released).await?;
+        }
+    }
+
+    /// Whether masks leave an answer as it is. A handle says nothing to anybody.
+    fn may_be_seen(&self, response: &Response<'_>, packet: &[u8]) -> bool {
+        let masking = &self.relay.channel.masking;
+        match response {
+            _ if !masking.hides_files() => true,
+            Response::Version(_) | Response::Handle { .. } => true,
+            _ => texts(packet).is_ok_and(|texts| texts.iter().all(|t| masking.may_be_seen(t))),
         }
     }
 

@@ -52,10 +52,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("K03", "replay's own tests"),
     ("K05", "a limit: docs/ssh.md"),
     ("K08", "a limit: docs/ssh.md"),
-    ("S05", "no keyboard-interactive is offered"),
-    ("S07", "nothing is kept of a login that failed: protocol::ssh::handler"),
+    ("S05", "device::answers_to_no_question_are_refused"),
+    ("S07", "clients::odd_windows_and_sizes_and_changing_users_stall_nobody"),
     ("S09", "there is no second factor: one proof opens a session"),
-    ("S19", "the library's: see its own tests of window sums"),
+    ("S19", "clients::odd_windows_and_sizes_and_changing_users_stall_nobody"),
 ];
 
 #[test]

@@ -94,3 +94,19 @@ fn ansible_pings_and_copies() {
     assert_eq!(fs::read_to_string(to).unwrap(), "content");
     site.finish();
 }
+
+#[test]
+fn odd_windows_and_sizes_and_changing_users_stall_nobody() {
+    let site = Site::new("");
+    let said = python(&site, "paramiko_hostile.py");
+    println!("{said}");
+    for row in ["window ", "size 0 ", "size 1 ", "size 4294967295 ", "unopened "] {
+        assert!(said.contains(row), "{row}: {said}");
+    }
+    // Who was refused under one name may try the right one, or is disconnected.
+    assert!(said.contains("other False\nown ") && !said.contains("in\n"), "{said}");
+    assert_eq!(site.stdout("echo served"), "served\n");
+    assert!(site.gateway.daemon().is_alive());
+    assert!(!site.gateway.daemon().log().contains("panic"), "{}", site.gateway.daemon().log());
+    site.finish();
+}

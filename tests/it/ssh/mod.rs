@@ -3,8 +3,11 @@
 mod cases;
 mod channels;
 mod clients;
+mod device;
 mod exec;
+mod load;
 mod login;
+mod masking;
 mod policy;
 mod recording;
 mod transfer;

@@ -5,7 +5,7 @@ use portcullis::recording::{Direction, Kind, Reader};
 
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{portcullis, told};
-use crate::support::ssh::{Site, Sshd, fed};
+use crate::support::ssh::{Conversation, Site, Sshd, fed};
 
 fn messages(site: &Site) -> Vec<(Direction, Message)> {
     let recording = site.gateway.recordings().pop().unwrap();
@@ -130,4 +130,37 @@ fn a_session_is_replayed_and_its_terminal_exported_without_what_would_act() {
     assert!(!output.contains("52;c") && !output.contains("title"), "{output:?}");
     let none = export(plain);
     assert!(!none.status.success() && told(&none).contains("no terminal"), "{}", told(&none));
+}
+
+#[test]
+fn lines_typed_into_a_shell_are_found_and_passwords_are_not() {
+    let site = Site::new("[[mask]]\nname = \"pii\"\npatterns = [\"email\"]\n");
+    let mut ssh = site.ssh();
+    ssh.arg("-tt").arg("PS1='ready-\\#> ' bash --norc --noprofile -i");
+    let mut shell = Conversation::start(ssh);
+    let mut says = |typed: &str, wanted: &str| {
+        shell.wait_for(wanted);
+        shell.types(typed);
+    };
+    says("echo needle-ax\x7f\x7fz $((40 + 2)) a@example.com\n", "ready-1> ");
+    says("read -s -p 'Word: ' word\n", "ready-2> ");
+    says("hunter2\n", "Word: ");
+    says("echo over-$((40 + 3))\n", "ready-3> ");
+    says("exit\n", "ready-4> ");
+    let (code, seen) = shell.end();
+    assert_eq!(code, Some(0), "{seen}");
+    let recorded = site.recorded("\"what\":\"typed\"");
+    assert!(!recorded.contains("hunter2") && !recorded.contains("a@example"), "{recorded}");
+    let config = site.gateway.configuration();
+    let config = config.to_str().unwrap();
+    let id = site.gateway.recordings()[0].file_stem().unwrap().to_str().unwrap().to_owned();
+    let mut shown = String::new();
+    wait_until("the lines in the index", || {
+        shown = told(&portcullis(&["session", "show", &id, "--json", "--config", config]));
+        shown.contains("over-")
+    });
+    let wanted = "-i\\necho needle-z $((40 + 2)) [email]\\nread -s -p 'Word: ' word\\n\
+                  echo over-$((40 + 3))\\nexit\"";
+    assert!(shown.contains(wanted), "{shown}");
+    site.finish();
 }

@@ -116,6 +116,12 @@ impl Issuer {
         assert!(answer.contains("approved"), "{answer}");
     }
 
+    /// Denies a device code.
+    pub fn deny(&self, user_code: &str) {
+        let answer = self.post("/device", "", &format!("user_code={user_code}&decision=deny"));
+        assert!(answer.contains("denied"), "{answer}");
+    }
+
     fn post(&self, path: &str, headers: &str, body: &str) -> String {
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\

@@ -9,12 +9,13 @@
 //! clients log in to the gateway with a certificate unless a test is about something else.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
@@ -71,6 +72,11 @@ impl Sshd {
     /// Its host key, as a line of a `.pub` file.
     pub fn host_key(&self) -> String {
         fs::read_to_string(self.folder.path().join("host_key.pub")).unwrap().trim().to_owned()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Its log.
@@ -160,7 +166,8 @@ impl Site {
         site
     }
 
-    fn write_known_hosts(&self) {
+    /// Notes where the gateway is now.
+    pub fn write_known_hosts(&self) {
         let key = self.gateway.data_dir().join("ssh_host_ed25519.pub");
         let key = fs::read_to_string(key).unwrap();
         self.write("known_hosts", &format!("[127.0.0.1]:{} {key}", self.port()));
@@ -304,4 +311,63 @@ pub fn fed(mut command: Command, input: &[u8]) -> Output {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     output
+}
+
+/// A program that somebody sits before: reads what it says as it comes, and types.
+pub struct Conversation {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    seen: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Conversation {
+    pub fn start(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let read = |mut from: Box<dyn Read + Send>| {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = from.read(&mut buffer) {
+                    seen.lock().unwrap().extend_from_slice(&buffer[..read]);
+                }
+            })
+        };
+        let readers = vec![
+            read(Box::new(child.stdout.take().unwrap())),
+            read(Box::new(child.stderr.take().unwrap())),
+        ];
+        Self { stdin: child.stdin.take(), child, seen, readers }
+    }
+
+    /// All that was said so far.
+    pub fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+    }
+
+    pub fn wait_for(&self, text: &str) {
+        wait_until(&format!("{text:?} to be said"), || self.seen().contains(text));
+    }
+
+    pub fn types(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// Whoever sat there is gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Types nothing more, and waits for the end. Its exit code and all that was said.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        drop(self.stdin.take());
+        let status = self.child.wait().unwrap();
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+        (status.code(), self.seen())
+    }
 }

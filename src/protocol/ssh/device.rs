@@ -1,0 +1,122 @@
+//! Logging in with a browser (keyboard-interactive): the client shows an address and a code, and
+//! waits. There is nothing to type; the client is asked again and again without a question, so that
+//! one that went away is noticed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use russh::server::{Auth, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::handler::Connection;
+use crate::identity::login::{Device, Logins, NoLogin, Progress};
+
+/// How long somebody may take in the browser.
+const DEVICE_TIME: Duration = Duration::from_secs(300);
+/// Clients that wait for a browser at a time. Each has the issuer asked every few seconds.
+const MAX_WAITING: usize = 64;
+
+/// Where people log in, and how many do.
+#[derive(Debug)]
+pub(super) struct Browsers {
+    logins: Logins,
+    room: Arc<Semaphore>,
+}
+
+/// What has become of a connection's one login with a browser.
+#[derive(Default)]
+pub(super) enum DeviceLogin {
+    #[default]
+    Untried,
+    Waiting(Box<Waiting>),
+    Over,
+}
+
+pub(super) struct Waiting {
+    device: Device,
+    user: String,
+    until: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Browsers {
+    pub(super) fn new(logins: Logins) -> Self {
+        Self { logins, room: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Whether there is a place to log in at.
+    pub(super) fn any(&self) -> bool {
+        !self.logins.is_empty()
+    }
+
+    async fn begin(&self, user: &str) -> Result<Waiting, String> {
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        let room = room.map_err(|_| "too many wait for a browser".to_owned())?;
+        let device = self.logins.begin_device().await.map_err(|error| error.to_string())?;
+        let until = device.ends().min(Instant::now() + DEVICE_TIME);
+        Ok(Waiting { device, user: user.to_owned(), until, _room: room })
+    }
+}
+
+impl Waiting {
+    fn shown(&self) -> String {
+        let (address, code) = (self.device.address(), self.device.user_code());
+        format!(
+            "To log in, open {address}\nand enter the code {code}. This waits until that is done."
+        )
+    }
+
+    /// Waits a while, and asks the issuer.
+    async fn ask(&mut self, logins: &Logins) -> Result<Progress, NoLogin> {
+        tokio::time::sleep(self.device.interval()).await;
+        logins.poll_device(&mut self.device).await
+    }
+}
+
+/// Says something, or nothing, and asks nothing.
+fn say(text: String) -> Auth {
+    let (name, prompts) = (Cow::Borrowed(""), Cow::Borrowed(&[][..]));
+    Auth::Partial { name, instructions: Cow::Owned(text), prompts }
+}
+
+impl Connection {
+    /// One step of a login with a browser.
+    pub(super) async fn with_browser(&mut self, user: &str, answers: Option<Response<'_>>) -> Auth {
+        let context = Arc::clone(&self.context);
+        let browsers = &context.browsers;
+        let answered = answers.map(Iterator::count);
+        let step = match (std::mem::replace(&mut self.device, DeviceLogin::Over), answered) {
+            (DeviceLogin::Untried, None) => browsers.begin(user).await.map(|waiting| {
+                self.deadline.extend(waiting.until);
+                let shown = waiting.shown();
+                (Box::new(waiting), shown)
+            }),
+            // Whoever answers, or is somebody else by now, was not asked.
+            (DeviceLogin::Waiting(mut waiting), Some(0)) if waiting.user == user => {
+                match waiting.ask(&browsers.logins).await {
+                    Ok(Progress::Waiting) if Instant::now() < waiting.until => {
+                        Ok((waiting, String::new()))
+                    }
+                    Ok(Progress::Waiting) => Err("nobody logged in in time".to_owned()),
+                    Ok(Progress::Token(token)) => {
+                        let grant = self.caller(user).with_token(token).await;
+                        return self.proved(grant);
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            _ => Err("a login with a browser that goes another way".to_owned()),
+        };
+        match step {
+            Ok((waiting, text)) => {
+                self.device = DeviceLogin::Waiting(waiting);
+                say(text)
+            }
+            Err(why) => {
+                self.caller(user).denied(None, &format!("device login: {why}"));
+                Auth::reject()
+            }
+        }
+    }
+}
