@@ -275,6 +275,8 @@ impl Desk {
     }
 
     async fn attend(&self) -> Result<std::convert::Infallible, DatabaseError> {
+        // While tables are still being made some of them are there already.
+        self.database.check_version().await?;
         let mut news = self.database.state_news().await?;
         let left = self.database.expire_left(self.notifier.gateway(), self.process).await?;
         if left > 0 {

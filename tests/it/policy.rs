@@ -528,13 +528,19 @@ fn the_examples_of_the_document_decide_what_it_says() {
     let targets: Vec<TargetFacts> = config.targets.values().map(|target| target.facts()).collect();
     assert!(config.tests.len() >= 8);
     for named in &config.tests {
-        let done = {
-            let masks = |target: &TargetFacts, _: &Caller| TargetMasks {
-                columns: config.masks.mask_columns(target.name.as_str()),
-                ..TargetMasks::default()
-            };
-            named.test.run(&config.policy, &targets, masks, |_, sql| Ok(of_text(sql)))
-        };
+        let done = named.test.run(
+            &config.policy,
+            &targets,
+            |target, caller| {
+                let masks = config.masks.of(target.name.as_str(), &caller.groups);
+                let hiding = masks.iter().filter(|applied| !applied.lifted);
+                TargetMasks {
+                    columns: config.masks.mask_columns(target.name.as_str()),
+                    hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
+                }
+            },
+            |_, sql| Ok(of_text(sql)),
+        );
         if let Err(failure) = done {
             panic!("{}: {failure}", named.test.command);
         }

@@ -449,7 +449,7 @@ fn who_decides_sees_what_a_text_would_hide() {
     }
     // Beside the text stand what it does, as it was read, and the hash of the very bytes.
     let effects = request["command"]["effects"].to_string();
-    assert!(effects.contains("sql.update") && effects.contains("public.pears"), "{effects}");
+    assert!(effects.contains("sql.update") && effects.contains("table:?.pears"), "{effects}");
     assert_eq!(request["exact"].as_str().unwrap().len(), 64);
     let (ok, shown) = command(&gateway, "anna", &["approval", "show", &id(&request)]);
     assert!(ok && shown.contains("\\u{202e}") && !shown.contains('\u{202e}'), "{shown}");
