@@ -136,7 +136,7 @@ fn getting_started() {
         .reader("docs/getting-started.md", "auditor")
         .leaves("scripts/quickstart", "the command that it runs is this demo's")
         .says("PGPASSFILE=", "shop_agent")
-        .is_refused("PGPASSWORD=", "access denied")
+        .gets_refused("PGPASSWORD=", "access denied")
         .says("portcullis ssh-cert", "agent_ssh")
         .says("ssh -i", "");
     let session = demo.first(&["session", "list"], "shop");
@@ -145,7 +145,7 @@ fn getting_started() {
         .comes_to_say("portcullis recording verify", "whole")
         .comes_to_say("curl", "drop table customers")
         .says("portcullis reload", "")
-        .is_through();
+        .goes_through();
 }
 
 #[test]
@@ -161,14 +161,14 @@ fn clients() {
         .says("ssh -i", "load average")
         .says("printf", "")
         .says("curl", "customer")
-        .is_through();
+        .goes_through();
     let reader = demo
         .reader("docs/http.md", "agent")
         .puts("https://gateway:8080/billing/v1/invoices/7", format!("{}/crew/inputs", demo.http()))
         .says("curl", "customer")
         .says("curl", "kickoff_id")
         .comes_to_say("portcullis session list", "crew");
-    reader.is_through();
+    reader.goes_through();
     let mut session = Value::Null;
     wait_until("the run that the kickoff began", || {
         let sessions = demo.asks(&["session", "list", "--workflow", "crew"]);
@@ -182,14 +182,14 @@ fn clients() {
         .comes_to_say("portcullis session list", "crew")
         .comes_to_say("portcullis session show", "/kickoff")
         .says("portcullis replay", "/kickoff")
-        .is_through();
+        .goes_through();
     fs::create_dir(demo.home.path().join(".ssh")).unwrap();
     demo.reader("docs/ssh.md", "agent")
         .puts("web-1@portcullis.example.com", "host@127.0.0.1")
         .leaves("portcullis login", "identity::login")
         .says("portcullis ssh-cert", "portcullis")
         .says("ssh -i", "")
-        .is_through();
+        .goes_through();
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn approvals() {
         .says("portcullis user revoke", "")
         .says("portcullis user list", "agent")
         .says("portcullis user restore", "")
-        .is_through();
+        .goes_through();
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn own_pieces() {
         .says("portcullis replay", "select current_user, now()")
         .comes_to_say("portcullis recording verify", "whole")
         .leaves("scripts/test", "it runs this")
-        .is_through();
+        .goes_through();
 
     fs::write(home.path().join("secret"), "agent-secret").unwrap();
     let config = home.path().join("config/portcullis.toml");
@@ -311,7 +311,7 @@ fn own_pieces() {
         .says("psql --file", "")
         .leaves("psql --command", "it asks a person for the password")
         .comes_to_say("portcullis policy backtest", "commands of")
-        .is_through();
+        .goes_through();
 }
 
 /// Where the issuer says that it listens.
@@ -336,13 +336,13 @@ fn the_other_pages() {
     demo.reader("docs/operations.md", "admin")
         .puts("/var/lib/portcullis/postgres/socket", socket)
         .says("pg_dump", "")
-        .is_through();
+        .goes_through();
     demo.reader("docs/contributing.md", "agent")
         .leaves("scripts/prepare", "scripts/test begins with it")
         .leaves("cargo build", "it made this program")
         .leaves("cargo test", "it runs this")
         .leaves("scripts/test", "it runs this")
-        .is_through();
+        .goes_through();
     demo.reader("docs/deployment.md", "agent")
         .leaves("docker compose up", "scripts/compose-test")
         .leaves("docker build", "scripts/compose-test")
@@ -352,7 +352,7 @@ fn the_other_pages() {
         .leaves("kubectl", "deploy::")
         .leaves("kubectl", "deploy::")
         .leaves("kubectl", "deploy::")
-        .is_through();
+        .goes_through();
 }
 
 /// Whoever adds a page with commands reads it here.

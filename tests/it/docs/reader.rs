@@ -87,7 +87,7 @@ impl Reader {
     }
 
     /// Types the next line; it fails and says this.
-    pub(super) fn is_refused(mut self, begins: &str, wanted: &str) -> Self {
+    pub(super) fn gets_refused(mut self, begins: &str, wanted: &str) -> Self {
         let step = self.next(begins);
         let said = self.run(&step);
         assert!(!said.status.success(), "{}: {}\n{}", self.page, step.line, told(&said));
@@ -108,7 +108,7 @@ impl Reader {
     }
 
     /// Nothing on the page was left.
-    pub(super) fn is_through(self) {
+    pub(super) fn goes_through(self) {
         let left: Vec<_> = self.steps.into_iter().map(|step| step.line).collect();
         assert!(left.is_empty(), "{}: not tried:\n{}", self.page, left.join("\n"));
     }
