@@ -1,6 +1,6 @@
 //! HTTP: a reverse proxy that knows who asks, decides each request, and records what passes.
 //!
-//! [`serve`] tells a connection's life, `service` a request's, `session` a session's: a session is
+//! [`serve()`] tells a connection's life, `service` a request's, `session` a session's: a session is
 //! not a connection but what one caller asks of one target in one run. HTTP/1.1 and HTTP/2 are
 //! spoken on both sides, whatever the other side speaks.
 //!

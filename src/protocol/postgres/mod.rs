@@ -1,6 +1,6 @@
 //! PostgreSQL: a session from its first byte to its last.
 //!
-//! [`serve`] tells a connection's life. Everything that the server can do in a session passes,
+//! [`serve()`] tells a connection's life. Everything that the server can do in a session passes,
 //! but for replication, the function-call message, and encodings other than UTF-8.
 
 mod answers;
