@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ const EVERY: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(1);
 /// How long a failure of the database is waited out.
 const RETRY: Duration = Duration::from_secs(2);
+/// The private server is started beside the gateway: a failure of that long is no start any more.
+const STARTING: Duration = Duration::from_secs(15);
 /// Files that are written before the database is told of them.
 const BATCH: i64 = 500;
 
@@ -36,17 +38,22 @@ pub(super) enum HoldError {
 pub async fn keep_holds(database: Database, store: Store, cancel: CancellationToken) {
     let holds = Holds { database, store };
     let mut found = holds.store.found_holds();
-    let mut failures = 0_u32;
+    let mut failing: Option<Instant> = None;
+    let mut told = false;
     loop {
+        let began = Instant::now();
         let error = match cancel.run_until_cancelled(holds.attend(&mut found)).await {
             None => return,
             Some(Err(error)) => error,
             Some(Ok(never)) => match never {},
         };
-        failures = failures.saturating_add(1);
-        // The first time the database may only be starting, with the gateway.
-        if failures == 2 {
+        if began.elapsed() > STARTING {
+            (failing, told) = (None, false);
+        }
+        let since = *failing.get_or_insert_with(Instant::now);
+        if !told && since.elapsed() > STARTING {
             tracing::warn!(%error, "holds wait for the database or the disk");
+            told = true;
         }
         if cancel.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
             return;

@@ -4,9 +4,6 @@
 //! (`document`), and one pass over the tree (`reader`, then a file per section) makes the checked
 //! types of `model` and collects every mistake on the way. There is no unchecked copy of the
 //! configuration that someone could use by accident.
-//!
-//! The whole format is read. What is not built yet is checked for its shape and then refused, so
-//! that nobody believes in a rule that nothing enforces.
 
 mod access;
 mod archive;

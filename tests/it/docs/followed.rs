@@ -189,6 +189,7 @@ fn clients() {
         .leaves("portcullis login", "identity::login")
         .says("portcullis ssh-cert", "portcullis")
         .says("ssh -i", "")
+        .leaves("ssh -p 2222", "ssh::device")
         .goes_through();
 }
 
@@ -214,7 +215,11 @@ fn approvals() {
     drop(watching);
     assert!(held.said().contains("UPDATE 1"));
 
-    let reader = reader.puts(" orders ", " shop ").says("portcullis access request", "");
+    let reader = reader
+        .leaves("curl -i -H @agent.header -H 'Prefer: respond-async'", "approval::again")
+        .leaves("curl -H @agent.header", "approval::again")
+        .puts(" orders ", " shop ")
+        .says("portcullis access request", "");
     let asked = demo.first(&["access", "requests"], "refund 4711");
     let reader = reader
         .sets("PORTCULLIS_TOKEN", demo.token("admin"))
@@ -337,6 +342,14 @@ fn the_other_pages() {
         .puts("/var/lib/portcullis/postgres/socket", socket)
         .says("pg_dump", "")
         .goes_through();
+    demo.psql("select 'to be replayed'").said();
+    let session = demo.first(&["session", "list", "--text", "replayed"], "shop");
+    let (reader, replay) = demo
+        .reader("docs/replay.md", "auditor")
+        .puts("019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b", session)
+        .starts("portcullis replay", "answers from the recording");
+    drop(replay);
+    reader.goes_through();
     demo.reader("docs/contributing.md", "agent")
         .leaves("scripts/prepare", "scripts/test begins with it")
         .leaves("cargo build", "it made this program")
