@@ -68,9 +68,10 @@ impl Store {
             if shared.dir.length(session, Part::Hold)?.is_some() {
                 continue;
             }
+            // It stays here when its recording is moved elsewhere.
+            shared.dir.remove(session, Part::Key)?;
             let Some(length) = shared.dir.length(session, Part::Recording)? else { continue };
             shared.dir.remove(session, Part::Recording)?;
-            shared.dir.remove(session, Part::Key)?;
             shared.usage.less(length);
             bytes += length;
         }
