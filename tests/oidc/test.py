@@ -1,10 +1,11 @@
 """A certified OpenID provider and the gateway: test.py PORTCULLIS. Says what it saw.
 
 Discovery and client credentials, a key that the gateway has not seen yet, device login by
-`portcullis login`, and a code flow with PKCE. `prepare` installs the provider.
+`portcullis login` and by ssh, and a code flow with PKCE. `prepare` installs the provider; sshd is the system's.
 """
 
 import base64
+import getpass
 import hashlib
 import json
 import os
@@ -35,8 +36,8 @@ def main(binary: Path) -> None:
         os.chmod(parent, 0o711)
         folder, port = Path(parent), free_port()
         keys = [new_key("first")]
-        with provider(folder, port, keys) as before:
-            config = configured(folder, port)
+        with provider(folder, port, keys) as before, host(folder) as target:
+            config = configured(folder, port, target)
             with running([binary, "serve", "--config", config], folder / "gateway.log") as gateway:
                 web = wait_for("gateway", lambda: listening(folder / "gateway.log", "web"))
                 wait_for("index", lambda: httpx.get(f"{web}/readyz").json().get("state") == "current")
@@ -45,6 +46,7 @@ def main(binary: Path) -> None:
                 say("discovery and client credentials: a machine's token is taken")
                 assert asked(web, first[:-6] + "AAAAAA") == 401
                 person_by_device(binary, folder, port, web)
+                person_by_ssh(folder, listening(folder / "gateway.log", "ssh"))
                 person_by_code(port, web)
                 assert gateway.poll() is None
                 # The provider signs with a key that the gateway has not seen.
@@ -107,6 +109,32 @@ def person_by_device(binary: Path, folder: Path, port: int, web: str) -> None:
     )
     assert listed.returncode == 0, listed.stderr
     say("device login: dora's token lists sessions")
+
+
+def person_by_ssh(folder: Path, address: str) -> None:
+    """Keyboard-interactive: ssh shows where to go and the code, and waits."""
+    gateway = urlsplit(address)
+    key = " ".join((folder / "data/ssh_host_ed25519.pub").read_text().split()[:2])
+    (folder / "known_hosts").write_text(f"[{gateway.hostname}]:{gateway.port} {key}\n")
+    ssh = subprocess.Popen(
+        ["ssh", "-F", "none", "-o", "LogLevel=INFO", "-o", f"UserKnownHostsFile={folder / 'known_hosts'}",
+         "-o", "StrictHostKeyChecking=yes", "-o", "PreferredAuthentications=keyboard-interactive",
+         "-p", str(gateway.port), f"host@{gateway.hostname}", "echo in; exit 7"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    said = ""
+    while not (shown := re.search(r"open (\S+)\s+and enter the code (\S+?)\.", said)):
+        line = ssh.stderr.readline()
+        assert line, said
+        said += line
+    with Browser() as browser:
+        page = browser.get(shown[1])
+        page = browser.submit(page, user_code=shown[2])
+        page = browser.through(page, "sasha")
+        assert "success" in page.text.lower(), page.text
+    output, errors = ssh.communicate(timeout=MAX_WAIT)
+    assert (output, ssh.returncode) == ("in\n", 7), said + errors
+    say("device login by ssh: sasha's command ran")
 
 
 def person_by_code(port: int, web: str) -> None:
@@ -179,7 +207,35 @@ class Browser(httpx.Client):
         raise AssertionError(page.text)
 
 
-def configured(folder: Path, port: int) -> Path:
+@contextmanager
+def host(folder: Path):
+    """A host for ssh, as the lines of a target."""
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)
+    port = free_port()
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
+        f"AuthorizedKeysFile {folder}/user_key.pub\nUsePAM no\nUseDNS no\nPermitRootLogin yes\n"
+    )
+    key = " ".join((folder / "host_key.pub").read_text().split()[:2])
+    command = ["/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"]
+    with running(command, folder / "sshd.log"):
+        yield f"""
+[[target]]
+name = "host"
+protocol = "ssh"
+address = "127.0.0.1:{port}"
+host_key = "{key}"
+credential = {{ user = "{getpass.getuser()}", private_key = {{ file = "{folder}/user_key" }} }}
+[[access]]
+groups = ["people"]
+targets = ["host"]
+"""
+
+
+def configured(folder: Path, port: int, target: str) -> Path:
     (folder / "secret").write_text("crew-secret")
     file = folder / "portcullis.toml"
     file.write_text(
@@ -188,6 +244,7 @@ def configured(folder: Path, port: int) -> Path:
 data_dir = "data"
 [listen]
 web = "127.0.0.1:0"
+ssh = "127.0.0.1:0"
 [web]
 auditors = ["people", "crews"]
 [[issuer]]
@@ -195,6 +252,7 @@ name = "certified"
 url = "http://127.0.0.1:{port}"
 audiences = ["portcullis"]
 client_id = "portcullis"
+{target}
 """
     )
     return file
