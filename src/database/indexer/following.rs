@@ -1,9 +1,11 @@
 //! Which recordings are ahead of the index, and taking some of them further: one round, one
 //! transaction.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
@@ -65,9 +67,12 @@ pub(super) struct Following {
     ahead: Option<LedgerFollower>,
     /// Not sealed, as far as the index knows.
     unsealed: HashSet<SessionId>,
-    /// Of these, those to look at, in turn; and the same as a set.
+    /// Of these, those to look at, in turn; and until when each is in the index, where that is
+    /// known.
     queue: VecDeque<SessionId>,
-    queued: HashSet<SessionId>,
+    queued: HashMap<SessionId, Option<Instant>>,
+    /// When news were last looked for.
+    looked: Option<Instant>,
     readings: HashMap<SessionId, Reading>,
     partitions: BTreeSet<Date>,
     /// Those of the round under way.
@@ -84,6 +89,8 @@ pub(super) struct Round {
     /// Recordings still to look at.
     pub(super) left: u64,
     pub(super) ledger_bytes: u64,
+    /// What was recorded until then is in the index; none while that is not known.
+    pub(super) whole_until: Option<Instant>,
 }
 
 impl Following {
@@ -114,7 +121,8 @@ impl Following {
             ahead: None,
             unsealed: open.collect(),
             queue: VecDeque::new(),
-            queued: HashSet::new(),
+            queued: HashMap::new(),
+            looked: None,
             readings: HashMap::new(),
             partitions: BTreeSet::new(),
             turn: Vec::new(),
@@ -128,7 +136,7 @@ impl Following {
     /// Puts every recording that is not sealed into the queue: whatever was missed is found.
     pub(super) fn look_at_all(&mut self) {
         let all: Vec<_> = self.unsealed.iter().copied().collect();
-        all.into_iter().for_each(|session| self.enqueue(session));
+        all.into_iter().for_each(|session| self.enqueue(session, self.looked));
     }
 
     /// Whether the index is as this left it.
@@ -146,38 +154,42 @@ impl Following {
         connection: &mut PgConnection,
         changed: Changed,
     ) -> Result<Round, RoundError> {
-        let began_at = self.ledger.offset();
+        let (began_at, began) = (self.ledger.offset(), Instant::now());
         let announced = self.read_ledger();
         if changed.and_others {
             self.look_at_all();
         }
         for session in changed.sessions {
             if self.unsealed.contains(&session) {
-                self.enqueue(session);
+                self.enqueue(session, self.looked);
             }
         }
+        let ledger_bytes = self.ledger.behind().unwrap_or(0);
+        // Behind an unread part of the ledger anything may stand.
+        self.looked = (ledger_bytes == 0).then_some(began);
         let count = if self.one_by_one { 1 } else { MAX_RECORDINGS.min(self.queue.len()) };
         let turn: Vec<_> = self.queue.drain(..count.min(self.queue.len())).collect();
-        for session in &turn {
-            self.queued.remove(session);
-        }
+        let until: Vec<_> = turn.iter().map(|id| self.queued.remove(id).flatten()).collect();
         self.one_by_one &= !self.queue.is_empty();
         self.turn.clone_from(&turn);
 
         let before = self.take_up(connection, &turn).await?;
         let mut batch = Batch::default();
         let (mut restarted, mut unfinished, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for session in &turn {
+        for (session, until) in turn.iter().zip(until) {
             match self.read_on(*session, &mut batch) {
-                Read::Whole => continue,
-                Read::More => {}
-                Read::Again => restarted.push(*session),
-                Read::Gone => {
-                    gone.push(*session);
-                    continue;
+                Read::Whole => {}
+                Read::More => {
+                    let read =
+                        self.readings.get(session).and_then(|r| r.last_us).and_then(instant_of);
+                    unfinished.push((*session, until.max(read)));
                 }
+                Read::Again => {
+                    restarted.push(*session);
+                    unfinished.push((*session, None));
+                }
+                Read::Gone => gone.push(*session),
             }
-            unfinished.push(*session);
         }
         let touched: Vec<_> = turn
             .iter()
@@ -206,8 +218,9 @@ impl Following {
             write.commit().await?;
         }
         self.put_down(&turn, unfinished);
-        let ledger_bytes = self.ledger.behind().unwrap_or(0);
-        Ok(Round { rows, left: self.queue.len() as u64, ledger_bytes })
+        let known = self.queued.values().copied().chain([self.looked]);
+        let whole_until = known.min().flatten();
+        Ok(Round { rows, left: self.queue.len() as u64, ledger_bytes, whole_until })
     }
 
     /// After the database refused a batch: tries its recordings one by one, or, when it was one
@@ -233,8 +246,10 @@ impl Following {
         Ok(again)
     }
 
-    fn enqueue(&mut self, session: SessionId) {
-        if self.queued.insert(session) {
+    /// Puts a recording, which is in the index until then, into the queue.
+    fn enqueue(&mut self, session: SessionId, until: Option<Instant>) {
+        if let Entry::Vacant(entry) = self.queued.entry(session) {
+            entry.insert(until);
             self.queue.push_back(session);
         }
     }
@@ -249,12 +264,12 @@ impl Following {
             match self.ledger.next_line() {
                 Ok(Some(LedgerNews::Opened(session))) => {
                     self.unsealed.insert(session);
-                    self.enqueue(session);
+                    self.enqueue(session, self.looked);
                     opened.push(session);
                 }
                 Ok(Some(LedgerNews::Sealed(session) | LedgerNews::Damaged(session))) => {
                     if self.unsealed.contains(&session) {
-                        self.enqueue(session);
+                        self.enqueue(session, self.looked);
                     }
                 }
                 // Its rows go with it, or, when they come after it, with the first look at it.
@@ -363,7 +378,7 @@ impl Following {
     }
 
     /// Forgets what is finished and puts the rest back into the queue.
-    fn put_down(&mut self, turn: &[SessionId], unfinished: Vec<SessionId>) {
+    fn put_down(&mut self, turn: &[SessionId], unfinished: Vec<(SessionId, Option<Instant>)>) {
         for session in turn {
             let done = |r: &Reading| r.sealed || r.failed.is_some();
             if self.readings.get(session).is_some_and(done) {
@@ -372,7 +387,7 @@ impl Following {
                 self.place.keyring.release(session);
             }
         }
-        unfinished.into_iter().for_each(|session| self.enqueue(session));
+        unfinished.into_iter().for_each(|(session, until)| self.enqueue(session, until));
     }
 }
 
@@ -385,6 +400,12 @@ enum Read {
     Again,
     /// Retention took it away.
     Gone,
+}
+
+/// When the clock on the wall said this, in microseconds since 1970.
+fn instant_of(wall_us: i64) -> Option<Instant> {
+    let then = UNIX_EPOCH + Duration::from_micros(wall_us.try_into().ok()?);
+    Instant::now().checked_sub(SystemTime::now().duration_since(then).unwrap_or_default())
 }
 
 /// The sessions whose rows go, and those opened that are not gone.

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::following::Round;
+
 /// How far the index is behind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct IndexLag {
@@ -40,15 +42,15 @@ impl LagWatch {
         IndexLag { behind: state.caught_up.map(|at| at.elapsed()), ..state.lag.clone() }
     }
 
-    /// Notes a round that began then and left so much to do.
-    pub(super) fn round(&self, began: Instant, recordings: u64, ledger_bytes: u64, rows: u64) {
+    /// Notes what a round did.
+    pub(super) fn round(&self, round: &Round) {
         let mut state = self.0.lock();
-        state.lag.recordings = recordings;
-        state.lag.ledger_bytes = ledger_bytes;
-        state.lag.rows += rows;
+        state.lag.recordings = round.left;
+        state.lag.ledger_bytes = round.ledger_bytes;
+        state.lag.rows += round.rows;
         state.lag.error = None;
-        if recordings == 0 && ledger_bytes == 0 {
-            state.caught_up = Some(began);
+        if round.whole_until.is_some() {
+            state.caught_up = round.whole_until;
         }
     }
 
@@ -63,5 +65,27 @@ impl LagWatch {
         let news = state.lag.error.as_ref() != Some(&error);
         state.lag.error = Some(error);
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_never_catches_up_is_behind_by_what_it_lacks() {
+        let watch = LagWatch::default();
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let round = |whole_until| Round { rows: 2, left: 1, ledger_bytes: 0, whole_until };
+        watch.round(&round(None));
+        assert_eq!(watch.get().behind, None, "never whole, as far as is known");
+        for seconds in [20, 10] {
+            watch.round(&round(ago(seconds)));
+            let behind = watch.get().behind.unwrap();
+            assert!((seconds..seconds + 5).contains(&behind.as_secs()), "{behind:?}");
+        }
+        watch.round(&round(None));
+        assert_eq!(watch.get().behind.unwrap().as_secs() / 5, 2, "as was known last");
+        assert_eq!((watch.get().rows, watch.get().recordings), (8, 1));
     }
 }

@@ -15,6 +15,7 @@ mod copy;
 mod following;
 mod lag;
 mod locked;
+mod pace;
 mod read_on;
 mod reading;
 mod reindex;
@@ -34,8 +35,9 @@ use super::{Database, DatabaseError};
 use crate::recording::{LedgerFollower, LedgerNews, Store};
 
 pub(super) use batch::delete_rows_of;
-use following::{Following, Place, Round, RoundError};
+use following::{Following, Place, RoundError};
 pub use lag::{IndexLag, LagWatch};
+use pace::Pace;
 pub use reindex::{Progress, ReindexError, Reindexed};
 
 /// How often news are looked for.
@@ -57,7 +59,8 @@ pub struct IndexSettings {
     /// `[database] index_text`: whether texts, values and messages go into the index.
     pub index_text: bool,
     /// Whether the server is the gateway's own: then an older database is migrated here (an empty
-    /// one always is), and the index's connection is served at low priority.
+    /// one always is), and the index's connection is served at low priority and rests while
+    /// sessions are busy.
     pub private: bool,
 }
 
@@ -149,6 +152,7 @@ impl Indexer {
         };
         let mut following = load(&mut connection).await.map_err(failed)?;
         let mut swept = Instant::now();
+        let mut pace = self.settings.private.then(Pace::new);
         loop {
             let last = cancel.is_cancelled();
             if swept.elapsed() > SWEEP {
@@ -158,7 +162,7 @@ impl Indexer {
                     following = load(&mut connection).await.map_err(failed)?;
                 }
             }
-            let rounds = self.rounds(&mut following, &mut connection, cancel);
+            let rounds = self.rounds(&mut following, &mut connection, pace.as_mut(), cancel);
             let done = if last {
                 timeout(LAST_ROUNDS, rounds).await.unwrap_or(Ok(()))
             } else {
@@ -187,15 +191,21 @@ impl Indexer {
         &self,
         following: &mut Following,
         connection: &mut PgConnection,
+        mut pace: Option<&mut Pace>,
         cancel: &CancellationToken,
     ) -> Result<(), RoundError> {
         let stopping = cancel.is_cancelled();
         loop {
             let began = Instant::now();
             let changed = self.store.take_changed();
-            let Round { rows, left, ledger_bytes } = following.round(connection, changed).await?;
-            self.lag.round(began, left, ledger_bytes, rows);
-            if left == 0 && ledger_bytes == 0 || cancel.is_cancelled() && !stopping {
+            let round = following.round(connection, changed).await?;
+            self.lag.round(&round);
+            if let Some(pace) = pace.as_mut().filter(|_| !stopping) {
+                let behind = self.lag.get().behind.unwrap_or(Duration::MAX);
+                let rest = pace.rest(round.rows, began.elapsed(), behind);
+                let _rested = cancel.run_until_cancelled(sleep(rest)).await;
+            }
+            if round.left == 0 && round.ledger_bytes == 0 || cancel.is_cancelled() && !stopping {
                 return Ok(());
             }
             tokio::task::yield_now().await;

@@ -40,6 +40,8 @@ pub(super) struct Reading {
     pub(super) unread: bool,
     /// When it ended, as far as that was read since the index was loaded.
     pub(super) closed_us: Option<i64>,
+    /// When the last event that was read was recorded.
+    pub(super) last_us: Option<i64>,
     recent: Recent,
 }
 
@@ -69,12 +71,14 @@ impl Reading {
             failed: None,
             unread: false,
             closed_us: None,
+            last_us: None,
             recent: Recent::default(),
         }
     }
 
     /// Takes the next event. One whose payload is not of its kind changes nothing.
     pub(super) fn take(&mut self, event: &Event, context: &mut Context<'_>, batch: &mut Batch) {
+        self.last_us = Some(event.wall_us);
         match event.kind {
             Kind::Opened => {
                 let opened = payload::<Opened>(event);

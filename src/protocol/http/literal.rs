@@ -89,9 +89,10 @@ impl Literals {
     fn begun(&self, text: &[u8]) -> usize {
         let begun = |form: &Zeroizing<Vec<u8>>| {
             let most = form.len().saturating_sub(1).min(text.len());
-            (1..=most).rev().find(|length| {
-                form.get(..*length).is_some_and(|beginning| text.ends_with(beginning))
-            })
+            let (end, first) = (text.get(text.len() - most..)?, form.first()?);
+            let begins = memchr::memchr_iter(*first, end);
+            let mut ends = begins.filter_map(|at| end.get(at..));
+            ends.find(|end| form.starts_with(end)).map(<[u8]>::len)
         };
         self.0.iter().filter_map(begun).max().unwrap_or(0)
     }
