@@ -9,7 +9,9 @@
 //! swallowed by the server, unless a cancel hits between the two. In that one case replies are
 //! credited to no command; none is lost or reordered.
 
+mod answers;
 mod candidates;
+mod expected;
 mod producer;
 mod work;
 
@@ -18,92 +20,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::decode::postgres::Malformed;
-use crate::decode::postgres::backend::{self, TransactionStatus};
-use crate::decode::postgres::frontend::{Message, Named};
+use crate::decode::postgres::backend::TransactionStatus;
+use crate::decode::postgres::frontend::Message;
 use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
 use crate::mask::Counts;
-use crate::recording::{CommandError, Outcome, Sequence};
+use crate::recording::{Outcome, Sequence};
 
 use super::masking::{CopyMasks, RowMasks};
 use super::names::{Bound, Names};
-use super::refusal::{NO_SQL_CODE, Words};
+use super::refusal::Words;
 pub(super) use candidates::Candidates;
+use expected::{Expected, Name, Running, Runs};
 pub(super) use producer::Producer;
 use work::Work;
 
 /// How many replies may be outstanding. A server sends what it has when its 8 KiB buffer is full,
 /// at the latest after 1,638 of the shortest replies, so waiting at this bound always ends.
 const MAX_OUTSTANDING: usize = 16_384;
-
-/// What stands for the command tag of an Execute that stopped at its number of rows.
-const SUSPENDED: &str = "SUSPENDED";
-
-/// A reply that the server owes.
-#[derive(Debug)]
-enum Expected {
-    /// Results and `ReadyForQuery`, for a Query message.
-    Query(Running),
-    /// `ParseComplete`, or the answer to what stands for a refused Parse.
-    Parse { of: Sequence, name: Box<str>, reading: Option<Arc<Reading>>, refused: Option<Words> },
-    /// `BindComplete`.
-    Bind { of: Sequence, portal: Box<str>, statement: Box<str>, bound: Option<Arc<Bound>> },
-    /// `RowDescription` or `NoData`, maybe behind `ParameterDescription`.
-    Describe(Name),
-    /// The same, for a question of the gateway's own about a portal, whose answer the client does
-    /// not see.
-    Probe(Box<str>),
-    /// Rows, and one of the messages that end an Execute.
-    Execute(Running),
-    /// An error and `ReadyForQuery`, for what stands for a function call message.
-    FunctionCall { refused: Option<Words> },
-    /// `CloseComplete`.
-    Close(Name),
-    /// `ReadyForQuery`.
-    Sync,
-    /// No reply: marks where the client ended the data of a COPY.
-    CopyEnd,
-}
-
-#[derive(Debug)]
-struct Running {
-    of: Sequence,
-    since: Instant,
-    outcome: Outcome,
-    /// What the client is told instead of the server's error, where the command was refused.
-    refused: Option<Words>,
-    runs: Runs,
-    /// Statements in it that make a prepared statement or a cursor.
-    makes: Vec<Source>,
-    /// Of a Query: what is done with the rows that come; `None` while it is not known.
-    rows: Option<Arc<RowMasks>>,
-    /// What is done with the COPY data that come.
-    copy: Option<CopyMasks>,
-    work: Work,
-}
-
-/// What a command runs.
-#[derive(Debug)]
-enum Runs {
-    /// The statements of a text, of which the first so many have ended.
-    Text(Option<Arc<Reading>>, usize),
-    /// A portal.
-    Portal(Box<str>),
-}
-
-#[derive(Debug)]
-enum Name {
-    Statement(Box<str>),
-    Portal(Box<str>),
-}
-
-impl From<&Named<'_>> for Name {
-    fn from(named: &Named<'_>) -> Self {
-        match named {
-            Named::Statement(name) => Self::Statement((*name).into()),
-            Named::Portal(name) => Self::Portal((*name).into()),
-        }
-    }
-}
 
 /// A message that is about to be forwarded.
 #[derive(Debug, Default)]
@@ -391,6 +324,14 @@ impl Replies {
         self.running_now()?.copy.as_mut()
     }
 
+    /// The command whose results are next, if it is one that gives results.
+    pub(super) fn front(&self) -> Option<Sequence> {
+        match self.expected.iter().find(|e| !matches!(e, Expected::CopyEnd)) {
+            Some(Expected::Query(running) | Expected::Execute(running)) => Some(running.of),
+            _ => None,
+        }
+    }
+
     fn running_now(&mut self) -> Option<&mut Running> {
         match self.expected.iter_mut().find(|e| !matches!(e, Expected::CopyEnd))? {
             Expected::Query(running) | Expected::Execute(running) => Some(running),
@@ -454,258 +395,6 @@ impl Replies {
         self.encoding_unsettled |= self.last.encoding == place;
         self.expected.push_back(expected);
     }
-
-    /// Holds one whole message of the server (never `DataRow` or `CopyData`) against the queue.
-    pub(super) fn answer(&mut self, message: &[u8], now: Instant) -> Result<Answered, Malformed> {
-        let mut ended = Vec::new();
-        let mut instead = None;
-        let of = self.front();
-        match message.first().copied().unwrap_or(0) {
-            b'1' => {
-                if let Some(Expected::Parse { of, name, reading, .. }) = self.pop_if(is_parse) {
-                    let source = reading.map(|reading| Source::new(reading, 0));
-                    self.names.prepare(name, of, source);
-                }
-            }
-            b'2' => {
-                if let Some(Expected::Bind { of, portal, statement, bound }) = self.pop_if(is_bind)
-                {
-                    self.names.bind(portal, of, &statement, bound);
-                }
-            }
-            b'3' => match self.pop_if(|e| matches!(e, Expected::Close(_))) {
-                Some(Expected::Close(Name::Statement(name))) => self.names.deallocate(&name),
-                Some(Expected::Close(Name::Portal(name))) => self.names.close(&name),
-                _ => {}
-            },
-            b'T' | b'n' => {
-                let asked = |e: &Expected| matches!(e, Expected::Describe(_) | Expected::Probe(_));
-                if let Some(Expected::Probe(_)) = self.pop_if(asked) {
-                    instead = Some(Words::none());
-                }
-            }
-            b'S' => {
-                let (name, value) = backend::parameter_status(message)?;
-                self.parameter(name, value);
-            }
-            b'C' => self.complete(backend::command_tag(message)?, now, &mut ended),
-            b'I' => self.complete("EMPTY", now, &mut ended),
-            b's' => self.complete(SUSPENDED, now, &mut ended),
-            b'G' => self.copy_in_began(),
-            b'E' => {
-                let report = backend::report(message)?;
-                instead = self.refusal().filter(|_| report.code == NO_SQL_CODE);
-                // A refused command failed by the gateway's words, not by what stood in its place.
-                let own = instead.as_ref().and_then(|words| backend::report(words.as_bytes()).ok());
-                self.failed(own.unwrap_or(report), now, &mut ended);
-            }
-            b'Z' => self.ready(backend::ready_for_query(message)?, now, &mut ended),
-            _ => {}
-        }
-        Ok(Answered { of, ended, instead })
-    }
-
-    /// The command whose results are next, if it is one that gives results.
-    pub(super) fn front(&self) -> Option<Sequence> {
-        match self.expected.iter().find(|e| !matches!(e, Expected::CopyEnd)) {
-            Some(Expected::Query(running) | Expected::Execute(running)) => Some(running.of),
-            _ => None,
-        }
-    }
-
-    /// What the client is told instead of an error that comes now.
-    fn refusal(&mut self) -> Option<Words> {
-        self.pop_if(|_| false);
-        match self.expected.front_mut() {
-            Some(Expected::Query(running) | Expected::Execute(running)) => running.refused.take(),
-            Some(Expected::Parse { refused, .. } | Expected::FunctionCall { refused }) => {
-                refused.take()
-            }
-            _ => None,
-        }
-    }
-
-    fn pop_if(&mut self, wanted: impl Fn(&Expected) -> bool) -> Option<Expected> {
-        while matches!(self.expected.front(), Some(Expected::CopyEnd)) {
-            self.expected.pop_front();
-        }
-        if self.expected.front().is_some_and(wanted) { self.expected.pop_front() } else { None }
-    }
-
-    /// A statement ended well: a whole Execute, or one of a Query's.
-    fn complete(&mut self, tag: &str, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
-        self.copying_in = false;
-        let of = self.front();
-        let done = match self.pop_if(|e| matches!(e, Expected::Execute(_))) {
-            Some(Expected::Execute(mut running)) => {
-                let done = self.running(&running.runs).map(|(source, _)| source);
-                succeed(&mut running.outcome, tag);
-                ended.push(running.end(now));
-                done
-            }
-            _ => match self.expected.front_mut() {
-                Some(Expected::Query(running)) => {
-                    (running.rows, running.copy) = (None, None);
-                    succeed(&mut running.outcome, tag);
-                    match &mut running.runs {
-                        Runs::Text(Some(reading), at) => {
-                            let source = Source::new(Arc::clone(reading), *at);
-                            *at += 1;
-                            Some(source)
-                        }
-                        _ => None,
-                    }
-                }
-                _ => None,
-            },
-        };
-        self.failed |= tag == "ROLLBACK";
-        if let (Some(of), Some(source)) = (of, done)
-            && tag != SUSPENDED
-        {
-            self.names.done(of, &source, tag);
-        }
-    }
-
-    /// The server reads COPY data now: it ignores Syncs up to the end of the data.
-    fn copy_in_began(&mut self) {
-        let end = self.expected.iter().position(|e| matches!(e, Expected::CopyEnd));
-        let mut at = 0;
-        let before = self.expected.len();
-        self.expected.retain(|expected| {
-            let within = end.is_none_or(|end| at <= end);
-            at += 1;
-            !(within && matches!(expected, Expected::Sync | Expected::CopyEnd))
-        });
-        // Places behind those that went are now further ahead than they are: still expected.
-        self.entered -= (before - self.expected.len()) as u64;
-        self.copying_in = end.is_none();
-    }
-
-    fn failed(
-        &mut self,
-        report: backend::Report,
-        now: Instant,
-        ended: &mut Vec<(Sequence, Outcome)>,
-    ) {
-        self.copying_in = false;
-        self.failed = true;
-        let error = CommandError { code: report.code, message: report.message };
-        self.pop_if(|_| false);
-        match self.expected.front_mut() {
-            Some(Expected::Query(running)) => running.outcome.error = Some(error),
-            // An error at the Sync itself: the commit failed. ReadyForQuery still follows.
-            Some(Expected::Sync | Expected::FunctionCall { .. }) | None => {}
-            Some(_) => self.skip_to_sync(error, now, ended),
-        }
-    }
-
-    /// After an error in the extended protocol the server discards everything up to a Sync.
-    fn skip_to_sync(
-        &mut self,
-        error: CommandError,
-        now: Instant,
-        ended: &mut Vec<(Sequence, Outcome)>,
-    ) {
-        let mut error = Some(error);
-        self.skipping = true;
-        if let Some(Expected::Parse { name, .. }) = self.expected.front()
-            && name.is_empty()
-        {
-            // The unnamed statement goes before the text is even read.
-            self.names.deallocate("");
-        }
-        while let Some(expected) = self.expected.pop_front() {
-            let mut running = match expected {
-                Expected::Sync => {
-                    self.expected.push_front(Expected::Sync);
-                    self.skipping = false;
-                    return;
-                }
-                Expected::Query(running) | Expected::Execute(running) => running,
-                Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
-                    let (outcome, makes) = (Outcome::default(), Vec::new());
-                    let runs = Runs::Text(None, 0);
-                    let (rows, copy, work) = (None, None, Work::default());
-                    let refused = None;
-                    Running { of, since: now, outcome, refused, runs, makes, rows, copy, work }
-                }
-                // The error is that of the Execute that the question was asked for.
-                Expected::Probe(_) => continue,
-                Expected::Describe(_)
-                | Expected::Close(_)
-                | Expected::FunctionCall { .. }
-                | Expected::CopyEnd => {
-                    error = None;
-                    continue;
-                }
-            };
-            match error.take() {
-                Some(error) => running.outcome.error = Some(error),
-                None => running.outcome.status = Some("SKIPPED".to_owned()),
-            }
-            ended.push(running.end(now));
-        }
-    }
-
-    fn ready(
-        &mut self,
-        status: TransactionStatus,
-        now: Instant,
-        ended: &mut Vec<(Sequence, Outcome)>,
-    ) {
-        self.transaction = status;
-        self.copying_in = false;
-        if status == TransactionStatus::Idle {
-            self.names.transaction_ended(!self.failed);
-            self.failed = false;
-        }
-        self.take_to_ready(now, ended);
-        if status == TransactionStatus::Idle {
-            self.rests();
-        }
-        self.unsettled = self.is_expected(self.last.unsettling);
-        self.encoding_unsettled = self.is_expected(self.last.encoding);
-    }
-
-    fn take_to_ready(&mut self, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
-        while let Some(expected) = self.expected.pop_front() {
-            match expected {
-                Expected::Query(running) => {
-                    // The unnamed statement and portal do not outlive a simple query.
-                    self.names.deallocate("");
-                    self.names.close("");
-                    return ended.push(running.end(now));
-                }
-                Expected::Sync | Expected::FunctionCall { .. } => return,
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Running {
-    fn end(mut self, now: Instant) -> (Sequence, Outcome) {
-        let duration = now.saturating_duration_since(self.since);
-        self.outcome.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        (self.of, self.outcome)
-    }
-}
-
-/// One statement ended; a Query message may hold several, whose rows add up.
-fn succeed(outcome: &mut Outcome, tag: &str) {
-    if let Some(rows) = backend::rows(tag) {
-        outcome.rows = Some(outcome.rows.unwrap_or(0).saturating_add(rows));
-    }
-    outcome.status = Some(tag.to_owned());
-}
-
-fn is_parse(expected: &Expected) -> bool {
-    matches!(expected, Expected::Parse { .. })
-}
-
-fn is_bind(expected: &Expected) -> bool {
-    matches!(expected, Expected::Bind { .. })
 }
 
 #[cfg(test)]
