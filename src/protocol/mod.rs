@@ -3,3 +3,6 @@
 pub mod http;
 pub mod postgres;
 pub mod ssh;
+mod taped;
+
+pub use taped::TapeError;

@@ -28,9 +28,10 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::block_in_place;
 
-pub use tape::{Tape, TapeError};
+pub use tape::Tape;
 
 use crate::decode::http::head::Head;
+use crate::protocol::taped::Taped;
 use crate::recording::{CommandError, Direction, Kind, Outcome, ReadError, Reader, Sequence};
 use tape::{Body, Missing};
 
@@ -105,7 +106,7 @@ impl Player {
             }
         };
         let whole = parts.uri.path_and_query().map_or("/", |place| place.as_str());
-        let own = format!("/{}", self.tape.target);
+        let own = format!("/{}", self.tape.of.target);
         // As through the gateway, behind the target's name, or the target's own path.
         let short = whole.strip_prefix(&own).filter(|rest| rest.starts_with('/'));
         let hash = blake3::hash(&body);
@@ -143,7 +144,7 @@ impl Player {
         let Some(first) = asked.answer else {
             return self.problem(StatusCode::BAD_GATEWAY, "the recording has no answer to this");
         };
-        let opened = block_in_place(|| Answer::open(&self.tape.path, first, asked.sequence));
+        let opened = block_in_place(|| Answer::open(&self.tape.of.path, first, asked.sequence));
         let (head, answer) = match opened {
             Ok(opened) => opened,
             Err(why) => return self.problem(StatusCode::BAD_GATEWAY, &why),
@@ -174,8 +175,8 @@ impl Player {
             }
         }
         let says = match withheld {
-            true => format!("{} #{}, which withholds values", self.tape.session, asked.sequence),
-            false => format!("{} #{}", self.tape.session, asked.sequence),
+            true => format!("{} #{}, which withholds values", self.tape.of.session, asked.sequence),
+            false => format!("{} #{}", self.tape.of.session, asked.sequence),
         };
         if let Ok(value) = HeaderValue::try_from(says) {
             response.headers_mut().insert(SAYS, value);
@@ -184,7 +185,7 @@ impl Player {
     }
 
     fn problem(&self, status: StatusCode, told: &str) -> Response<Played> {
-        let Tape { session, target, .. } = &self.tape;
+        let Taped { session, target, .. } = &self.tape.of;
         let document = json!({
             "status": status.as_u16(),
             "title": told,

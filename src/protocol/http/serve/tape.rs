@@ -4,43 +4,20 @@
 //! bodies apart; answers stay in the file until somebody asks for them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use crate::decode::http::head::Head;
 use crate::names::{Protocol, SessionId, TargetName};
-use crate::recording::{
-    Direction, Event, Kind, Note, Opened, ReadError, Reader, RecordedCommand, Sequence,
-};
+use crate::protocol::taped::{Kept, TapeError, Taped};
+use crate::recording::{Direction, Event, Kind, Note, RecordedCommand, Sequence};
 
 /// The largest JSON body that is compared by what it means; larger ones are by their bytes.
 pub(super) const MAX_JSON: usize = 64 << 10;
 /// The largest head that is looked for.
 const MAX_HEAD: usize = 256 << 10;
-/// Lines and bodies that are kept of one recording, in bytes.
-const MOST_KEPT: usize = 512 << 20;
-/// What one request costs beside its texts.
-const ENTRY: usize = 256;
-
-/// Why a recording cannot answer.
-#[derive(Debug, thiserror::Error)]
-pub enum TapeError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// It is of something else.
-    #[error("it is a recording of {0}, not of HTTP")]
-    OtherProtocol(Protocol),
-    /// It holds no session.
-    #[error("it is no session's recording")]
-    NoSession,
-    /// Its requests do not fit into memory.
-    #[error("its requests take more than {} MiB", MOST_KEPT >> 20)]
-    TooMuch,
-}
-
 /// A request that was made.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -102,10 +79,7 @@ fn covers(shown: &Value, sent: &Value) -> bool {
 /// A recording of HTTP that answers.
 #[derive(Debug)]
 pub struct Tape {
-    pub(super) path: PathBuf,
-    pub(super) session: SessionId,
-    pub(super) target: TargetName,
-    username: String,
+    pub(super) of: Taped,
     asked: Vec<Asked>,
     /// Requests by method, path and query.
     lines: HashMap<Box<str>, Vec<usize>>,
@@ -124,22 +98,9 @@ impl Tape {
     /// # Errors
     /// When it is none of HTTP, cannot be read, or is too large.
     pub fn read(path: &Path) -> Result<Self, TapeError> {
-        let mut reader = Reader::open(path)?;
-        let first = reader.next().transpose()?.ok_or(TapeError::NoSession)?;
-        let opened: Opened =
-            serde_json::from_slice(&first.payload).map_err(|_| TapeError::NoSession)?;
-        if opened.protocol != Protocol::Http {
-            return Err(TapeError::OtherProtocol(opened.protocol));
-        }
-        let mut tape = Self {
-            path: path.to_owned(),
-            session: opened.session,
-            target: opened.target,
-            username: opened.identity.username,
-            asked: Vec::new(),
-            lines: HashMap::new(),
-        };
-        let (mut open, mut kept) = (BTreeMap::new(), 0);
+        let (of, reader) = Taped::open(path, (Protocol::Http, "HTTP"))?;
+        let mut tape = Self { of, asked: Vec::new(), lines: HashMap::new() };
+        let (mut open, mut kept) = (BTreeMap::new(), Kept::of("requests"));
         for event in reader {
             tape.take(&event?, &mut open, &mut kept)?;
         }
@@ -151,7 +112,7 @@ impl Tape {
 
     /// Whose session it was, and of what.
     pub fn title(&self) -> (&str, &TargetName, SessionId) {
-        (&self.username, &self.target, self.session)
+        self.of.title()
     }
 
     /// How many requests it can answer.
@@ -183,7 +144,7 @@ impl Tape {
         &mut self,
         event: &Event,
         open: &mut BTreeMap<Sequence, Request>,
-        kept: &mut usize,
+        kept: &mut Kept,
     ) -> Result<(), TapeError> {
         let command = match event.kind {
             Kind::Command => serde_json::from_slice::<RecordedCommand<'_>>(&event.payload).ok(),
@@ -191,7 +152,7 @@ impl Tape {
         };
         if let Some(recorded) = command {
             let line: Box<str> = recorded.command.text.as_str().into();
-            *kept = kept.saturating_add(line.len() + ENTRY);
+            kept.entry(line.len())?;
             let request = Request::new(event.sequence, line);
             open.insert(event.sequence, request);
         }
@@ -202,9 +163,7 @@ impl Tape {
         };
         let Some(request) = of.and_then(|of| open.get_mut(&of)) else { return Ok(()) };
         match (event.kind, event.direction) {
-            (Kind::Data, Direction::Up) => {
-                *kept = kept.saturating_add(request.sent(&event.payload));
-            }
+            (Kind::Data, Direction::Up) => kept.more(request.sent(&event.payload))?,
             (Kind::Data, _) => {
                 request.answer.get_or_insert(event.sequence);
             }
@@ -219,7 +178,7 @@ impl Tape {
             }
             _ => {}
         }
-        if *kept > MOST_KEPT { Err(TapeError::TooMuch) } else { Ok(()) }
+        Ok(())
     }
 
     fn end(&mut self, request: Request) {

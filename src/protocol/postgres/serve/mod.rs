@@ -10,6 +10,10 @@
 //! cancelled, notified or copied in beyond what was.
 
 mod answer;
+mod fitting;
+mod listening;
+mod pieces;
+mod portal;
 mod session;
 mod tape;
 
@@ -19,7 +23,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub use tape::{Tape, TapeError};
+pub use tape::Tape;
 
 use super::greeting::{Purpose, Turned, greet, say_goodbye, startup_message};
 use super::refusal::{self, Refusal};

@@ -11,8 +11,10 @@ use tokio::task::block_in_place;
 
 use super::super::refusal;
 use super::super::stream::Stream;
-use super::answer::{Broken, Messages, Rows, binary, description_in};
-use super::tape::{Run, Tape, trimmed};
+use super::answer::{Messages, Rows, binary, description_in};
+use super::fitting::{control_of, fitting};
+use super::portal::{Answered, Portal, Source, Unanswered, done, parameters_of};
+use super::tape::{Tape, trimmed};
 use crate::decode::postgres::command;
 use crate::decode::postgres::frame::{Side, Walker};
 use crate::decode::postgres::frontend::{self, Bind, Message, Named};
@@ -43,56 +45,6 @@ pub(super) struct Session {
     status: u8,
     /// A message of the extended protocol failed: what comes before the next Sync is passed over.
     failed: bool,
-}
-
-/// What answers.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    /// A run of the recording.
-    Run(usize),
-    /// The replay itself: a transaction begins or ends.
-    Control(&'static str),
-}
-
-/// A portal that the client made.
-#[derive(Debug)]
-struct Portal {
-    source: Source,
-    text: Box<str>,
-    /// The formats that the client wants.
-    wanted: Vec<bool>,
-    /// The answer that is being read, and which of the run's it is.
-    reading: Option<Messages>,
-    answer: usize,
-    /// A row that did not fit into the client's limit.
-    pending: Option<Bytes>,
-    done: bool,
-}
-
-/// Why a client is not answered with what was recorded.
-#[derive(Debug)]
-enum Unanswered {
-    NotRecorded,
-    OtherValues,
-    NoSuchName,
-    OnlyText,
-    TooMany,
-    Refused(Bytes),
-    Broken(String),
-}
-
-type Answered<T> = Result<T, Unanswered>;
-
-impl From<Broken> for Unanswered {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken.to_string())
-    }
-}
-
-impl From<Malformed> for Unanswered {
-    fn from(malformed: Malformed) -> Self {
-        Self::Broken(malformed.to_string())
-    }
 }
 
 impl Session {
@@ -185,18 +137,9 @@ impl Session {
         let fitting = match values {
             None => runs,
             Some(values) => {
-                let fits = |exactly: bool| -> Vec<usize> {
-                    let fit =
-                        |at: &&usize| tape.runs.get(**at).is_some_and(|r| fits(r, values, exactly));
-                    runs.iter().filter(fit).copied().collect()
-                };
-                let same = fits(true);
-                if same.is_empty() {
-                    withheld = true;
-                    fits(false)
-                } else {
-                    same
-                }
+                let (fitting, exactly) = fitting(&tape, &runs, values);
+                withheld |= !exactly;
+                fitting
             }
         };
         if self.asked.len() >= MOST_NAMES {
@@ -231,7 +174,7 @@ impl Session {
         let Some(place) = run.answers.first() else {
             return Ok(Err(Unanswered::Broken("its answer is not recorded".to_owned())));
         };
-        let mut messages = match block_in_place(|| Messages::open(&tape.path, *place, false)) {
+        let mut messages = match block_in_place(|| Messages::open(&tape.of.path, *place, false)) {
             Ok(messages) => messages,
             Err(broken) => return Ok(Err(broken.into())),
         };
@@ -478,37 +421,7 @@ impl Session {
 
     fn refuse(&mut self, unanswered: &Unanswered) {
         self.fail();
-        let target = self.tape.target.clone();
-        let session = self.tape.session;
-        let words = match unanswered {
-            Unanswered::Refused(message) => return self.out.extend_from_slice(message),
-            Unanswered::NotRecorded => refusal::replay_not_recorded(
-                "this statement is not in the recording",
-                &target,
-                session,
-            ),
-            Unanswered::OtherValues => refusal::replay_not_recorded(
-                "this statement is in the recording, but not with these values",
-                &target,
-                session,
-            ),
-            Unanswered::NoSuchName => {
-                refusal::replay_error("26000", "there is no statement or portal of that name", "")
-            }
-            Unanswered::OnlyText => refusal::replay_error(
-                "0A000",
-                "the recording has these rows as text, not binary",
-                "Ask for the text format.",
-            ),
-            Unanswered::TooMany => {
-                refusal::replay_error("53000", "too many statements for one connection", "")
-            }
-            Unanswered::Broken(why) => {
-                let what = format!("the recording has no whole answer to this: {why}");
-                refusal::replay_error("58030", &what, "")
-            }
-        };
-        self.out.extend_from_slice(words.as_bytes());
+        self.out.extend_from_slice(&unanswered.words(&self.tape));
     }
 
     async fn ready(&mut self) -> io::Result<()> {
@@ -527,115 +440,4 @@ impl Session {
         self.out.clear();
         self.stream.flush().await
     }
-}
-
-impl Portal {
-    fn new(source: Source, text: &str, wanted: Vec<bool>) -> Self {
-        let text = text.into();
-        Self { source, text, wanted, reading: None, answer: 0, pending: None, done: false }
-    }
-
-    /// The next message of the answer: its tag, whether it is its first piece, its bytes. Where it
-    /// was suspended when it was recorded, it goes on with the next answer.
-    fn next(&mut self, tape: &Tape, run: &Run, whole: bool) -> Answered<(u8, bool, Bytes)> {
-        loop {
-            let messages = match &mut self.reading {
-                Some(messages) => messages,
-                None => {
-                    let Some(place) = run.answers.get(self.answer) else {
-                        // It was never run to its end.
-                        return Ok((b'C', true, done("SELECT 0")));
-                    };
-                    self.answer += 1;
-                    self.reading.insert(Messages::open(&tape.path, *place, whole)?)
-                }
-            };
-            let (piece, bytes) = messages.next()?;
-            match piece.tag {
-                b's' => self.reading = None,
-                tag => return Ok((tag, piece.first, bytes)),
-            }
-        }
-    }
-}
-
-impl Tape {
-    /// The `RowDescription` of a run's result, or that there is none.
-    fn rows_of(&self, run: &Run) -> Answered<Option<Bytes>> {
-        if let Some(rows) = self.described(run).and_then(|described| described.rows.clone()) {
-            return Ok(Some(rows).filter(|rows| rows.first() == Some(&b'T')));
-        }
-        let Some(place) = run.answers.first().filter(|_| run.bound.is_none()) else {
-            return Ok(None);
-        };
-        block_in_place(|| {
-            let mut messages = Messages::open(&self.path, *place, false)?;
-            loop {
-                let (piece, bytes) = messages.next()?;
-                match piece.tag {
-                    b'N' | b'S' | b'A' => {}
-                    b'T' => return Ok(Some(bytes)),
-                    _ => return Ok(None),
-                }
-            }
-        })
-    }
-}
-
-/// Whether a run had these values, exactly or as far as is recorded.
-fn fits(run: &Run, values: &Value, exactly: bool) -> bool {
-    let Some(bound) = &run.bound else {
-        return run.refused.is_some() || values.as_array().is_some_and(Vec::is_empty);
-    };
-    if exactly {
-        return !bound.withheld && bound.shown == *values;
-    }
-    let (Value::Array(shown), Value::Array(values)) = (&bound.shown, values) else { return false };
-    bound.withheld
-        && shown.len() == values.len()
-        && shown.iter().zip(values).all(|(shown, value)| shown == value || hides(shown))
-}
-
-/// Whether a recorded value stands for others: `?`, or with something masked in it.
-fn hides(shown: &Value) -> bool {
-    shown.as_str().is_some_and(|text| text == "?" || text.contains("**") || text.contains('['))
-}
-
-/// The tag of a statement that begins, ends or divides a transaction or forgets prepared
-/// statements, if it is nothing else: drivers do that by themselves.
-fn control_of(text: &str) -> Option<&'static str> {
-    let read = command::of_text(text);
-    let [effect] = read.effects.as_slice() else { return None };
-    if effect.action != "sql.transaction" && effect.action != "sql.deallocate" {
-        return None;
-    }
-    let first = trimmed(text).split_whitespace().next()?.to_ascii_uppercase();
-    Some(match &*first {
-        "DEALLOCATE" => "DEALLOCATE",
-        "BEGIN" => "BEGIN",
-        "START" => "START TRANSACTION",
-        "COMMIT" | "END" => "COMMIT",
-        "ROLLBACK" | "ABORT" => "ROLLBACK",
-        "SAVEPOINT" => "SAVEPOINT",
-        "RELEASE" => "RELEASE",
-        _ => return None,
-    })
-}
-
-/// A `CommandComplete`.
-fn done(tag: &str) -> Bytes {
-    let length = u32::try_from(tag.len() + 5).unwrap_or(u32::MAX);
-    [b"C", &length.to_be_bytes()[..], tag.as_bytes(), b"\0"].concat().into()
-}
-
-/// A `ParameterDescription` of a statement that was never described: as many as were bound, of
-/// types that are not known.
-fn parameters_of(run: Option<&Run>) -> Bytes {
-    let bound = run.and_then(|run| run.bound.as_ref()).and_then(|bound| bound.shown.as_array());
-    let count = bound.map_or(0, Vec::len);
-    let count = u16::try_from(count).unwrap_or_default();
-    // 0 is no type; drivers take 25, which is text.
-    let types = 25_u32.to_be_bytes().repeat(count.into());
-    let length = u32::try_from(types.len() + 6).unwrap_or(u32::MAX);
-    [b"t", &length.to_be_bytes()[..], &count.to_be_bytes(), &types].concat().into()
 }
