@@ -10,7 +10,7 @@ use super::output::{self, duration};
 use crate::database::{AccessGrant, VoteVerdict};
 use crate::names::{GrantId, TargetName};
 
-const REQUESTS: &str = "/api/v1/access-requests";
+pub(super) const REQUESTS: &str = "/api/v1/access-requests";
 const COLUMNS: &[&str] = &["GRANT", "USER", "TARGET", "FROM (UTC)", "UNTIL (UTC)", "STATE"];
 
 /// Ask for access to a target, decide who gets it, and take it back.

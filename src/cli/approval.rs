@@ -131,8 +131,13 @@ impl List {
             return self.watch(path, &query).await;
         }
         let requests: Vec<Shown> = self.gateway.pages(path, &query, self.limit).await?;
-        let columns = ["REQUEST", "STATE", "ASKED (UTC)", "USER", "TARGET", "WHAT"];
-        output::print_list(self.json, &requests, &columns, line)
+        let mut columns = vec!["REQUEST", "STATE", "ASKED (UTC)", "USER", "TARGET", "WHAT"];
+        let is_access = path == super::access::REQUESTS;
+        columns.extend(is_access.then_some("REASON"));
+        output::print_list(self.json, &requests, &columns, |shown| {
+            let reason = is_access.then(|| in_short(shown.request.comment.as_deref()));
+            line(shown).into_iter().chain(reason).collect()
+        })
     }
 
     async fn watch(&self, path: &str, query: &str) -> anyhow::Result<()> {
@@ -183,23 +188,25 @@ impl Decide {
 
 fn line(shown: &Shown) -> Vec<String> {
     let request = &shown.request;
-    let what = match (&shown.visible_text, request.seconds) {
-        (Some(text), _) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        (None, Some(seconds)) => format!("access for {seconds} s"),
-        (None, None) => String::new(),
-    };
-    let short = match what.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", what.get(..end).unwrap_or_default()),
-        None => what,
-    };
+    let access_for = request.seconds.map(|seconds| format!("access for {seconds} s"));
+    let what = shown.visible_text.as_ref().or(access_for.as_ref());
     vec![
         request.id.to_string(),
         request.state.as_str().to_owned(),
         output::seconds(request.created_at),
         request.username.clone(),
         request.target.clone(),
-        short,
+        in_short(what.map(String::as_str)),
     ]
+}
+
+/// A text in one line, shortened.
+fn in_short(text: Option<&str>) -> String {
+    let text = text.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 /// The whole of a request, for people. Everything foreign is made visible.

@@ -224,7 +224,7 @@ fn approvals() {
     let reader = reader
         .sets("PORTCULLIS_TOKEN", demo.token("admin"))
         .puts("019aa0d0-…", asked)
-        .says("portcullis access requests", "approver")
+        .says("portcullis access requests", "refund 4711")
         .says("portcullis access approve", "");
     let grant = demo.first(&["access", "list"], "approver");
     let reader = reader
