@@ -26,7 +26,9 @@ pub use error::DatabaseError;
 pub use indexer::{IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexError, Reindexed};
 pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
-pub use queries::{Column, Counts, Filter, Histogram, Overview, Page, QueryError, Sum, Wanted};
+pub use queries::{
+    Column, Counts, Filter, Histogram, Latest, Overview, Page, QueryError, Sum, Wanted,
+};
 pub use retention::{Cutoff, DueRecording, Pruning, RetentionClass, RetentionTimes};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
@@ -40,9 +42,10 @@ pub use state::{
 const POOL: u32 = 8;
 /// How long a query waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// What every connection is set to.
+/// What every connection is set to. Compiling a query takes longer than any of ours gains by it.
 const SESSION_SETTINGS: &str = "set statement_timeout = '10s'; set lock_timeout = '10s'; \
-    set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning";
+    set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning; \
+    set jit = off";
 
 /// What a connection for migrations and the index is set to: on a busy machine a batch takes its
 /// time, and giving up would only mean to begin again.

@@ -213,10 +213,12 @@ impl Session<'_> {
                 Ok((after, _)) if after.verdict() == before => self.report.unchanged += 1,
                 Ok((after, text)) => {
                     let rules = after.rules().iter().map(ToString::to_string).collect();
-                    let example = || Example {
-                        session: known.id,
-                        sequence: event.sequence,
-                        text: text.chars().take(EXAMPLE).collect(),
+                    let example = || {
+                        let mut shown: String = text.chars().take(EXAMPLE).collect();
+                        if shown.len() < text.len() {
+                            shown.push('…');
+                        }
+                        Example { session: known.id, sequence: event.sequence, text: shown }
                     };
                     let key = (before, after.verdict(), rules);
                     self.changes.entry(key).or_insert_with(|| (0, example())).0 += 1;

@@ -56,9 +56,13 @@ impl Select {
         self.query.push_bind(hold).push(")");
     }
 
-    /// A length of time in microseconds.
-    pub(super) fn push_step(&mut self, step_us: i64) {
-        self.query.push_bind(step_us);
+    /// A number, or several.
+    pub(super) fn push_number<'q, N>(&mut self, number: N) -> &mut Self
+    where
+        N: 'q + sqlx::Encode<'q, Postgres> + sqlx::Type<Postgres>,
+    {
+        self.query.push_bind(number);
+        self
     }
 
     pub(super) fn end(mut self, text: &'static str) -> QueryBuilder<Postgres> {
@@ -97,8 +101,35 @@ impl Select {
         }
         if filter.text.is_some() || filter.contains.is_some() {
             self.and().push("id in (select session from commands where true");
+            self.opened_between(filter);
             self.matching(filter);
             self.query.push(")");
+        }
+    }
+
+    /// The same for a query that needs all of them: what matches is looked up once in the index of
+    /// words, not for each session anew.
+    pub(super) fn filter_all_sessions(&mut self, filter: &Filter) {
+        let without_words = Filter { text: None, contains: None, ..filter.clone() };
+        self.filter_sessions(&without_words);
+        if filter.text.is_some() || filter.contains.is_some() {
+            self.and().push("id in (select distinct session from commands where true");
+            self.opened_between(filter);
+            self.matching(filter);
+            self.query.push(")");
+        }
+    }
+
+    /// Commands of sessions whose ids are of the time: partitions of other times are not looked at.
+    fn opened_between(&mut self, filter: &Filter) {
+        for (bound, operator, slack) in [
+            (filter.from, " and session >= ", -CLOCK_SLACK_US),
+            (filter.to, " and session < ", CLOCK_SLACK_US),
+        ] {
+            if let Some(bound) = bound {
+                let id = first_id_at(bound.0.saturating_add(slack));
+                self.query.push(operator).push_bind(id);
+            }
         }
     }
 

@@ -29,8 +29,9 @@ const STEPS: [i64; 15] = [
     7 * 86_400 * SECOND,
     30 * 86_400 * SECOND,
     90 * 86_400 * SECOND,
-    365 * 86_400 * SECOND,
+    WIDEST,
 ];
+const WIDEST: i64 = 365 * 86_400 * SECOND;
 
 /// What a filter finds, counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,15 +67,17 @@ pub struct Counts {
 }
 
 #[derive(Deserialize)]
-struct Span {
+struct Counted {
     first: Option<Timestamp>,
     last: Option<Timestamp>,
     #[serde(flatten)]
-    counts: Counts,
+    sums: Counts,
+    step: i64,
+    places: Vec<Place>,
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct Place {
     place: i64,
     #[serde(flatten)]
     counts: Counts,
@@ -91,32 +94,37 @@ impl Database {
     /// [`QueryError::Bad`] when the filter is not one.
     pub async fn histogram(&self, filter: &Filter) -> Result<Histogram, QueryError> {
         filter.check()?;
-        let mut select = Select::begun("select row_to_json(t) from (select ");
-        select.push(COUNTS).push(", min(opened_at) as first, max(opened_at) as last from sessions");
-        select.filter_sessions(filter);
-        let mut query = select.end(") t");
-        let span: Json<Span> = query.build_query_scalar().fetch_one(&self.pool).await?;
-        let Span { first: Some(first), last: Some(last), counts: sums } = span.0 else {
+        // What is found is found once, however it is counted then.
+        let mut select = Select::begun(
+            "select row_to_json(t) from (with found as materialized (select opened_at, \
+            floor(extract(epoch from opened_at) * 1000000)::bigint as at, \
+            commands, blocked, approved from sessions",
+        );
+        select.filter_all_sessions(filter);
+        select.push("), span as (select min(opened_at) as first, max(opened_at) as last, ");
+        select.push(COUNTS).push(" from found), ends as (select coalesce(");
+        select.push_number(filter.from.map(|from| from.0));
+        select.push(", min(at)) as first, coalesce(");
+        select.push_number(filter.to.map(|to| to.0 - 1));
+        select.push(", max(at)) as last from found), width as (select coalesce(min(step), ");
+        select.push_number(WIDEST).push(") as step from ends, unnest(").push_number(STEPS.to_vec());
+        select.push(") step where floor(greatest(first, last)::float8 / step) ");
+        select.push("- floor(first::float8 / step) < ").push_number(COLUMNS);
+        select.push("), places as (select at / step as place, ").push(COUNTS);
+        select.push(" from found, width group by 1) select span.*, step, coalesce((select ");
+        select.push("json_agg(places order by place) from places), '[]') as places ");
+        let mut query = select.end("from span, width) t");
+        let counted: Json<Counted> = query.build_query_scalar().fetch_one(&self.pool).await?;
+        let Counted { first: Some(first), last: Some(last), sums, step, places } = counted.0 else {
             return Ok(Histogram::default());
         };
         let (first, last) =
             (filter.from.unwrap_or(first).0, filter.to.map_or(last.0, |to| to.0 - 1));
-        let step = step_of(first, last.max(first));
-
-        let mut select = Select::begun(
-            "select row_to_json(t) from (select \
-            floor(extract(epoch from opened_at) * 1000000 / ",
-        );
-        select.push_step(step);
-        select.push(")::bigint as place, ").push(COUNTS).push(" from sessions");
-        select.filter_sessions(filter);
-        let mut query = select.end(" group by 1 order by 1) t");
-        let found: Vec<Json<Found>> = query.build_query_scalar().fetch_all(&self.pool).await?;
         let from = first.div_euclid(step);
         let to = last.max(first).div_euclid(step).min(from.saturating_add(COLUMNS));
         // What is only a moment long is shown with the time before it.
         let from = if filter.from.is_none() { from.min(to - FEWEST) } else { from };
-        let mut found = found.into_iter().map(|row| row.0).peekable();
+        let mut found = places.into_iter().peekable();
         let columns = (from..=to).map(|place| {
             while found.next_if(|found| found.place < place).is_some() {}
             let counts = found.next_if(|found| found.place == place).map(|found| found.counts);
@@ -126,30 +134,5 @@ impl Database {
             }
         });
         Ok(Histogram { sums, step_us: step, columns: columns.collect() })
-    }
-}
-
-/// The smallest width that needs no more columns than there may be.
-fn step_of(first: i64, last: i64) -> i64 {
-    let fits = |step: &&i64| last.div_euclid(**step) - first.div_euclid(**step) < COLUMNS;
-    STEPS.iter().find(fits).copied().unwrap_or(365 * 86_400 * SECOND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_column_is_as_wide_as_people_think_and_there_are_not_too_many() {
-        let hour = 3600 * SECOND;
-        assert_eq!(step_of(0, 0), SECOND);
-        assert_eq!(step_of(0, hour - 1), 60 * SECOND);
-        assert_eq!(step_of(5, 24 * hour), hour);
-        assert_eq!(step_of(0, 30 * 24 * hour), 12 * hour + 12 * hour);
-        for days in [1_i64, 10, 100, 1000, 10_000] {
-            let (first, last) = (777, days * 24 * hour);
-            let step = step_of(first, last);
-            assert!(last / step - first / step < COLUMNS, "{days}");
-        }
     }
 }

@@ -5,6 +5,7 @@ mod conditions;
 mod cursor;
 mod held;
 mod histogram;
+mod latest;
 mod limits;
 mod overview;
 
@@ -21,6 +22,7 @@ pub(super) use conditions::first_id_at;
 pub(super) use cursor::Place;
 pub(super) use held::{found_among, found_without_file};
 pub use histogram::{Column, Counts, Histogram};
+pub use latest::Latest;
 pub use limits::{Filter, Page, QueryError, Wanted};
 pub use overview::{Overview, Sum};
 

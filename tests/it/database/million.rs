@@ -46,6 +46,7 @@ async fn a_million_commands_are_searched_by_anything() {
         let rows = page.items.len();
         println!("{name:24} {:10.1} {:10.1} {rows:6}", ms(commands), ms(sessions));
         assert_eq!(rows == 0, name.ends_with("none"), "{name}");
+        counted(&database, name, &filter).await;
     }
     if wanted.is_some() {
         for (name, filter) in questions() {
@@ -54,6 +55,20 @@ async fn a_million_commands_are_searched_by_anything() {
     }
     database.close().await;
     server.stop().await;
+}
+
+/// A histogram has every session that is found, in no more columns than people can look at.
+async fn counted(database: &Database, name: &str, filter: &Filter) {
+    let histogram = database.histogram(filter).await.unwrap();
+    let all = database.sessions(filter, &Wanted { limit: Some(1000), cursor: None }).await.unwrap();
+    let (found, sums) = (i64::try_from(all.items.len()).unwrap(), histogram.sums);
+    assert!(sums.sessions == found || all.next.is_some(), "{name}: {found} {sums:?}");
+    let columns = &histogram.columns;
+    let counted: i64 = columns.iter().map(|column| column.counts.sessions).sum();
+    assert_eq!(counted, sums.sessions, "{name}");
+    assert!(columns.len() <= 61, "{name}: {} columns", columns.len());
+    let mut ends = columns.windows(2);
+    assert!(ends.all(|two| two[1].from.0 - two[0].from.0 == histogram.step_us), "{name}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
