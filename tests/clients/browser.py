@@ -1,6 +1,6 @@
 """The pages in headless Chromium: each is opened, used once, and looked at for accessibility.
 
-Takes the pages' address as its argument; with a folder in PORTCULLIS_SHOTS it keeps a picture of
+Takes the pages' address as its argument, and a client to start whose session is watched; with a folder in PORTCULLIS_SHOTS it keeps a picture of
 each page, wide and narrow, light and dark. Whatever was recorded tries to set window.pwned or to
 load from elsewhere: that, a word of the browser's about the content security policy, and a
 serious finding of axe each end it.
@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
 BASE = sys.argv[1]
+WATCHED = json.loads(sys.argv[2])
 SHOTS = os.environ.get("PORTCULLIS_SHOTS")
 CHROMIUM = os.environ.get("PORTCULLIS_CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
@@ -174,6 +175,82 @@ def end(browser, asked):
     approver.get_by_role("button", name="Deny").click()
     expect(approver.locator("h1")).to_contain_text("denied")
     expect(asked.locator("h1")).to_contain_text("denied", timeout=20_000)
+
+
+def watch(browser):
+    """Somebody watches a session, whose page follows by itself, until an admin ends it."""
+    client = subprocess.Popen(
+        WATCHED["words"],
+        env={**os.environ, **WATCHED["environment"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def runs(statement):
+        client.stdin.write(statement + ";\n")
+        client.stdin.flush()
+
+    page = log_in(browser, "audrey")
+    page.goto(BASE + "/live")
+    runs("select 'the first' as word")
+    # It comes by itself, also here.
+    card = page.locator(".cards li").filter(has_text="watched")
+    expect(card).to_have_count(1, timeout=20_000)
+    assert card.get_by_text("End it").count() == 0
+    card.get_by_role("link").first.click()
+    steps = page.locator(".steps li")
+    expect(steps).to_have_count(1, timeout=20_000)
+    expect(page.locator("a.badge.open")).to_be_visible(timeout=20_000)
+    runs("select 'the second' as word")
+    expect(steps).to_have_count(2, timeout=20_000)
+    expect(steps.last).to_contain_text("the second")
+    # Whoever looks at a command goes on looking at it, and sees how it ends.
+    runs("select 'the third' as word from pg_sleep(1)")
+    expect(steps).to_have_count(3, timeout=20_000)
+    steps.last.click()
+    expect(page.locator("#detail")).to_contain_text("SELECT 1", timeout=20_000)
+    expect(page.locator("#detail table.rows")).to_contain_text("the third")
+    runs("select 'the fourth' as word")
+    expect(steps).to_have_count(4, timeout=20_000)
+    expect(page.locator(".steps li[aria-current]")).to_contain_text("the third")
+    look(page, "session-open")
+
+    admin = log_in(browser, "ada")
+    admin.goto(page.url)
+    admin.get_by_role("link", name="End it").click()
+    admin.wait_for_url("**/live#s-*")
+    card = admin.locator(".cards li").filter(has_text="watched")
+    card.get_by_text("End it").click()
+    card.get_by_label("Reason").fill("seen enough")
+    card.get_by_role("button", name="End the session").click()
+    expect(admin.locator(".facts").first).to_contain_text("ended by ada", timeout=20_000)
+    admin.get_by_text("Who else looked").click()
+    expect(admin.locator("td").filter(has_text="seen enough")).to_be_visible()
+    # Who watches sees its end, and that its recording is whole, without loading the page again.
+    expect(page.locator(".facts").first).to_contain_text("Ended", timeout=20_000)
+    expect(page.locator("h1 .mark.open")).to_have_count(0)
+    expect(page.locator("a.badge.whole")).to_be_visible(timeout=20_000)
+    runs("select 'too late'")
+    client.stdin.close()
+    assert client.wait(timeout=30) != 0
+
+
+def keep(browser):
+    """An admin keeps a recording for a case, and lets it go."""
+    page = log_in(browser, "ada")
+    page.goto(BASE + "/sessions?protocol=ssh")
+    page.locator("table.list tbody a:not(.run)").first.click()
+    page.get_by_text("Hold the recording").click()
+    page.get_by_label("Reason").fill("case <b>12</b>")
+    page.get_by_role("button", name="Hold it").click()
+    expect(page.locator(".held")).to_contain_text("case <b>12</b>")
+    look(page, "session-held")
+    page.get_by_text("Lift it").click()
+    page.get_by_label("Reason").fill("the case is closed")
+    page.get_by_role("button", name="Lift the hold").click()
+    expect(page.locator(".held")).to_have_count(0)
 
 
 def investigate(browser):
@@ -343,6 +420,8 @@ def run():
         asked = approve(browser)
         reach(browser)
         end(browser, asked)
+        watch(browser)
+        keep(browser)
         investigate(browser)
         browser.close()
     if wrong:

@@ -38,7 +38,7 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn latest_commands(&self, sessions: &[SessionId]) -> Result<Vec<Latest>, QueryError> {
-        let ids: Vec<Uuid> = sessions.iter().map(|id| id.as_uuid()).collect();
+        let ids: Vec<Uuid> = sessions.iter().map(SessionId::as_uuid).collect();
         let rows: Vec<Json<Latest>> =
             sqlx::query_scalar(LATEST).bind(ids).fetch_all(&self.pool).await?;
         Ok(rows.into_iter().map(|row| row.0).collect())

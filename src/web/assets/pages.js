@@ -132,17 +132,29 @@
     }
   });
 
-  // --- The recording is verified while somebody reads.
+  // --- The recording is verified while somebody reads, and once more when the session has ended.
   const badge = $("a[data-verify]");
-  if (badge) {
+  const isOpen = () => Boolean($("h1 .mark.open"));
+  let verifiedOpen = null;
+  function verify() {
+    if (!badge || verifiedOpen === isOpen()) return;
+    verifiedOpen = isOpen();
     load(badge.href).then((page) => {
       const found = page && $("#badge", page);
       if (!found) return;
       badge.textContent = found.textContent;
       badge.title = found.title;
-      badge.classList.add(...found.classList);
+      badge.className = found.className;
     });
   }
+  verify();
+
+  // --- A narrow screen shows where one is in the row of pages; a menu closes by Escape or elsewhere.
+  const here = $(".top nav [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.clientWidth / 2 + here.offsetWidth / 2;
+  const closeMenus = (but) => all("details.menu[open]").forEach((menu) => { if (!menu.contains(but)) menu.open = false; });
+  document.addEventListener("click", (event) => closeMenus(event.target));
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") closeMenus(null); });
 
   // --- Renewal: the gateway says that something changed, and the page is asked for again. What
   // somebody writes in stays; where nobody looks, nothing is asked.
@@ -151,19 +163,35 @@
     let source = null;
     let busy = false;
     let again = false;
+    // What opening folds does to a part is no change of it.
+    const folded = (part) => part.innerHTML.replaceAll(' open=""', "");
+    function replace(part, fresh) {
+      if (part.contains(document.activeElement) && typing(document.activeElement)) return;
+      if ($("details[open] form", part)) return;
+      if (folded(part) === folded(fresh)) return;
+      const at = current();
+      const focus = part.contains(document.activeElement) && document.activeElement.getAttribute("href");
+      const folds = all("details", part).map((fold) => fold.open);
+      const box = part.closest(".steps");
+      const atEnd = box && box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+      part.replaceChildren(...fresh.childNodes);
+      all("details", part).forEach((fold, n) => { fold.open = Boolean(folds[n]); });
+      if (at >= 0 && current() < 0 && steps()[at]) steps()[at].setAttribute("aria-current", "true");
+      if (focus) all("a", part).find((link) => link.getAttribute("href") === focus)?.focus({ preventScroll: true });
+      // Whoever looks at the end of the list goes on looking at it.
+      if (atEnd) box.scrollTop = box.scrollHeight;
+    }
     const renew = async () => {
       if (busy) { again = true; return; }
       busy = true;
-      const page = await load(location.href).catch(() => null);
+      const asked = location.href;
+      const page = await load(asked).catch(() => null);
       const [old, fresh] = [all("[data-live]"), page ? all("[data-live]", page) : []];
-      if (old.length === fresh.length) {
-        old.forEach((part, n) => {
-          if (part.contains(document.activeElement) && typing(document.activeElement)) return;
-          if ($("details[open] form", part)) return;
-          const at = current();
-          if (part.innerHTML !== fresh[n].innerHTML) part.replaceChildren(...fresh[n].childNodes);
-          if (at >= 0 && current() < 0 && steps()[at]) steps()[at].setAttribute("aria-current", "true");
-        });
+      if (asked !== location.href) {
+        again = true;
+      } else if (old.length === fresh.length) {
+        old.forEach((part, n) => replace(part, fresh[n]));
+        verify();
         // A request that somebody else decided is no longer to be decided here.
         if (page && $("[data-decide]") && !$("[data-decide]", page)) $("[data-decide]").remove();
       }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::text;
+use crate::database::Timestamp;
 use crate::names::{Protocol, SessionId};
 use crate::replay::{Moment, Piece, Said, Stream, Table};
 
@@ -18,8 +19,11 @@ pub(super) struct Detail {
     pub(super) session: String,
     /// Whether it leads to other pages.
     pub(super) linked: bool,
+    /// Whether its session is open, so that it may still end.
+    pub(super) is_open: bool,
     pub(super) sequence: u64,
     pub(super) at: String,
+    pub(super) at_exact: String,
     pub(super) offset: String,
     pub(super) form: String,
     pub(super) text: String,
@@ -91,8 +95,10 @@ impl Detail {
         Self {
             session: session.to_string(),
             linked: true,
+            is_open: false,
             sequence,
-            at: crate::recording::rfc3339(moment.wall_us),
+            at: text::time_to_the_ms(Timestamp(moment.wall_us)),
+            at_exact: crate::recording::rfc3339(moment.wall_us),
             offset: text::duration(offset),
             form: text::line(&command.form),
             text: text::block(&command.text, TEXT),
@@ -197,7 +203,11 @@ fn answer(piece: &Piece) -> Answer {
         Piece::Note(note) => Answer::Note(text::line(&note.what), text::block(&note.text, TEXT)),
         Piece::Approval(step) => Answer::Approval {
             word: text::line(&step.step),
-            text: text::line(&step.text),
+            // Its page and those who decided tell this better.
+            text: match step.votes.is_empty() && &*step.step != "asked" {
+                true => text::line(&step.text),
+                false => String::new(),
+            },
             request: step.request.to_string(),
             votes: step
                 .votes

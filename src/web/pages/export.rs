@@ -18,7 +18,7 @@ use super::proof::Proof;
 use super::{text, word};
 use crate::database::Timestamp;
 use crate::policy::Verdict;
-use crate::recording::{self, Against, Keyring, Opened, Reader, Sequence, rfc3339};
+use crate::recording::{self, Against, Keyring, Opened, Reader, Sequence};
 use crate::replay::export::{Entry, ExportError, commands};
 use crate::replay::{self, ReplayError};
 
@@ -97,7 +97,7 @@ pub fn html(path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), E
         protocol: opened.protocol.as_str(),
         facts: facts(&opened),
         proof: Proof::of(&report),
-        made: rfc3339(Timestamp::from(SystemTime::now()).0),
+        made: format!("{} UTC", text::time(Timestamp::from(SystemTime::now()))),
         version: env!("CARGO_PKG_VERSION"),
         count: number(count),
         more: count - lines.len(),
@@ -159,7 +159,7 @@ fn facts(opened: &Opened) -> Vec<(&'static str, String)> {
     let identity = &opened.identity;
     let mut facts = vec![
         ("Session", opened.session.to_string()),
-        ("Opened", rfc3339(Timestamp::from(opened.session.created()).0)),
+        ("Opened", format!("{} UTC", text::time(Timestamp::from(opened.session.created())))),
         ("User", identity.username.clone()),
         ("Subject", identity.subject.clone()),
         ("Issuer", identity.issuer.clone()),

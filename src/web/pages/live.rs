@@ -11,8 +11,10 @@ use axum::routing::{get, post};
 use super::changes::mark_of;
 use super::sessions::Row;
 use super::visitor::{Posted, Turned, Visitor};
-use super::{Frame, page, reader};
+use super::{Frame, page, reader, text, word};
+use crate::database::Latest;
 use crate::names::SessionId;
+use crate::policy::Verdict;
 use crate::web::api::{Api, Named, named};
 use crate::web::kills::killed;
 use crate::web::problem::Problem;
@@ -31,17 +33,46 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 struct LivePage {
     frame: Frame,
     since: String,
-    rows: Vec<Row>,
+    rows: Vec<(Row, Option<Now>)>,
+}
+
+/// What a session does, or did last.
+struct Now {
+    link: String,
+    verdict: &'static str,
+    text: String,
+    /// Whether it still does it, in a word.
+    state: &'static str,
+}
+
+impl Now {
+    fn of(latest: &Latest) -> Self {
+        let shown = latest.text.as_deref().filter(|text| !text.is_empty());
+        Self {
+            link: format!("/sessions/{}?command={}", latest.session, latest.sequence),
+            verdict: word(latest.verdict),
+            text: text::line(shown.unwrap_or(&latest.form)),
+            state: match (latest.ended, latest.verdict) {
+                (true, _) | (_, Verdict::Block) => "",
+                (false, Verdict::Approve) => "not ended",
+                (false, Verdict::Allow) => "running",
+            },
+        }
+    }
 }
 
 async fn live(State(api): State<Arc<Api>>, visitor: Visitor) -> Result<Response, Turned> {
     reader(&api, &visitor.caller, "/live").await?;
     let open = api.database.open_sessions(MOST).await.map_err(Problem::from)?;
-    let what = [("open".to_owned(), true.into())];
+    let ids: Vec<SessionId> = open.iter().map(|session| session.id).collect();
+    let latest = api.database.latest_commands(&ids).await.map_err(Problem::from)?;
+    let what = [("open".to_owned(), true.into()), ("latest_commands".to_owned(), true.into())];
     api.shown(&visitor.caller, "session.list", None, what.into()).await?;
     let frame = Frame::of(&api, &visitor, "live", "Live");
     let since = mark_of(&open);
-    page(&LivePage { frame, since, rows: open.iter().map(Row::of).collect() }).map_err(Into::into)
+    let now = |id| latest.iter().find(|latest| latest.session == id).map(Now::of);
+    let rows = open.iter().map(|session| (Row::of(session), now(session.id))).collect();
+    page(&LivePage { frame, since, rows }).map_err(Into::into)
 }
 
 async fn end(State(api): State<Arc<Api>>, id: Named, posted: Posted) -> Result<Response, Turned> {

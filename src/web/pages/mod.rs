@@ -165,6 +165,8 @@ impl From<Problem> for Failed {
 struct FailedPage {
     frame: Frame,
     detail: String,
+    /// Whether there is no such thing, or not for who asked.
+    missing: bool,
 }
 
 impl IntoResponse for Failed {
@@ -172,7 +174,9 @@ impl IntoResponse for Failed {
         let (status, title, detail) = self.0.told();
         let mut frame = Frame::for_nobody(title);
         frame.section = "failed";
-        let shown = FailedPage { frame, detail: text::line(detail.unwrap_or_default()) };
+        let missing = status == StatusCode::NOT_FOUND && detail.is_none();
+        let detail = text::line(detail.unwrap_or_default());
+        let shown = FailedPage { frame, detail, missing };
         match shown.render() {
             Ok(html) => (status, Html(html)).into_response(),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

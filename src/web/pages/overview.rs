@@ -44,8 +44,11 @@ struct OverviewPage {
     chart: Chart,
     open: String,
     waiting: String,
+    /// The sessions of this time, as a question.
+    since: String,
     tops: Vec<Top>,
     health: Vec<(&'static str, String, bool)>,
+    healthy: bool,
 }
 
 /// The most active of one kind.
@@ -91,12 +94,15 @@ async fn overview(
         let found = database.requests(kind, pending, None, &wanted).await.map_err(Problem::from)?;
         waiting += found.items.len();
     }
+    let from = format!("?from={}", text::encoded(&since.to_string()));
+    let by = |key| Some(format!("/sessions{from}&{key}"));
     let tops = vec![
-        Top::of("Users", "commands", &sums.users, Some("user")),
-        Top::of("Targets", "commands", &sums.targets, Some("target")),
+        Top::of("Users", "commands", &sums.users, by("user").as_deref()),
+        Top::of("Targets", "commands", &sums.targets, by("target").as_deref()),
         Top::of("Rules that acted", "commands", &sums.rules, None),
         Top::of("Masks", "values", &sums.masked, None),
     ];
+    let health = health(&api, sums.missing_events);
     let number = |n: usize| text::number(i64::try_from(n).unwrap_or(i64::MAX));
     page(&OverviewPage {
         frame: Frame::of(&api, &visitor, "overview", "Overview"),
@@ -107,7 +113,9 @@ async fn overview(
         open: number(open.len()),
         waiting: number(waiting),
         tops,
-        health: health(&api, sums.missing_events),
+        since: from,
+        healthy: health.iter().all(|(_, _, fine)| *fine),
+        health,
     })
     .map_err(Into::into)
 }
@@ -127,12 +135,12 @@ fn health(api: &Api, missing: i64) -> Vec<(&'static str, String, bool)> {
 }
 
 impl Top {
-    fn of(title: &'static str, what: &'static str, sums: &[Sum], filter: Option<&str>) -> Self {
+    fn of(title: &'static str, what: &'static str, sums: &[Sum], to: Option<&str>) -> Self {
         let most = sums.iter().map(|sum| sum.count).max().unwrap_or(0).max(1);
         let part = |n: i64| if n > 0 { (n.saturating_mul(100) / most).max(1) } else { 0 };
         let bars = sums.iter().map(|sum| Bar {
             name: text::line(&sum.name),
-            link: filter.map(|key| format!("/sessions?{key}={}", text::encoded(&sum.name))),
+            link: to.map(|to| format!("{to}={}", text::encoded(&sum.name))),
             count: text::number(sum.count),
             width: part(sum.count),
             blocked: sum.blocked,

@@ -102,7 +102,7 @@ async fn run(
         return Err(Problem::not_found().into());
     }
     let more = sessions.next.is_some() || commands.next.is_some();
-    let axis = Axis::of(&sessions.items);
+    let axis = Axis::of(&sessions.items, &commands.items);
     let mut lanes: Vec<&Session> = sessions.items.iter().collect();
     lanes.sort_by_key(|session| session.opened_at);
     let lanes: Vec<Lane> = (0_i64..)
@@ -129,16 +129,26 @@ async fn run(
     .map_err(Into::into)
 }
 
-/// From the first session's begin to the last one's end.
+/// From the first session's begin to the last command's end. What stays open behind it, idle, would
+/// press everything else together.
 struct Axis {
     from: i64,
     to: i64,
 }
 
 impl Axis {
-    fn of(sessions: &[Session]) -> Self {
+    fn of(sessions: &[Session], commands: &[Command]) -> Self {
         let from = sessions.iter().map(|session| session.opened_at.0).min().unwrap_or(0);
-        let to = sessions.iter().map(|session| session.closed_at.unwrap_or_else(now).0).max();
+        let until = |session: &Session| session.closed_at.unwrap_or_else(now).0;
+        let ended = |command: &Command| {
+            let of = || sessions.iter().find(|session| session.id == command.session);
+            match command.duration_us {
+                Some(us) => command.at.0.saturating_add(us),
+                None => of().map_or(command.at.0, until),
+            }
+        };
+        let to = commands.iter().map(ended).max();
+        let to = to.or_else(|| sessions.iter().map(until).max());
         Self { from, to: to.unwrap_or(from).max(from.saturating_add(1)) }
     }
 

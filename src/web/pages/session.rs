@@ -22,7 +22,7 @@ use super::sessions::Row;
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
-use crate::names::SessionId;
+use crate::names::{Protocol, SessionId};
 use crate::recording::{self, NoKey, ReadError};
 use crate::replay;
 use crate::replay::export::{ExportError, asciicast};
@@ -134,6 +134,8 @@ struct Step {
     duration: String,
     masked: i64,
     error: String,
+    /// How a program ended that did not end well.
+    status: String,
     running: bool,
 }
 
@@ -157,10 +159,19 @@ impl Step {
             verdict,
             overridden: text::line(command.overridden.as_deref().unwrap_or_default()),
             rows: command.rows.map(|rows| text::count(rows, "row")).unwrap_or_default(),
-            duration: command.duration_us.map(text::duration).unwrap_or_default(),
+            duration: match ran {
+                true => command.duration_us.map(text::duration).unwrap_or_default(),
+                false => "never ran".to_owned(),
+            },
             masked: command.masked.values().sum(),
             // What never ran did not fail at the target.
             error: text::line(command.error_code.as_deref().filter(|_| ran).unwrap_or_default()),
+            status: command
+                .status
+                .as_deref()
+                .filter(|status| command.protocol == Protocol::Ssh && *status != "exit 0")
+                .map(text::line)
+                .unwrap_or_default(),
             running: ran && command.duration_us.is_none() && session.closed_at.is_none(),
         }
     }
@@ -169,8 +180,8 @@ impl Step {
 impl Facts {
     fn of(session: &Session) -> Self {
         let proved = |proved: Option<bool>| match proved {
-            Some(true) => "by a claim",
-            Some(false) => "as the client says",
+            Some(true) => ", by a claim",
+            Some(false) => ", as the client says",
             None => "",
         };
         Self {
@@ -213,10 +224,13 @@ async fn session(
         Some(sequence) => looked_at(&api, caller, session.id, sequence).await?,
         None => Ok(None),
     };
-    let (detail, locked) = match looked {
+    let (mut detail, locked) = match looked {
         Ok(detail) => (detail, None),
         Err(locked) => (None, Some(text::line(&locked.to_string()))),
     };
+    if let Some(detail) = &mut detail {
+        detail.is_open = session.closed_at.is_none();
+    }
     let looks =
         api.database.audit_of(&session.id.to_string(), LOOKS).await.map_err(Problem::from)?;
     let found = recordings::open(&api, session.id).await.ok();
@@ -290,12 +304,14 @@ async fn command(
     let sequence = sequence.parse().map_err(|_| Problem::not_found())?;
     let looked = looked_at(&api, caller, session.id, sequence).await?;
     let detail = looked.map_err(|locked| Problem::from(&ReadError::from(locked)))?;
+    let mut detail = detail.ok_or_else(Problem::not_found)?;
+    detail.is_open = session.closed_at.is_none();
     let whose = text::line(&format!("{} on {}", session.username, session.target));
     page(&CommandPage {
         frame: Frame::of(&api, &visitor, "sessions", format!("#{sequence} · {whose}")),
         id: session.id.to_string(),
         whose,
-        detail: detail.ok_or_else(Problem::not_found)?,
+        detail,
     })
     .map_err(Into::into)
 }

@@ -62,6 +62,8 @@ pub(super) struct Chart {
     pub(super) first: String,
     pub(super) last: String,
     pub(super) step: String,
+    /// What its highest column counts.
+    pub(super) most: String,
 }
 
 /// A column of it.
@@ -91,6 +93,7 @@ impl Chart {
             first: ends(histogram.columns.first(), 0),
             last: ends(histogram.columns.last(), histogram.step_us),
             step: text::duration(histogram.step_us),
+            most: text::count(most(histogram), "session"),
         }
     }
 }
@@ -188,8 +191,12 @@ fn shown(
     })
 }
 
+fn most(histogram: &Histogram) -> i64 {
+    histogram.columns.iter().map(|column| column.counts.sessions).max().unwrap_or(0)
+}
+
 fn columns(asked: &Asked, histogram: &Histogram) -> Vec<Column> {
-    let most = histogram.columns.iter().map(|c| c.counts.sessions).max().unwrap_or(0).max(1);
+    let most = most(histogram).max(1);
     let places = (0_i64..).map(|n| n * WIDTH);
     let column = |(x, column): (i64, &crate::database::Column)| {
         let (counts, from) = (column.counts, column.from.to_string());

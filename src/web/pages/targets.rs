@@ -123,8 +123,14 @@ struct TargetsPage {
     places: Vec<Place>,
     tickets: Vec<Held>,
     lifetimes: Vec<(u64, &'static str)>,
-    /// A ticket that was just made: its target and secret.
-    fresh: Option<(String, String)>,
+    fresh: Option<Fresh>,
+}
+
+/// A ticket that was just made.
+struct Fresh {
+    target: String,
+    secret: String,
+    until: String,
 }
 
 /// A target that the visitor may reach, or may ask for.
@@ -154,11 +160,7 @@ async fn targets(State(api): State<Arc<Api>>, visitor: Visitor) -> Result<Respon
     shown(&api, &visitor, None).await
 }
 
-async fn shown(
-    api: &Api,
-    visitor: &Visitor,
-    fresh: Option<(String, String)>,
-) -> Result<Response, Turned> {
+async fn shown(api: &Api, visitor: &Visitor, fresh: Option<Fresh>) -> Result<Response, Turned> {
     let caller = &visitor.caller;
     let wanted = Wanted { limit: Some(MOST), cursor: None };
     let grants = api.database.grants(caller.key(), &wanted).await.map_err(Problem::from)?;
@@ -248,7 +250,12 @@ async fn ticket(
     };
     let visitor = posted.visitor;
     let (ticket, secret) = made(&api, &visitor.caller, wanted).await?;
-    shown(&api, &visitor, Some((ticket.target, secret.expose().to_owned()))).await
+    let fresh = Fresh {
+        secret: secret.expose().to_owned(),
+        until: text::time(ticket.expires_at),
+        target: ticket.target,
+    };
+    shown(&api, &visitor, Some(fresh)).await
 }
 
 /// Asks people for access.

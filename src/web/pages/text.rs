@@ -53,6 +53,12 @@ pub(super) fn time(at: Timestamp) -> String {
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
+/// The same with thousandths of a second.
+pub(super) fn time_to_the_ms(at: Timestamp) -> String {
+    let text = at.to_string();
+    text.get(..23).unwrap_or(&text).replace('T', " ")
+}
+
 /// A length of time in the units that fit.
 pub(super) fn duration(us: i64) -> String {
     let ms = us / 1000;
@@ -74,13 +80,17 @@ fn two((large, unit): (i64, &str), (small, small_unit): (i64, &str)) -> String {
     }
 }
 
-/// A number of bytes in one unit that fits.
+/// A number of bytes in one unit that fits, with a tenth where there are few.
 pub(super) fn size(bytes: i64) -> String {
-    match bytes {
-        ..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
-        _ => format!("{} GiB", bytes / 1_073_741_824),
+    let (unit, name) = match bytes {
+        ..1024 => return format!("{bytes} B"),
+        1024..1_048_576 => (1024, "KiB"),
+        1_048_576..1_073_741_824 => (1_048_576, "MiB"),
+        _ => (1_073_741_824, "GiB"),
+    };
+    match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole @ ..10, tenth @ 1..) => format!("{whole}.{tenth} {name}"),
+        (whole, _) => format!("{whole} {name}"),
     }
 }
 
@@ -135,6 +145,7 @@ mod tests {
             ["12 µs", "2.5 s", "1 min 30 s"]
         );
         assert_eq!([size(0), size(2048), size(5 << 30)], ["0 B", "2 KiB", "5 GiB"]);
+        assert_eq!([size(1999), size(19_990)], ["1.9 KiB", "19 KiB"]);
         let day = 86_400_000_000;
         assert_eq!(
             [duration(day / 24), duration(day), duration(day + day / 2)],

@@ -1,6 +1,8 @@
 //! The pages in headless Chromium, over sessions that recorded what attackers would have pages
 //! show. `tests/clients/browser.py` says what is done there.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::process::{Child, Command, Stdio};
 
 use super::start;
@@ -52,6 +54,19 @@ fn psql(client: &Client, statement: &str) -> Command {
     let mut psql = client.psql();
     psql.args(["-v", "ON_ERROR_STOP=0", "-c", statement]);
     psql
+}
+
+/// A program that the browser's script starts itself, to have something to watch.
+fn as_json(command: &Command) -> String {
+    let text = |text: &OsStr| text.to_str().unwrap().to_owned();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let environment =
+        command.get_envs().filter_map(|(name, value)| Some((text(name), text(value?))));
+    serde_json::json!({
+        "words": words.map(text).collect::<Vec<_>>(),
+        "environment": environment.collect::<BTreeMap<_, _>>(),
+    })
+    .to_string()
 }
 
 fn in_background(mut command: Command) -> Child {
@@ -107,9 +122,10 @@ fn every_page_works_in_a_browser_and_runs_nothing_of_what_was_recorded() {
     let sleeper = gateway.client("orders").with("PGAPPNAME", "portcullis:sleeper/1");
     let mut sleeper = in_background(psql(&sleeper, "select pg_sleep(300)"));
 
+    let watched = gateway.client("orders").with("PGAPPNAME", "portcullis:watched/1");
     let mut browser = Command::new(venv().join("bin/python"));
     browser.arg("-B").arg(clients_folder().join("browser.py"));
-    browser.arg(format!("http://{}", gateway.web()));
+    browser.arg(format!("http://{}", gateway.web())).arg(as_json(&watched.psql()));
     let (done, said) = transcript(browser);
     assert!(done, "{said}\n{}", gateway.daemon().log());
     wait_until("the held and the ended client to end", || {
