@@ -33,6 +33,8 @@ pub(super) struct Pending {
     /// How many events there were, and when the last came.
     events: u64,
     wall_us: i64,
+    /// Whether there is anything but bytes that passed.
+    telling: bool,
 }
 
 /// A state of [`Pending`] to go back to.
@@ -43,6 +45,7 @@ pub(super) struct Mark {
     current: Option<Span>,
     next: Sequence,
     events: u64,
+    telling: bool,
 }
 
 impl Mark {
@@ -76,6 +79,7 @@ impl Pending {
             current: self.current,
             next: self.next,
             events: self.events,
+            telling: self.telling,
         }
     }
 
@@ -85,6 +89,7 @@ impl Pending {
         self.current = mark.current;
         self.next = mark.next;
         self.events = mark.events;
+        self.telling = mark.telling;
     }
 
     /// The encoded events after a mark.
@@ -119,6 +124,12 @@ impl Pending {
         self.bytes.clear();
         self.full.clear();
         self.current = None;
+        self.telling = false;
+    }
+
+    /// Whether there is anything but bytes that passed: the index waits for the rest.
+    pub(super) fn tells(&self) -> bool {
+        self.telling
     }
 
     /// Gives the memory back: an idle session holds none.
@@ -162,6 +173,7 @@ impl Pending {
         let sequence = self.next;
         let start = self.bytes.len();
         encode::put_json(&mut self.bytes, &Head { sequence, stamp, direction, kind, of }, payload)?;
+        self.telling = true;
         self.count(start, stamp, 1);
         Ok(sequence)
     }
@@ -177,6 +189,7 @@ impl Pending {
         };
         let start = self.bytes.len();
         encode::put_json(&mut self.bytes, &head, gap)?;
+        self.telling = true;
         self.count(start, stamp, gap.events.max(1));
         Ok(())
     }
@@ -247,6 +260,21 @@ mod tests {
         pending.roll_back(&mark);
         let after: Vec<_> = pending.blocks().map(|(s, b)| (s, b.to_vec())).collect();
         assert_eq!((before, pending.next_sequence()), (after, 1));
+    }
+
+    #[test]
+    fn bytes_alone_tell_nothing() {
+        let mut pending = Pending::default();
+        pending.data(STAMP, Direction::Down, None, b"echo");
+        let mark = pending.mark();
+        assert!(!pending.tells());
+        pending.json(STAMP, Kind::Note, Direction::None, None, &1).unwrap();
+        assert!(pending.tells());
+        pending.roll_back(&mark);
+        assert!(!pending.tells());
+        pending.json(STAMP, Kind::Note, Direction::None, None, &1).unwrap();
+        pending.clear();
+        assert!(!pending.tells());
     }
 
     #[test]

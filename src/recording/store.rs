@@ -30,7 +30,8 @@ use crate::age::{Identity, Recipient};
 use crate::config::{self, Durability, OnRecordingFailure};
 use crate::names::SessionId;
 
-/// How often the framer looks; with the 100 ms that events may wait, none waits over 150 ms.
+/// How often the framer looks; with the 100 ms that events may wait, none waits over 150 ms, but for
+/// a few bytes that passed: a second.
 const FRAME_TICK: Duration = Duration::from_millis(50);
 /// How often what failed is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -249,7 +250,7 @@ impl Store {
         self.shared.changes.take()
     }
 
-    /// Frames what waits in journals every 100 ms and retries what could not be sealed, until
+    /// Frames what waits in journals and retries what could not be sealed, until
     /// cancelled; then frames all that is left, and ends the gateway's own recording.
     pub async fn run(self, cancel: tokio_util::sync::CancellationToken) {
         let mut tick = tokio::time::interval(FRAME_TICK);
