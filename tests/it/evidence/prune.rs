@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,8 +19,8 @@ use portcullis::notify::Notifier;
 use portcullis::recording::{
     Against, Audit, Burial, Claim, Due, Keyring, Store, recording_path, recordings, verify_all,
 };
-use sqlx::Executor as _;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 
 use super::set;
@@ -29,6 +30,7 @@ use crate::support::postgres::PostgresServer;
 struct World {
     _folder: TempDir,
     data_dir: PathBuf,
+    url: String,
     database: Database,
     pool: PgPool,
     store: Store,
@@ -51,7 +53,17 @@ impl World {
         let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
         let catalog = Arc::new(Catalog::new(config, Desk::new(database.clone(), notifier, None)));
         let pool = PgPool::connect(&url).await.unwrap();
-        Self { _folder: folder, data_dir, database, pool, store, catalog }
+        Self { _folder: folder, data_dir, url, database, pool, store, catalog }
+    }
+
+    /// Ends every connection, and gives how many pages of the database were touched until now.
+    async fn pages(&mut self) -> i64 {
+        self.pool.close().await;
+        self.database.close().await;
+        let pages = database_pages(&self.url).await;
+        self.pool = PgPool::connect(&self.url).await.unwrap();
+        self.database = Database::from_url(&self.url).unwrap();
+        pages
     }
 
     /// Makes recordings and indexes them.
@@ -225,8 +237,7 @@ async fn a_recording_that_was_gone_before_is_told_apart() {
 async fn what_stays_is_never_looked_at() {
     let sizes = std::env::var("PORTCULLIS_RETENTION").unwrap_or_else(|_| "200,1000".to_owned());
     let sizes: Vec<usize> = sizes.split(',').map(|size| size.parse().unwrap()).collect();
-    let world = World::new().await;
-    let retention = world.retention();
+    let mut world = World::new().await;
     let (mut there, mut costs) = (0, Vec::new());
     println!(
         "{:>9} {:>12} {:>10} {:>11} {:>11} {:>9}",
@@ -236,7 +247,7 @@ async fn what_stays_is_never_looked_at() {
         world.record(size - there).await;
         world.pool.execute("vacuum analyze").await.unwrap();
         let began = Instant::now();
-        assert_eq!(retention.prune(&by()).await.unwrap().deleted, 0);
+        assert_eq!(world.retention().prune(&by()).await.unwrap().deleted, 0);
         let nothing = began.elapsed();
         let all = recordings(&world.data_dir).unwrap();
         // From everywhere among those that stay.
@@ -254,12 +265,12 @@ async fn what_stays_is_never_looked_at() {
         let plan = world.database.explain_due(gateway, &cutoffs, 64).await.unwrap();
         assert!(!plan.contains("Seq Scan"), "{plan}");
         let found = pages_of(&plan);
-        let (calls, pages) = (system_calls(), database_pages(&world.pool).await);
-        let began = Instant::now();
+        let (pages, retention) = (world.pages().await, world.retention());
+        let (calls, began) = (system_calls(), Instant::now());
         assert_eq!(retention.prune(&by()).await.unwrap().deleted, 128);
         let deleted = began.elapsed();
         let calls = system_calls() - calls;
-        let pages = database_pages(&world.pool).await - pages;
+        let pages = world.pages().await - pages;
         let ms = |time: std::time::Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
         println!(
             "{size:>9} {:>12} {found:>4} pages {:>11} {calls:>11} {pages:>9}",
@@ -288,17 +299,23 @@ fn system_calls() -> u64 {
     of("syscr:") + of("syscw:")
 }
 
-async fn database_pages(pool: &PgPool) -> i64 {
+/// The pages that were touched by connections that are closed now. A connection's server tells of
+/// what it did when it ends.
+async fn database_pages(url: &str) -> i64 {
+    let options = PgConnectOptions::from_str(url).unwrap();
+    let mut own = PgConnection::connect_with(&options).await.unwrap();
+    let others = "select count(*) from pg_stat_activity where datname = current_database() \
+        and pid <> pg_backend_pid()";
+    loop {
+        let open: i64 = sqlx::query_scalar(others).fetch_one(&mut own).await.unwrap();
+        if open == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
     let query =
         "select blks_hit + blks_read from pg_stat_database where datname = current_database()";
-    let mut last = -1;
-    // Servers tell of what they did when they are idle, a second later.
-    loop {
-        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-        let now: i64 = sqlx::query_scalar(query).fetch_one(pool).await.unwrap();
-        if now - last < 100 {
-            return now;
-        }
-        last = now;
-    }
+    let pages = sqlx::query_scalar(query).fetch_one(&mut own).await.unwrap();
+    own.close().await.unwrap();
+    pages
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -30,10 +31,14 @@ pub const FULL: Fault = Fault::Answer("507 Insufficient Storage");
 /// Credentials that do not count.
 pub const FORBIDDEN: Fault = Fault::Answer("403 Forbidden");
 
+/// What a refused attempt counts for.
+const REFUSED: usize = 4000;
+
 /// The proxy. Its thread ends with the process.
 pub struct Proxy {
     pub address: SocketAddr,
     fault: Arc<Mutex<Fault>>,
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -41,14 +46,21 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let fault = Arc::new(Mutex::new(Fault::None));
-        let current = Arc::clone(&fault);
+        let bytes = Arc::default();
+        let (current, seen) = (Arc::clone(&fault), Arc::clone(&bytes));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let current = Arc::clone(&current);
-                thread::spawn(move || serve(&client, port, &current));
+                let (current, seen) = (Arc::clone(&current), Arc::clone(&seen));
+                thread::spawn(move || serve(&client, port, (&current, &seen)));
             }
         });
-        Self { address, fault }
+        Self { address, fault, bytes }
+    }
+
+    /// How far clients got: the bytes that they sent, and for each attempt that was refused some
+    /// thousand.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Fails so from now on.
@@ -58,9 +70,10 @@ impl Proxy {
 }
 
 /// Passes one connection on; a fault that comes later acts on it, too.
-fn serve(client: &TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
+fn serve(client: &TcpStream, port: u16, (current, seen): (&Arc<Mutex<Fault>>, &AtomicUsize)) {
     let fault = || *current.lock().unwrap();
     if fault() == Fault::Refuse {
+        seen.fetch_add(REFUSED, Ordering::Relaxed);
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
@@ -84,6 +97,7 @@ fn serve(client: &TcpStream, port: u16, current: &Arc<Mutex<Fault>>) {
     let (mut bytes, mut passed) = (vec![0; 16 << 10], 0);
     while let Ok(read @ 1..) = up.read(&mut bytes) {
         passed += read;
+        seen.fetch_add(read, Ordering::Relaxed);
         match fault() {
             Fault::Refuse => break,
             Fault::Cut(most) if passed > most => break,
