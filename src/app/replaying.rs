@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::names::Protocol;
 use crate::protocol::{http, postgres};
-use crate::recording::{Opened, Reader};
+use crate::recording::{Keyring, Opened, Reader};
 
 /// Clients at once.
 const MOST_CLIENTS: usize = 64;
@@ -31,17 +31,17 @@ enum Tape {
 }
 
 impl WireReplay {
-    /// Reads a recording and binds the address, which is this machine's own: a replay asks nobody
+    /// Reads a recording, with what opens it where it is encrypted, and binds the address, which is this machine's own: a replay asks nobody
     /// who they are.
-    pub async fn open(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
+    pub async fn open(path: &Path, keyring: &Keyring, address: SocketAddr) -> anyhow::Result<Self> {
         if !address.ip().is_loopback() {
             bail!(
                 "{address} can be reached from elsewhere, and a replay asks nobody who they are: \
                  give a loopback address, as 127.0.0.1:0"
             );
         }
-        let path = path.to_owned();
-        let tape = tokio::task::spawn_blocking(move || Tape::read(&path)).await??;
+        let (path, keyring) = (path.to_owned(), keyring.clone());
+        let tape = tokio::task::spawn_blocking(move || Tape::read(&path, &keyring)).await??;
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("{address} cannot be bound"))?;
@@ -102,15 +102,18 @@ impl WireReplay {
 }
 
 impl Tape {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let mut reader = Reader::open(path)?;
+    fn read(path: &Path, keyring: &Keyring) -> anyhow::Result<Self> {
+        let mut reader = Reader::open_with(path, keyring)?;
         let first = reader.next().transpose()?.context("it is empty")?;
         let opened: Opened = serde_json::from_slice(&first.payload)
             .map_err(|_| anyhow::anyhow!("it is no session's recording"))?;
         Ok(match opened.protocol {
-            Protocol::Postgres => Self::Postgres(Arc::new(postgres::serve::Tape::read(path)?)),
+            Protocol::Postgres => {
+                Self::Postgres(Arc::new(postgres::serve::Tape::read(path, keyring)?))
+            }
             Protocol::Http => {
-                Self::Http(Arc::new(http::serve::Player::new(http::serve::Tape::read(path)?)))
+                let tape = http::serve::Tape::read(path, keyring)?;
+                Self::Http(Arc::new(http::serve::Player::new(tape)))
             }
             Protocol::Ssh => bail!(
                 "it is a session of SSH, which is played in the terminal: leave --serve out; \

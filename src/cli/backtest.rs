@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::identities::Identities;
 use super::{ConfigFile, output};
+use crate::archive;
 use crate::config::{self, Config};
 use crate::names::TargetName;
 use crate::recording::{self, Keyring, ReadError};
@@ -22,7 +23,7 @@ const MOST_LISTED: usize = 50;
 /// Decide recorded commands anew, by the rules of a configuration.
 ///
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
-/// else: those of the configuration's `data_dir`, or the files given. A command is undecidable where
+/// else: those of the configuration's `data_dir` and its archive, or the files given. A command is undecidable where
 /// a rule looks at what its recording does not hold: claims, or texts and values that were
 /// withheld.
 #[derive(Debug, Args)]
@@ -53,11 +54,15 @@ struct Told {
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let paths = match options.paths.as_slice() {
-        [] => recording::recordings(&config.server.data_dir)
-            .with_context(|| format!("{} cannot be read", config.server.data_dir.display()))?
-            .into_iter()
-            .map(|(_, path, _)| path)
-            .collect(),
+        [] => {
+            let data_dir = &config.server.data_dir;
+            let found = match archive::use_archive(&config, None)? {
+                Some(_) => recording::all_recordings(data_dir),
+                None => recording::recordings(data_dir),
+            };
+            let found = found.with_context(|| format!("{} cannot be read", data_dir.display()))?;
+            found.into_iter().map(|(_, path, _)| path).collect()
+        }
         paths => paths.to_vec(),
     };
     let keyring = options.identities.keyring_or(&config).await?;

@@ -48,21 +48,36 @@ impl Options {
         body: Option<&serde_json::Value>,
     ) -> anyhow::Result<T> {
         let body = body.map(serde_json::to_vec).transpose()?.map(Bytes::from);
-        let (status, body) = match &self.server {
-            Some(server) => {
-                let token = login::token_for(server)?;
-                let url = format!("{}{path}", server.trim_end_matches('/'));
-                Client::new()?.send_json(method, &url, &token, body).await?
-            }
-            None => {
-                let data_dir = config::data_dir(&self.config.path)?;
-                ask(&data_dir, method, path, body).await?
-            }
-        };
+        let (status, body) = self.ask(method, path, body).await?;
         if !status.is_success() {
             bail!(refusal(status, &body));
         }
         serde_json::from_slice(&body).context("the gateway's answer is not understood")
+    }
+
+    /// Something small at a path of the API, if there is one.
+    pub(super) async fn find(&self, path: &str) -> anyhow::Result<Option<Bytes>> {
+        match self.ask(Method::GET, path, None).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) if status.is_success() => Ok(Some(body)),
+            (status, body) => bail!(refusal(status, &body)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        match &self.server {
+            Some(server) => {
+                let token = login::token_for(server)?;
+                let url = format!("{}{path}", server.trim_end_matches('/'));
+                Client::new()?.send_json(method, &url, &token, body).await
+            }
+            None => ask(&config::data_dir(&self.config.path)?, method, path, body).await,
+        }
     }
 
     /// Copies what stands at a path of the API into a file, of whatever length.

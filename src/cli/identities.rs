@@ -18,6 +18,11 @@ pub(super) struct Identities {
 }
 
 impl Identities {
+    /// Whether any is given.
+    pub(super) fn given(&self) -> bool {
+        !self.identity.is_empty()
+    }
+
     /// What they open.
     pub(super) async fn keyring(&self) -> anyhow::Result<Keyring> {
         let mut identities = Vec::new();

@@ -8,6 +8,7 @@ mod approval;
 mod backtest;
 mod check;
 mod completions;
+mod fetched;
 mod gateway;
 mod hold;
 mod http;

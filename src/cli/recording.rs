@@ -5,14 +5,15 @@ mod rewrap;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::fetched::Fetched;
 use super::identities::Identities;
 use super::migrate::{self, Opened};
-use super::{ConfigFile, output};
+use super::{ConfigFile, gateway, output};
 use crate::archive;
 use crate::config;
 use crate::database::{Progress, Reindexed};
@@ -67,8 +68,11 @@ struct Reindex {
     after_help = "Example:\n  portcullis recording export SESSION.rec --format html > session.html"
 )]
 struct Export {
-    /// The recording's file, SESSION.rec.
-    path: PathBuf,
+    /// A session's id, which the gateway is asked for, or a recording's file, SESSION.rec.
+    #[arg(value_name = "ID | PATH")]
+    what: String,
+    #[command(flatten)]
+    gateway: gateway::Options,
     /// The format.
     #[arg(long, value_enum)]
     format: Format,
@@ -91,10 +95,17 @@ enum Format {
 
 async fn export(options: &Export) -> anyhow::Result<()> {
     let keyring = options.identities.keyring().await?;
+    let fetched = match options.what.parse() {
+        Ok(session) => {
+            Some(Fetched::of(&options.gateway, session, options.identities.given()).await?)
+        }
+        Err(_) => None,
+    };
+    let path = fetched.as_ref().map_or(Path::new(&options.what), Fetched::path);
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let reader = || Reader::open_with(&options.path, &keyring).map_err(ExportError::from);
+    let reader = || Reader::open_with(path, &keyring).map_err(ExportError::from);
     let done = match options.format {
-        Format::Html => pages::html(&options.path, &keyring, &mut out),
+        Format::Html => pages::html(path, &keyring, &mut out),
         Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
         Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
         Format::Har => reader().and_then(|reader| export::har(reader, &mut out)),
@@ -108,7 +119,7 @@ async fn export(options: &Export) -> anyhow::Result<()> {
     match done {
         Err(ExportError::Replay(ReplayError::Io(error))) => Err(error.into()),
         done => {
-            done.with_context(|| format!("cannot export {}", options.path.display()))?;
+            done.with_context(|| format!("cannot export {}", options.what))?;
             Ok(flushed?)
         }
     }

@@ -10,12 +10,11 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use tempfile::NamedTempFile;
 
+use super::fetched::Fetched;
 use super::identities::Identities;
 use super::{gateway, output};
 use crate::app::replaying::WireReplay;
-use crate::names::SessionId;
 use crate::recording::{Keyring, Reader};
 use crate::replay::export::json_lines;
 use crate::replay::{self, Pace, ReplayError};
@@ -54,7 +53,7 @@ pub(super) struct Options {
     no_color: bool,
     /// Answer ordinary clients at this address from the recording instead: psql and drivers for a
     /// session of Postgres, curl for one of HTTP. A loopback address; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["speed", "step", "identity"])]
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["speed", "step"])]
     serve: Option<SocketAddr>,
     /// Print every event as a line of JSON instead; bytes are base64. With --serve: where it
     /// listens.
@@ -64,19 +63,26 @@ pub(super) struct Options {
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let fetched = match options.what.parse() {
-        Ok(session) => Some(fetch(&options.gateway, session).await?),
+        Ok(session) => {
+            Some(Fetched::of(&options.gateway, session, options.identities.given()).await?)
+        }
         Err(_) => None,
     };
     let path = fetched.as_ref().map_or(Path::new(&options.what), |fetched| fetched.path());
+    let keyring = options.identities.keyring().await?;
     match options.serve {
-        Some(address) => serve(&options, path, address).await,
-        None => play(&options, path, &options.identities.keyring().await?),
+        Some(address) => serve(&options, (path, &keyring), address).await,
+        None => play(&options, path, &keyring),
     }
 }
 
 /// Answers clients from the recording until Ctrl-C.
-async fn serve(options: &Options, path: &Path, address: SocketAddr) -> anyhow::Result<()> {
-    let replay = WireReplay::open(path, address)
+async fn serve(
+    options: &Options,
+    (path, keyring): (&Path, &Keyring),
+    address: SocketAddr,
+) -> anyhow::Result<()> {
+    let replay = WireReplay::open(path, keyring, address)
         .await
         .with_context(|| format!("cannot answer from {}", options.what))?;
     if options.json {
@@ -98,14 +104,6 @@ async fn serve(options: &Options, path: &Path, address: SocketAddr) -> anyhow::R
         served = replay.serve() => served,
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
-}
-
-/// A session's recording as the gateway gives it, which notes that it was looked at.
-async fn fetch(gateway: &gateway::Options, session: SessionId) -> anyhow::Result<NamedTempFile> {
-    let file = tempfile::Builder::new().prefix("portcullis-").suffix(".rec").tempfile()?;
-    let path = format!("/api/v1/sessions/{session}/recording");
-    gateway.download(&path, file.as_file()).await?;
-    Ok(file)
 }
 
 fn play(options: &Options, path: &Path, keyring: &Keyring) -> anyhow::Result<()> {

@@ -23,7 +23,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Executor as _};
 
 pub use error::DatabaseError;
-pub use indexer::{IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexError, Reindexed};
+pub use indexer::{
+    Compared, Difference, IndexLag, IndexSettings, Indexer, LagWatch, Progress, ReindexError,
+    Reindexed,
+};
 pub use migrations::{Migrated, SchemaError};
 pub use private_server::{PrivateServer, PrivateServerError};
 pub use queries::{

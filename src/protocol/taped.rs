@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::names::{Protocol, SessionId, TargetName};
-use crate::recording::{Opened, ReadError, Reader};
+use crate::recording::{Keyring, Opened, ReadError, Reader};
 
 /// Texts, values and descriptions that are kept of one recording, in bytes.
 const MOST_KEPT: usize = 512 << 20;
@@ -31,19 +31,21 @@ pub enum TapeError {
 /// A session whose recording answers.
 #[derive(Debug)]
 pub(super) struct Taped {
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    keyring: Keyring,
     pub(super) session: SessionId,
     pub(super) target: TargetName,
     username: String,
 }
 
 impl Taped {
-    /// Opens a recording of this protocol, and reads its first event. Blocks on the file system.
+    /// Opens a recording of this protocol, with what opens it where it is encrypted, and reads its
+    /// first event. Blocks on the file system.
     pub(super) fn open(
-        path: &Path,
+        (path, keyring): (&Path, &Keyring),
         (protocol, name): (Protocol, &'static str),
     ) -> Result<(Self, Reader), TapeError> {
-        let mut reader = Reader::open(path)?;
+        let mut reader = Reader::open_with(path, keyring)?;
         let first = reader.next().transpose()?.ok_or(TapeError::NoSession)?;
         let opened: Opened =
             serde_json::from_slice(&first.payload).map_err(|_| TapeError::NoSession)?;
@@ -52,11 +54,17 @@ impl Taped {
         }
         let taped = Self {
             path: path.to_owned(),
+            keyring: keyring.clone(),
             session: opened.session,
             target: opened.target,
             username: opened.identity.username,
         };
         Ok((taped, reader))
+    }
+
+    /// The recording from its beginning on, again. Blocks on the file system.
+    pub(super) fn reader(&self) -> Result<Reader, ReadError> {
+        Reader::open_with(&self.path, &self.keyring)
     }
 
     /// Whose session it was, and of what.

@@ -1,7 +1,7 @@
 //! Reading along: recordings block by block as they are written, and the ledger line by line, each
 //! from where the reader left off last time, maybe in an earlier life.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,8 @@ pub struct Bookmark {
 }
 
 /// The blocks of one recording, from a bookmark on, checked as [`super::Reader`] checks them.
-/// Events are seen once they are in a block, 150 ms after they happened.
+/// Events are seen once they are in a block, 150 ms after they happened; a few bytes that passed
+/// after a second.
 #[derive(Debug)]
 pub struct Follower {
     start: Start,
@@ -250,6 +251,30 @@ impl Changes {
 /// When a directory cannot be listed.
 pub fn recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
     layout::list(data_dir)
+}
+
+/// The same, and those that the ledger has as sealed and that are not here, with no size: they are
+/// in the archive, unless they are lost.
+///
+/// # Errors
+/// When the recordings cannot be listed, or the ledger cannot be read.
+pub fn all_recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
+    let here = recordings(data_dir)?;
+    let known: BTreeSet<_> = here.iter().map(|(session, ..)| *session).collect();
+    let mut moved = BTreeSet::new();
+    let mut ledger = LedgerFollower::open(data_dir, 0)?;
+    while let Some(news) = ledger.next_line()? {
+        match news {
+            LedgerNews::Sealed(session) => moved.insert(session),
+            LedgerNews::Buried(session) => moved.remove(&session),
+            _ => false,
+        };
+    }
+    let moved = moved.into_iter().filter(|session| !known.contains(session));
+    let moved = moved.map(|session| (session, layout::recording_path(data_dir, &session), 0));
+    let mut all: Vec<_> = here.into_iter().chain(moved).collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -94,12 +94,7 @@ impl Keyring {
         if self.identities.is_empty() {
             return None;
         }
-        let anew = || {
-            let mut file = Vec::new();
-            let most = age::MAX_FILE as u64;
-            std::fs::File::open(wrapped_anew(path)).ok()?.take(most).read_to_end(&mut file).ok()?;
-            age::unwrap(&self.identities, &file)
-        };
+        let anew = || age::unwrap(&self.identities, &rewrapped(path).ok()??);
         let first = STANDARD.decode(wrapped).ok();
         first.and_then(|file| age::unwrap(&self.identities, &file)).or_else(anew)
     }
@@ -114,6 +109,21 @@ impl Keyring {
 pub struct NoKey {
     recipients: String,
     tried: usize,
+}
+
+/// The key of the recording at `path` as [`rewrap`] wrapped it, if that was done.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn rewrapped(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match std::fs::File::open(wrapped_anew(path)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(age::MAX_FILE as u64).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Wraps the key of the recording at `path` for other recipients too, in a file beside it, in the

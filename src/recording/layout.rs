@@ -52,7 +52,7 @@ impl Locked {
 }
 
 /// Where the key of a recording stands that was wrapped for other recipients later.
-pub(super) fn wrapped_anew(recording: &Path) -> PathBuf {
+pub fn wrapped_anew(recording: &Path) -> PathBuf {
     recording.with_extension("age")
 }
 

@@ -48,9 +48,11 @@ pub use event::{
     Note, Opened, Outcome, RecordedCommand, RecordedIdentity, RecordedVote, RefusedCaller,
     Sequence, Told,
 };
-pub use follow::{Bookmark, Changed, Follower, LedgerFollower, LedgerNews, recordings};
-pub use keyring::{Keyring, NoKey, rewrap};
-pub use layout::{Locked, day_of, recording_path};
+pub use follow::{
+    Bookmark, Changed, Follower, LedgerFollower, LedgerNews, all_recordings, recordings,
+};
+pub use keyring::{Keyring, NoKey, rewrap, rewrapped};
+pub use layout::{Locked, day_of, recording_path, wrapped_anew};
 pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader};
 pub use signing::PublicKey;

@@ -2,8 +2,8 @@
 //!
 //! They are read where this gateway wrote them, or moved them to; what another gateway recorded is
 //! not found here.
-//! The bytes of an open session end with its last block, 150 ms ago at most; its events are all
-//! that there are.
+//! The bytes of an open session end with its last block, a second ago or so; its events are all that
+//! there are.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +35,7 @@ const PIECE: usize = 256 << 10;
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/api/v1/sessions/{id}/recording", get(bytes))
+        .route("/api/v1/sessions/{id}/recording/key", get(key))
         .route("/api/v1/sessions/{id}/events", get(events))
 }
 
@@ -91,6 +92,23 @@ async fn bytes(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
+}
+
+/// An encrypted recording's key as it was wrapped for others later; it opens nothing without an
+/// identity of theirs.
+async fn key(
+    State(api): State<Arc<Api>>,
+    Reader(caller): Reader,
+    id: Named,
+) -> Result<Response, Problem> {
+    let session = named(id)?;
+    let path = place(&api, session).await?;
+    let read = tokio::task::spawn_blocking(move || recording::rewrapped(&path)).await;
+    let key = read.map_err(|_| Problem::internal())?.map_err(|error| unreadable(&error))?;
+    let key = key.ok_or_else(Problem::not_found)?;
+    api.shown(&caller, "recording.key", Some(session), BTreeMap::new()).await?;
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((kind, key).into_response())
 }
 
 /// Some bytes of a recording, piece by piece as they are sent.

@@ -36,6 +36,7 @@ const RIGHTS: &[(Right, &[&str])] = &[
             "session",
             "session_commands",
             "session_recording",
+            "session_recording_key",
             "session_events",
             "export_session",
             "commands",

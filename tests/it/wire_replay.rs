@@ -14,15 +14,21 @@ use crate::support::postgres::{Options, PostgresServer};
 use crate::support::ssh::{Site, Sshd};
 
 /// A replay that answers, until this is dropped.
-struct Replay {
+pub struct Replay {
     child: Child,
     told: Value,
 }
 
 impl Replay {
-    fn of(recording: &Path) -> Self {
+    fn of_file(recording: &Path) -> Self {
+        Self::of(&["replay", recording.to_str().unwrap()])
+    }
+
+    /// What a command of replay shows.
+    pub fn of(arguments: &[&str]) -> Self {
         let mut child = Command::new(PORTCULLIS)
-            .args(["replay", recording.to_str().unwrap(), "--serve", "127.0.0.1:0", "--json"])
+            .args(arguments)
+            .args(["--serve", "127.0.0.1:0", "--json"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -41,7 +47,7 @@ impl Replay {
         self.told["address"].as_str().unwrap()
     }
 
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         let port = self.address().rsplit(':').next().unwrap().parse().unwrap();
         // A name and a password count for nothing.
         Client::new(port, "orders", "whoever", "none")
@@ -108,7 +114,7 @@ fn psql_gets_the_recorded_rows_and_errors_in_their_order_and_nothing_reaches_a_t
     let recording = recording(&gateway);
     server.kill();
 
-    let replay = Replay::of(&recording);
+    let replay = Replay::of_file(&recording);
     assert_eq!(replay.told["protocol"], "postgres");
     assert_eq!(psql(&replay.client(), STATEMENTS), seen);
     // Again for the next client; a statement asked for more often stays as it was the last time.
@@ -202,7 +208,7 @@ fn a_driver_is_answered_by_statement_and_values_in_both_formats() {
     assert!(done, "{seen}");
     let recording = recording(&gateway);
     psql(&database.client(), &["drop table t"]);
-    let replay = Replay::of(&recording);
+    let replay = Replay::of_file(&recording);
     assert_eq!(run(&replay.client(), "1,2"), (true, seen.clone()));
     // By value, in whatever order; what was never bound is not made up.
     let (_, other) = run(&replay.client(), "2,1,7");
@@ -228,7 +234,7 @@ fn a_driver_that_speaks_binary_alone_is_answered_as_its_own_session_was() {
     let (done, seen) = python(&gateway.client("orders"), ASYNCPG, "2,1");
     assert!(done && seen.contains("INSERT 0 1"), "{seen}");
     let recording = recording(&gateway);
-    let replay = Replay::of(&recording);
+    let replay = Replay::of_file(&recording);
     assert_eq!(python(&replay.client(), ASYNCPG, "2,1"), (true, seen));
     let (_, other) = python(&replay.client(), ASYNCPG, "3");
     assert!(other.contains("not with these values"), "{other}");
@@ -257,7 +263,7 @@ fn masked_values_stay_masked_and_withheld_literals_fit_any() {
     // The client may see them; what is stored may not be seen by anybody.
     let seen = psql(&gateway.client("orders"), &[statement]);
     let recording = recording(&gateway);
-    let replay = Replay::of(&recording);
+    let replay = Replay::of_file(&recording);
     let shown = psql(&replay.client(), &[statement]);
     assert!(shown.contains("[masked]") && !shown.contains("111-22"), "{shown}, seen {seen}");
     assert!(shown.contains("withholds literals"), "{shown}");
@@ -280,7 +286,7 @@ fn curl_gets_the_recorded_answers_and_pages_of_browsers_get_none() {
     let recording = recording(&gateway);
     let asked = app.told().len();
 
-    let replay = Replay::of(&recording);
+    let replay = Replay::of_file(&recording);
     let url = |path: &str| format!("http://{}{path}", replay.address());
     let get = |path: &str| curl(&[&url(path)]);
     for (path, recorded) in [

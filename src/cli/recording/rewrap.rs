@@ -8,7 +8,7 @@ use clap::Args;
 use super::super::identities::Identities;
 use super::super::{ConfigFile, output};
 use crate::age::Recipient;
-use crate::{config, recording};
+use crate::{archive, config, recording};
 
 /// Let other recipients open encrypted recordings too.
 ///
@@ -20,7 +20,8 @@ use crate::{config, recording};
     after_help = "Example:\n  portcullis recording rewrap --identity old.txt --recipient age1… --config config/portcullis.toml"
 )]
 pub(super) struct Rewrap {
-    /// Recordings, SESSION.rec; all in the configuration's `data_dir` when left out.
+    /// Recordings, SESSION.rec; all of the configuration's `data_dir` when left out, those that were
+    /// archived included.
     paths: Vec<PathBuf>,
     /// Who shall be able to open them, `age1…`; may be given more than once.
     #[arg(long, value_name = "RECIPIENT", required = true)]
@@ -36,8 +37,10 @@ impl Rewrap {
         let keyring = self.identities.keyring().await?;
         let paths = match self.paths.as_slice() {
             [] => {
-                let data_dir = config::data_dir(&self.config.path)?;
-                let found = recording::recordings(&data_dir)
+                let config = config::load(&self.config.path)?;
+                archive::use_archive(&config, None)?;
+                let data_dir = config.server.data_dir;
+                let found = recording::all_recordings(&data_dir)
                     .with_context(|| format!("{} cannot be read", data_dir.display()))?;
                 found.into_iter().map(|(_, path, _)| path).collect()
             }

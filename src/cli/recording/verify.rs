@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Serialize;
 
 use super::super::identities::Identities;
 use super::super::migrate;
 use super::super::{ConfigFile, output};
 use crate::archive::{self, Kept};
 use crate::config::{self, Config};
-use crate::database::{Database, PrivateServer};
+use crate::database::{Compared, Database, Difference, PrivateServer};
 use crate::names::SessionId;
 use crate::recording::{
     self, Against, Audit, Claim, Head, LedgerFollower, LedgerNews, PublicKey, Report, State,
@@ -22,7 +23,9 @@ use crate::recording::{
 /// Holds every byte against the chain of hashes and the signed seal, and the seal against the
 /// signed ledger of the directory that the recording stands in; with --all also that no recording
 /// is missing; with --database or --head that the ledger's history was not cut or written anew.
-/// Says what was proved and what was not. Fails for a recording that is not sealed.
+/// With --index also holds the rows that searches and pages show against the recordings, which
+/// alone are evidence. Says what was proved and what was not. Fails for a recording that is not
+/// sealed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  portcullis recording verify SESSION.rec --public-key seal_ed25519.pub\n  portcullis recording verify --all --database"
@@ -49,6 +52,10 @@ pub(super) struct Verify {
     /// Hold the ledger against the head that the gateway keeps in its database.
     #[arg(long, requires = "all")]
     database: bool,
+    /// Hold the index against the recordings: whatever was changed, added or removed in the
+    /// database's rows of this gateway's sessions and commands.
+    #[arg(long, requires = "all")]
+    index: bool,
     /// Hold the ledger against the checkpoints that a witness has: `https://…`, `s3://bucket/prefix`,
     /// `file:///path`, or a file of what a webhook got, one checkpoint a line.
     #[arg(long, value_name = "WITNESS", requires = "all")]
@@ -193,20 +200,91 @@ async fn all(options: &Verify, mut against: Against) -> anyhow::Result<()> {
     let shown = data_dir.display();
     let audit = recording::verify_all(&data_dir, &against)
         .with_context(|| format!("cannot verify {shown}"))?;
+    let index = match options.index {
+        true => Some(index(options, &data_dir).await?),
+        false => None,
+    };
     let mut out = io::stdout().lock();
     if options.json {
-        serde_json::to_writer_pretty(&mut out, &audit).map_err(io::Error::from)?;
+        let told = Told { audit: &audit, index: index.as_ref() };
+        serde_json::to_writer_pretty(&mut out, &told).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         tell_all(&mut out, &audit)?;
+        index.as_ref().map_or(Ok(()), |index| tell_index(&mut out, index))?;
     }
     let wrong = audit.wrong.len() as u64 + audit.more_wrong;
     if wrong > 0 {
         bail!("{wrong} things in {shown} are not what was written");
     }
+    let (differing, behind) = index.map_or((0, 0), |index| (index.differing, index.behind));
+    if differing > 0 {
+        bail!(
+            "the index says something else of {differing} sessions than their recordings \
+             (`portcullis recording reindex` makes it anew)"
+        );
+    }
     let unfinished = audit.open > 0 || audit.torn_ledger > 0;
     if unfinished && !options.allow_open {
         bail!("{shown} is in use, or its gateway died (--allow-open accepts that)");
+    }
+    if behind > 0 && !options.allow_open {
+        bail!("the index has not read {behind} recordings yet (--allow-open accepts that)");
+    }
+    Ok(())
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    audit: &'a Audit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<&'a Compared>,
+}
+
+/// Holds the index of the gateway of a `data_dir` against its recordings.
+async fn index(options: &Verify, data_dir: &Path) -> anyhow::Result<Compared> {
+    let config = config::load(&options.config.path)?;
+    let keyring = options.identities.keyring_or(&config).await?;
+    let reached = Reached::of(&config).await?;
+    let compared =
+        reached.database.compare_index(data_dir, config.database.index_text, &keyring).await;
+    reached.close().await;
+    compared.context("cannot hold the index against the recordings")
+}
+
+fn tell_index(out: &mut impl Write, index: &Compared) -> io::Result<()> {
+    let Compared { recordings, differing, behind, locked, damaged, .. } = index;
+    for Difference { session, what } in &index.differences {
+        writeln!(out, "wrong: the index, {session}: {}", output::visible(what))?;
+    }
+    let told = index.differences.len() as u64;
+    if *differing > told {
+        writeln!(out, "wrong: the index, {} more sessions", differing - told)?;
+    }
+    writeln!(out, "index: held against {recordings} recordings, {differing} sessions differ")?;
+    for (count, why) in [
+        (behind, "are sealed, and the index has not read them to their end"),
+        (locked, "are encrypted; the index was not held against them (--identity)"),
+        (damaged, "cannot be read whole; the index was not held against them"),
+    ] {
+        if *count > 0 {
+            writeln!(out, "note: {count} recordings {why}")?;
+        }
+    }
+    for (gateway, sessions) in &index.elsewhere {
+        let gateway = output::visible(gateway);
+        writeln!(
+            out,
+            "note: {sessions} sessions in the index are of gateway {gateway}: verify them there"
+        )?;
+    }
+    if differing + behind + locked + damaged == 0 {
+        writeln!(
+            out,
+            "proved: the index has the rows that these recordings make, and no others of this gateway"
+        )?;
     }
     Ok(())
 }
@@ -289,25 +367,38 @@ fn gateway_of(data_dir: &Path) -> anyhow::Result<String> {
 /// The head that the gateway of a `data_dir` noted in its database last.
 async fn noted_head(config: &Config, data_dir: &Path) -> anyhow::Result<Head> {
     let gateway = gateway_of(data_dir)?;
-    let head = match migrate::open(config).await {
-        Ok(opened) => {
-            let head = opened.database.ledger_head(&gateway).await;
-            opened.close().await;
-            head
-        }
-        // A gateway runs, and its database with it.
-        Err(_) => {
-            let database = match &config.database.url {
-                Some(url) => Database::from_url(url).context("[database] url")?,
-                None => Database::new(PrivateServer::check(&config.server.data_dir).await?),
-            };
-            let head = database.ledger_head(&gateway).await;
-            database.close().await;
-            head
-        }
-    };
+    let reached = Reached::of(config).await?;
+    let head = reached.database.ledger_head(&gateway).await;
+    reached.close().await;
     head.context("cannot ask the database")?
         .with_context(|| format!("the database has no head of the ledger of gateway {gateway}"))
+}
+
+/// The database, whether a gateway runs or not.
+struct Reached {
+    database: Database,
+    opened: Option<migrate::Opened>,
+}
+
+impl Reached {
+    async fn of(config: &Config) -> anyhow::Result<Self> {
+        if let Ok(opened) = migrate::open(config).await {
+            return Ok(Self { database: opened.database.clone(), opened: Some(opened) });
+        }
+        // A gateway runs, and its database with it.
+        let database = match &config.database.url {
+            Some(url) => Database::from_url(url).context("[database] url")?,
+            None => Database::new(PrivateServer::check(&config.server.data_dir).await?),
+        };
+        Ok(Self { database, opened: None })
+    }
+
+    async fn close(self) {
+        self.database.close().await;
+        if let Some(opened) = self.opened {
+            opened.close().await;
+        }
+    }
 }
 
 /// Replace the key that signs seals and ledger.

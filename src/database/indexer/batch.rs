@@ -229,14 +229,22 @@ pub(super) async fn write(
 ) -> Result<(), DatabaseError> {
     let positions: Vec<_> = readings.clone().map(|r| Position::of(r, gateway)).collect();
     let sealed: Vec<_> = readings.clone().filter(|r| r.sealed).map(SealedRecording::of).collect();
-    let sessions: Vec<_> = readings.filter_map(|reading| reading.row.as_ref()).collect();
-    insert(connection, UPSERT_SESSIONS, &sessions).await?;
+    rows(connection, batch, readings.filter_map(|reading| reading.row.as_ref())).await?;
+    insert(connection, UPSERT_RECORDINGS, &positions).await?;
+    insert(connection, NOTE_RETAINED, &sealed).await
+}
+
+/// Writes the rows of a batch, and those of its sessions.
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    sessions: impl Iterator<Item = &Session>,
+) -> Result<(), DatabaseError> {
+    insert(connection, UPSERT_SESSIONS, &sessions.collect()).await?;
     copy::commands(connection, &batch.commands).await?;
     insert(connection, UPDATE_COMMANDS, &batch.ended).await?;
     insert(connection, RELEASE_COMMANDS, &batch.released).await?;
-    insert(connection, EXTEND_COMMANDS, &batch.typed).await?;
-    insert(connection, UPSERT_RECORDINGS, &positions).await?;
-    insert(connection, NOTE_RETAINED, &sealed).await
+    insert(connection, EXTEND_COMMANDS, &batch.typed).await
 }
 
 /// A recording that retention may come to, from now on.
@@ -254,7 +262,8 @@ impl SealedRecording {
 
 const UPSERT_SESSIONS: &str = "insert into sessions \
     select * from json_populate_recordset(null::sessions, $1::json) \
-    on conflict (id) do update set closed_at = excluded.closed_at, ended = excluded.ended, \
+    on conflict (id) do update set run = excluded.run, run_proved = excluded.run_proved, \
+    closed_at = excluded.closed_at, ended = excluded.ended, \
     ended_text = excluded.ended_text, commands = excluded.commands, allowed = excluded.allowed, \
     approved = excluded.approved, blocked = excluded.blocked, overridden = excluded.overridden, \
     failed = excluded.failed, rows = excluded.rows, bytes_up = excluded.bytes_up, \

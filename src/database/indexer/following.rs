@@ -419,7 +419,7 @@ fn without(
     (restarted, announced)
 }
 
-async fn ledger_offset(
+pub(super) async fn ledger_offset(
     connection: &mut PgConnection,
     gateway: &str,
 ) -> Result<Option<u64>, DatabaseError> {

@@ -1,8 +1,9 @@
 //! Keeping the index: reading recordings back, wherever they are ahead of it, and writing rows.
 //!
 //! Nothing waits for this. It runs in a thread of its own at low priority, sees events once they
-//! are in a block (150 ms after they happened), and writes them in batches, each with how far it
-//! takes the recordings in it. While the database cannot be reached nothing is kept in memory:
+//! are in a block (150 ms after they happened, a few bytes that passed a second later), and writes
+//! them in batches, each with how far it takes the recordings in it. While the database cannot be
+//! reached nothing is kept in memory:
 //! the recordings are the queue. What is new it learns from the ledger and from the store, and
 //! what it should have missed from looking at all open recordings every minute.
 //!
@@ -11,6 +12,7 @@
 //! recording again, which costs a read per command.
 
 mod batch;
+mod compare;
 mod copy;
 mod following;
 mod lag;
@@ -35,6 +37,7 @@ use super::{Database, DatabaseError};
 use crate::recording::{LedgerFollower, LedgerNews, Store};
 
 pub(super) use batch::delete_rows_of;
+pub use compare::{Compared, Difference};
 use following::{Following, Place, RoundError};
 pub use lag::{IndexLag, LagWatch};
 use pace::Pace;

@@ -16,7 +16,7 @@ use super::read_on::read_on;
 use super::reading::Reading;
 use crate::database::{Database, DatabaseError};
 use crate::names::SessionId;
-use crate::recording::{Keyring, LedgerFollower, LedgerNews, recording_path, recordings};
+use crate::recording::{Keyring, LedgerFollower, all_recordings};
 
 /// Recordings whose rows are replaced in one transaction.
 const CHUNK: usize = 64;
@@ -132,27 +132,6 @@ impl Database {
         }
         digest.try_into().map_err(|_| DatabaseError::Other(sqlx::Error::RowNotFound))
     }
-}
-
-/// The recordings here, and those that the ledger has as sealed and that are not here: they are in
-/// the archive, unless they are lost.
-fn all_recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u64)>> {
-    let here = recordings(data_dir)?;
-    let known: BTreeSet<_> = here.iter().map(|(session, ..)| *session).collect();
-    let mut moved = BTreeSet::new();
-    let mut ledger = LedgerFollower::open(data_dir, 0)?;
-    while let Some(news) = ledger.next_line()? {
-        match news {
-            LedgerNews::Sealed(session) => moved.insert(session),
-            LedgerNews::Buried(session) => moved.remove(&session),
-            _ => false,
-        };
-    }
-    let moved = moved.into_iter().filter(|session| !known.contains(session));
-    let moved = moved.map(|session| (session, recording_path(data_dir, &session), 0));
-    let mut all: Vec<_> = here.into_iter().chain(moved).collect();
-    all.sort_unstable();
-    Ok(all)
 }
 
 /// Indexes one recording whole, in as many batches as it takes.

@@ -225,7 +225,34 @@ async fn one_row_is_one_thing_that_a_client_had_done() {
     same_after_reindex(&database, folder.path()).await;
 }
 
+/// As of a crew whose run has its name from the target's answer.
+#[tokio::test]
+async fn a_run_that_is_named_later_is_named_in_the_index_too() {
+    let server = &PostgresServer::shared().server;
+    let (folder, database) = (TempDir::new().unwrap(), database(server, &server.create_database()));
+    let gateway = Gateway::start(folder.path(), &database);
+    let recording = gateway.open(|_| {});
+    let first = query(&recording, "select 'before'");
+    done(&recording, first);
+    gateway.caught_up().await;
+    let session = recording.session();
+    assert_eq!(database.session(session).await.unwrap().unwrap().run, None);
+    let note = json!({ "what": "run", "text": "run-7" });
+    recording.append(|batch| batch.json(Kind::Note, Direction::None, None, &note)).unwrap();
+    let second = query(&recording, "select 'after'");
+    done(&recording, second);
+    close(&recording);
+    gateway.caught_up().await;
+    let row = database.session(session).await.unwrap().unwrap();
+    assert_eq!((row.run.as_deref(), row.run_proved), (Some("run-7"), Some(false)));
+    gateway.stop().await;
+    same_after_reindex(&database, folder.path()).await;
+}
+
 async fn same_after_reindex(database: &Database, data_dir: &Path) {
+    let compared = database.compare_index(data_dir, true, &Keyring::default()).await.unwrap();
+    assert!(compared.recordings > 0 && compared.behind == 0, "{compared:?}");
+    assert_eq!(compared.differences, []);
     let before = database.index_digest().await.unwrap();
     let mut last = None;
     let done = database

@@ -1,6 +1,7 @@
 //! Whatever is changed in a set of recordings, both verifiers find it; in one that was not
 //! changed, neither finds anything.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::slice;
@@ -209,10 +210,11 @@ fn random_alterations_are_found() {
 }
 
 fn find_random_alterations(set: &Set, alterations: usize, random: &mut Random) {
-    let mut copies = Vec::new();
+    let (mut copies, mut kinds) = (Vec::new(), BTreeMap::<_, usize>::new());
     for number in 0..alterations {
         let copy = set.copy(&format!("copy-{number}"));
-        let what = alter(set, &copy, random);
+        let (kind, what) = alter(set, &copy, random);
+        *kinds.entry(kind).or_default() += 1;
         let audit = set.audit(&copy);
         assert!(is_found(&audit), "{what}: {audit:?}");
         copies.push((what, copy));
@@ -224,10 +226,11 @@ fn find_random_alterations(set: &Set, alterations: usize, random: &mut Random) {
             }
         }
     }
+    println!("{alterations} alterations, all found by both: {kinds:?}");
 }
 
-/// Changes something somewhere, and says what.
-fn alter(set: &Set, copy: &Path, random: &mut Random) -> String {
+/// Changes something somewhere, and says in what way and what.
+fn alter(set: &Set, copy: &Path, random: &mut Random) -> (&'static str, String) {
     let number = random.below(set.recordings.len());
     let path = match random.below(3) {
         0 => copy.join("ledger"),
@@ -237,41 +240,41 @@ fn alter(set: &Set, copy: &Path, random: &mut Random) -> String {
     let mut bytes = fs::read(&path).unwrap();
     let before = bytes.clone();
     let at = random.below(bytes.len());
-    let what = match random.below(7) {
+    let (kind, what) = match random.below(7) {
         0 | 1 => {
             bytes[at] ^= 1 << random.below(8);
-            format!("byte {at} of {shown} has another bit")
+            ("a bit", format!("byte {at} of {shown} has another bit"))
         }
         2 => {
             let to = at + 1 + random.below((bytes.len() - at).min(500));
             bytes.drain(at..to.min(before.len()));
-            format!("bytes {at} to {to} of {shown} are gone")
+            ("bytes gone", format!("bytes {at} to {to} of {shown} are gone"))
         }
         3 => {
             let more: Vec<u8> = (0..=random.below(200)).map(|_| random.byte()).collect();
             bytes.splice(at..at, more);
-            format!("bytes were put in at {at} of {shown}")
+            ("bytes put in", format!("bytes were put in at {at} of {shown}"))
         }
         4 => {
             bytes.truncate(at);
-            format!("{shown} is cut at {at}")
+            ("cut", format!("{shown} is cut at {at}"))
         }
         5 => {
             let length = (bytes.len() - at).min(1 + random.below(300));
             let from = random.below(bytes.len() - length + 1);
             bytes.copy_within(from..from + length, at);
-            format!("{length} bytes of {shown} at {at} are those at {from}")
+            ("bytes copied", format!("{length} bytes of {shown} at {at} are those at {from}"))
         }
         _ => {
             fs::remove_file(&path).unwrap();
-            return format!("{shown} is gone");
+            return ("a file gone", format!("{shown} is gone"));
         }
     };
     if bytes == before {
         bytes[at] ^= 1;
     }
     fs::write(&path, bytes).unwrap();
-    what
+    (kind, what)
 }
 
 fn is_found(audit: &Audit) -> bool {

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::set;
 use crate::support::client::{Client, Database, transcript, venv};
 use crate::support::daemon::{PORTCULLIS, wait_until};
 use crate::support::faults::{ERROR, FORBIDDEN, FULL, Fault, Proxy};
@@ -13,6 +14,7 @@ use crate::support::gateway::{Gateway, Setup, told};
 use crate::support::http::{App, curl};
 use crate::support::postgres::PostgresServer;
 use crate::support::random::Random;
+use crate::wire_replay::Replay as Serving;
 
 /// A gateway whose recordings go to a bucket.
 struct World {
@@ -238,6 +240,66 @@ fn one_bad_recording_blocks_no_other() {
     world.moved(4);
 }
 
+/// A new recipient reads what was archived before, in every way; and nothing of it stays behind
+/// when its time is over.
+#[test]
+fn an_archived_recording_is_wrapped_anew_read_by_the_new_recipient_and_leaves_nothing() {
+    let world = World::new(
+        &format!("recipients = [{:?}]", set::RECIPIENT),
+        "[[retention]]\nkeep = \"30d\"\n",
+    );
+    let gateway = &world.gateway;
+    assert!(world.select("select 'sealed and archived'"));
+    let id = gateway.recordings()[0].file_stem().unwrap().to_str().unwrap().to_owned();
+    world.moved(1);
+    let identity = |name: &str, secret: &str| {
+        let file = gateway.configuration().with_file_name(name);
+        std::fs::write(&file, secret).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (old, new) = (identity("old", set::IDENTITY), identity("new", set::OTHER_IDENTITY));
+    let (replay, export) = (["replay", &id], ["recording", "export", &id, "--format", "jsonl"]);
+    let with = |arguments: &[&str]| world.command(&[arguments, &["--identity", &new]].concat());
+    for arguments in [&replay[..], &export] {
+        let refused = with(arguments);
+        assert!(told(&refused).contains("none of the identities given"), "{}", told(&refused));
+    }
+
+    let rewrap = ["recording", "rewrap", "--identity", &old, "--recipient", set::OTHER_RECIPIENT];
+    assert!(world.done(&rewrap).contains("1 wrapped anew"));
+    let wrapped = || {
+        let files = gateway.stored_files().into_iter();
+        files.filter(|path| path.to_string_lossy().ends_with(".age")).count()
+    };
+    assert_eq!((wrapped(), gateway.recordings().len()), (1, 0));
+    for arguments in [&replay[..], &export] {
+        let read = with(arguments);
+        assert!(read.status.success(), "{}", told(&read));
+    }
+    assert!(told(&with(&replay)).contains("sealed and archived"));
+    let decided = with(&["policy", "backtest"]);
+    assert!(told(&decided).contains("1 commands of 1 sessions"), "{}", told(&decided));
+    let configuration = gateway.configuration();
+    let config = ["--config", configuration.to_str().unwrap(), "--identity", &new];
+    let serving = Serving::of(&[&replay[..], &config].concat());
+    let mut psql = serving.client().psql();
+    let answered = psql.args(["-c", "select 'sealed and archived'"]).output().unwrap();
+    assert!(told(&answered).contains("sealed and archived"), "{}", told(&answered));
+    drop(serving);
+
+    let text = std::fs::read_to_string(gateway.configuration()).unwrap();
+    std::fs::write(gateway.configuration(), text.replace("\"30d\"", "\"1s\"")).unwrap();
+    world.done(&["reload"]);
+    wait_until("it to go", || {
+        world.command(&["recording", "prune"]);
+        world.keys().is_empty()
+    });
+    wait_until("its wrapped key to go", || wrapped() == 0);
+    assert!(gateway.stop().success());
+    let audit = world.json(&["recording", "verify", "--all"]);
+    assert_eq!((&audit["deleted"], &audit["deleted_missing"]), (&1.into(), &0.into()), "{audit}");
+}
+
 /// Killed under failures, round after round: `PORTCULLIS_ARCHIVE_KILLS` says how many.
 #[test]
 fn whenever_the_gateway_is_killed_no_recording_is_lost_on_its_way() {
@@ -262,7 +324,11 @@ fn whenever_the_gateway_is_killed_no_recording_is_lost_on_its_way() {
             assert!(world.select(&statement));
             done += 1;
         }
-        thread_sleep(random.below(400) as u64);
+        // At another moment of the uploads each time, if there is still one to come.
+        let further = world.proxy.bytes() + random.below(8_000);
+        wait_until("the uploads to get there", || {
+            world.proxy.bytes() >= further || world.gateway.recordings().is_empty()
+        });
         world.gateway.daemon().kill9();
         world.gateway.restart();
     }
@@ -273,11 +339,6 @@ fn whenever_the_gateway_is_killed_no_recording_is_lost_on_its_way() {
     assert_eq!(audit["whole"], done, "{audit}");
     assert_eq!(audit["proved"], serde_json::json!(["whole", "complete"]), "{audit}");
     println!("{rounds} kills, {done} recordings, none lost");
-}
-
-/// At another moment of the uploads each time.
-fn thread_sleep(ms: u64) {
-    std::thread::sleep(std::time::Duration::from_millis(ms));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod archive;
 mod cases;
 mod command;
 mod encryption;
+mod index;
 mod live;
 mod prune;
 mod retention;

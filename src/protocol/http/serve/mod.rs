@@ -11,7 +11,6 @@ mod tape;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -144,7 +143,7 @@ impl Player {
         let Some(first) = asked.answer else {
             return self.problem(StatusCode::BAD_GATEWAY, "the recording has no answer to this");
         };
-        let opened = block_in_place(|| Answer::open(&self.tape.of.path, first, asked.sequence));
+        let opened = block_in_place(|| Answer::open(&self.tape.of, first, asked.sequence));
         let (head, answer) = match opened {
             Ok(opened) => opened,
             Err(why) => return self.problem(StatusCode::BAD_GATEWAY, &why),
@@ -233,13 +232,13 @@ struct Answer {
 
 impl Answer {
     /// The head, and what follows it.
-    fn open(path: &Path, at: Sequence, of: Sequence) -> Result<(Bytes, Self), String> {
-        let open = |path: &Path| {
-            let mut reader = Reader::open(path)?;
+    fn open(taped: &Taped, at: Sequence, of: Sequence) -> Result<(Bytes, Self), String> {
+        let open = || {
+            let mut reader = taped.reader()?;
             reader.seek_sequence(at)?;
             Ok::<_, ReadError>(reader)
         };
-        let reader = open(path).map_err(|error| error.to_string())?;
+        let reader = open().map_err(|error| error.to_string())?;
         let mut answer = Self { reader, of, first: None, ended: false };
         let mut head = Vec::new();
         while let Some(bytes) = answer.next() {

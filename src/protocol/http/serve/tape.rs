@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::decode::http::head::Head;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::protocol::taped::{Kept, TapeError, Taped};
-use crate::recording::{Direction, Event, Kind, Note, RecordedCommand, Sequence};
+use crate::recording::{Direction, Event, Keyring, Kind, Note, RecordedCommand, Sequence};
 
 /// The largest JSON body that is compared by what it means; larger ones are by their bytes.
 pub(super) const MAX_JSON: usize = 64 << 10;
@@ -93,12 +93,13 @@ pub(super) enum Missing {
 }
 
 impl Tape {
-    /// Reads a recording from its beginning to its end. Blocks on the file system.
+    /// Reads a recording from its beginning to its end, with what opens it where it is encrypted.
+    /// Blocks on the file system.
     ///
     /// # Errors
     /// When it is none of HTTP, cannot be read, or is too large.
-    pub fn read(path: &Path) -> Result<Self, TapeError> {
-        let (of, reader) = Taped::open(path, (Protocol::Http, "HTTP"))?;
+    pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, TapeError> {
+        let (of, reader) = Taped::open((path, keyring), (Protocol::Http, "HTTP"))?;
         let mut tape = Self { of, asked: Vec::new(), lines: HashMap::new() };
         let (mut open, mut kept) = (BTreeMap::new(), Kept::of("requests"));
         for event in reader {

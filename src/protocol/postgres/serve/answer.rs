@@ -1,7 +1,5 @@
 //! A recorded answer, message by message, as the client wants its rows.
 
-use std::path::Path;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::tape::Place;
@@ -9,6 +7,7 @@ use crate::decode::postgres::backend::{self, Column};
 use crate::decode::postgres::frame::{self, Piece, Side, Walker};
 use crate::decode::postgres::values::{hexadecimal, to_text};
 use crate::decode::postgres::{Malformed, frontend::Format};
+use crate::protocol::taped::Taped;
 use crate::recording::{Direction, Kind, ReadError, Reader};
 
 /// Why an answer ends before its end.
@@ -34,8 +33,8 @@ pub(super) struct Messages {
 
 impl Messages {
     /// From that place; rows come whole where they have to be rewritten. Blocks on the file system.
-    pub(super) fn open(path: &Path, place: Place, whole: bool) -> Result<Self, Broken> {
-        let mut reader = Reader::open(path)?;
+    pub(super) fn open(taped: &Taped, place: Place, whole: bool) -> Result<Self, Broken> {
+        let mut reader = taped.reader()?;
         reader.seek_sequence(place.event)?;
         let mut walker = Walker::new(Side::Backend);
         walker.keep_whole(whole);

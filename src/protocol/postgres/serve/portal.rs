@@ -55,7 +55,7 @@ impl Portal {
                         return Ok((b'C', true, done("SELECT 0")));
                     };
                     self.answer += 1;
-                    self.reading.insert(Messages::open(&tape.of.path, *place, whole)?)
+                    self.reading.insert(Messages::open(&tape.of, *place, whole)?)
                 }
             };
             let (piece, bytes) = messages.next()?;
@@ -77,7 +77,7 @@ impl Tape {
             return Ok(None);
         };
         block_in_place(|| {
-            let mut messages = Messages::open(&self.of.path, *place, false)?;
+            let mut messages = Messages::open(&self.of, *place, false)?;
             loop {
                 let (piece, bytes) = messages.next()?;
                 match piece.tag {

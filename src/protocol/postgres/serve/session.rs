@@ -174,7 +174,7 @@ impl Session {
         let Some(place) = run.answers.first() else {
             return Ok(Err(Unanswered::Broken("its answer is not recorded".to_owned())));
         };
-        let mut messages = match block_in_place(|| Messages::open(&tape.of.path, *place, false)) {
+        let mut messages = match block_in_place(|| Messages::open(&tape.of, *place, false)) {
             Ok(messages) => messages,
             Err(broken) => return Ok(Err(broken.into())),
         };

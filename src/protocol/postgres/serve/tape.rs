@@ -12,7 +12,7 @@ use super::listening::{Heard, Listening};
 use crate::decode::sql::{LexerSettings, Unparsed, Withhold, view};
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::protocol::taped::{TapeError, Taped};
-use crate::recording::Sequence;
+use crate::recording::{Keyring, Sequence};
 
 /// A place in a recording: an event, and a byte of its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +70,13 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// Reads a recording from its beginning to its end. Blocks on the file system.
+    /// Reads a recording from its beginning to its end, with what opens it where it is encrypted.
+    /// Blocks on the file system.
     ///
     /// # Errors
     /// When it is none of Postgres, cannot be read, or is too large.
-    pub fn read(path: &Path) -> Result<Self, TapeError> {
-        let (of, reader) = Taped::open(path, (Protocol::Postgres, "Postgres"))?;
+    pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, TapeError> {
+        let (of, reader) = Taped::open((path, keyring), (Protocol::Postgres, "Postgres"))?;
         let mut listening = Listening::default();
         for event in reader {
             listening.take(&event?)?;
