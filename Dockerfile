@@ -17,7 +17,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY fuzz/Cargo.toml fuzz/
 RUN mkdir src benches \
- && touch src/lib.rs benches/decode_sql.rs benches/policy.rs benches/recording.rs \
+ && touch src/lib.rs benches/cost.rs benches/decode_sql.rs benches/policy.rs benches/recording.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo build --release --locked --bin portcullis
 COPY askama.toml ./
