@@ -152,6 +152,13 @@ fn the_image_is_built_from_all_that_the_binary_embeds() {
         assert!(dockerfile.contains(&copied), "Dockerfile lacks {folder}");
         assert!(context.contains(&format!("\n!{folder}\n")), ".dockerignore lacks {folder}");
     }
+    // Cargo asks for the file of each bench that Cargo.toml names.
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let benches = manifest["bench"].as_array().unwrap();
+    for bench in benches.iter().map(|bench| bench["name"].as_str().unwrap()) {
+        assert!(dockerfile.contains(&format!(" benches/{bench}.rs ")), "Dockerfile lacks {bench}");
+    }
     // Macros read settings that stand beside Cargo.toml; these are for other tools.
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
