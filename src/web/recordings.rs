@@ -224,6 +224,9 @@ async fn events(
         return Err(Problem::bad(format!("limit: 1 to {} events", EVENTS.1)));
     }
     let first = wanted.first.unwrap_or_default();
+    if i64::try_from(first).is_err() {
+        return Err(Problem::bad(format!("first: at most {}", i64::MAX)));
+    }
     let session = named(id)?;
     let path = place(&api, session).await?;
     let detail = BTreeMap::from([("first".to_owned(), json!(first))]);

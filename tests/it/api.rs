@@ -589,6 +589,7 @@ fn a_recording_is_read_by_range_and_its_events_by_sequence_and_both_are_audited(
     for (path, status) in [
         (format!("{base}/events?limit=0"), 400),
         (format!("{base}/events?first=-1"), 400),
+        (format!("{base}/events?first=9223372036854775808"), 400),
         (format!("{base}/events?first=999"), 200),
         ("/api/v1/sessions/019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b/events".to_owned(), 404),
         ("/api/v1/sessions/..%2F..%2Fledger/recording".to_owned(), 404),
