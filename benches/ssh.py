@@ -3,7 +3,10 @@ turn; prints medians and ratios as Markdown. Run by scripts/bench-ssh.
 
 Bulk is `cat` of a file each way, with AES-GCM, at a session that stands already. An exec of its own is a
 connection each; a shared one is a channel of a connection that stands (ControlMaster), and behind
-the gateway a connection of its own to the server, whose handshake is what a connection costs directly."""
+the gateway a connection to the server that the command before it left.
+
+Throughput on few cores is what all programs together take of them, so processor time is measured too: of
+client and server, and of the gateway."""
 
 import argparse
 import json
@@ -19,6 +22,7 @@ import time
 from servers import RELEASE, Bench, free_port, token, wait_for
 
 WAYS = ("direct", "portcullis")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Way:
@@ -32,6 +36,8 @@ class Way:
         ]
         self.to = f"{user}@127.0.0.1"
         self.socket = directory / f"{name}.sock"
+        # Its processes: of client and server, and of the gateway where there is one.
+        self.ends, self.between = [], []
 
     def command(self, line, shared=False) -> list:
         share = ["-o", f"ControlPath={self.socket}"] if shared else []
@@ -44,6 +50,7 @@ class Way:
         bench.callback(process.wait)
         bench.callback(process.terminate)
         wait_for(self.socket.exists)
+        self.ends.append(process.pid)
 
 
 def main() -> None:
@@ -68,10 +75,15 @@ def main() -> None:
         for number in range(arguments.rounds):
             raw.append(f"# round {number + 1}; load before it {os.getloadavg()[0]:.1f}")
             for kind, file in files.items():
-                for name, way in ways.items():
-                    note(f"{kind} out, MB/s", name, rate(way, f"cat {file}", file, out=True))
-                for name, way in ways.items():
-                    note(f"{kind} in, MB/s", name, rate(way, "cat > /dev/null", file, out=False))
+                for out, line in ((True, f"cat {file}"), (False, "cat > /dev/null")):
+                    for name, way in ways.items():
+                        case = f"{kind} {'out' if out else 'in'}"
+                        before = spent(way.ends), spent(way.between)
+                        note(f"{case}, MB/s", name, rate(way, line, file, out))
+                        gigabytes = file.stat().st_size / 1e9
+                        for which, pids, then in zip(("ends", "gateway"), (way.ends, way.between), before):
+                            if pids:
+                                note(f"{case}, s/GB of {which}", name, (spent(pids) - then) / gigabytes)
             for shared, case in ((False, "exec, a connection each"), (True, "exec, shared")):
                 for name, way in ways.items():
                     latency, first = execs(way, arguments.execs, shared)
@@ -103,12 +115,15 @@ UseDNS no
 PermitRootLogin yes
 MaxStartups 200
 """)
-    bench.launch("/usr/sbin/sshd", "-D", "-e", "-f", configuration, stderr=subprocess.DEVNULL)
+    sshd = bench.launch("/usr/sbin/sshd", "-D", "-e", "-f", configuration, stderr=subprocess.DEVNULL)
     known_hosts = bench.write("known_hosts_direct", f"[127.0.0.1]:{port} {host_key}\n")
     direct = Way(directory, "direct", port, user, directory / "user_key", known_hosts)
     ready = lambda: subprocess.run(direct.command("true"), stderr=subprocess.DEVNULL).returncode == 0
     wait_for(ready)
-    return direct, gateway(bench, port, user, host_key)
+    through = gateway(bench, port, user, host_key)
+    for way in (direct, through):
+        way.ends.append(sshd.pid)
+    return direct, through
 
 
 def gateway(bench, port, user, host_key):
@@ -165,7 +180,9 @@ targets = ["*"]
     own = " ".join((directory / "portcullis/ssh_host_ed25519.pub").read_text().split()[:2])
     ssh_port = found["ssh"].rsplit(":", 1)[1]
     known_hosts = bench.write("known_hosts", f"[127.0.0.1]:{ssh_port} {own}\n")
-    return Way(directory, "portcullis", ssh_port, "bench", directory / "agent", known_hosts)
+    way = Way(directory, "portcullis", ssh_port, "bench", directory / "agent", known_hosts)
+    way.between.append(process.pid)
+    return way
 
 
 def make(bench, kind, megabytes) -> pathlib.Path:
@@ -173,6 +190,20 @@ def make(bench, kind, megabytes) -> pathlib.Path:
     source = "seq 1 400000000" if kind == "text" else "cat /dev/urandom"
     subprocess.run(f"{source} | head -c {megabytes}000000 > {path}", shell=True, check=True)
     return path
+
+
+def spent(pids) -> float:
+    """Seconds of processor time of processes and all their children so far."""
+    ticks = 0
+    for pid in pids:
+        try:
+            # utime, stime, and both of children that ended (proc(5)).
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11:15])) + spent(children) * TICKS
+    return ticks / TICKS
 
 
 def rate(way, line, file, out) -> float:
@@ -212,7 +243,8 @@ def together(way, count) -> float:
 
 def tables(arguments, figures, raw) -> None:
     version = subprocess.run(["ssh", "-V"], text=True, stderr=subprocess.PIPE).stderr.strip()
-    median = {case: {way: statistics.median(by[way]) for way in WAYS} for case, by in figures.items()}
+    median = {case: {way: statistics.median(each) for way, each in by.items()} for case, by in figures.items()}
+    processor = {case: median.pop(case) for case in list(median) if "s/GB" in case}
     out = [
         f"{arguments.rounds} rounds, {arguments.megabytes} MB each way, {arguments.execs} execs of each kind;"
         f" {os.cpu_count()} cores of {platform.machine()}, load at the end {os.getloadavg()[0]:.1f}, {version}",
@@ -223,6 +255,14 @@ def tables(arguments, figures, raw) -> None:
     for case, of in median.items():
         ratio = of["portcullis"] / of["direct"]
         out.append(f"| {case} | {of['direct']:.3g} | {of['portcullis']:.3g} | {ratio:.2f} |")
+    out += [
+        "",
+        "| processor time, s for 1 GB | client and server directly | through the gateway | the gateway |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for case in (case.removesuffix(" of ends") for case in processor if case.endswith("ends")):
+        ends, own = processor[f"{case} of ends"], processor[f"{case} of gateway"]["portcullis"]
+        out.append(f"| {case.split(',')[0]} | {ends['direct']:.3g} | {ends['portcullis']:.3g} | {own:.3g} |")
     each, shared = median["exec, a connection each, ms"], median["exec, shared, ms"]
     handshake = each["direct"] - shared["direct"]
     out += ["", f"A handshake costs {handshake:.1f} ms directly. Of direct plus a second handshake the gateway"

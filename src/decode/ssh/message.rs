@@ -78,7 +78,21 @@ pub struct Size {
     pub rows: u32,
 }
 
-/// Writes bytes that passed: input and output with no code, standard error with code 1.
+/// The most that one message holds: with its head it is no longer than one event (64 KiB).
+pub const MAX_DATA: usize = (64 << 10) - 16;
+
+/// Makes messages of bytes that passed, each to be one event: input and output with no code,
+/// standard error with code 1.
+pub fn each_data(channel: u32, code: Option<u32>, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    let mut message = Vec::with_capacity(bytes.len().min(MAX_DATA) + 16);
+    for piece in bytes.chunks(MAX_DATA) {
+        message.clear();
+        put_data(&mut message, channel, code, piece);
+        each(&message);
+    }
+}
+
+/// Writes bytes that passed, of which there are few.
 pub fn put_data(out: &mut Vec<u8>, channel: u32, code: Option<u32>, bytes: &[u8]) {
     match code {
         None => head(out, DATA, channel),
@@ -268,6 +282,24 @@ mod tests {
         for (read, wanted) in messages {
             assert_eq!(read, wanted);
         }
+    }
+
+    #[test]
+    fn long_data_are_several_messages_none_longer_than_an_event() {
+        let long: Vec<u8> = (0..=u8::MAX).cycle().take(200_000).collect();
+        for code in [None, Some(1)] {
+            let mut joined = Vec::new();
+            each_data(5, code, &long, |message| {
+                assert!(message.len() <= 64 << 10);
+                match Message::read(&Bytes::copy_from_slice(message)).unwrap() {
+                    Message::Data { channel: 5, bytes } if code.is_none() => joined.extend(bytes),
+                    Message::Extended { channel: 5, code: 1, bytes } => joined.extend(bytes),
+                    other => panic!("{other:?}"),
+                }
+            });
+            assert_eq!(joined, long);
+        }
+        each_data(5, None, b"", |_| panic!("nothing is no message"));
     }
 
     proptest! {

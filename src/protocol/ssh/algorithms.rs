@@ -43,6 +43,8 @@ const COMPRESSIONS: &[compression::Name] = &[compression::NONE, compression::ZLI
 
 /// What a channel may have on the way unasked. A larger one was slower.
 pub(super) const WINDOW: u32 = 2 << 20;
+/// The longest message of data that is taken: one event of a recording.
+const MAX_PACKET: u32 = 65_520;
 /// Messages of a channel that wait within russh.
 const BUFFERED: usize = 16;
 /// How long a side may be silent before it is asked whether it is there, and how often it is asked.
@@ -82,6 +84,7 @@ pub(super) fn downstream(host_key: PrivateKey, browsers: bool) -> russh::server:
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
         window_size: WINDOW,
+        maximum_packet_size: MAX_PACKET,
         channel_buffer_size: BUFFERED,
         preferred: preferred(Cow::Borrowed(KEYS)),
         max_auth_attempts: ATTEMPTS,
@@ -105,6 +108,7 @@ pub(super) fn upstream(host_key: &PublicKey) -> russh::client::Config {
     russh::client::Config {
         client_id: id(),
         window_size: WINDOW,
+        maximum_packet_size: MAX_PACKET,
         channel_buffer_size: BUFFERED,
         preferred: preferred(Cow::Owned(keys)),
         keepalive_interval: Some(KEEPALIVE),

@@ -211,12 +211,40 @@ impl Channel {
 
     async fn carry(&self, start: Start, began: Instant) -> Result<(), Broken> {
         let Some(target) = self.session.target() else { return Err(Broken::Session) };
-        let (channel, connection) = self.enter(target, &Way::Session).await?;
+        let (channel, connection) = match self.enter_again().await {
+            Some(entered) => entered,
+            None => self.enter(target, &Way::Session).await?,
+        };
         let withhold = start.terminal.is_some() && !target.record_input;
         let relay = Relay::new(self, channel, withhold, began);
         let carried = relay.carry(start).await;
-        connection.end().await;
-        carried
+        let (done, closed) = match carried {
+            // Kept before the client hears of the end, so that its next command finds it.
+            Ok(()) => (self.session.keep(connection), self.close().await),
+            Err(broken) => (Some(connection), Err(broken)),
+        };
+        if let Some(connection) = done {
+            connection.end().await;
+        }
+        closed
+    }
+
+    /// Closes the channel, of which all is said.
+    pub(super) async fn close(&self) -> Result<(), Broken> {
+        self.down.close().await.map_err(|_| Broken::Client)
+    }
+
+    /// Opens a session on a connection that an earlier command left; none where there is none that
+    /// still stands.
+    async fn enter_again(&self) -> Option<(russh::Channel<russh::client::Msg>, Connection)> {
+        let kept = self.session.kept.take()?;
+        match upstream::again(&self.gate, kept).await {
+            Ok(upstream) => Some(upstream.split()),
+            Err(error) => {
+                tracing::debug!(session = %self.gate.session(), %error, "a kept connection was lost");
+                None
+            }
+        }
     }
 
     /// Opens something at the target, on a connection of its own.
@@ -298,11 +326,11 @@ impl Channel {
         if rest.is_empty() {
             return Ok(());
         }
-        let mut recorded = Vec::with_capacity(rest.len() + 16);
-        message::put_data(&mut recorded, self.down.id().number(), None, &rest);
-        let of = Some(self.of);
-        self.gate.admit(Bytes::new(), |admission| admission.data_as(0..0, of, &recorded)).await?;
-        Ok(())
+        let (number, of) = (self.down.id().number(), Some(self.of));
+        let admitted = self.gate.admit(Bytes::new(), |admission| {
+            message::each_data(number, None, &rest, |data| admission.data_as(0..0, of, data));
+        });
+        admitted.await.map(drop)
     }
 
     /// Records what goes down.
@@ -314,15 +342,15 @@ impl Channel {
     ) -> Result<Released, RecordingFailure> {
         let (number, length) = (self.down.id().number(), masked.shown().len());
         self.gate.release(masked, |release, stored| {
-            let mut recorded = Vec::with_capacity(stored.len() + 16);
             if self.masking.keeps_lengths() {
+                let mut recorded = Vec::new();
                 message::put_withheld(&mut recorded, number, length);
+                release.data(&recorded, Some(of));
             } else if !stored.is_empty() {
-                message::put_data(&mut recorded, number, code, stored);
+                message::each_data(number, code, stored, |data| release.data(data, Some(of)));
             } else {
                 return;
             }
-            release.data(&recorded, Some(of));
             let mut lines = self.lines.as_ref().map(Mutex::lock);
             let typed = lines.as_mut().map(|lines| lines.shown(stored)).unwrap_or_default();
             typed.into_iter().for_each(|line| release.note(of, "typed", line));

@@ -63,8 +63,8 @@ impl Channel {
         if let Err(broken) = carried {
             // The channel carries its bytes alone.
             let _unsaid = self.over(broken, began).await;
-            let _gone = self.down.close().await;
         }
+        let _gone = self.close().await;
         self.inbox.close();
     }
 

@@ -17,14 +17,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decode::ssh::message::Size;
 
-/// From here on a channel is stalled.
-const STALLED: usize = 256 << 10;
+/// From here on a channel is stalled. Less would take a client that is only a little faster than
+/// its target for one whose target does not read, and stop it for nothing.
+const STALLED: usize = 1 << 20;
 /// Here the connection waits.
 const FULL: usize = 16 << 20;
 /// What a terminal sends for Ctrl-C.
 const INTERRUPT: u8 = 3;
-/// Pieces are joined up to this.
-const PIECE: usize = 32 << 10;
+/// Pieces are joined up to this: a block of a recording.
+const PIECE: usize = 256 << 10;
+/// Bulk data come in messages no smaller than this.
+const MUCH: usize = 16 << 10;
 /// Signals and sizes that wait; more come from nobody.
 const MAX_ITEMS: usize = 4_096;
 
@@ -85,6 +88,10 @@ impl Inbox {
         queue.bytes += data.len();
         match queue.items.back_mut() {
             Some(Waiting::Data(last)) if last.len() + data.len() <= PIECE => {
+                // Where it is much, more of it will come.
+                if data.len() >= MUCH {
+                    last.reserve(PIECE - last.len());
+                }
                 last.extend_from_slice(data);
             }
             _ => queue.items.push_back(Waiting::Data(BytesMut::from(data))),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use russh::client;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{ChannelMsg, ChannelWriteHalf, Sig};
 use tokio::sync::Mutex;
 
 use crate::decode::ssh::message;
@@ -14,6 +14,7 @@ use crate::recording::{CommandError, Outcome, Sequence};
 
 use super::channel::{Broken, Channel, Start, What, micros};
 use super::inbox::Item;
+use super::outbox::Outbox;
 use super::sftp::{Answers, Sftp};
 use super::words::Refusal;
 
@@ -26,7 +27,7 @@ pub(super) struct Relay<'c> {
     /// The client's number of the channel.
     pub(super) number: u32,
     up: ChannelWriteHalf<client::Msg>,
-    from: Mutex<ChannelReadHalf>,
+    from: Mutex<Outbox>,
     /// Of what is typed only its length is recorded.
     withhold: bool,
     began: Instant,
@@ -41,10 +42,10 @@ impl<'c> Relay<'c> {
     ) -> Self {
         let (from, up) = upstream.split();
         let number = channel.down.id().number();
-        Self { channel, number, up, from: Mutex::new(from), withhold, began }
+        Self { channel, number, up, from: Mutex::new(Outbox::new(from)), withhold, began }
     }
 
-    /// Starts the command and carries it to its end.
+    /// Starts the command and carries it to its end. What is left is to close the channel.
     pub(super) async fn carry(&self, start: Start) -> Result<(), Broken> {
         let is_sftp = self.start(start).await?;
         let (sftp, answers) = is_sftp.then(|| Sftp::new(self)).unzip();
@@ -54,7 +55,8 @@ impl<'c> Relay<'c> {
         }
     }
 
-    /// Carries what stands already and speaks no protocol of ours.
+    /// Carries what stands already and speaks no protocol of ours. What is left is to close the
+    /// channel.
     pub(super) async fn carry_bytes(&self) -> Result<(), Broken> {
         tokio::select! {
             Err(broken) = self.upwards(None) => Err(broken),
@@ -114,7 +116,7 @@ impl<'c> Relay<'c> {
                 Item::Eof => {
                     self.channel.rest_of_input().await?;
                     message::put_eof(&mut recorded, self.number);
-                    self.pass(Bytes::new(), &recorded, self.channel.of).await?;
+                    self.note(&recorded).await?;
                     or_wait(self.up.eof().await).await;
                 }
                 Item::Resize(size, pixels) => {
@@ -122,14 +124,14 @@ impl<'c> Relay<'c> {
                         lines.lock().resize(size);
                     }
                     message::put_window_change(&mut recorded, self.number, size);
-                    self.pass(Bytes::new(), &recorded, self.channel.of).await?;
+                    self.note(&recorded).await?;
                     let (width, height) = pixels;
                     let told = self.up.window_change(size.columns, size.rows, width, height);
                     or_wait(told.await).await;
                 }
                 Item::Signal(signal) => {
                     message::put_signal(&mut recorded, self.number, &name_of(&signal));
-                    self.pass(Bytes::new(), &recorded, self.channel.of).await?;
+                    self.note(&recorded).await?;
                     or_wait(self.up.signal(signal).await).await;
                 }
             }
@@ -138,33 +140,37 @@ impl<'c> Relay<'c> {
 
     /// Records input.
     pub(super) async fn input(&self, data: Bytes, of: Sequence) -> Result<Permitted, Broken> {
-        let mut recorded = Vec::with_capacity(data.len() + 16);
         if let Some(lines) = &self.channel.lines {
             lines.lock().typed(&data);
         }
         let masking = &self.channel.masking;
-        if self.withhold || masking.keeps_lengths() {
-            message::put_withheld(&mut recorded, self.number, data.len());
-        } else {
-            let seen = masking.input(&data);
-            // The end of it may be recorded with what follows.
-            if !seen.is_empty() {
-                message::put_data(&mut recorded, self.number, None, &seen);
+        let withheld = self.withhold || masking.keeps_lengths();
+        // The end of it may be recorded with what follows.
+        let seen = if withheld { Bytes::new() } else { masking.input(&data) };
+        let (number, length, of) = (self.number, data.len(), Some(of));
+        let admitted = self.channel.gate.admit(data, |admission| {
+            let mut recorded = Vec::new();
+            if withheld {
+                message::put_withheld(&mut recorded, number, length);
             }
-        }
-        self.pass(data, &recorded, of).await
+            message::each_data(number, None, &seen, |data| admission.data_as(0..0, of, data));
+            admission.data_as(0..length, of, &recorded);
+        });
+        let admitted = admitted.await;
+        self.channel.session.active();
+        Ok(admitted?.0)
     }
 
-    /// Records what goes up.
-    async fn pass(&self, data: Bytes, recorded: &[u8], of: Sequence) -> Result<Permitted, Broken> {
-        let length = data.len();
+    /// Records what goes up and is no input.
+    async fn note(&self, recorded: &[u8]) -> Result<(), Broken> {
+        let of = Some(self.channel.of);
         let admitted = self
             .channel
             .gate
-            .admit(data, |admission| admission.data_as(0..length, Some(of), recorded))
+            .admit(Bytes::new(), |admission| admission.data_as(0..0, of, recorded))
             .await;
         self.channel.session.active();
-        Ok(admitted?.0)
+        Ok(admitted.map(drop)?)
     }
 
     /// Sends up what may; waits while the target takes no more.
@@ -184,7 +190,7 @@ impl<'c> Relay<'c> {
         let (mut ending, mut held, mut drained) = (Ending::Unknown, false, false);
         loop {
             let message = tokio::select! {
-                message = from.wait() => message,
+                message = from.next() => message,
                 Some(answer) = next(&mut answers) => {
                     self.give(None, answer).await?;
                     continue;
@@ -227,7 +233,7 @@ impl<'c> Relay<'c> {
                     if held {
                         down.eof().await.map_err(|_| Broken::Client)?;
                     }
-                    return down.close().await.map_err(|_| Broken::Client);
+                    return Ok(());
                 }
                 _ => {}
             }
@@ -238,10 +244,7 @@ impl<'c> Relay<'c> {
         }
         self.put_all(masking.rest()).await?;
         self.tell(&mut ending).await?;
-        if ending.is_told() {
-            return down.close().await.map_err(|_| Broken::Client);
-        }
-        Err(self.lost())
+        if ending.is_told() { Ok(()) } else { Err(self.lost()) }
     }
 
     async fn output(&self, code: Option<u32>, data: Bytes) -> Result<(), Broken> {

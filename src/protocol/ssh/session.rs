@@ -22,6 +22,7 @@ use crate::recording::{Opened, RecordingFailure, Told};
 
 use super::end::End;
 use super::handler::Connection;
+use super::kept::Kept;
 use super::{Context, GOODBYE};
 
 /// How long channels get to end when the session does.
@@ -53,6 +54,7 @@ pub(super) struct Session {
     activity: AtomicU64,
     /// Channels that connect to the target at a time.
     pub(super) entering: Semaphore,
+    pub(super) kept: Kept,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -97,6 +99,7 @@ impl Session {
             tasks: TaskTracker::new(),
             activity: AtomicU64::new(0),
             entering: Semaphore::new(MAX_ENTERING),
+            kept: Kept::default(),
             _slot: slot,
         }
     }
@@ -192,6 +195,11 @@ impl Session {
     /// Waits until channels must end. Cancel safe.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
+    }
+
+    /// Whether channels must end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Something passed on some channel.

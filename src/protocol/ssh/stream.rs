@@ -1,18 +1,28 @@
 //! A connection that can be cut from outside: russh goes on reading after the last words until the
 //! client closes, however long that takes.
+//!
+//! Both sides read through a buffer: russh asks for the length of each packet by itself.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Enough for many small packets at once; of a large one the rest goes to its place directly.
+const READ: usize = 4 << 10;
+
+/// A connection whose small packets are read together.
+pub(super) fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(READ, stream)
+}
 
 /// A client's connection; once cut, every read and write fails.
 #[derive(Debug)]
 pub(super) struct Cuttable {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     reading: Pin<Box<WaitForCancellationFutureOwned>>,
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -20,7 +30,7 @@ pub(super) struct Cuttable {
 impl Cuttable {
     pub(super) fn new(stream: TcpStream, cut: CancellationToken) -> Self {
         Self {
-            stream,
+            stream: buffered(stream),
             reading: Box::pin(cut.clone().cancelled_owned()),
             writing: Box::pin(cut.cancelled_owned()),
         }

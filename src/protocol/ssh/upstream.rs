@@ -10,11 +10,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::algorithms;
+use super::stream::buffered;
 use crate::config::{SecretError, SshCredential, SshTarget};
 use crate::gate::Gate;
 
 /// From the first packet to an open channel.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// What a connection that stands gets of that; then it counts as lost.
+const AGAIN_TIME: Duration = Duration::from_secs(3);
 /// How long the last words may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -64,6 +67,16 @@ pub(super) enum Way {
     To(String, u32),
 }
 
+/// Runs something more on a connection that stands. Cancel safe.
+pub(super) async fn again(
+    _open: &Gate,
+    Connection(handle): Connection,
+) -> Result<Upstream, UpstreamError> {
+    let opened = timeout(AGAIN_TIME, handle.channel_open_session()).await;
+    let channel = opened.map_err(|_| UpstreamError::Slow)??;
+    Ok(Upstream { handle, channel })
+}
+
 /// Connects to a target with the gateway's own credential. An open gate is the proof that the
 /// caller may, and that the session is being recorded. Cancel safe.
 pub(super) async fn connect(
@@ -101,7 +114,7 @@ async fn entering(target: &SshTarget) -> Result<client::Handle<Verify>, Upstream
     let seen = Arc::new(parking_lot::Mutex::new(None));
     let verify = Verify { wanted: target.host_key.clone(), seen: Arc::clone(&seen) };
     let config = Arc::new(algorithms::upstream(&target.host_key));
-    let mut handle = match client::connect_stream(config, stream, verify).await {
+    let mut handle = match client::connect_stream(config, buffered(stream), verify).await {
         Ok(handle) => handle,
         Err(error) => {
             let other = seen.lock().take();
@@ -152,6 +165,11 @@ impl Upstream {
 pub(super) struct Connection(client::Handle<Verify>);
 
 impl Connection {
+    /// Whether it is not known to be lost.
+    pub(super) fn stands(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     /// Ends it.
     pub(super) async fn end(self) {
         let goodbye = self.0.disconnect(Disconnect::ByApplication, "", "");

@@ -8,9 +8,11 @@ use russh::keys::load_secret_key;
 use russh::keys::{PublicKeyOrCertificate, load_openssh_certificate};
 use russh::{Channel, ChannelMsg, Sig};
 
-use crate::support::ssh::Site;
+use crate::support::daemon::wait_until;
+use crate::support::ssh::{Site, Sshd};
 
-struct AnyKey;
+/// A client that trusts every gateway.
+pub struct AnyKey;
 
 impl client::Handler for AnyKey {
     type Error = russh::Error;
@@ -20,10 +22,15 @@ impl client::Handler for AnyKey {
     }
 }
 
-async fn connect(site: &Site) -> Handle<AnyKey> {
+/// A connection on which nobody has logged in.
+pub async fn reach(site: &Site) -> Handle<AnyKey> {
     let config = Arc::new(client::Config::default());
-    let address = ("127.0.0.1", site.port());
-    let mut handle = client::connect(config, address, AnyKey).await.unwrap();
+    client::connect(config, ("127.0.0.1", site.port()), AnyKey).await.unwrap()
+}
+
+/// A connection with the agent's certificate.
+pub async fn connect(site: &Site) -> Handle<AnyKey> {
+    let mut handle = reach(site).await;
     let key = Arc::new(load_secret_key(site.key(), None).unwrap());
     let certificate = load_openssh_certificate(site.path("agent-cert.pub")).unwrap();
     let answer = handle.authenticate_openssh_cert("web-1", key, certificate).await.unwrap();
@@ -154,6 +161,53 @@ async fn a_second_command_on_a_channel_is_refused() {
     channel.exec(true, "echo second").await.unwrap();
     let (output, status, succeeded) = rest(&mut channel).await;
     assert_eq!((&*output, status, succeeded), (&b"first\n"[..], Some(0), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_in_turn_need_one_connection_to_the_target_and_leave_none() {
+    let sshd = Sshd::start();
+    let site = Site::with(&sshd, "", "");
+    let handle = connect(&site).await;
+    for n in 0..20 {
+        let line = format!("echo {n} $LANG; exit {}", n % 3);
+        let mut channel = handle.channel_open_session().await.unwrap();
+        // What one command is given is not there for the next.
+        if n == 0 {
+            channel.set_env(true, "LANG", "C.UTF-8").await.unwrap();
+        }
+        channel.exec(true, line).await.unwrap();
+        let (output, status, _) = rest(&mut channel).await;
+        let lang = if n == 0 { "C.UTF-8" } else { "" };
+        assert_eq!(String::from_utf8_lossy(&output).trim(), format!("{n} {lang}").trim());
+        assert_eq!(status, Some(n % 3));
+    }
+    assert_eq!(sshd.connections(), 1);
+    // Two at once have one each.
+    let mut first = handle.channel_open_session().await.unwrap();
+    first.exec(true, "cat; echo first").await.unwrap();
+    assert_eq!(run(&handle, "echo second").await, (b"second\n".to_vec(), Some(0)));
+    first.eof().await.unwrap();
+    let (output, status, _) = rest(&mut first).await;
+    assert_eq!((&*output, status), (&b"first\n"[..], Some(0)));
+    assert_eq!(sshd.connections(), 2);
+    assert_eq!(sshd.standing(), 2);
+    drop(handle);
+    wait_until("the session's connections to end", || sshd.standing() == 0);
+    site.finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_is_lost_costs_no_command() {
+    let sshd = Sshd::start();
+    let site = Site::with(&sshd, "", "");
+    let handle = connect(&site).await;
+    for n in 1..=5 {
+        assert_eq!(run(&handle, "echo here").await, (b"here\n".to_vec(), Some(0)));
+        assert_eq!(sshd.connections(), n);
+        sshd.cut_connections();
+    }
+    drop(handle);
+    site.finish();
 }
 
 #[tokio::test(flavor = "multi_thread")]

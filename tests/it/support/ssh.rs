@@ -84,6 +84,31 @@ impl Sshd {
         self.daemon.log()
     }
 
+    /// How many connections it has taken.
+    pub fn connections(&self) -> usize {
+        self.log().matches("Connection from").count()
+    }
+
+    /// How many of them stand.
+    pub fn standing(&self) -> usize {
+        self.children().len()
+    }
+
+    /// Ends all of them at once, without a word.
+    pub fn cut_connections(&self) {
+        for pid in self.children() {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+    }
+
+    /// Each connection has a process.
+    fn children(&self) -> Vec<rustix::process::Pid> {
+        let pid = self.daemon.pid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        pids.map(|pid| rustix::process::Pid::from_raw(pid).unwrap()).collect()
+    }
+
     /// It as a `[[target]]`, with more lines.
     pub fn target(&self, name: &str, lines: &str) -> String {
         format!(
