@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::daemon::wait_until;
 use crate::support::gateway::told;
 use crate::support::ssh::{Site, Sshd, fed};
 
@@ -50,18 +51,16 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("S39", "exec::only_harmless_environment_passes_and_the_run_is_taken"),
     ("K01", "recording::what_is_typed_is_stored_as_its_length_and_its_echo_as_output"),
     ("K03", "replay's own tests"),
-    ("K05", "a limit: docs/ssh.md"),
-    ("K08", "a limit: docs/ssh.md"),
     ("S05", "device::answers_to_no_question_are_refused"),
     ("S07", "clients::odd_windows_and_sizes_and_changing_users_stall_nobody"),
-    ("S09", "there is no second factor: one proof opens a session"),
+    ("S09", "login::halves_of_proofs_open_nothing_on_this_connection_or_the_next"),
     ("S19", "clients::odd_windows_and_sizes_and_changing_users_stall_nobody"),
 ];
 
 #[test]
 fn every_row_is_held_somewhere() {
     let here = ["exec-filter", "pty-line-editing"];
-    let rest = ["S25", "S28", "S30", "S35", "K06"];
+    let rest = ["S25", "S28", "S30", "S35", "K05", "K06", "K08"];
     for (id, case) in cases() {
         let held = here.contains(&case.class.as_str())
             || rest.contains(&id.as_str())
@@ -109,6 +108,74 @@ fn no_way_to_write_rm_gets_past_a_closed_list() {
     ] {
         assert_eq!(site.run(bad).status.code(), Some(126), "{bad}");
     }
+    site.finish();
+}
+
+#[test]
+fn what_outlives_its_command_is_in_no_recording_and_a_closed_list_lets_nothing_out() {
+    // K05: where anything may run, the command line is all that is known of it.
+    let site = Site::new("");
+    let (go, late) = (site.path("go"), site.path("late"));
+    let (go, late) = (go.display().to_string(), late.display().to_string());
+    let waits = format!("sh -c 'until test -e {go}; do sleep 0.05; done; echo out >>{late}'");
+    let escapes = [
+        format!("nohup {waits} >/dev/null 2>&1 &"),
+        format!("setsid {waits} >/dev/null 2>&1 </dev/null &"),
+        format!("({waits} &) >/dev/null 2>&1 </dev/null"),
+    ];
+    for line in &escapes {
+        assert!(site.run(line).status.success(), "{line}");
+    }
+    site.finish();
+    let recorded = String::from_utf8_lossy(&site.gateway.all_contents()).into_owned();
+    assert!(recorded.contains("nohup sh -c") && recorded.contains("exit 0"), "{recorded}");
+    assert!(!site.path("late").exists());
+    // All recordings are sealed, and they act only now.
+    site.write("go", "");
+    let acted = || fs::read_to_string(site.path("late")).unwrap_or_default();
+    wait_until("what was left behind", || acted() == "out\n".repeat(escapes.len()));
+    // With a closed list none of them starts, nor what starts others at another time.
+    let site = Site::with(Sshd::shared(), "default = \"block\"", ALLOW_LIST);
+    let at = ["at now", "batch", "crontab -", "systemd-run --user true", "nohup /usr/bin/id"];
+    let others = at.map(str::to_owned).into_iter().chain([
+        "/usr/bin/id &".to_owned(),
+        "nohup /usr/bin/id &".to_owned(),
+        "/usr/bin/nohup /usr/bin/id".to_owned(),
+    ]);
+    for line in escapes.into_iter().chain(others) {
+        assert_eq!(site.run(&line).status.code(), Some(126), "{line}");
+    }
+    site.finish();
+}
+
+#[test]
+fn an_interpreters_input_is_more_commands_and_a_closed_list_has_no_interpreters() {
+    // K08.
+    let site = Site::with(Sshd::shared(), "default = \"block\"", ALLOW_LIST);
+    let marker = site.path("marker");
+    let input = format!("touch {}\n", marker.display());
+    let interpreters =
+        ["sh", "bash -s", "/bin/bash -s", "/bin/sh", "psql", "python3 -", "/usr/bin/python3 -"];
+    for line in interpreters {
+        let mut ssh = site.ssh();
+        ssh.arg(line);
+        assert_eq!(fed(ssh, input.as_bytes()).status.code(), Some(126), "{line}");
+    }
+    // A program that reads no commands takes none from its input.
+    let mut ssh = site.ssh();
+    ssh.arg("/usr/bin/id");
+    assert!(fed(ssh, input.as_bytes()).status.success());
+    assert!(!marker.exists());
+    site.finish();
+    // Whoever allows one allows what it reads: that is recorded, and not decided.
+    let shell = "[[rule]]\nname = \"a-shell\"\nactions = [\"ssh.exec\"]\n\
+                 objects = [\"program:/bin/sh\"]\nwhen = 'effect.simple'\nverdict = \"allow\"\n";
+    let site = Site::with(Sshd::shared(), "default = \"block\"", shell);
+    let mut ssh = site.ssh();
+    ssh.arg("/bin/sh");
+    assert!(fed(ssh, input.as_bytes()).status.success());
+    assert!(marker.exists());
+    assert!(site.recorded(&input).contains("\"rules\":[\"a-shell\"]"));
     site.finish();
 }
 

@@ -2,7 +2,13 @@
 
 use std::fs;
 use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
 
+use russh::client::{AuthResult, Handle};
+use russh::keys::{PrivateKeyWithHashAlg, load_openssh_certificate, load_secret_key};
+
+use super::channels::{AnyKey, connect, reach};
 use crate::support::gateway::{Setup, portcullis, told};
 use crate::support::ssh::{Site, Sshd, keygen, user};
 
@@ -117,11 +123,87 @@ fn a_certificate_of_the_gateways_lets_in_and_no_other_does() {
     assert_eq!(sshd.log().matches("Connection from").count(), before);
 }
 
+/// A proof that lacks something.
+#[derive(Debug, Clone, Copy)]
+enum Half {
+    /// The right key, without its certificate.
+    Key,
+    /// The right certificate, with another key.
+    Certificate,
+    /// A good token for somebody else's gateway.
+    Token,
+    /// Nothing at all.
+    Nothing,
+}
+
+impl Half {
+    /// Tries it; whether the gateway said that more is wanted and this was good so far.
+    async fn tried(self, handle: &mut Handle<AnyKey>, site: &Site) -> bool {
+        let key = |name: &str| Arc::new(load_secret_key(site.path(name), None).unwrap());
+        let answer = match self {
+            Self::Key => {
+                let key = PrivateKeyWithHashAlg::new(key("agent"), None);
+                handle.authenticate_publickey("web-1", key).await
+            }
+            Self::Certificate => {
+                let certificate = load_openssh_certificate(site.path("agent-cert.pub")).unwrap();
+                handle.authenticate_openssh_cert("web-1", key("thief"), certificate).await
+            }
+            Self::Token => {
+                let token = site.gateway.issuer().token_for("agent", "elsewhere");
+                handle.authenticate_password("web-1", token).await
+            }
+            Self::Nothing => handle.authenticate_none("web-1").await,
+        };
+        match answer.unwrap() {
+            AuthResult::Success => panic!("{self:?} lets in"),
+            AuthResult::Failure { partial_success, .. } => partial_success,
+        }
+    }
+}
+
+/// Nothing can be opened on a connection.
+async fn is_shut(handle: &Handle<AnyKey>) {
+    let opened = tokio::time::timeout(Duration::from_secs(20), handle.channel_open_session());
+    assert!(!matches!(opened.await, Ok(Ok(_))), "it opens");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn halves_of_proofs_open_nothing_on_this_connection_or_the_next() {
+    let sshd = Sshd::start();
+    let site = Site::with(&sshd, "", "");
+    site.key();
+    keygen(&["-t", "ed25519", "-N", "", "-f", site.path("thief").to_str().unwrap()]);
+    let halves = [Half::Key, Half::Certificate, Half::Token, Half::Nothing];
+    for first in halves {
+        for second in halves {
+            let mut handle = reach(&site).await;
+            for half in [first, second] {
+                assert!(!half.tried(&mut handle, &site).await, "{half:?} counts for something");
+            }
+            is_shut(&handle).await;
+        }
+        // What was shown before counts for nothing on the next connection.
+        let mut handle = reach(&site).await;
+        assert!(!first.tried(&mut handle, &site).await);
+        is_shut(&handle).await;
+    }
+    assert_eq!(sshd.connections(), 0);
+    // A whole proof is enough, also behind halves.
+    let mut handle = connect(&site).await;
+    drop(handle.channel_open_session().await.unwrap());
+    handle = reach(&site).await;
+    assert!(!Half::Key.tried(&mut handle, &site).await);
+    let token = site.gateway.issuer().token("agent");
+    assert!(handle.authenticate_password("web-1", token).await.unwrap().success());
+    site.finish();
+}
+
 #[test]
 fn a_certificate_ends_with_its_token() {
     let site = Site::set_up(
         &Sshd::shared().target("web-1", ""),
-        Setup { token_seconds: Some(3), ..Setup::default() },
+        Setup { token_seconds: Some(8), ..Setup::default() },
     );
     assert_eq!(site.stdout("echo in"), "in\n");
     crate::support::daemon::wait_until("the token's end", || !site.run("echo in").status.success());
