@@ -5,6 +5,7 @@ mod archive;
 mod cases;
 mod command;
 mod encryption;
+mod faults;
 mod index;
 mod live;
 mod prune;
