@@ -150,7 +150,7 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     background.spawn(crew::serve(crew, folder.secret(CREW_TOKEN)?, cancel.clone()));
 
     // The issuer sends browsers back to it, and has to know where that is.
-    let web = free(options.web, WEB_PORT).await?;
+    let (web, _) = free(options.web, WEB_PORT).await?;
     let served = match start_issuer(listener, &folder, web) {
         Ok(issuer) => {
             let host = host.as_ref();
@@ -213,13 +213,15 @@ impl Gateway<'_> {
         tell: impl FnOnce(&Serving),
     ) -> anyhow::Result<()> {
         // Ports are found as late as can be: they are free for others until the gateway has them.
-        let postgres = free(options.postgres, POSTGRES_PORT).await?;
+        // Each is held until all are found, so that none is found twice.
+        let (postgres, held) = free(options.postgres, POSTGRES_PORT).await?;
         let web = self.web;
-        let http = free(options.http, HTTP_PORT).await?;
+        let (http, also_held) = free(options.http, HTTP_PORT).await?;
         let ssh = match self.host {
-            Some(_) => Some(free(options.ssh, SSH_PORT).await?),
+            Some(_) => Some(free(options.ssh, SSH_PORT).await?.0),
             None => None,
         };
+        drop((held, also_held));
         let (issuer, host) = (self.issuer.url(), self.host.zip(ssh));
         let listeners = configuration::Listeners { postgres, http, web };
         let targets = configuration::Targets { shop_port: self.shop_port, host, crew: self.crew };
@@ -330,14 +332,14 @@ async fn knows_state(admin: &Path) -> bool {
 }
 
 /// An address whose port is free now: the one that was chosen, or one by its usual port.
-async fn free(chosen: Option<SocketAddr>, usual: u16) -> anyhow::Result<SocketAddr> {
+async fn free(chosen: Option<SocketAddr>, usual: u16) -> anyhow::Result<(SocketAddr, TcpListener)> {
     let listener = match chosen {
         Some(address) => TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))?,
         None => next_free(usual).await?,
     };
-    Ok(listener.local_addr()?)
+    Ok((listener.local_addr()?, listener))
 }
 
 /// Listens on the first free port of 127.0.0.1 from this one on.
