@@ -6,6 +6,8 @@
 //! person's pace, as blocks are made by the clock ($MINUTES, 2 when not given).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may stop")]
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write as _};
@@ -20,6 +22,7 @@ use portcullis::recording::{
     Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Store,
     recording_path,
 };
+use rows::rows;
 use serde_json::{Value, json};
 
 const RECIPIENT: &str = "age1gfr9v9fwjlj3729l5yq54lmgw7vvznw8584esrfvldf0pd7pcptqlhukv7";
@@ -428,31 +431,4 @@ fn opened(protocol: Protocol) -> Opened {
 fn random(seed: u32) -> u32 {
     let hash = blake3::hash(&seed.to_le_bytes());
     u32::from_le_bytes(*hash.as_bytes().first_chunk().unwrap())
-}
-
-/// `DataRow` messages of a table of customers.
-fn rows(bytes: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes + 512);
-    let mut n = 0u32;
-    while out.len() < bytes {
-        n += 1;
-        let hex = blake3::hash(&n.to_le_bytes()).to_hex();
-        let values = [
-            n.to_string(),
-            format!("customer {}", hex.get(..8).unwrap()),
-            format!("{}@example.com", hex.get(8..20).unwrap()),
-            format!("2025-11-{:02} 10:{:02}:00+00", n % 28 + 1, n % 60),
-            format!("{}.{:02}", n * 7 % 10_000, n % 100),
-            "active".to_owned(),
-        ];
-        let length: usize = values.iter().map(|value| value.len() + 4).sum();
-        out.push(b'D');
-        out.extend_from_slice(&u32::try_from(length + 6).unwrap().to_be_bytes());
-        out.extend_from_slice(&6u16.to_be_bytes());
-        for value in values {
-            out.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
-            out.extend_from_slice(value.as_bytes());
-        }
-    }
-    out
 }

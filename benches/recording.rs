@@ -4,6 +4,8 @@
 //! framer runs beside, as it does in the gateway.
 #![allow(clippy::unwrap_used, clippy::string_slice, reason = "a bench may stop")]
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use portcullis::recording::{
     Against, Closed, Direction, Kind, Opened, Outcome, Reader, RecordedIdentity, Recording, Store,
     recording_path, verify,
 };
+use rows::rows;
 
 const EVENTS: u32 = 200_000;
 const BULK: usize = 1 << 30;
@@ -170,32 +173,4 @@ fn open(store: &Store) -> Recording {
 
 fn close(recording: &Recording) {
     recording.close(&Closed { how: "client".into(), text: String::new() }).unwrap();
-}
-
-/// `DataRow` messages of a table of customers.
-fn rows(bytes: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes + 512);
-    let mut n = 0u64;
-    while out.len() < bytes {
-        n += 1;
-        let hash = blake3::hash(&n.to_le_bytes());
-        let hex = hash.to_hex();
-        let values = [
-            n.to_string(),
-            format!("customer {}", &hex[..8]),
-            format!("{}@example.com", &hex[8..20]),
-            format!("2025-11-{:02} 10:{:02}:00+00", n % 28 + 1, n % 60),
-            format!("{}.{:02}", n * 7 % 10_000, n % 100),
-            "active".to_owned(),
-        ];
-        let length: usize = values.iter().map(|value| value.len() + 4).sum();
-        out.push(b'D');
-        out.extend_from_slice(&u32::try_from(length + 6).unwrap().to_be_bytes());
-        out.extend_from_slice(&6u16.to_be_bytes());
-        for value in values {
-            out.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
-            out.extend_from_slice(value.as_bytes());
-        }
-    }
-    out
 }

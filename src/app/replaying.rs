@@ -31,8 +31,8 @@ enum Tape {
 }
 
 impl WireReplay {
-    /// Reads a recording, with what opens it where it is encrypted, and binds the address, which is this machine's own: a replay asks nobody
-    /// who they are.
+    /// Reads a recording, with what opens it where it is encrypted, and binds the address, which is
+    /// this machine's own: a replay asks nobody who they are.
     pub async fn open(path: &Path, keyring: &Keyring, address: SocketAddr) -> anyhow::Result<Self> {
         if !address.ip().is_loopback() {
             bail!(

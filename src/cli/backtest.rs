@@ -23,9 +23,9 @@ const MOST_LISTED: usize = 50;
 /// Decide recorded commands anew, by the rules of a configuration.
 ///
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
-/// else: those of the configuration's `data_dir` and its archive, or the files given. A command is undecidable where
-/// a rule looks at what its recording does not hold: claims, or texts and values that were
-/// withheld.
+/// else: those of the configuration's `data_dir` and its archive, or the files given. A command is
+/// undecidable where a rule looks at what its recording does not hold: claims, or texts and values
+/// that were withheld.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  portcullis policy backtest --config new.toml /var/lib/portcullis/recordings/*/*.rec"

@@ -211,7 +211,9 @@ async fn all(options: &Verify, mut against: Against) -> anyhow::Result<()> {
         writeln!(out)?;
     } else {
         tell_all(&mut out, &audit)?;
-        index.as_ref().map_or(Ok(()), |index| tell_index(&mut out, index))?;
+        if let Some(index) = &index {
+            tell_index(&mut out, index)?;
+        }
     }
     let wrong = audit.wrong.len() as u64 + audit.more_wrong;
     if wrong > 0 {
