@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::migrations::{self, SchemaError};
@@ -53,6 +53,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const STARTING: Duration = Duration::from_secs(10);
 /// How long the last rounds may take when the gateway stops; the rest waits for the next start.
 const LAST_ROUNDS: Duration = Duration::from_secs(5);
+/// How long a stop waits for the indexer at all: on a machine that is busy with other things what
+/// has the lowest priority may take minutes for one batch.
+const GIVE_UP: Duration = Duration::from_secs(10);
 /// Sessions come before the index of what they did.
 const NICE: i32 = 19;
 
@@ -93,10 +96,12 @@ impl Indexer {
         self.lag.clone()
     }
 
-    /// Runs until cancelled, then indexes what there is, for at most some seconds. Cancel it after
-    /// the store has framed its last blocks.
+    /// Runs until cancelled, then indexes what there is, for at most some seconds, after which its
+    /// thread is left to the end of the process. Cancel it after the store has framed its last
+    /// blocks.
     pub async fn run(self, cancel: CancellationToken) {
         let (ended, wait) = oneshot::channel::<()>();
+        let stop = cancel.clone();
         let thread = std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
             // On Linux this is of the thread alone; elsewhere it is left as it is.
             #[cfg(target_os = "linux")]
@@ -109,7 +114,12 @@ impl Indexer {
             drop(ended);
         });
         match thread {
-            Ok(_) => drop(wait.await),
+            Ok(_) => tokio::select! {
+                _ended = wait => {}
+                () = stopped_for(&stop, GIVE_UP) => {
+                    tracing::info!("the index is left as it is; the next start writes what it lacks");
+                }
+            },
             Err(error) => tracing::error!(%error, "the indexer does not start"),
         }
     }
@@ -166,10 +176,9 @@ impl Indexer {
                 }
             }
             let rounds = self.rounds(&mut following, &mut connection, pace.as_mut(), cancel);
-            let done = if last {
-                timeout(LAST_ROUNDS, rounds).await.unwrap_or(Ok(()))
-            } else {
-                rounds.await
+            let done = tokio::select! {
+                done = rounds => done,
+                () = stopped_for(cancel, LAST_ROUNDS) => return Ok(()),
             };
             match done {
                 Ok(()) if last => return Ok(()),
@@ -233,6 +242,12 @@ impl Indexer {
     fn gateway(&self) -> Result<String, DatabaseError> {
         gateway_of(&self.data_dir).map_err(|error| DatabaseError::Other(sqlx::Error::Io(error)))
     }
+}
+
+/// Waits until the stop was that long ago.
+async fn stopped_for(cancel: &CancellationToken, length: Duration) {
+    cancel.cancelled().await;
+    sleep(length).await;
 }
 
 /// Lowers the priority of the server process that works for this connection, where that is one of

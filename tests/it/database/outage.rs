@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use portcullis::database::Database;
+use tokio_util::task::TaskTracker;
 
 use crate::support::client;
 use crate::support::daemon::wait_until;
@@ -88,6 +90,32 @@ async fn under_load_no_session_fails_and_the_index_is_whole_afterwards() {
     });
     assert!(gateway.stop().success());
     equals_a_fresh_one(&database, &gateway.configuration()).await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_only_so_long_for_a_database_that_is_locked() {
+    let url = PostgresServer::fresh_index();
+    let orders = client::Database::fresh();
+    let gateway = Gateway::start(&Setup {
+        database: Some(format!("url = {url:?}")),
+        ..Setup::for_targets([orders.target("orders")])
+    });
+    gateway.daemon().wait_for_log("database migrated");
+    let (locker, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    TaskTracker::new().spawn(connection);
+    locker.batch_execute("begin; lock table commands in access exclusive mode").await.unwrap();
+    let select = gateway.client("orders").psql().args(["-c", "select 1"]).output().unwrap();
+    assert!(select.status.success());
+    let waits = "select exists (select from pg_locks where not granted
+        and relation = 'commands'::regclass and database =
+        (select oid from pg_database where datname = current_database()))";
+    while !locker.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    assert!(gateway.stop().success());
+    // Of a minute that the index itself would wait.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 /// How often the gateway with its private server is killed.
