@@ -113,6 +113,7 @@ StrictModes no
 UsePAM no
 UseDNS no
 PermitRootLogin yes
+SetEnv SHLVL=1
 MaxStartups 200
 """)
     sshd = bench.launch("/usr/sbin/sshd", "-D", "-e", "-f", configuration, stderr=subprocess.DEVNULL)

@@ -14,6 +14,7 @@ use crate::support::client::{Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup, told};
 use crate::support::postgres::PostgresServer;
+use crate::support::random::Random;
 use crate::support::ssh::{Site, Sshd};
 
 /// A filesystem of a few megabytes in memory.
@@ -160,15 +161,17 @@ fn on_a_full_disk_no_command_over_ssh_runs_unrecorded() {
     writeln!(stdin, "echo {first} >> {marks}").unwrap();
     wait_until("the shell to run", || ran().contains(&first));
     let ballast = disk.fill();
-    for number in 1..100 {
-        let padding = "x".repeat(4096);
+    let mut random = Random::seeded();
+    for number in 1..400 {
+        // What a recording would take is more than what is free again in its journal.
+        let padding: String = (0..256).map(|_| format!("{:016x}", random.next())).collect();
         // ssh ends when its session does.
         let _gone = writeln!(stdin, "echo {} >> {marks} # {padding}", first + number);
     }
     drop(stdin);
     let output = open.wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "a hundred lines ran on a full disk");
+    assert!(!output.status.success(), "all lines ran on a full disk");
     assert!(complaint.contains("record"), "the client is told why: {complaint}");
 
     // No new one opens, and the gateway lives on.

@@ -48,7 +48,9 @@ impl World {
             environment: environment.clone(),
             ..Setup::for_targets([Database::fresh().target("orders")])
         });
-        Self { gateway, proxy, bucket, environment }
+        let world = Self { gateway, proxy, bucket, environment };
+        wait_until("the database's tables", || world.ready()["state"] == "current");
+        world
     }
 
     fn command(&self, arguments: &[&str]) -> Output {
@@ -86,6 +88,12 @@ impl World {
         keys.map(|key| key.split("</Key>").next().unwrap().to_owned()).collect()
     }
 
+    /// The sessions whose recordings are there.
+    fn ids(&self) -> Vec<String> {
+        let keys = self.keys().into_iter();
+        keys.map(|key| Path::new(&key).file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
     fn ready(&self) -> Value {
         curl(&[&format!("http://{}/readyz", self.gateway.web())]).json()
     }
@@ -114,8 +122,7 @@ fn sealed_recordings_move_to_the_bucket_are_read_there_and_deleted_there() {
     assert!(world.select("select 'small and archived'"));
     assert!(world.select(LARGE));
     world.moved(2);
-    let id = |key: &String| key.rsplit('/').next().unwrap().trim_end_matches(".rec").to_owned();
-    let ids: Vec<_> = world.keys().iter().map(id).collect();
+    let ids = world.ids();
     wait_until("the index", || {
         let sessions = world.json(&["session", "list"]);
         sessions.as_array().unwrap().iter().filter(|s| s["closed_at"].is_string()).count() == 2
@@ -250,8 +257,8 @@ fn an_archived_recording_is_wrapped_anew_read_by_the_new_recipient_and_leaves_no
     );
     let gateway = &world.gateway;
     assert!(world.select("select 'sealed and archived'"));
-    let id = gateway.recordings()[0].file_stem().unwrap().to_str().unwrap().to_owned();
     world.moved(1);
+    let id = world.ids().remove(0);
     let identity = |name: &str, secret: &str| {
         let file = gateway.configuration().with_file_name(name);
         std::fs::write(&file, secret).unwrap();
