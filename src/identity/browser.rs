@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::random::random_secret;
-use super::{Identity, Verifier};
+use super::{Identity, Verifier, likeness};
 use crate::database::{Database, DatabaseError, Login, Timestamp};
 use crate::secret::Secret;
 
@@ -73,7 +73,7 @@ impl Browsers {
         &self,
         secret: &Secret,
         verifier: &Verifier,
-    ) -> Result<Option<Identity>, DatabaseError> {
+    ) -> Result<Option<Arc<Identity>>, DatabaseError> {
         if secret.expose().len() > MAX_COOKIE {
             return Ok(None);
         }
@@ -84,7 +84,7 @@ impl Browsers {
         if !verifier.trusts(&login.issuer) {
             return Ok(None);
         }
-        Ok(verifier.unless_withdrawn(proved(login)).ok())
+        Ok(verifier.unless_withdrawn(Arc::new(proved(login))).ok())
     }
 
     /// Ends a login.
@@ -115,6 +115,7 @@ fn derived(context: &str, secret: &Secret) -> String {
 
 fn proved(login: Login) -> Identity {
     Identity {
+        likeness: likeness(&login.claims, &login.username, &login.groups),
         issuer: Arc::from(login.issuer),
         subject: login.subject,
         username: login.username,

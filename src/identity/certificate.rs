@@ -7,6 +7,7 @@
 //! it is used; its principals (names of targets) only narrow that. No critical option is
 //! understood, so one that has any is refused (OpenSSH, PROTOCOL.certkeys).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use russh::keys::ssh_key::certificate::{Builder, CertType, Certificate};
@@ -15,7 +16,7 @@ use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Identity, Refused, Verifier};
+use super::{Identity, Refused, Verifier, likeness};
 use crate::names::TargetName;
 
 /// The extension that the identity stands in. Source of the form: PROTOCOL.certkeys, names of
@@ -141,7 +142,7 @@ impl Authority {
         certificate: &Certificate,
         target: &str,
         verifier: &Verifier,
-    ) -> Result<Identity, Refused> {
+    ) -> Result<Arc<Identity>, Refused> {
         let refuse = |why: &str| Err(Refused(format!("the certificate {why}")));
         if certificate.cert_type() != CertType::User {
             return refuse("is not a user's");
@@ -166,7 +167,8 @@ impl Authority {
             return refuse("is of an issuer that is not configured");
         };
         // It stands in for its token, and goes with it.
-        verifier.unless_withdrawn(carried.into_identity(issuer, certificate.valid_before()))
+        let identity = carried.into_identity(issuer, certificate.valid_before());
+        verifier.unless_withdrawn(Arc::new(identity))
     }
 }
 
@@ -185,8 +187,9 @@ impl Carried {
         }
     }
 
-    fn into_identity(self, issuer: std::sync::Arc<str>, valid_before: u64) -> Identity {
+    fn into_identity(self, issuer: Arc<str>, valid_before: u64) -> Identity {
         Identity {
+            likeness: likeness(&self.claims, &self.username, &self.groups),
             issuer,
             subject: self.subject,
             username: self.username,

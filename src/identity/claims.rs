@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::keys::Signed;
 use super::token::{Typ, refuse, shown};
-use super::{Identity, Refused};
+use super::{Identity, Refused, likeness};
 use crate::config::{ClaimPath, Issuer, TokenKind};
 
 /// How far an issuer's clock may be ahead of ours, for `iat` and `nbf`. There is none for `exp`:
@@ -51,6 +51,7 @@ pub(super) fn identify(
     let groups = groups(issuer.groups_claim.as_ref(), &claims)?;
     let username = display_name(&issuer.username_claim, &claims).unwrap_or(&subject).to_owned();
     Ok(Identity {
+        likeness: likeness(&claims, &username, &groups),
         issuer: issuer.url.as_str().into(),
         username,
         groups,

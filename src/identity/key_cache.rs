@@ -16,10 +16,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Refused;
 use super::fetch::FetchError;
 use super::keys::{Checked, KeySet, Signed};
 use super::token::{Unverified, refuse, shown};
+use super::{Identity, Refused};
 
 /// How often keys are fetched unasked: the longest that a removed key goes on working.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
@@ -67,6 +67,12 @@ struct Attempts {
     finished: u64,
 }
 
+impl Known {
+    fn is_stale(&self) -> bool {
+        self.fetched.elapsed() > MAX_STALE
+    }
+}
+
 impl KeyCache {
     /// An empty cache; `issuer` is a name for logs.
     pub(super) fn new(issuer: &str, source: Box<dyn KeySource>) -> Self {
@@ -110,7 +116,7 @@ impl KeyCache {
             let finished = attempts.borrow_and_update().finished;
             let missing = match self.known.load().as_deref() {
                 None => "the issuer's keys could not be fetched yet".to_owned(),
-                Some(known) if known.fetched.elapsed() > MAX_STALE => {
+                Some(known) if known.is_stale() => {
                     "the issuer has been out of reach for too long to use its keys".to_owned()
                 }
                 Some(known) => match known.keys.check(token) {
@@ -135,6 +141,19 @@ impl KeyCache {
             if timeout_at(deadline, attempts.changed()).await.is_err() {
                 return refuse(missing);
             }
+        }
+    }
+
+    /// Whom the token of this hash proved before, by keys that are still the issuer's.
+    pub(super) fn known(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
+        let known = self.known.load();
+        known.as_ref().filter(|known| !known.is_stale())?.keys.known(hash)
+    }
+
+    /// Notes whom a token proves, where the keys that signed it are still the issuer's.
+    pub(super) fn note(&self, hash: &[u8; 32], identity: &Arc<Identity>) {
+        if let Some(known) = self.known.load().as_deref() {
+            known.keys.note(hash, identity);
         }
     }
 

@@ -6,9 +6,10 @@
 //! symmetric ones among them, are left out of the set.
 //!
 //! HTTP brings its token with every request. What a key signed stays signed, so a set remembers which
-//! tokens it proved; it goes with its keys, and the claims are looked at every time.
+//! tokens it proved, and of whom; that goes with its keys.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,8 +17,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::Refused;
 use super::token::Unverified;
+use super::{Identity, Refused};
 
 /// The most signature keys that a set may hold: the largest tenants publish about a dozen.
 const MAX_KEYS: usize = 100;
@@ -32,8 +33,8 @@ const MAX_PROVED: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
-    /// Hashes of tokens that one of them signed.
-    proved: Mutex<HashSet<[u8; 32]>>,
+    /// Hashes of tokens that one of them signed, and whom those that were accepted prove.
+    proved: Mutex<HashMap<[u8; 32], Option<Arc<Identity>>>>,
 }
 
 #[derive(Debug)]
@@ -90,8 +91,7 @@ impl KeySet {
     /// none has it or the token has none, those without, in any case of the token's algorithm
     /// and a bounded number of them.
     pub(super) fn check<'a>(&self, token: Unverified<'a>) -> Checked<'a> {
-        let hash = token.hash();
-        if self.proved.lock().contains(&hash) {
+        if self.proved.lock().contains_key(&token.hash) {
             return Checked::Signed(Signed(token));
         }
         let named = token.kid.is_some() && self.keys.iter().any(|key| key.kid == token.kid);
@@ -111,12 +111,26 @@ impl KeySet {
             if proved.len() >= MAX_PROVED {
                 proved.clear();
             }
-            proved.insert(hash);
+            proved.insert(token.hash, None);
             Checked::Signed(Signed(token))
         } else if named {
             Checked::Forged(Refused("the key that it names did not sign it".to_owned()))
         } else {
             Checked::NoKey(token)
+        }
+    }
+}
+
+impl KeySet {
+    /// Whom the token of this hash proved when it came before; its time may be over.
+    pub(super) fn known(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
+        self.proved.lock().get(hash)?.clone()
+    }
+
+    /// Notes whom a token proves, if it was one of these keys that signed it.
+    pub(super) fn note(&self, hash: &[u8; 32], identity: &Arc<Identity>) {
+        if let Some(proved) = self.proved.lock().get_mut(hash) {
+            *proved = Some(Arc::clone(identity));
         }
     }
 }

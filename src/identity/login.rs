@@ -10,6 +10,7 @@
 mod device;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -199,7 +200,7 @@ impl Logins {
         redirect_uri: &str,
         code: &Secret,
         verifier: &Verifier,
-    ) -> Result<Identity, NoLogin> {
+    ) -> Result<Arc<Identity>, NoLogin> {
         if code.expose().len() > MAX_CODE {
             return Err(Refused("a code of too many bytes".to_owned()).into());
         }

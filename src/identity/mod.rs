@@ -62,6 +62,20 @@ pub struct Identity {
     token_id: String,
     #[serde(skip)]
     bound: Option<ticket::Bound>,
+    #[serde(skip)]
+    likeness: blake3::Hash,
+}
+
+/// Claims that tell a token from the next one of the same caller.
+const OF_THE_TOKEN: &[&str] = &["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash"];
+
+/// See [`Identity::likeness`].
+fn likeness(claims: &Map<String, Value>, username: &str, groups: &[String]) -> blake3::Hash {
+    let lasting = |name: &String| !OF_THE_TOKEN.contains(&name.as_str());
+    // Maps of serde_json are sorted by name.
+    let claims: Vec<_> = claims.iter().filter(|(name, _)| lasting(name)).collect();
+    let text = serde_json::to_vec(&(claims, username, groups));
+    blake3::hash(&text.unwrap_or_default())
 }
 
 impl Identity {
@@ -114,6 +128,12 @@ impl Identity {
     /// What a ticket binds it to; none for a token.
     pub fn bound(&self) -> Option<&ticket::Bound> {
         self.bound.as_ref()
+    }
+
+    /// Hashes what a rule may know of the caller besides issuer and subject: the next token of the
+    /// same caller has the same, unless its groups or claims are others.
+    pub fn likeness(&self) -> &blake3::Hash {
+        &self.likeness
     }
 
     /// The address that the issuer has verified.
@@ -202,18 +222,18 @@ impl Verifier {
     /// Proves who holds this token or ticket, or says (for the log alone) why not. May wait some
     /// seconds for keys that its issuer has only just published, which needs [`Self::run`], and
     /// for the database that knows tickets. Cancel safe.
-    pub async fn verify(&self, presented: &Secret) -> Result<Identity, Refused> {
+    pub async fn verify(&self, presented: &Secret) -> Result<Arc<Identity>, Refused> {
         let identity = match &self.state {
             Some(state) if ticket::is_ticket(presented) => {
-                state.tickets.identify(presented, self).await?
+                Arc::new(state.tickets.identify(presented, self).await?)
             }
-            _ => self.verify_token(presented).await?,
+            _ => self.verify_token(presented, SystemTime::now()).await?,
         };
         self.unless_withdrawn(identity)
     }
 
     /// The identity, unless somebody withdrew what proves it.
-    fn unless_withdrawn(&self, identity: Identity) -> Result<Identity, Refused> {
+    fn unless_withdrawn(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Refused> {
         let withdrawn = self.state.as_ref().map(|state| &*state.withdrawn);
         match withdrawn.and_then(|withdrawn| identity.withdrawn_by(withdrawn)) {
             Some(by) => refuse(format!("it was withdrawn by {}", shown(&by))),
@@ -221,8 +241,18 @@ impl Verifier {
         }
     }
 
-    async fn verify_token(&self, token: &Secret) -> Result<Identity, Refused> {
+    async fn verify_token(
+        &self,
+        token: &Secret,
+        now: SystemTime,
+    ) -> Result<Arc<Identity>, Refused> {
+        if let Some(known) = self.known(token)
+            && now < known.expires
+        {
+            return Ok(known);
+        }
         let token = token::parse(token.expose())?;
+        let hash = token.hash;
         let Some(Value::String(iss)) = token.claims.get("iss") else {
             return refuse("it names no issuer");
         };
@@ -230,7 +260,15 @@ impl Verifier {
             return refuse(format!("issuer {} is not configured", shown(iss)));
         };
         let signed = source.keys.check(token).await?;
-        claims::identify(&source.settings, signed, SystemTime::now())
+        let identity = Arc::new(claims::identify(&source.settings, signed, now)?);
+        source.keys.note(&hash, &identity);
+        Ok(identity)
+    }
+
+    /// Whom a token proved before. Of what was looked at then only its end can have come since.
+    fn known(&self, token: &Secret) -> Option<Arc<Identity>> {
+        let hash = token::hash(token.expose())?;
+        self.issuers.iter().find_map(|source| source.keys.known(&hash))
     }
 
     /// The issuer of this URL, when it is configured.
@@ -289,5 +327,71 @@ pub struct DiscoveryError {
 impl DiscoveryError {
     fn new(settings: &config::Issuer, problem: String) -> Self {
         Self { issuer: settings.name.clone(), problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use futures_util::future::BoxFuture;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::key_cache::KeySource;
+    use super::keys::KeySet;
+    use super::test_key::TestKey;
+    use super::*;
+
+    const NOW: u64 = 1_795_000_000;
+
+    #[derive(Debug, Clone)]
+    struct Published(Arc<Mutex<Value>>);
+
+    impl KeySource for Published {
+        fn fetch(&self) -> BoxFuture<'_, Result<KeySet, FetchError>> {
+            let keys = json!({ "keys": [*self.0.lock()] }).to_string();
+            Box::pin(async move { KeySet::parse(keys.as_bytes()).map_err(FetchError::Wrong) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_a_token_proved_is_known_until_its_time_is_over_or_its_key_gone() {
+        let settings = provider_shapes::issuer(
+            "url = \"https://login.example.com\"\naudiences = [\"portcullis\"]",
+        );
+        let claims = |subject: &str, exp: u64| {
+            json!({
+                "iss": settings.url, "aud": "portcullis", "sub": subject, "iat": NOW, "exp": exp,
+            })
+        };
+        let (key, next) = (TestKey::new("k"), TestKey::new("k"));
+        let published = Published(Arc::new(Mutex::new(key.jwk())));
+        let keys = KeyCache::new("corp", Box::new(published.clone()));
+        keys.refresh().await.unwrap();
+        let issuers = vec![Source { settings: settings.clone(), keys }];
+        let verifier = Verifier { issuers, state: None };
+        let tokens = [("a", 600), ("b", 600), ("a", 700)]
+            .map(|(subject, life)| Secret::new(key.sign(&claims(subject, NOW + life))));
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(NOW + seconds);
+
+        let first = verifier.verify_token(&tokens[0], at(1)).await.unwrap();
+        let again = verifier.verify_token(&tokens[0], at(599)).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "it was not remembered");
+        let other = verifier.verify_token(&tokens[1], at(599)).await.unwrap();
+        let next_token = verifier.verify_token(&tokens[2], at(599)).await.unwrap();
+        assert_eq!([&again, &other, &next_token].map(|who| who.subject()), ["a", "b", "a"]);
+        assert!(again.likeness() == next_token.likeness() && again.likeness() != other.likeness());
+        let over = verifier.verify_token(&tokens[0], at(600)).await.unwrap_err();
+        assert!(over.0.contains("expired"), "{over}");
+
+        // Another key by the same name: nothing that the old one signed is known any more, not even
+        // when it is noted once more.
+        *published.0.lock() = next.jwk();
+        verifier.issuers[0].keys.refresh().await.unwrap();
+        let hash = token::hash(tokens[0].expose()).unwrap();
+        verifier.issuers[0].keys.note(&hash, &first);
+        let gone = verifier.verify_token(&tokens[0], at(1)).await.unwrap_err();
+        assert!(gone.0.contains("did not sign"), "{gone}");
     }
 }

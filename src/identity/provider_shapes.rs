@@ -16,7 +16,7 @@ use crate::config::{self, Issuer};
 const NOW: u64 = 1_795_000_000;
 
 /// An `[[issuer]]` with these keys, as the configuration reads it.
-fn issuer(keys: &str) -> Issuer {
+pub(super) fn issuer(keys: &str) -> Issuer {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("portcullis.toml");
     fs::write(&file, format!("[[issuer]]\nname = \"corp\"\n{keys}\n")).unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::random::random_secret;
-use super::{Identity, Refused, Verifier};
+use super::{Identity, Refused, Verifier, likeness};
 use crate::database::{Database, DatabaseError, NewTicket, StoredTicket, Ticket};
 use crate::names::{TargetName, TicketId};
 use crate::secret::Secret;
@@ -143,6 +143,7 @@ fn proved(stored: StoredTicket, hash: String) -> Option<Identity> {
         made_with,
     };
     Some(Identity {
+        likeness: likeness(&claims, &ticket.username, &ticket.groups),
         issuer: Arc::from(ticket.issuer),
         subject: ticket.subject,
         username: ticket.username,

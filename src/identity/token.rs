@@ -34,6 +34,8 @@ const MAX_SHOWN: usize = 64;
 /// A well-formed token of which nothing is proved.
 #[derive(Debug)]
 pub struct Unverified<'a> {
+    /// Of its whole text, which it tells from every other.
+    pub(super) hash: [u8; 32],
     /// What the signature is over: header and payload as they came.
     pub(super) signed: &'a str,
     /// The signature, still in base64url.
@@ -44,17 +46,6 @@ pub struct Unverified<'a> {
     pub(super) claims: Map<String, Value>,
     /// The payload's bytes: the same for every signature over them.
     pub(super) payload: Vec<u8>,
-}
-
-impl Unverified<'_> {
-    /// Tells this text from every other: all three parts count, and the first two have their
-    /// lengths.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(self.signed.len() as u64).to_le_bytes());
-        hasher.update(self.signed.as_bytes()).update(self.signature.as_bytes());
-        *hasher.finalize().as_bytes()
-    }
 }
 
 /// What the header's `typ` says (RFC 8725 section 3.11).
@@ -68,11 +59,16 @@ pub(super) enum Typ {
     Id,
 }
 
+/// What a token is remembered by; none of a text that is too long for one.
+pub(super) fn hash(token: &str) -> Option<[u8; 32]> {
+    (token.len() <= MAX_TOKEN).then(|| blake3::hash(token.as_bytes()).into())
+}
+
 /// Takes a token apart (RFC 7515 section 3.1, RFC 7519 section 7.2). Proves nothing.
 pub fn parse(token: &str) -> Result<Unverified<'_>, Refused> {
-    if token.len() > MAX_TOKEN {
+    let Some(hash) = hash(token) else {
         return refuse(format!("a token of {} bytes; at most {MAX_TOKEN} are read", token.len()));
-    }
+    };
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -92,6 +88,7 @@ pub fn parse(token: &str) -> Result<Unverified<'_>, Refused> {
         }
     }
     Ok(Unverified {
+        hash,
         signed,
         signature,
         algorithm: algorithm(&header)?,

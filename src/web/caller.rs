@@ -60,7 +60,7 @@ pub(super) enum Caller {
     /// The machine's own: the admin socket's file says who may connect.
     Local(String),
     /// Somebody with a token.
-    Remote(Box<Identity>, SocketAddr),
+    Remote(Arc<Identity>, SocketAddr),
 }
 
 impl Caller {
@@ -124,7 +124,7 @@ impl Caller {
                     tracing::warn!(%client, "ticket presented to the API");
                     return Err(Problem::unproved());
                 }
-                Ok(Self::Remote(Box::new(identity), *client))
+                Ok(Self::Remote(identity, *client))
             }
         }
     }
@@ -148,7 +148,7 @@ impl Caller {
         let entrance = api.entrance();
         let Some(secret) = entrance.secret(parts) else { return Ok(None) };
         let identity = entrance.browsers.identify(&secret, api.verifier()).await?;
-        Ok(identity.map(|identity| (Self::Remote(Box::new(identity), client), secret)))
+        Ok(identity.map(|identity| (Self::Remote(identity, client), secret)))
     }
 }
 

@@ -172,7 +172,7 @@ impl Connection {
         let denied = |reason: &str| self.denied(ask, None, reason);
         let Some(token) = &ask.token else { return Err(denied("there is no token")) };
         let proved = self.context.verifier.verify(token).await;
-        proved.map(Arc::new).map_err(|refused| denied(&refused.to_string()))
+        proved.map_err(|refused| denied(&refused.to_string()))
     }
 
     fn denied(&self, ask: &Ask, identity: Option<&Identity>, reason: &str) -> Refusal {

@@ -40,7 +40,7 @@ pub(super) struct Key {
     issuer: String,
     subject: String,
     /// Everything else that a rule may know of the caller.
-    claims: blake3::Hash,
+    likeness: blake3::Hash,
     target: TargetName,
     workflow: Option<String>,
     run: Option<String>,
@@ -50,21 +50,14 @@ pub(super) struct Key {
     kickoff: Option<SessionId>,
 }
 
-/// Claims that tell a token from the next one of the same caller.
-const OF_THE_TOKEN: &[&str] = &["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash"];
-
 impl Key {
     fn new(caller: &Caller) -> Self {
         let identity = &caller.identity;
-        let mut claims = identity.claims().clone();
-        claims.retain(|name, _| !OF_THE_TOKEN.contains(&name.as_str()));
-        // Maps of serde_json are sorted by name.
-        let text = serde_json::to_vec(&(claims, identity.username(), identity.groups()));
         let by_itself = caller.once || identity.bound().is_some();
         Self {
             issuer: identity.issuer().to_owned(),
             subject: identity.subject().to_owned(),
-            claims: blake3::hash(&text.unwrap_or_default()),
+            likeness: *identity.likeness(),
             target: caller.target.clone(),
             workflow: caller.workflow.as_ref().map(|told| told.name.clone()),
             run: caller.run.as_ref().map(|told| told.name.clone()),

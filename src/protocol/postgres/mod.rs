@@ -230,7 +230,7 @@ impl Caller<'_> {
     /// thing; what it was stands in the log and in the gateway's own recording.
     async fn admit(&self, token: &Secret) -> Result<Gate, Turned> {
         let identity = match self.context.verifier.verify(token).await {
-            Ok(identity) => Arc::new(identity),
+            Ok(identity) => identity,
             Err(refused) => return Err(self.denied(None, &refused.to_string())),
         };
         let rules = self.context.catalog.current();

@@ -42,9 +42,9 @@ impl Caller<'_> {
         self.log_in(context.authority.verify(certificate, self.user, &context.verifier)).await
     }
 
-    async fn log_in(&self, proved: Result<Identity, Refused>) -> Option<Grant> {
+    async fn log_in(&self, proved: Result<Arc<Identity>, Refused>) -> Option<Grant> {
         let identity = match proved {
-            Ok(identity) => Arc::new(identity),
+            Ok(identity) => identity,
             Err(refused) => return self.denied(None, &refused.to_string()),
         };
         // A name that is no target's is not looked at further: there is no other form.

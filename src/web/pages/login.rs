@@ -152,7 +152,7 @@ async fn callback(
             NoLogin::Refused(_) => "the issuer does not prove who you are to this gateway",
         })
     })?;
-    let caller = Caller::Remote(Box::new(identity), client);
+    let caller = Caller::Remote(identity, client);
     api.done(&caller, "web.login", None, BTreeMap::from([issuer(&caller)])).await?;
     let Caller::Remote(identity, _) = &caller else { return Err(Problem::internal().into()) };
     let secret = entrance.browsers.open(identity).await.map_err(|error| match error {

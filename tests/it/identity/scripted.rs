@@ -130,7 +130,7 @@ impl Running {
     }
 
     pub async fn verify(&self, token: &str) -> Result<Identity, Refused> {
-        self.verifier.verify(&Secret::new(token.to_owned())).await
+        self.verifier.verify(&Secret::new(token.to_owned())).await.map(Arc::unwrap_or_clone)
     }
 }
 
