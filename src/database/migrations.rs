@@ -64,8 +64,9 @@ pub enum SchemaError {
     Half(i64),
     /// A table or column is missing although the migrations say that it is there.
     #[error(
-        "the database's tables were changed ({0}); restore it, or use an empty one and run \
-         portcullis recording reindex"
+        "the database lacks what this version needs ({0}): it is being set up just now, or somebody \
+         changed its tables; restore it then, or use an empty one and run portcullis recording \
+         reindex"
     )]
     Changed(String),
 }

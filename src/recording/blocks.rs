@@ -1,10 +1,12 @@
 //! Walking over the blocks of a `.rec`: every header is held against the chain, stored bytes are
 //! held against the header when they are asked for. The file may be hostile.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 
 use bytes::Bytes;
+use zstd::bulk::Decompressor;
 use zstd::zstd_safe;
 
 use super::block::{Place, Seal, Sealed, Start};
@@ -332,6 +334,11 @@ fn framed(stored: &[u8], magic: u32) -> Option<&[u8]> {
     (u64::from(u32::from_le_bytes(*length)) == content.len() as u64).then_some(content)
 }
 
+thread_local! {
+    /// Making one takes longer than what most blocks hold takes to decompress.
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Decompresses one block's events, as many bytes as the header says.
 fn unpacked(block: &Block, packed: &[u8]) -> Result<Bytes, ReadError> {
     let zstd = packed.get(..4) == Some(&ZSTD_MAGIC.to_le_bytes());
@@ -344,7 +351,14 @@ fn unpacked(block: &Block, packed: &[u8]) -> Result<Bytes, ReadError> {
     if claimed != Some(block.header.raw_len) {
         return Err(block.damage("the zstd frame has another length than the header says"));
     }
-    let raw = zstd::bulk::decompress(packed, raw_len)
+    let raw = UNPACKER
+        .with_borrow_mut(|unpacker| {
+            let unpacker = match unpacker {
+                Some(unpacker) => unpacker,
+                None => unpacker.insert(Decompressor::new()?),
+            };
+            unpacker.decompress(packed, raw_len)
+        })
         .map_err(|error| block.damage(format!("it does not decompress: {error}")))?;
     if raw.len() != raw_len {
         return Err(block.damage("the events have another length than the header says"));
