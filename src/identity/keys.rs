@@ -26,8 +26,8 @@ const MAX_KEYS: usize = 100;
 /// The most keys that one token is tried against, when its `kid` does not name a single one.
 const MAX_TRIED: usize = 8;
 
-/// How many proved tokens a set remembers; then it begins anew.
-const MAX_PROVED: usize = 4_096;
+/// How many proved tokens a set remembers, with some kilobytes of claims each; then it begins anew.
+const MAX_PROVED: usize = 1_024;
 
 /// The signature keys of an issuer.
 #[derive(Debug, Default)]
@@ -119,9 +119,7 @@ impl KeySet {
             Checked::NoKey(token)
         }
     }
-}
 
-impl KeySet {
     /// Whom the token of this hash proved when it came before; its time may be over.
     pub(super) fn known(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
         self.proved.lock().get(hash)?.clone()

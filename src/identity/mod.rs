@@ -227,7 +227,7 @@ impl Verifier {
             Some(state) if ticket::is_ticket(presented) => {
                 Arc::new(state.tickets.identify(presented, self).await?)
             }
-            _ => self.verify_token(presented, SystemTime::now()).await?,
+            _ => self.verify_token(presented, SystemTime::now).await?,
         };
         self.unless_withdrawn(identity)
     }
@@ -244,10 +244,10 @@ impl Verifier {
     async fn verify_token(
         &self,
         token: &Secret,
-        now: SystemTime,
+        now: impl Fn() -> SystemTime,
     ) -> Result<Arc<Identity>, Refused> {
         if let Some(known) = self.known(token)
-            && now < known.expires
+            && now() < known.expires
         {
             return Ok(known);
         }
@@ -260,7 +260,7 @@ impl Verifier {
             return refuse(format!("issuer {} is not configured", shown(iss)));
         };
         let signed = source.keys.check(token).await?;
-        let identity = Arc::new(claims::identify(&source.settings, signed, now)?);
+        let identity = Arc::new(claims::identify(&source.settings, signed, now())?);
         source.keys.note(&hash, &identity);
         Ok(identity)
     }
@@ -373,7 +373,7 @@ mod tests {
         let verifier = Verifier { issuers, state: None };
         let tokens = [("a", 600), ("b", 600), ("a", 700)]
             .map(|(subject, life)| Secret::new(key.sign(&claims(subject, NOW + life))));
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(NOW + seconds);
+        let at = |seconds| move || UNIX_EPOCH + Duration::from_secs(NOW + seconds);
 
         let first = verifier.verify_token(&tokens[0], at(1)).await.unwrap();
         let again = verifier.verify_token(&tokens[0], at(599)).await.unwrap();
