@@ -315,7 +315,8 @@ def verify_file(path, session=None, identities=()):
                     require(encrypted or not said["recipients"], "it names recipients")
                     secret = key_of(said, path, identities) if encrypted else None
                     require(said["started"] == time_of(wall), "it tells two times")
-                    require(session in (None, said["session"]), "it is another session's")
+                    other = "it is another session's recording"
+                    require(session in (None, said["session"]), other)
                     told = Events(said["session"], encrypted and secret is None)
                 elif kind == FOUND:
                     records = records_of(frame(stored, "532a4d18"), told.session)
@@ -507,7 +508,10 @@ def verify_path(path, options, keys, heads, identities):
     else:
         wrong, ledger, count, deleted, proved = [], None, 1, 0, ["whole"]
         try:
-            session, seal = verify_file(path, None, identities)
+            # A recording is named after its session; a file of another name proves whatever it is.
+            name, ending = os.path.splitext(os.path.basename(path))
+            named = name if ending == ".rec" and SESSION.fullmatch(name) else None
+            session, seal = verify_file(path, named, identities)
             if options.ledger:
                 ledger = Ledger(options.ledger, keys, heads)
                 ledger.hold(session, seal)

@@ -4,14 +4,19 @@
 //! alone makes one, so no session and no upstream connection exists without it. Rights stand in
 //! the rules, or people grant them for a time; what only the database knows (grants, and what may
 //! be used once) is refused while it cannot be asked.
+//!
+//! What may open one session only is spent last, when everything else is found to be right, and a
+//! grant that is dropped before its session opened ([`Grant::opens`]) gives it back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::approval::{Asked, Desk};
 use crate::catalog::Rules;
+use crate::clock::Moment;
 use crate::config::{AccessRule, AskedAccess, Target, TargetSelector};
-use crate::database::{Timestamp, Withdrawn, WithdrawnKind};
+use crate::database::{Known, Timestamp, WithdrawnKind};
 use crate::identity::Identity;
 use crate::names::{GrantId, SessionId, TargetName};
 
@@ -21,8 +26,28 @@ pub struct Grant {
     identity: Arc<Identity>,
     target: Arc<Target>,
     ends: Ends,
-    /// What people granted, when the right does not stand.
-    granted: Option<GrantId>,
+    /// What people granted and until when, when the right does not stand.
+    granted: Option<(GrantId, SystemTime)>,
+    /// What was spent on it, when what was presented opens one session only.
+    spent: Option<Arc<Spent>>,
+}
+
+/// A credential that may open one session only, spent on one that has not opened yet.
+#[derive(Debug)]
+struct Spent {
+    desk: Arc<Desk>,
+    credential: String,
+    session: SessionId,
+    /// The session opened, or it was given back.
+    settled: AtomicBool,
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        if !*self.settled.get_mut() {
+            self.desk.give_back(std::mem::take(&mut self.credential), self.session);
+        }
+    }
 }
 
 /// When a session that a grant opened must end.
@@ -36,6 +61,13 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// How long the time of a session that opened then is over, if it is.
+    pub fn overdue(self, opened: Moment) -> Option<Duration> {
+        let token = self.token.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let session = self.session.and_then(|length| opened.elapsed().checked_sub(length));
+        token.into_iter().chain(session).max()
+    }
+
     /// Waits until the time of a session that opened then is over; the wall clock counts for the
     /// proof of identity. Cancel safe.
     pub async fn over(self, opened: Instant) {
@@ -71,15 +103,46 @@ impl Grant {
         self.ends
     }
 
+    /// Notes that the session is open: what could be spent once on it stays spent.
+    pub fn opens(&self) {
+        if let Some(spent) = &self.spent {
+            spent.settled.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether something is given back when the session does not open.
+    pub fn is_provisional(&self) -> bool {
+        self.spent.as_ref().is_some_and(|spent| !spent.settled.load(Ordering::Acquire))
+    }
+
+    /// Gives back what was spent on a session that does not open, before its client is told so.
+    /// What is not given back here is when the grant is dropped.
+    pub async fn give_back(&self) {
+        let Some(spent) = self.spent.as_ref().filter(|_| self.is_provisional()) else { return };
+        let database = spent.desk.database();
+        match database.give_back_credential(&spent.credential, spent.session).await {
+            Ok(()) => spent.settled.store(true, Ordering::Release),
+            Err(error) => tracing::warn!(%error, "a credential is given back later"),
+        }
+    }
+
+    /// The same right for a session that serves requests, of which each brings a proof of its own:
+    /// the end of the first one's is not the session's. What people granted ends it all the same.
+    #[must_use]
+    pub fn of_many_proofs(self) -> Self {
+        let token = self.granted.map(|(_, until)| until);
+        Self { ends: Ends { token, ..self.ends }, ..self }
+    }
+
     /// Whether the right still holds, under these rules and with what was withdrawn since.
-    pub fn still_holds(&self, rules: &Rules, withdrawn: &Withdrawn) -> Result<(), NoAccess> {
+    pub fn still_holds(&self, rules: &Rules, withdrawn: Known<'_>) -> Result<(), NoAccess> {
         if let Some(by) = self.identity.withdrawn_by(withdrawn) {
             return Err(NoAccess::Withdrawn(by));
         }
         match (right(rules, &self.identity, &self.target.name)?.1, self.granted) {
             (Right::Standing { .. }, _) => Ok(()),
             (Right::Asked { .. }, None) => Err(NoAccess::Forbidden),
-            (Right::Asked { .. }, Some(grant)) => {
+            (Right::Asked { .. }, Some((grant, _))) => {
                 match withdrawn.by(WithdrawnKind::Grant, &grant.to_string()) {
                     Some(by) => Err(NoAccess::Withdrawn(by)),
                     None => Ok(()),
@@ -108,6 +171,9 @@ pub enum NoAccess {
     /// Somebody ended the session.
     #[error("{0} ended the session")]
     Killed(String),
+    /// The time of what was presented, or of the session, is over.
+    #[error("its time is over")]
+    Over,
     /// What was presented has opened the one session that it may open.
     #[error("what was presented opened a session before, and may open one only")]
     Used,
@@ -131,7 +197,8 @@ impl Access {
         Self { desk }
     }
 
-    /// The grant for this new session. What may be used once is used when this returns.
+    /// The grant for this new session. What may be used once is used when this returns, and given
+    /// back unless the session opens. So a place for the session is taken before.
     ///
     /// # Errors
     /// When there is none. Where people could grant it they are asked.
@@ -142,7 +209,7 @@ impl Access {
         target: &TargetName,
         session: SessionId,
     ) -> Result<Grant, NoAccess> {
-        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn()) {
+        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn().current().await) {
             return Err(NoAccess::Withdrawn(by));
         }
         let (target, right) = right(rules, identity, target)?;
@@ -150,21 +217,29 @@ impl Access {
             Right::Standing { ends, once } => (ends, once, None),
             Right::Asked { ends, once, whom } => {
                 let (grant, until) = self.granted(identity, target, whom).await?;
-                let until = ends.token.map_or(until, |token| token.min(until));
-                (Ends { token: Some(until), ..ends }, once, Some(grant))
+                let end = ends.token.map_or(until, |token| token.min(until));
+                (Ends { token: Some(end), ..ends }, once, Some((grant, until)))
             }
         };
+        let mut spent = None;
         if once || identity.bound().is_some_and(|bound| bound.single_use) {
             let expires = Timestamp::from(identity.expires());
             let used = self.desk.database().use_credential(identity.token_id(), session, expires);
             match used.await {
-                Ok(true) => {}
+                Ok(true) => {
+                    spent = Some(Arc::new(Spent {
+                        desk: Arc::clone(&self.desk),
+                        credential: identity.token_id().to_owned(),
+                        session,
+                        settled: AtomicBool::new(false),
+                    }));
+                }
                 Ok(false) => return Err(NoAccess::Used),
                 Err(error) => return Err(NoAccess::Unknown(error.to_string())),
             }
         }
         let (identity, target) = (Arc::clone(identity), Arc::clone(target));
-        Ok(Grant { identity, target, ends, granted })
+        Ok(Grant { identity, target, ends, granted, spent })
     }
 
     /// What people granted and until when; or they are asked now.

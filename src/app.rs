@@ -1,8 +1,11 @@
 //! The wiring, all of it: build, bind every socket, spawn, drain.
 
+mod certificate;
+pub mod descriptors;
 mod files;
 pub mod hardening;
 pub mod online;
+pub mod permissions;
 pub mod replaying;
 
 use std::net::SocketAddr;
@@ -17,14 +20,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use certificate::Certificate;
+
 use crate::approval::Desk;
 use crate::archive::{self, Archived, Kept, Mover, Retention};
 use crate::catalog::Catalog;
-use crate::config::{self, Config, IpNetwork, Mistakes};
+use crate::config::{self, Config, IpNetwork, Mistake, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::identity::login::Logins;
 use crate::identity::ticket::Tickets;
+use crate::listener::room::Room;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
 use crate::protocol::{http, postgres, ssh};
@@ -41,7 +47,7 @@ use crate::web::{Entrance, Roles, holds, metrics, server};
 pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let config = Arc::new(config::load(&path)?);
     warn(&config);
-    raise_descriptor_limit();
+    let descriptors = descriptors::raise();
     let mut signals = Signals::listen()?;
 
     // Build.
@@ -58,9 +64,20 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let withdrawn = Arc::clone(desk.withdrawn());
     let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
     let catalog = Arc::new(Catalog::new(Arc::clone(&config), Arc::clone(&desk)));
-    let limits = Arc::new(Limits::new(config.server.max_sessions));
+    let room = Room::of(descriptors, &config.listen, config.server.max_sessions);
+    let limits = Arc::new(Limits::new(room.sessions, room.unproved));
     let shutdown = Shutdown::new();
-    let reloader = Arc::new(Reloader::new(Arc::clone(&config), Arc::clone(&catalog)));
+    let certificate = config.tls.as_ref().map(Certificate::open).transpose()?;
+    let tls = |alpn: &[&[u8]]| certificate.as_ref().map(|of| of.server(alpn)).transpose();
+    let (host_key, authority) = files::ssh_keys(&config)?;
+    let reloader = Arc::new(Reloader {
+        started: Arc::clone(&config),
+        current: ArcSwap::new(Arc::clone(&config)),
+        catalog: Arc::clone(&catalog),
+        certificate: certificate.clone(),
+        ssh_keys: [host_key.public_key().clone(), authority.public_key().clone()],
+        turn: Mutex::new(()),
+    });
     let settings = IndexSettings {
         index_text: config.database.index_text,
         private: config.database.url.is_none(),
@@ -80,7 +97,6 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         entrance,
         shutdown.clone(),
     );
-    let (host_key, authority) = files::ssh_keys(&config)?;
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
     let archived = archive::use_archive(&config, Some(store.gateway()))
@@ -90,7 +106,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         .clone()
         .map(|Archived { archive, turn }| Mover::new(archive, store.clone(), data_dir, turn));
     let rules = Arc::clone(&catalog);
-    let retention = Retention::new(database.clone(), store.clone(), rules, archived);
+    let retention = Retention::new(database.clone(), store.clone(), rules, archived)
+        .with_grace(data_dir.clone(), config.archive.retention_grace);
     let pruning = holds::pruning(&api, Arc::clone(&retention));
     let router = Arc::clone(&api).router().merge(certificates).merge(pruning);
     let figures = metrics::router(indexer.lag(), store.clone(), Arc::clone(&desk));
@@ -107,10 +124,11 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         Arc::clone(&limits),
         shutdown.clone(),
         config.http.clone(),
+        room.http,
     );
     http_context.expiry_grace = config.server.expiry_grace;
     http_context.insecure = config.listen.http_insecure;
-    http_context.tls = files::tls(&config, http::ALPN)?;
+    http_context.tls = tls(http::ALPN)?;
     let mut ssh_context = ssh::Context::new(
         Arc::clone(&catalog),
         (Arc::clone(&verifier), authority, logins()?),
@@ -130,14 +148,15 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     .context("no thread for large statements")?;
     postgres_context.expiry_grace = config.server.expiry_grace;
     postgres_context.insecure = config.listen.postgres_insecure;
-    postgres_context.tls = files::tls(&config, &[postgres::ALPN])?;
-    let web_tls = files::tls(&config, &[server::ALPN])?;
+    postgres_context.tls = tls(&[postgres::ALPN])?;
+    let web_tls = tls(&[server::ALPN])?;
     let insecure = config.listen.web_insecure;
     let web_context = server::Context::new(
         pages::over(&api, router.clone()),
         web_tls,
         insecure,
         shutdown.clone(),
+        room.web,
     );
 
     // Spawn. What serves needs the index to end behind it, and that the server below it.
@@ -160,6 +179,9 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         index.spawn(|cancel| archive::keep_witness(kept, ledger, cancel));
     }
     serving.spawn(|cancel| store.run(cancel));
+    if let Some(certificate) = certificate.clone() {
+        serving.spawn(|cancel| certificate.watch(cancel));
+    }
     serving.spawn(|cancel| verifier.run(cancel));
     index.spawn(|cancel| desk.run(cancel));
     index.spawn(|cancel| notifier.run(cancel));
@@ -183,11 +205,13 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     door.open(&serving, listeners.ssh, move |accepted| {
         ssh::serve(accepted, Arc::clone(&ssh_context))
     });
-    let figures = server::Context::new(figures, None, true, door.shutdown.clone());
-    door.open(&serving, listeners.metrics, move |accepted| {
+    let figures = server::Context::new(figures, None, true, door.shutdown.clone(), room.web);
+    // Neither opens sessions; both tell how the gateway is, whatever comes to the other ports.
+    let apart = || Arc::new(Limits::new(0, room.web * 2));
+    door.open_apart(&serving, listeners.metrics, apart(), move |accepted| {
         server::serve(accepted, Arc::clone(&figures))
     });
-    door.open(&serving, listeners.web, move |accepted| {
+    door.open_apart(&serving, listeners.web, apart(), move |accepted| {
         server::serve(accepted, Arc::clone(&web_context))
     });
     tracing::info!(
@@ -284,8 +308,22 @@ impl Door {
         S: Fn(Accepted) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        self.open_apart(stage, listener, Arc::clone(&self.limits), serve);
+    }
+
+    /// Opens a listener with limits of its own: what fills the others does not fill it.
+    fn open_apart<S, F>(
+        &self,
+        stage: &Stage,
+        listener: Option<TcpListener>,
+        limits: Arc<Limits>,
+        serve: S,
+    ) where
+        S: Fn(Accepted) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Some(listener) = listener else { return };
-        let (limits, trusted) = (Arc::clone(&self.limits), Arc::clone(&self.trusted));
+        let trusted = Arc::clone(&self.trusted);
         let shutdown = self.shutdown.clone();
         stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, serve));
     }
@@ -297,16 +335,14 @@ struct Reloader {
     started: Arc<Config>,
     current: ArcSwap<Config>,
     catalog: Arc<Catalog>,
+    certificate: Option<Arc<Certificate>>,
+    /// Host key and user CA, as they are used until the next start.
+    ssh_keys: [russh::keys::PublicKey; 2],
     /// One at a time, so that the file read last is the one in force.
     turn: Mutex<()>,
 }
 
 impl Reloader {
-    fn new(started: Arc<Config>, catalog: Arc<Catalog>) -> Self {
-        let current = ArcSwap::new(Arc::clone(&started));
-        Self { started, current, catalog, turn: Mutex::new(()) }
-    }
-
     /// Reads the file again; with a mistake in it, everything stays as it is.
     fn reload(&self) -> Result<Reloaded, Mistakes> {
         let _turn = self.turn.lock();
@@ -317,7 +353,30 @@ impl Reloader {
                 return Err(mistakes);
             }
         };
-        let needs_restart = self.started.needs_restart(&config);
+        let renewed = self.certificate.as_ref().zip(config.tls.as_ref()).map(|(current, files)| {
+            let renewed = Certificate::look(files)?;
+            Ok::<_, anyhow::Error>((current, renewed))
+        });
+        match renewed.transpose() {
+            Ok(renewed) => {
+                if let Some((current, renewed)) = renewed {
+                    current.renew(renewed);
+                }
+            }
+            Err(error) => {
+                let mistakes = Mistakes(vec![Mistake {
+                    file: self.started.path.display().to_string(),
+                    position: None,
+                    message: format!("{error:#}"),
+                    hint: Some("the certificate of before is still shown".to_owned()),
+                }]);
+                tracing::error!(%mistakes, "reload refused, the old configuration stays in force");
+                return Err(mistakes);
+            }
+        }
+        let needs_restart = self.started.needs_restart(&config).into_iter().map(str::to_owned);
+        let needs_restart: Vec<String> =
+            needs_restart.chain(files::changed_keys(&config, &self.ssh_keys)).collect();
         let before = self.current.swap(Arc::clone(&config));
         self.catalog.replace(Arc::clone(&config));
         warn(&config);
@@ -327,7 +386,6 @@ impl Reloader {
             ?needs_restart,
             "configuration reloaded"
         );
-        let needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
         Ok(Reloaded { needs_restart, warnings: config.warnings.clone() })
     }
 }
@@ -335,6 +393,12 @@ impl Reloader {
 fn warn(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
+    }
+    for doubt in permissions::doubts(config).into_iter().chain(descriptors::doubts(config)) {
+        tracing::warn!(doubt, "files");
+    }
+    for problem in permissions::unread_credentials(config) {
+        tracing::warn!(problem, "credentials");
     }
 }
 
@@ -389,15 +453,4 @@ async fn bind(
         .with_context(|| format!("[listen] {protocol}: {address} cannot be bound"))?;
     tracing::info!(protocol, address = %listener.local_addr()?, "listening");
     Ok(Some(listener))
-}
-
-/// Each session holds four descriptors; the usual soft limit of 1,024 ends at 250 sessions.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::warn!(%error, ?current, "the limit of open files cannot be raised");
-    }
 }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::approval::Desk;
 use crate::config::{self, AccessRule, Config, Mistakes, Target, Tickets};
+use crate::database::RequestLimits;
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
@@ -45,6 +46,13 @@ impl Rules {
         &self.config.tickets
     }
 
+    /// `[approvals]`: how many commands may wait for people.
+    pub fn approvals(&self) -> RequestLimits {
+        let config::Approvals { per_identity, per_session, per_target, per_minute } =
+            self.config.approvals;
+        RequestLimits { per_identity, per_session, per_target, per_minute }
+    }
+
     /// All targets, by their names.
     pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.config.targets.values()
@@ -67,6 +75,14 @@ impl Rules {
     /// is said.
     pub fn keep(&self, target: &str, groups: &BTreeSet<String>) -> Option<Duration> {
         config::keep(&self.config.retention, &self.config.targets, target, groups)
+    }
+
+    /// What tells apart whether the rules about keeping are others.
+    pub fn retention(&self) -> String {
+        let labels: Vec<_> =
+            self.config.targets.values().map(|target| (&target.name, &target.labels)).collect();
+        let rules = format!("{:?} {labels:?}", self.config.retention);
+        blake3::hash(rules.as_bytes()).to_hex().to_string()
     }
 
     /// Whether anything says how long recordings are kept.

@@ -4,17 +4,24 @@
 //! [`Permitted`] and [`Released`] have private fields and are made here alone; the writers of
 //! every protocol take nothing else. The gate knows no protocol.
 //!
+//! Nothing passes up on a right that was looked at too long ago: [`Gate::admit`] asks how old the
+//! gateway's knowledge of withdrawals is, and looks at the session's end by a clock, for a process
+//! that was stopped hears of neither. Where the right is gone it gives [`NotAdmitted::Lapsed`], and
+//! the protocol's own watcher ends the session.
+//!
 //! A command that people have to approve comes out of [`Gate::admit`] as a [`Held`]:
 //! [`Gate::hold`] asks them, and [`Hold::wait`] gives its very bytes once they said yes.
 
 mod admission;
 mod again;
+mod end;
 mod hold;
 mod passing;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,21 +30,23 @@ use crate::access::{Grant, NoAccess};
 use crate::approval::Present;
 pub use crate::approval::Status;
 use crate::catalog::{Catalog, Rules};
+use crate::clock::Moment;
 use crate::config::NotifyEvent;
 use crate::identity::Identity;
-use crate::mask::{HashKey, MaskPlan, Masked};
+use crate::mask::{HashKey, MaskPlan, Masked, Viewer};
 use crate::metrics::{self, SessionMetrics};
 use crate::names::SessionId;
 use crate::notify::News;
-use crate::policy::{SessionFacts, SessionPolicy, Unprovable};
+use crate::policy::{Caller, SessionFacts, SessionPolicy, Unprovable};
 use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
 };
 use crate::telemetry::SessionSpans;
 
-pub use admission::{Admission, Against, Asked, Ruling};
+pub use admission::{Admission, Against, Asked, Ruling, Sent};
 pub use again::Again;
+pub use end::{Fault, How, SessionEnd};
 pub use hold::{Held, Hold, NotReleased, Settled};
 
 /// The exact bytes that were decided and recorded; what may go upstream.
@@ -62,6 +71,17 @@ impl Released {
     }
 }
 
+/// Why nothing passes up.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotAdmitted {
+    /// It cannot be recorded.
+    #[error("not recorded: {0}")]
+    NotRecorded(#[from] RecordingFailure),
+    /// The right that the session has is gone; the session ends.
+    #[error("{0}")]
+    Lapsed(NoAccess),
+}
+
 /// One session's gate: who, where, under which rules, recorded where.
 #[derive(Debug)]
 pub struct Gate {
@@ -73,6 +93,12 @@ pub struct Gate {
     facts: SessionFacts,
     in_force: Mutex<InForce>,
     opened: Instant,
+    /// The same moment, by the clock that goes on while the process is stopped.
+    since: Moment,
+    /// How long what runs may go on when the session's time is over.
+    grace: Duration,
+    /// The state of rules and withdrawals under which the right was found to hold.
+    checked: AtomicU64,
     metrics: SessionMetrics,
     spans: SessionSpans,
     /// Ends what waits for people, when the client asks to cancel.
@@ -92,14 +118,29 @@ impl InForce {
     fn new(of: Arc<Rules>, grant: &Grant, facts: &SessionFacts, key: &HashKey) -> Self {
         // A target that a reload took away ends the session; until then it stays what it was.
         let target = of.target(&grant.target().name).unwrap_or_else(|| grant.target()).facts();
-        let groups = grant.identity().groups();
-        let masks = of.masks().for_session(target.name.as_str(), groups, key);
-        let policy = of.policy().for_session(grant.identity(), &target, facts);
+        let identity = grant.identity();
+        let (username, groups) = (identity.username(), identity.groups());
+        let viewer = Viewer { username, groups, claims: identity.claims() };
+        let rows = of.masks().rows_of(target.name.as_str(), &viewer);
+        for (applied, lacking) in rows.iter().filter_map(|rows| Some((rows, rows.lacking()?))) {
+            tracing::warn!(
+                session = facts.id.map(tracing::field::display),
+                target = %target.name,
+                user = username,
+                filter = &*applied.filter.name,
+                lacking,
+                "the token lacks what a row filter needs: statements on its table are refused"
+            );
+        }
+        let masks = of.masks().for_session(target.name.as_str(), groups, key).with_rows(rows);
+        let policy = of.policy().for_caller(&Caller::from(&**identity), &target, facts);
         let policy = Arc::new(policy.masked(masks.masks_columns()));
         Self { of, policy, masks: Arc::new(masks) }
     }
 }
 
+/// No state of rules and withdrawals: they are counted from 0.
+const UNCHECKED: u64 = u64::MAX;
 /// What the key of the hashes that masks write is for.
 const MASK_KEY: &str = "portcullis 2026-11 mask hashes";
 
@@ -147,11 +188,20 @@ impl Gate {
             facts,
             in_force: Mutex::new(in_force),
             opened: Instant::now(),
+            since: Moment::now(),
+            grace: Duration::ZERO,
+            checked: AtomicU64::new(UNCHECKED),
             metrics,
             spans,
             cancels: hold::Cancels::default(),
             _present: present,
         })
+    }
+
+    /// The same gate of a session in which what runs may go on for so long when its time is over.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 
     /// The right that the session stands on.
@@ -175,15 +225,38 @@ impl Gate {
     }
 
     /// Decides and records what `bytes` hold, as `describe` tells it piece by piece, and lets
-    /// pass what may. With `durability = "disk"` this waits for the disk.
+    /// pass what may. With `durability = "disk"` this waits for the disk. First it makes sure that
+    /// the right still holds, which may wait for the database when it was looked at too long ago.
     ///
     /// Cancel safe: what was recorded stays recorded, and nothing passed.
     pub async fn admit<T>(
         &self,
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
-    ) -> Result<(Permitted, T), RecordingFailure> {
+    ) -> Result<(Permitted, T), NotAdmitted> {
+        self.right_now().await?;
         let began = Instant::now();
+        let (passed, described) = self.append(bytes, describe).await?;
+        // The process may have been stopped meanwhile, or the disk slow.
+        self.right_now().await?;
+        self.metrics.passed_up(passed.len(), began.elapsed());
+        Ok((Permitted(passed), described))
+    }
+
+    /// Records what came up, as `describe` tells it, and lets nothing pass: also when the right that
+    /// the session has is gone. Cancel safe.
+    pub async fn record(
+        &self,
+        describe: impl FnOnce(&mut Admission<'_, '_>),
+    ) -> Result<(), RecordingFailure> {
+        self.append(Bytes::new(), describe).await.map(drop)
+    }
+
+    async fn append<T>(
+        &self,
+        bytes: Bytes,
+        describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
+    ) -> Result<(Bytes, T), RecordingFailure> {
         let policy = self.policy();
         let appended = self.recording.append(|batch| {
             let mut admission = Admission::new(self, &policy, batch, bytes);
@@ -194,8 +267,7 @@ impl Gate {
         if decided {
             self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
         }
-        self.metrics.passed_up(passed.len(), began.elapsed());
-        Ok((Permitted(passed), described))
+        Ok((passed, described))
     }
 
     /// The rules in force now for this session: a reload counts from the next command on.
@@ -270,7 +342,40 @@ impl Gate {
         if let Some(by) = desk.is_killed(self.session()) {
             return Err(NoAccess::Killed(by));
         }
-        self.grant.still_holds(&self.catalog.current(), desk.withdrawn())
+        self.grant.still_holds(&self.catalog.current(), desk.withdrawn().last_known())
+    }
+
+    /// Makes sure that the right holds, by knowledge that is not older than the promise. In a session
+    /// that nothing happened to this costs two looks at a clock. Cancel safe.
+    async fn right_now(&self) -> Result<(), NotAdmitted> {
+        let desk = self.catalog.desk();
+        desk.withdrawn().current().await;
+        // Told of before the look counts, so what is new is never missed.
+        let generation = desk.generation();
+        if self.checked.load(Ordering::Relaxed) != generation {
+            self.still_granted().map_err(NotAdmitted::Lapsed)?;
+            self.checked.store(generation, Ordering::Relaxed);
+        }
+        match self.grant.ends().overdue(self.since) {
+            Some(over) if over >= self.grace => Err(NotAdmitted::Lapsed(NoAccess::Over)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the session's time is over: what runs may go on for a while, and nothing new starts.
+    pub fn is_over(&self) -> bool {
+        self.grant.ends().overdue(self.since).is_some()
+    }
+
+    /// How much longer what runs may go on when the session's time is over.
+    pub fn grace_left(&self) -> Duration {
+        let over = self.grant.ends().overdue(self.since).unwrap_or_default();
+        self.grace.saturating_sub(over)
+    }
+
+    /// How the session must end because of that, if it must.
+    pub fn lost(&self) -> Option<SessionEnd> {
+        self.still_granted().err().map(|why| SessionEnd::lost(&why))
     }
 
     /// Counts what could not be recorded, and tells of it.
@@ -288,8 +393,18 @@ impl Gate {
         });
     }
 
-    /// Ends the recording.
-    pub fn close(&self, how: &'static str, text: String) {
+    /// Logs the end and ends the recording with it.
+    pub fn close(&self, end: &SessionEnd) {
+        let (how, text) = (end.how().word(), end.text().to_owned());
+        tracing::info!(
+            session = %self.session(),
+            target = %self.grant.target().name,
+            how,
+            fault = %end.fault(),
+            by = end.by(),
+            reason = text,
+            "session ended"
+        );
         self.metrics.ended(how);
         self.spans.close(how);
         self.tell(NotifyEvent::SessionEnd, || News { text: text.clone(), ..News::default() });

@@ -20,7 +20,7 @@
 //! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
 //! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
 //! recordings, [`archive`] keeps what proves them and deletes what is over, [`age`] wraps their
-//! keys, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! keys, [`clock`] says how long ago something was, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -42,9 +42,11 @@ pub mod approval;
 pub mod archive;
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod database;
 pub mod decode;
+pub mod files;
 pub mod gate;
 pub mod identity;
 pub mod listener;

@@ -91,6 +91,7 @@ struct Target {
     bytes_down: Counter,
     masked: Counter,
     connect_errors: Counter,
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
     latency: [Counter; BUCKETS_US.len()],
     latency_count: Counter,
     latency_sum_us: Counter,
@@ -149,6 +150,13 @@ impl SessionMetrics {
     /// Counts a target that was not reached.
     pub fn not_connected(&self) {
         self.0.connect_errors.add(1);
+    }
+}
+
+impl SessionMetrics {
+    /// Counts why a target was not reached, where that is told apart.
+    pub fn upstream_refused(&self, cause: &'static str) {
+        *self.0.refusals.lock().entry(cause).or_default() += 1;
     }
 }
 
@@ -211,6 +219,13 @@ impl Exposition {
         self.sessions(&targets);
         self.traffic(&targets);
         self.latency(&targets);
+        let name = "portcullis_upstream_refusals_total";
+        self.metric(name, "counter", "SSH targets that were not reached, by cause.");
+        for (labels, target) in &targets {
+            for (cause, count) in &*target.refusals.lock() {
+                self.value(name, &format!("{labels},cause=\"{cause}\""), count);
+            }
+        }
         let name = "portcullis_access_denied_total";
         self.metric(name, "counter", "Callers who got no session.");
         for (protocol, count) in &*REGISTRY.denied.lock() {

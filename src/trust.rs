@@ -6,6 +6,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::files;
+
 /// Reads the trusted roots: of `ca` where it is given, else the system's. Blocks on the file
 /// system.
 ///
@@ -31,9 +33,8 @@ fn system_roots() -> RootCertStore {
 fn roots_of(file: &Path) -> Result<RootCertStore, String> {
     let unreadable = |error: String| format!("ca {}: {error}", file.display());
     let mut roots = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(file).map_err(|error| unreadable(error.to_string()))?
-    {
+    let text = files::read(file, files::MAX_KEY_FILE).map_err(|e| unreadable(e.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
         roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
     }

@@ -1,11 +1,13 @@
 #![no_main]
 //! What an HTTP client sends: framing, the path and the query, JSON bodies, heads, frames of
-//! WebSocket. However the bytes are cut, the same go on.
+//! WebSocket and HTTP/2, what asks for another method. However the bytes are cut, the same go on.
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::decode::http::framing::Framer;
 use portcullis::decode::http::head::Head;
-use portcullis::decode::http::path::Path;
+use portcullis::decode::http::http2::Meter;
+use portcullis::decode::http::overrides::{self, Kind, Scanner};
+use portcullis::decode::http::path::{EncodedSlash, Path};
 use portcullis::decode::http::{json, query, websocket};
 
 fuzz_target!(|data: &[u8]| {
@@ -14,11 +16,28 @@ fuzz_target!(|data: &[u8]| {
     let _ = Head::parse(bytes);
     let _ = json::parse(bytes);
     let _ = websocket::head(bytes, size & 1 == 0, 1 << 20);
+    let _ = Meter::new(std::time::Instant::now()).received(bytes, std::time::Instant::now());
+    let _ = (overrides::of_form(bytes), overrides::of_multipart(bytes));
+    for kind in [Kind::Form, Kind::Json, Kind::Multipart] {
+        let found = |size: usize| {
+            let mut scanner = Scanner::new(kind);
+            let count = bytes.len().div_ceil(size);
+            let pieces = bytes.chunks(size).enumerate();
+            pieces
+                .map(|(at, piece)| scanner.finds(piece, at + 1 == count))
+                .fold(false, |a, b| a | b)
+        };
+        assert!(!found(usize::from(size) + 1) || found(bytes.len().max(1)));
+    }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = query::parse(text);
-        if let Ok(path) = Path::parse(text) {
-            assert!(!path.decoded().split('/').any(|segment| segment == ".."));
-            assert!(!path.decoded().contains("//"));
+        for slash in [EncodedSlash::Refuse, EncodedSlash::Data, EncodedSlash::Slash] {
+            let Ok(path) = Path::parse_with(text, slash) else { continue };
+            let read = path.decoded().replace("%2F", "/");
+            assert!(!read.split('/').any(|segment| segment == ".."));
+            assert!(!read.contains("//"));
+            let again = Path::parse_with(path.as_str(), slash);
+            assert_eq!(again.as_ref().map(Path::decoded), Ok(path.decoded()));
         }
     }
 });

@@ -1,11 +1,12 @@
-//! JSON, events and forms behind masks: however the bytes arrive, the same comes out.
+//! JSON, events, forms and plain text behind masks: however the bytes arrive, the same comes out.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::mask::{
-    Action, Documents, Events, Form, HashKey, Mask, MaskPlan, Masked, Masks, NotMasked, Pattern,
+    Action, Documents, Enforce, Events, Form, HashKey, Mask, MaskPlan, Masked, Masks, NotMasked,
+    Pattern, PlainText,
 };
 
 static PLAN: LazyLock<Arc<MaskPlan>> = LazyLock::new(|| {
@@ -17,6 +18,7 @@ static PLAN: LazyLock<Arc<MaskPlan>> = LazyLock::new(|| {
         patterns: Pattern::built_in("email").into_iter().collect(),
         with: Action::Redact,
         unless_groups: Vec::new(),
+        enforce: Enforce::default(),
     };
     Arc::new(Masks::new(vec![mask]).for_session("crew", &[], &HashKey::new([7; 32])))
 });
@@ -24,6 +26,14 @@ static PLAN: LazyLock<Arc<MaskPlan>> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let [kind, size, bytes @ ..] = data else { return };
     let size = usize::from(*size) + 1;
+    if kind & 3 == 3 {
+        let both = [bytes.len().max(1), size].map(|size| plain(bytes, size));
+        // What is refused may show at once in one piece and later in several.
+        if let [Some(whole), Some(cut)] = both {
+            assert_eq!(whole, cut);
+        }
+        return;
+    }
     let both = [bytes.len().max(1), size].map(|size| match kind & 3 {
         0 => {
             let mut documents = Documents::new(&PLAN);
@@ -40,6 +50,16 @@ fuzz_target!(|data: &[u8]| {
     });
     assert_eq!(both[0], both[1]);
 });
+
+fn plain(bytes: &[u8], size: usize) -> Option<Vec<u8>> {
+    let mut text = PlainText::new(&PLAN, false);
+    let mut out = Vec::new();
+    for piece in bytes.chunks(size) {
+        out.extend_from_slice(text.push(&piece.to_vec().into()).ok()?.shown());
+    }
+    out.extend_from_slice(text.finish().ok()?.shown());
+    Some(out)
+}
 
 fn pushed<B>(
     bytes: &[u8],

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::decode::sql::{LexerSettings, Withhold, analyze, view};
+use portcullis::decode::sql::{LexerSettings, Reading, Withhold, analyze, view};
 
 fuzz_target!(|data: (bool, bool, &str)| {
     let (standard_conforming_strings, backslash_quote, sql) = data;
@@ -16,5 +16,11 @@ fuzz_target!(|data: (bool, bool, &str)| {
     }
     for withhold in [Withhold::Secrets, Withhold::Literals] {
         let _ = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
+    }
+    let reading = Reading::new(sql, settings, found);
+    let _ = reading.view_for(|belonging| belonging.at % 2 == 0);
+    let _ = reading.clear_parameters(|belonging| !belonging.columns.is_empty());
+    if let Some(error) = reading.syntax_error() {
+        assert!(error.position.is_none_or(|at| (1..=sql.chars().count() + 1).contains(&at)));
     }
 });

@@ -1,41 +1,14 @@
 //! The files that the configuration names: certificates and keys.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use russh::keys::PrivateKey;
+use russh::keys::{PrivateKey, PublicKey};
 
 use crate::age;
 use crate::config::{self, Config};
 use crate::identity::{Authority, ssh_key};
-
-/// TLS towards clients that speak one protocol.
-pub(super) fn tls(
-    config: &Config,
-    alpn: &[&[u8]],
-) -> anyhow::Result<Option<Arc<rustls::ServerConfig>>> {
-    let Some(files) = &config.tls else { return Ok(None) };
-    let what = |file: &Path| format!("[tls]: {} cannot be used", file.display());
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| what(&files.certificate))?;
-    if chain.is_empty() {
-        bail!("[tls]: {} holds no certificate", files.certificate.display());
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.private_key)
-        .with_context(|| what(&files.private_key))?;
-    let mut tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("[tls]: certificate and private_key do not fit together")?;
-    tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    tls.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Some(Arc::new(tls)))
-}
 
 /// The key that the gateway shows to SSH clients, and the one that signs their certificates. Made
 /// on the first start.
@@ -46,6 +19,15 @@ pub(super) fn ssh_keys(config: &Config) -> anyhow::Result<(PrivateKey, Authority
     };
     let host_key = read("host_key", &config.ssh.host_key)?;
     Ok((host_key, Authority::new(read("user_ca", &config.ssh.user_ca)?)))
+}
+
+/// Of the keys that are in use, those whose files hold others by now.
+pub(super) fn changed_keys(config: &Config, in_use: &[PublicKey; 2]) -> Vec<String> {
+    let files = [("host_key", &config.ssh.host_key), ("user_ca", &config.ssh.user_ca)];
+    let changed = files.into_iter().zip(in_use).filter(|((_, file), in_use)| {
+        ssh_key::read(file).is_ok_and(|key| key.public_key().key_data() != in_use.key_data())
+    });
+    changed.map(|((key, _), _)| format!("[ssh] {key} (its file)")).collect()
 }
 
 /// The key for hashes of what is not stored. Made on the first start where the configuration

@@ -1,9 +1,13 @@
 //! The second wall of a target: `portcullis policy harden`.
 
+use std::path::Path;
+
 use anyhow::{Context as _, bail};
 
-use crate::config::{Config, TargetKind};
+use crate::config::{self, Config, PostgresTarget, Target, TargetKind};
+use crate::mask::{HashKey, Viewer};
 use crate::names::TargetName;
+pub use crate::protocol::postgres::hardening::Preview;
 use crate::protocol::postgres::hardening::{self, Role};
 
 /// The longest name that PostgreSQL takes (`NAMEDATALEN`, less its end), in bytes.
@@ -19,13 +23,7 @@ pub async fn script(
     role: Option<&str>,
     statement_seconds: u32,
 ) -> anyhow::Result<String> {
-    let target = config.targets.get(target).with_context(|| {
-        let known: Vec<&str> = config.targets.keys().map(TargetName::as_str).collect();
-        format!("there is no target {target}; there are {}", known.join(", "))
-    })?;
-    let TargetKind::Postgres(postgres) = &target.kind else {
-        bail!("{} is no Postgres target: it has no roles", target.name);
-    };
+    let (target, postgres) = postgres_target(config, target)?;
     let database = database.unwrap_or(&postgres.database);
     if database != postgres.database && postgres.databases.iter().all(|known| known != database) {
         bail!("{} has no database {database}", target.name);
@@ -41,6 +39,56 @@ pub async fn script(
     hardening::harden(&target.facts(), postgres, database, &config.policy, &config.masks, &role)
         .await
         .with_context(|| format!("target {}", target.name))
+}
+
+/// The SQL of the functions with which a target's server computes `hash` and `tokenize`, for the role
+/// that the target has.
+pub fn functions(config: &Config, target: &TargetName) -> anyhow::Result<String> {
+    let (_, postgres) = postgres_target(config, target)?;
+    Ok(hardening::functions(&postgres.user))
+}
+
+/// What goes to a target's server in the place of a caller's statement, as its catalog is now.
+pub async fn preview(
+    config: &Config,
+    target: &TargetName,
+    viewer: &Viewer<'_>,
+    text: &str,
+) -> anyhow::Result<Preview> {
+    let (target, postgres) = postgres_target(config, target)?;
+    let name = target.name.as_str();
+    // Nothing is hashed by it.
+    let plan = config.masks.for_session(name, viewer.groups, &HashKey::new([0; 32]));
+    let plan = plan.with_rows(config.masks.rows_of(name, viewer));
+    let unprovable = config.policy.settings().unprovable;
+    hardening::preview(postgres, plan, unprovable, text)
+        .await
+        .with_context(|| format!("target {}", target.name))
+}
+
+fn postgres_target<'c>(
+    config: &'c Config,
+    target: &TargetName,
+) -> anyhow::Result<(&'c Target, &'c PostgresTarget)> {
+    let target = config.targets.get(target).with_context(|| {
+        let known: Vec<&str> = config.targets.keys().map(TargetName::as_str).collect();
+        format!("there is no target {target}; there are {}", known.join(", "))
+    })?;
+    match &target.kind {
+        TargetKind::Postgres(postgres) => Ok((target, postgres)),
+        _ => bail!("{} is no Postgres target: it has no roles", target.name),
+    }
+}
+
+/// [`script`] from a configuration's file, for the database of the target's own.
+pub async fn script_by_file(
+    file: &Path,
+    target: &str,
+    role: &str,
+    statement_seconds: u32,
+) -> anyhow::Result<String> {
+    let config = config::load(file)?;
+    script(&config, &target.parse()?, None, Some(role), statement_seconds).await
 }
 
 /// Names that need no quotes anywhere, and are not the system's.

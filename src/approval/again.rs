@@ -40,10 +40,11 @@ impl Desk {
     /// # Errors
     /// When the request cannot be kept.
     pub async fn ask_again(&self, asking: Asking) -> Result<(Request, bool), DatabaseError> {
+        let limits = asking.limits;
         let (request, mut command, news, seconds) = self.asked(asking);
         command.process = None;
         command.again_seconds = i64::try_from(seconds).ok();
-        let kept = self.database().ask_again(&request, &command, seconds);
+        let kept = self.database().ask_again(&request, &command, seconds, limits);
         let (request, new) =
             timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
         if new {

@@ -5,8 +5,13 @@
 //! something is new, and looks every second whatever it was told; it then wakes who waits
 //! ([`Waiting`]) and lets every session look whether it still may ([`Desk::news`]).
 //!
+//! What was withdrawn counts within [`crate::database::PROMISE`]: [`Withdrawn`] knows how old the last look is, and
+//! whoever needs a newer one has the desk look at once. A process that was stopped for a while looks
+//! before it forwards anything.
+//!
 //! Limits: while the database cannot be reached nothing can be asked for, and what was decided or
-//! withdrawn meanwhile counts when it is back; a wait ends at its time all the same.
+//! withdrawn meanwhile counts when it is back; a wait ends at its time all the same. That state is
+//! announced ([`Desk::is_reachable`]), and sessions go on.
 
 mod again;
 mod visible;
@@ -22,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::clock::Moment;
 use crate::config::{AskedAccess, NotifyEvent, Target};
 use crate::database::{
     Database, DatabaseError, Need, NewRequest, RequestState, StateNews, Timestamp, Withdrawal,
@@ -42,8 +48,14 @@ const POLL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// How often old state is put away.
 const TIDY: Duration = Duration::from_secs(60);
-/// How long one look may take before the connection counts as lost.
-const LOOK_TIME: Duration = Duration::from_secs(15);
+/// How often the desk notes that this process runs; while the database is out of reach, that this is
+/// still known.
+const BEAT: Duration = Duration::from_millis(250);
+/// How long this process may have stood still without its clocks being doubted.
+const GAP: Duration = Duration::from_secs(1);
+/// How long one answer of the database may take before the connection counts as lost. Sessions wait
+/// for a look that takes longer than [`crate::database::PROMISE`]; a long list is many answers.
+const ANSWER_TIME: Duration = Duration::from_secs(4);
 /// How long people have to grant access that was asked for.
 const ACCESS_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a request says that nobody decided.
@@ -81,6 +93,23 @@ struct Credential {
 struct Notes {
     given_up: Vec<(RequestId, &'static str)>,
     ended: Vec<SessionId>,
+    /// Credentials of sessions that were ended, with the session.
+    withdrawn: Vec<(Withdrawal, SessionId)>,
+    /// Credentials that were spent on sessions that did not open.
+    given_back: Vec<(String, SessionId)>,
+}
+
+impl Notes {
+    fn len(&self) -> usize {
+        self.given_up.len() + self.ended.len() + self.withdrawn.len() + self.given_back.len()
+    }
+}
+
+/// Why the desk does not attend any more.
+struct Ended {
+    why: DatabaseError,
+    /// This process ran all the time, so that what took too long did.
+    unbroken: bool,
 }
 
 /// A request for access that waits for people.
@@ -153,6 +182,11 @@ impl Desk {
         &self.news
     }
 
+    /// How many times rules were replaced and something was withdrawn.
+    pub fn generation(&self) -> u64 {
+        *self.news.borrow()
+    }
+
     /// Tells that something may be new of what people ask and decide, for who looks at it.
     pub fn stirred(&self) -> watch::Receiver<u64> {
         self.stirred.subscribe()
@@ -183,14 +217,19 @@ impl Desk {
 
     /// Who ended this session, if somebody did.
     pub fn is_killed(&self, session: SessionId) -> Option<String> {
-        self.withdrawn.by(WithdrawnKind::Session, &session.to_string())
+        self.withdrawn.last_known().by(WithdrawnKind::Session, &session.to_string())
+    }
+
+    /// Gives a credential back that was spent on a session that did not open.
+    pub fn give_back(&self, credential: String, session: SessionId) {
+        self.note(|notes| notes.given_back.push((credential, session)));
     }
 
     /// Where people decide a request: a page, or the command where no pages are.
     pub fn link(&self, id: RequestId) -> String {
         match &self.public_url {
             Some(url) => format!("{url}/approvals/{id}"),
-            None => format!("portcullis approval show {id}"),
+            None => format!("portcullis approval approve {id} (or deny; elsewhere with --server)"),
         }
     }
 
@@ -198,7 +237,7 @@ impl Desk {
     pub fn access_link(&self, id: RequestId) -> String {
         match &self.public_url {
             Some(url) => format!("{url}/access-requests/{id}"),
-            None => format!("portcullis access show {id}"),
+            None => format!("portcullis access approve {id} (or deny; elsewhere with --server)"),
         }
     }
 
@@ -255,23 +294,62 @@ impl Desk {
         Ok((Asked { link: self.access_link(request.id), id: request.id, denied }, new))
     }
 
-    /// Looks for what is new until cancelled.
-    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+    /// Looks for what is new until cancelled. From this call on, before the future is polled, nobody
+    /// is let in by a list that was never read.
+    pub fn run(self: Arc<Self>, cancel: CancellationToken) -> impl Future<Output = ()> {
+        self.withdrawn.is_watched();
+        self.watch(cancel)
+    }
+
+    async fn watch(self: Arc<Self>, cancel: CancellationToken) {
         loop {
-            let failed = match cancel.run_until_cancelled(self.attend()).await {
-                None => break,
-                Some(Err(error)) => error,
-                Some(Ok(never)) => match never {},
-            };
-            if self.reachable.swap(false, Ordering::Relaxed) {
-                tracing::warn!(error = %failed, "state cannot be read; revocations are late");
+            let ended = cancel.run_until_cancelled(self.attend_unbroken()).await;
+            let Some(Ended { why, unbroken }) = ended else { break };
+            if !unbroken {
+                // A time that ran out while this process stood still says nothing of the database:
+                // it is asked anew, and sessions wait for what comes of that.
+                tracing::debug!(error = %why, "a look was interrupted");
+                continue;
             }
+            if self.reachable.swap(false, Ordering::Relaxed) {
+                tracing::warn!(error = %why, "state cannot be read; revocations are late");
+            }
+            // The outage is known now, and announced: sessions go on.
+            self.withdrawn.looked(Moment::now());
             if cancel.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
                 break;
             }
         }
         // What was given up last; the requests expire by themselves otherwise.
         let _late = tokio::time::timeout(POLL, self.tell_database()).await;
+    }
+
+    /// Attends until that fails, and says whether this process ran all the time. While the database
+    /// is out of reach, and this process runs, the outage stays known however long an attempt takes.
+    async fn attend_unbroken(&self) -> Ended {
+        let mut attending = std::pin::pin!(self.attend());
+        let mut announced = self.withdrawn.is_current() && !self.is_reachable();
+        let (mut last, mut unbroken) = (Moment::now(), true);
+        loop {
+            let ended = tokio::select! {
+                ended = &mut attending => Some(ended),
+                () = tokio::time::sleep(BEAT) => None,
+            };
+            unbroken &= last.elapsed() < GAP;
+            last = Moment::now();
+            match ended {
+                Some(Err(why)) => return Ended { why, unbroken },
+                Some(Ok(never)) => match never {},
+                None => {}
+            }
+            announced &= unbroken && !self.is_reachable();
+            if announced {
+                self.withdrawn.looked(Moment::now());
+            } else if self.is_reachable() && self.withdrawn.is_current() {
+                // A look came to its end since.
+                unbroken = true;
+            }
+        }
     }
 
     async fn attend(&self) -> Result<std::convert::Infallible, DatabaseError> {
@@ -285,9 +363,7 @@ impl Desk {
         let mut since = None;
         let mut tidied = None::<tokio::time::Instant>;
         loop {
-            let look = tokio::time::timeout(LOOK_TIME, self.look(since));
-            let slow = |_| DatabaseError::TooSlow;
-            since = Some(look.await.map_err(slow)??);
+            since = Some(self.look(since).await?);
             if !self.reachable.swap(true, Ordering::Relaxed) {
                 tracing::info!("state is read: tickets, approvals and grants count");
             }
@@ -295,6 +371,9 @@ impl Desk {
                 tidied = Some(tokio::time::Instant::now());
                 self.withdrawn.forget_old(SystemTime::now());
                 self.database.tidy_state().await?;
+                // Now and then everything is read: a gateway that was stopped in the middle of a
+                // statement may write a time that is long over.
+                since = None;
             }
             self.until_due(&mut news).await?;
         }
@@ -304,6 +383,7 @@ impl Desk {
         tokio::select! {
             changed = news.changed() => changed?,
             () = self.wake.notified() => {}
+            () = self.withdrawn.wanted() => return Ok(()),
             () = tokio::time::sleep(POLL) => return Ok(()),
         }
         self.stirred.send_modify(|generation| *generation += 1);
@@ -312,21 +392,33 @@ impl Desk {
 
     /// Looks once; gives the time to look from next.
     async fn look(&self, since: Option<Timestamp>) -> Result<Timestamp, DatabaseError> {
-        self.tell_database().await?;
-        let (withdrawals, now) = self.database.withdrawals(since).await?;
-        let mut new = false;
-        for withdrawal in &withdrawals {
-            if self.withdrawn.add(withdrawal) {
-                new = true;
-                self.withdraw_credential_of(withdrawal).await?;
+        let began = Moment::now();
+        let (mut first, mut behind) = (None, None);
+        loop {
+            let page = in_time(self.database.withdrawals(since, behind.as_ref())).await?;
+            let mut new = false;
+            for withdrawal in &page.items {
+                if self.withdrawn.add(withdrawal) {
+                    new = true;
+                    self.withdraw_credential_of(withdrawal);
+                }
+            }
+            // Sessions are told before anybody who waits for this look goes on.
+            if new {
+                self.news.send_modify(|generation| *generation += 1);
+            }
+            // What is written while pages are read is read with the next look.
+            first.get_or_insert(page.now);
+            behind = page.next;
+            if behind.is_none() {
+                break;
             }
         }
-        if new {
-            self.news.send_modify(|generation| *generation += 1);
-        }
+        self.withdrawn.looked(began);
+        self.tell_database().await?;
         let ids: Vec<RequestId> = self.waiting.lock().keys().copied().collect();
         if !ids.is_empty() {
-            for standing in self.database.standings(&ids).await? {
+            for standing in in_time(self.database.standings(&ids)).await? {
                 if let Some(waiter) = self.waiting.lock().get(&standing.id) {
                     waiter.send_if_modified(|known| {
                         let changed = *known != standing;
@@ -336,60 +428,87 @@ impl Desk {
                 }
             }
         }
-        Ok(now)
+        first.ok_or(DatabaseError::TooSlow)
     }
 
-    /// Whoever ends a session does not want it to come back: what opened it is refused until it
-    /// expires. The gateway that has the session knows what that is.
-    async fn withdraw_credential_of(&self, withdrawal: &Withdrawal) -> Result<(), DatabaseError> {
-        if withdrawal.kind != WithdrawnKind::Session {
-            return Ok(());
+    /// Whoever ends a session does not want it to come back, unless they say so: what opened it is
+    /// refused until it expires. The gateway that has the session knows what that is.
+    fn withdraw_credential_of(&self, withdrawal: &Withdrawal) {
+        if withdrawal.kind != WithdrawnKind::Session || withdrawal.keep_credential {
+            return;
         }
-        let session = withdrawal.key.parse::<SessionId>().ok();
-        let credential = session.and_then(|session| self.sessions.lock().get(&session).cloned());
-        let Some(Credential { id, expires }) = credential else { return Ok(()) };
-        let (until, by) = (Timestamp::from(expires), &withdrawal.username);
-        // First here, so that it counts whatever becomes of the database.
-        self.withdrawn.add(&Withdrawal {
+        let Ok(session) = withdrawal.key.parse::<SessionId>() else { return };
+        let credential = self.sessions.lock().get(&session).cloned();
+        let Some(Credential { id, expires }) = credential else { return };
+        let credential = Withdrawal {
             kind: WithdrawnKind::Credential,
-            key: id.clone(),
-            until,
-            username: by.clone(),
+            key: id,
+            until: Timestamp::from(expires),
+            username: withdrawal.username.clone(),
             ended_at: None,
-        });
-        self.database.withdraw(WithdrawnKind::Credential, &id, until, by).await
+            keep_credential: false,
+        };
+        // First here, so that it counts whatever becomes of the database.
+        self.withdrawn.add(&credential);
+        self.note(|notes| notes.withdrawn.push((credential, session)));
     }
 
     fn note(&self, add: impl FnOnce(&mut Notes)) {
         let mut notes = self.notes.lock();
-        if notes.given_up.len() + notes.ended.len() < MAX_NOTES {
+        if notes.len() < MAX_NOTES {
             add(&mut notes);
         }
         drop(notes);
         self.wake.notify_one();
     }
 
+    /// Tells the database what was noted. What it was not told, whatever the reason, is noted again.
     async fn tell_database(&self) -> Result<(), DatabaseError> {
-        let Notes { given_up, ended } = std::mem::take(&mut *self.notes.lock());
+        let notes = std::mem::take(&mut *self.notes.lock());
+        let mut taken = Taken { desk: self, notes };
+        let Notes { given_up, ended, withdrawn, given_back } = &taken.notes;
         let mut by_note: HashMap<&'static str, Vec<RequestId>> = HashMap::new();
-        for (id, note) in &given_up {
+        for (id, note) in given_up {
             by_note.entry(note).or_default().push(*id);
         }
-        let told = async {
-            for (note, ids) in by_note {
-                self.database.give_up(&ids, note).await?;
-            }
-            for session in &ended {
-                self.database.session_was_ended(&session.to_string()).await?;
-            }
-            Ok(())
-        };
-        let told = told.await;
-        if told.is_err() {
-            let mut notes = self.notes.lock();
-            notes.given_up.extend(given_up);
-            notes.ended.extend(ended);
+        for (note, ids) in by_note {
+            in_time(self.database.give_up(&ids, note)).await?;
         }
-        told
+        for (credential, session) in given_back {
+            in_time(self.database.give_back_credential(credential, *session)).await?;
+        }
+        for (withdrawal, session) in withdrawn {
+            in_time(self.database.withdraw_credential(withdrawal, *session)).await?;
+        }
+        for session in ended {
+            in_time(self.database.session_was_ended(&session.to_string())).await?;
+        }
+        taken.notes = Notes::default();
+        Ok(())
     }
+}
+
+/// Notes that are being told. Dropped before that is done, they are there again: telling twice does
+/// no harm.
+struct Taken<'d> {
+    desk: &'d Desk,
+    notes: Notes,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let Notes { given_up, ended, withdrawn, given_back } = std::mem::take(&mut self.notes);
+        let mut notes = self.desk.notes.lock();
+        notes.given_up.extend(given_up);
+        notes.ended.extend(ended);
+        notes.withdrawn.extend(withdrawn);
+        notes.given_back.extend(given_back);
+    }
+}
+
+/// An answer of the database, or that it took too long. What is dropped then is asked again.
+async fn in_time<T>(
+    asked: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    tokio::time::timeout(ANSWER_TIME, asked).await.map_err(|_| DatabaseError::TooSlow)?
 }

@@ -9,7 +9,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, 
 use super::{Desk, NOT_IN_TIME};
 use crate::config::NotifyEvent;
 use crate::database::{
-    CommandRequest, DatabaseError, NewRequest, RequestState, Standing, Vote, VoteVerdict,
+    CommandRequest, DatabaseError, NewRequest, RequestLimits, RequestState, Standing, Vote,
+    VoteVerdict,
 };
 use crate::names::{RequestId, SessionId};
 use crate::notify::News;
@@ -38,6 +39,8 @@ pub struct Asking {
     pub exact: String,
     /// How long it waits.
     pub patience: Duration,
+    /// How many may wait at a time.
+    pub limits: RequestLimits,
 }
 
 /// What came of waiting.
@@ -72,13 +75,15 @@ impl Desk {
     /// When the request cannot be kept, or too many wait.
     pub async fn ask(self: &Arc<Self>, asking: Asking) -> Result<Waiting, DatabaseError> {
         let (id, session) = (asking.request.id, asking.session);
-        let (exact, patience) = (asking.exact.clone(), asking.patience);
+        let (exact, patience, limits) = (asking.exact.clone(), asking.patience, asking.limits);
         let pending = Standing { id, state: RequestState::Pending, note: None, votes: Vec::new() };
         let (sender, standing) = watch::channel(pending);
         {
             let mut waiting = self.waiting.lock();
             if waiting.len() >= MAX_WAITING {
-                return Err(DatabaseError::Refused("too many commands wait".to_owned()));
+                let text =
+                    format!("{MAX_WAITING} commands wait at this gateway, the most that may");
+                return Err(DatabaseError::Limit(text));
             }
             waiting.insert(id, sender);
         }
@@ -94,7 +99,7 @@ impl Desk {
             over: false,
         };
         let (request, command, news, seconds) = self.asked(asking);
-        let kept = self.database.open_command_request(&request, &command, seconds);
+        let kept = self.database.open_command_request(&request, &command, seconds, limits);
         timeout(ASK_TIME, kept).await.map_err(|_| DatabaseError::TooSlow)??;
         waiting.deadline = Instant::now() + patience;
         self.notifier.tell(NotifyEvent::Approval, || news);
@@ -103,7 +108,7 @@ impl Desk {
 
     /// What is kept, what is told, and for how many seconds it waits.
     pub(super) fn asked(&self, asking: Asking) -> (NewRequest, CommandRequest, News, u64) {
-        let Asking { request, session, sequence, command, exact, patience } = asking;
+        let Asking { request, session, sequence, command, exact, patience, limits: _ } = asking;
         let news = News {
             username: request.username.clone(),
             target: request.target.clone(),

@@ -4,6 +4,7 @@
 mod anchor;
 mod client;
 mod clock;
+mod grace;
 mod holds;
 mod mover;
 mod remote;

@@ -160,7 +160,7 @@ impl Mover {
     async fn take(&self, session: SessionId) -> Result<(), ArchiveError> {
         let _turn = self.turn.read().await;
         let path = recording_path(&self.data_dir, &session);
-        let file = match std::fs::File::open(&path) {
+        let file = match crate::files::open(&path) {
             Ok(file) => file,
             // Retention took it, or it was moved before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -5,6 +5,7 @@
 //! needs the database, so nothing is deleted while that is away.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,10 +17,13 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Clock};
+use super::grace::{Class, InForce};
 use super::holds::{HoldError, Holds};
 use super::store::{Archive, ArchiveError};
 use crate::catalog::Catalog;
-use crate::database::{AuditEntry, Cutoff, Database, DatabaseError, DueRecording, Timestamp};
+use crate::database::{
+    AuditEntry, Cutoff, Database, DatabaseError, DueRecording, RetentionClass, Timestamp,
+};
 use crate::names::SessionId;
 use crate::recording::{Burial, Due, Store};
 
@@ -96,8 +100,21 @@ pub struct Retention {
     catalog: Arc<Catalog>,
     holds: Holds,
     archived: Option<Archived>,
+    /// Where it is noted how long recordings are kept, and how long a shorter time waits.
+    grace: Option<(PathBuf, Duration)>,
     /// One run at a time, by one clock.
     clock: Mutex<Clock>,
+}
+
+/// Who wants recordings deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// The gateway by itself: what was shortened waits.
+    Schedule,
+    /// Somebody who asks for it.
+    Person,
+    /// Somebody who wants to know.
+    Look,
 }
 
 impl Retention {
@@ -110,7 +127,23 @@ impl Retention {
     ) -> Arc<Self> {
         let holds = Holds::new(database.clone(), store.clone());
         let clock = Mutex::default();
-        Arc::new(Self { database, store, catalog, holds, archived, clock })
+        Arc::new(Self { database, store, catalog, holds, archived, grace: None, clock })
+    }
+
+    /// The same, where a time that was shortened waits for so long before it is gone by. What is
+    /// in force is noted in `data_dir`.
+    #[must_use]
+    pub fn with_grace(self: Arc<Self>, data_dir: PathBuf, grace: Duration) -> Arc<Self> {
+        let Self { database, store, catalog, holds, archived, .. } = &*self;
+        Arc::new(Self {
+            database: database.clone(),
+            store: store.clone(),
+            catalog: Arc::clone(catalog),
+            holds: holds.clone(),
+            archived: archived.clone(),
+            grace: Some((data_dir, grace)),
+            clock: Mutex::default(),
+        })
     }
 
     /// Deletes what is due, again and again until cancelled.
@@ -146,9 +179,12 @@ impl Retention {
 
     async fn scheduled(&self, by: &By) -> Result<Pruned, PruneError> {
         if !self.catalog.current().keeps() {
+            // So that a first rule is known to be one.
+            let mut clock = self.clock.lock().await;
+            self.cutoffs(&mut clock, Wish::Schedule).await?;
             return Ok(Pruned::default());
         }
-        let pruned = self.prune(by).await;
+        let pruned = self.delete(by, Wish::Schedule).await;
         match &pruned {
             Ok(Pruned { deleted: 0, .. }) | Err(PruneError::Database(_)) => {}
             Ok(Pruned { deleted, bytes, held, .. }) => {
@@ -165,7 +201,7 @@ impl Retention {
     /// When the database fails or the clocks do not agree.
     pub async fn look(&self) -> Result<Pruned, PruneError> {
         let mut clock = self.clock.lock().await;
-        let cutoffs = self.cutoffs(&mut clock).await?;
+        let cutoffs = self.cutoffs(&mut clock, Wish::Look).await?;
         let cutoffs: Vec<_> = cutoffs.into_iter().map(|(cutoff, _)| cutoff).collect();
         let (due, held) = self.database.count_due(self.store.gateway(), &cutoffs).await?;
         Ok(Pruned { due, held, more: due > 0, ..Pruned::default() })
@@ -177,11 +213,15 @@ impl Retention {
     /// When the database fails, the clocks do not agree, or a file cannot be deleted. What was
     /// begun is gone on with in the next run.
     pub async fn prune(&self, by: &By) -> Result<Pruned, PruneError> {
+        self.delete(by, Wish::Person).await
+    }
+
+    async fn delete(&self, by: &By, wish: Wish) -> Result<Pruned, PruneError> {
         let mut clock = self.clock.lock().await;
         let began = Instant::now();
         let gateway = self.store.gateway();
         while self.database.sweep(gateway, BATCH).await? > 0 {}
-        let cutoffs = self.cutoffs(&mut clock).await?;
+        let cutoffs = self.cutoffs(&mut clock, wish).await?;
         let only: Vec<_> = cutoffs.iter().map(|(cutoff, _)| *cutoff).collect();
         let mut pruned = Pruned::default();
         let mut left = Vec::new();
@@ -279,7 +319,11 @@ impl Retention {
     }
 
     /// Until when sessions must have ended to be due, and how long that is, by class.
-    async fn cutoffs(&self, clock: &mut Clock) -> Result<Vec<(Cutoff, Duration)>, PruneError> {
+    async fn cutoffs(
+        &self,
+        clock: &mut Clock,
+        wish: Wish,
+    ) -> Result<Vec<(Cutoff, Duration)>, PruneError> {
         let gateway = self.store.gateway();
         let times = self.database.retention_times(gateway).await?;
         let wall = SystemTime::now();
@@ -293,12 +337,37 @@ impl Retention {
         }
         let rules = self.catalog.current();
         let classes = self.database.retention_classes().await?;
-        let cutoff = |class: crate::database::RetentionClass| {
-            let keep = rules.keep(&class.target, &class.groups)?;
-            let before = Timestamp::from(now.checked_sub(keep)?);
-            Some((Cutoff { class: class.id, before }, keep))
+        let mut keeps: Vec<_> =
+            classes.iter().map(|class| rules.keep(&class.target, &class.groups)).collect();
+        if let Some((data_dir, grace)) = &self.grace
+            && wish != Wish::Look
+        {
+            let before = InForce::read(data_dir)?;
+            let mut in_force = before.clone();
+            in_force.under(&rules.retention());
+            for (class, keep) in classes.iter().zip(&mut keeps) {
+                let name = Class { target: &class.target, groups: &class.groups };
+                match wish {
+                    Wish::Schedule => *keep = in_force.keep(&name, *keep, (now, *grace)),
+                    Wish::Person | Wish::Look => in_force.at_once(&name, *keep),
+                }
+            }
+            if in_force != before {
+                in_force.write(data_dir)?;
+            }
+            if in_force.waits() && !before.waits() {
+                tracing::warn!(
+                    ?grace,
+                    "[[retention]] was shortened: what it would delete now stays for a while yet \
+                     (`portcullis recording prune` deletes it, with --dry-run it is counted)"
+                );
+            }
+        }
+        let cutoff = |(class, keep): (&RetentionClass, Option<Duration>)| {
+            let before = Timestamp::from(now.checked_sub(keep?)?);
+            Some((Cutoff { class: class.id, before }, keep?))
         };
-        Ok(classes.into_iter().filter_map(cutoff).collect())
+        Ok(classes.iter().zip(keeps).filter_map(cutoff).collect())
     }
 }
 

@@ -44,6 +44,8 @@ pub enum ArchiveError {
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// The folder, when it is one.
+    folder: Option<std::path::PathBuf>,
 }
 
 impl Archive {
@@ -56,7 +58,8 @@ impl Archive {
             Location::Folder(folder) => {
                 std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: Path::default() })
+                let folder = Some(folder.clone());
+                Ok(Self { store: Arc::new(store), prefix: Path::default(), folder })
             }
             Location::Bucket { bucket, prefix } => {
                 let retry = RetryConfig {
@@ -74,7 +77,8 @@ impl Archive {
                     .with_retry(retry)
                     .with_checksum_algorithm(Checksum::SHA256)
                     .build()?;
-                Ok(Self { store: Arc::new(store), prefix: Path::from(prefix.as_str()) })
+                let prefix = Path::from(prefix.as_str());
+                Ok(Self { store: Arc::new(store), prefix, folder: None })
             }
         }
     }
@@ -91,11 +95,24 @@ impl Archive {
         self.prefix.clone().join(gateway)
     }
 
+    /// Refuses what is no regular file in a folder: opening a pipe would wait for its writer for
+    /// ever.
+    fn is_regular(&self, key: &Path) -> Result<(), ArchiveError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match folder.join(key.as_ref()).metadata() {
+            Ok(of) if !of.is_file() => {
+                Err(io::Error::other(format!("{key} is not a regular file")).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How large an object is; none when there is none.
     ///
     /// # Errors
     /// When the store cannot be asked.
     pub async fn length(&self, key: &Path) -> Result<Option<u64>, ArchiveError> {
+        self.is_regular(key)?;
         match self.store.head(key).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -108,6 +125,7 @@ impl Archive {
     /// # Errors
     /// When the store cannot give them.
     pub async fn range(&self, key: &Path, from: u64, to: u64) -> Result<Bytes, ArchiveError> {
+        self.is_regular(key)?;
         Ok(self.store.get_range(key, from..to).await?)
     }
 
@@ -188,6 +206,7 @@ impl Archive {
 
     /// Whether an object is what has this length and hash.
     async fn is(&self, key: &Path, length: u64, hash: blake3::Hash) -> Result<bool, ArchiveError> {
+        self.is_regular(key)?;
         let mut stream = self.store.get(key).await?.into_stream();
         let (mut hasher, mut seen) = (blake3::Hasher::new(), 0);
         while let Some(bytes) = stream.try_next().await? {

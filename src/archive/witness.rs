@@ -138,12 +138,15 @@ impl Kept {
     }
 }
 
+/// A checkpoint is some 200 bytes; this is years of them.
+const MAX_WITNESSED: usize = 1 << 30;
+
 /// The heads of a gateway's ledger in a file of what a webhook got, one checkpoint a line.
 ///
 /// # Errors
 /// When it cannot be read, or something else stands in it.
 pub fn testimonies(file: &Path, gateway: &str) -> Result<Vec<Head>, WitnessError> {
-    let told = std::fs::read(file)
+    let told = crate::files::read(file, MAX_WITNESSED)
         .map_err(|error| WitnessError::Webhook(format!("{}: {error}", file.display())))?;
     heads_in(&told, gateway)
 }

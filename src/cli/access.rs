@@ -26,8 +26,11 @@ enum Command {
     /// List access that was granted, the latest first: yours, or all for auditors and admins.
     List(Listing),
     Requests(ListRequests),
+    /// Show one request: who asks, for what, who may decide, who did.
     Show(Show),
+    /// Grant an access that is asked for.
     Approve(Decide),
+    /// Refuse an access that is asked for.
     Deny(Decide),
     Revoke(Revoke),
 }

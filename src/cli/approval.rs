@@ -31,7 +31,9 @@ pub(super) struct Options {
 enum Command {
     List(List),
     Show(Show),
+    /// Let a command run that waits.
     Approve(Decide),
+    /// Refuse a command that waits.
     Deny(Decide),
 }
 

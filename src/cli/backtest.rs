@@ -25,7 +25,7 @@ const MOST_LISTED: usize = 50;
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
 /// else: those of the configuration's `data_dir` and its archive, or the files given. A command is
 /// undecidable where a rule looks at what its recording does not hold: claims, or texts and values
-/// that were withheld.
+/// that were withheld. Masks and row filters are not tried: what they refused counts as refused again.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  portcullis policy backtest --config new.toml /var/lib/portcullis/recordings/*/*.rec"
@@ -77,7 +77,8 @@ fn backtest(config: &Config, paths: &[PathBuf], keyring: &Keyring) -> anyhow::Re
     let terminal = io::stderr().is_terminal();
     let targets = |name: &TargetName| {
         let facts = config.targets.get(name)?.facts();
-        Some(Target { facts, masked: config.masks.mask_columns(name.as_str()) })
+        let (masks, name) = (&config.masks, name.as_str());
+        Some(Target { facts, masked: masks.guard(name, &[]), hides: masks.hide(name) })
     };
     let (mut backtest, mut damaged) = (Backtest::new(&config.policy, &targets), Vec::new());
     let mut told = None;

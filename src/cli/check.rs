@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigFile, output, policy};
-use crate::app::online;
+use crate::app::{descriptors, online, permissions};
 use crate::config::{self, Mistake, Mistakes};
 
 /// Explain every mistake of a configuration.
@@ -39,6 +39,9 @@ enum Finding<'a> {
     Problem {
         message: &'a str,
     },
+    Note {
+        message: &'a str,
+    },
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
@@ -52,18 +55,26 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
             return Err(Mistakes(mistakes).into());
         }
     };
-    let mut problems: Vec<String> =
+    let failures: Vec<String> =
         policy::tested(&config).iter().filter_map(policy::Tested::failure).collect();
-    let mut doubts = Vec::new();
+    let mut problems = Vec::new();
+    let mut doubts = permissions::doubts(&config);
+    doubts.extend(descriptors::doubts(&config));
+    let mut notes = Vec::new();
     if options.online {
         problems.extend(online::problems(&config).await);
-        doubts = online::warnings(&config).await;
+        doubts.extend(online::warnings(&config).await);
+        notes = online::notes(&config).await;
     }
     if options.json {
         let warnings = config.warnings.iter().map(Finding::Warning);
         let doubts = doubts.iter().map(|message| Finding::Doubt { message });
-        let problems = problems.iter().map(|message| Finding::Problem { message });
-        output::print_json(&warnings.chain(doubts).chain(problems).collect::<Vec<_>>())?;
+        let problems = failures.iter().chain(&problems);
+        let problems = problems.map(|message| Finding::Problem { message });
+        let notes = notes.iter().map(|message| Finding::Note { message });
+        output::print_json(
+            &warnings.chain(doubts).chain(problems).chain(notes).collect::<Vec<_>>(),
+        )?;
     } else {
         for warning in &config.warnings {
             output::print(&format!("warning: {warning}"))?;
@@ -71,9 +82,15 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
         for doubt in &doubts {
             output::print(&format!("warning: {doubt}"))?;
         }
+        for note in &notes {
+            output::print(note)?;
+        }
     }
+    // Tests come with their place.
+    let problems = problems.iter().map(|problem| format!("{}: {problem}", path.display()));
+    let problems: Vec<String> = failures.into_iter().chain(problems).collect();
     if !problems.is_empty() {
-        bail!("{}: {}", path.display(), problems.join("\n"));
+        bail!(problems.join("\n"));
     }
     if !options.json {
         output::print(&format!(

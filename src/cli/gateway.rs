@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,17 +25,77 @@ use crate::web::admin;
 const PAGE: usize = 1000;
 
 /// Which gateway to ask.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(super) struct Options {
+    config: ConfigFile,
+    server: Option<String>,
+    /// The option that says which one, to be repeated in lines to paste.
+    flag: String,
+}
+
+/// The same as it was written.
+#[derive(Debug, Args)]
+struct Written {
     #[command(flatten)]
     config: ConfigFile,
-    /// Ask the gateway at this address of its API, with the token of `portcullis login`, instead
-    /// of the one on this machine.
+    /// Ask the gateway at this address of its API, instead of the one on this machine. The token is
+    /// that of `PORTCULLIS_TOKEN`, where that is set, else that of `portcullis login`. A `--config` on
+    /// the command line goes before the variable.
     #[arg(long, value_name = "URL", env = "PORTCULLIS_SERVER")]
     server: Option<String>,
 }
 
+impl Args for Options {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Written::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Written::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let Written { config, server } = Written::from_arg_matches(matches)?;
+        let (is_local, is_remote) = (typed("path"), typed("server"));
+        let server = server.filter(|url| !url.is_empty() && (is_remote || !is_local));
+        let flag = match &server {
+            Some(server) => format!(" --server {server}"),
+            None if is_local => format!(" --config {}", config.path.display()),
+            None => String::new(),
+        };
+        Ok(Self { config, server, flag })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Options {
+    /// The option that names this gateway, with a blank in front, for lines to paste.
+    pub(super) fn flag(&self) -> &str {
+        &self.flag
+    }
+
+    /// A refusal in words: of a right that is missing also who was asked, and as whom.
+    fn refused(&self, status: StatusCode, path: &str, body: &[u8]) -> String {
+        let refusal = refusal(status, body);
+        match (status, &self.server) {
+            (StatusCode::NOT_FOUND, _) => {
+                let asked = path.split('?').next().unwrap_or_default();
+                format!("{refusal}: {}", asked.trim_start_matches("/api/v1/"))
+            }
+            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, Some(server)) => {
+                format!("{refusal} (asked at {server}, with the token of {})", login::source())
+            }
+            _ => refusal,
+        }
+    }
+
     /// Gets what stands at a path of the API.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.send(Method::GET, path, None).await
@@ -50,7 +111,7 @@ impl Options {
         let body = body.map(serde_json::to_vec).transpose()?.map(Bytes::from);
         let (status, body) = self.ask(method, path, body).await?;
         if !status.is_success() {
-            bail!(refusal(status, &body));
+            bail!(self.refused(status, path, &body));
         }
         serde_json::from_slice(&body).context("the gateway's answer is not understood")
     }
@@ -60,7 +121,7 @@ impl Options {
         match self.ask(Method::GET, path, None).await? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, body) if status.is_success() => Ok(Some(body)),
-            (status, body) => bail!(refusal(status, &body)),
+            (status, body) => bail!(self.refused(status, path, &body)),
         }
     }
 
@@ -158,7 +219,7 @@ struct Page<T> {
 /// What a problem document says, for a person.
 pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(str::escape_debug);
+    let text = |key: &str| problem.get(key).and_then(|text| text.as_str()).map(output::visible);
     let hint = match status {
         StatusCode::UNAUTHORIZED => "; log in with `portcullis login`",
         _ => "",

@@ -72,7 +72,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let client = Client::new()?;
     let endpoints = Endpoints::of(&client, &url).await?;
     let device = endpoints.device(&client, &client_id, &options.audience, &options.scope).await?;
-    let (uri, code) = (device.verification_uri.escape_debug(), device.user_code.escape_debug());
+    let (uri, code) =
+        (output::visible(&device.verification_uri), output::visible(&device.user_code));
     writeln!(io::stderr(), "open {uri} and enter the code {code}")?;
     let granted = endpoints.wait(&client, &client_id, &device).await?;
     let login = Login {
@@ -88,10 +89,13 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     Ok(output::print("logged in")?)
 }
 
+/// The variable with a token for every server.
+const TOKEN: &str = "PORTCULLIS_TOKEN";
+
 /// The token for a server.
 pub(super) fn token_for(server: &str) -> anyhow::Result<Secret> {
-    if let Some(token) = std::env::var("PORTCULLIS_TOKEN").ok().filter(|token| !token.is_empty()) {
-        return Ok(Secret::new(token));
+    if let Some(token) = from_environment() {
+        return Ok(token);
     }
     match read(&file()?)?.remove(&key(server)) {
         Some(login) if login.expires.is_none_or(|expires| expires > now()) => {
@@ -100,6 +104,18 @@ pub(super) fn token_for(server: &str) -> anyhow::Result<Secret> {
         Some(_) => bail!("the login at {server} is over: run `portcullis login` again"),
         None => bail!("there is no login at {server}: run `portcullis login --server {server}`"),
     }
+}
+
+/// Where tokens for servers come from now, in words.
+pub(super) fn source() -> String {
+    match from_environment() {
+        Some(_) => format!("${TOKEN}"),
+        None => "`portcullis login`".to_owned(),
+    }
+}
+
+fn from_environment() -> Option<Secret> {
+    std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new)
 }
 
 fn key(server: &str) -> String {

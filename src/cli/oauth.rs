@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::http::Client;
+use super::output;
 use crate::secret::Secret;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -137,7 +138,7 @@ fn answer(body: &[u8]) -> anyhow::Result<Result<Granted, (String, String)>> {
         None => {
             let code = answer.error.unwrap_or_default();
             let text = answer.error_description.unwrap_or_else(|| code.clone());
-            Err((code, text.escape_debug().to_string()))
+            Err((code, output::visible(&text)))
         }
     })
 }

@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{ConfigFile, backtest, output};
-use crate::app::hardening;
+use crate::app::hardening::{self, Preview};
 use crate::config::{self, Config};
 use crate::decode;
-use crate::mask::Applied;
+use crate::mask::{Applied, AppliedRows, Viewer};
 use crate::names::TargetName;
 use crate::policy::{
-    Caller, Command as Decided, Decision, EffectExplanation, Explanation, RuleExplanation,
-    SessionFacts, TargetFacts, TargetMasks,
+    Caller, Command as Decided, Decision, EffectExplanation, Explanation, Pattern, RuleExplanation,
+    SessionFacts, TargetFacts, TargetMasks, Verdict,
 };
 
 /// Try the rules: run their tests, explain what they say to a command.
@@ -54,6 +54,9 @@ struct Harden {
     /// The longest that one of its statements may run.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     statement_timeout: u32,
+    /// Print only the functions with which the server computes hash and tokenize, for the role that the target has.
+    #[arg(long, conflicts_with_all = ["role", "statement_timeout"])]
+    functions: bool,
 }
 
 /// Run the policy tests of a configuration, [[test]].
@@ -68,7 +71,7 @@ struct Test {
 
 /// Say which rules a command meets, which it almost meets, and why not.
 ///
-/// Touches no target. The command is read as the target's protocol reads it.
+/// Touches no target unless --online is given. The command is read as the target's protocol reads it.
 #[derive(Debug, Args)]
 struct Explain {
     #[command(flatten)]
@@ -82,20 +85,28 @@ struct Explain {
     /// A group of the caller's; may be given several times.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// A claim of the caller's token, as text; may be given several times.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(String, String)>,
+    /// Ask the target's catalog, with the target's credential, what goes to the server in the command's place.
+    #[arg(long)]
+    online: bool,
     /// Also show the rules that are far from matching.
     #[arg(long)]
     all: bool,
     /// Print the explanation as JSON.
     #[arg(long)]
     json: bool,
-    /// The command: SQL for a Postgres target, a command line for an SSH host.
+    /// The command: SQL for a Postgres target, a command line for an SSH host, a method and a path
+    /// for an HTTP target, behind which a body of JSON may stand: 'POST /v1/refunds {"amount": 7}'.
+    /// Of sftp operations there is no written form.
     command: String,
 }
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Subject::Test(options) => test(options),
-        Subject::Explain(options) => explain(options),
+        Subject::Explain(options) => explain(options).await,
         Subject::Backtest(options) => backtest::run(options).await,
         Subject::Harden(options) => harden(options).await,
     }
@@ -108,6 +119,9 @@ async fn harden(options: &Harden) -> anyhow::Result<()> {
         None => (&*options.target, None),
     };
     let (target, role) = (target.parse::<TargetName>()?, options.role.as_deref());
+    if options.functions {
+        return Ok(output::print(hardening::functions(&config, &target)?.trim_end())?);
+    }
     let seconds = options.statement_timeout;
     let script = hardening::script(&config, &target, database, role, seconds).await?;
     Ok(output::print(script.trim_end())?)
@@ -139,7 +153,7 @@ pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
                 let masks = config.masks.of(name, &caller.groups);
                 let hiding = masks.iter().filter(|applied| !applied.lifted);
                 TargetMasks {
-                    columns: config.masks.mask_columns(name),
+                    columns: config.masks.guard(name, &caller.groups),
                     hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
                 }
             };
@@ -180,7 +194,7 @@ fn test(options: &Test) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn explain(options: &Explain) -> anyhow::Result<()> {
+async fn explain(options: &Explain) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let target = config.targets.get(&options.target).with_context(|| {
         let known: Vec<&str> = config.targets.keys().map(TargetName::as_str).collect();
@@ -189,21 +203,48 @@ fn explain(options: &Explain) -> anyhow::Result<()> {
     let caller = Caller {
         username: options.user.clone(),
         groups: options.groups.clone(),
+        claims: options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect(),
         ..Caller::default()
     };
     let facts = target.facts();
     let command = decode(&facts, &options.command).map_err(anyhow::Error::msg)?;
     let (name, session) = (facts.name.as_str(), SessionFacts::default());
-    let masked = config.masks.mask_columns(name);
+    let masked = config.masks.guard(name, &caller.groups);
     let explanation = config.policy.explain(&caller, &facts, &session, masked, &command);
     let masks = config.masks.of(name, &caller.groups).iter().map(Masked::of).collect();
-    let told = Told { explanation, masks };
+    let viewer =
+        Viewer { username: &caller.username, groups: &caller.groups, claims: &caller.claims };
+    let filters = config.masks.rows_of(name, &viewer);
+    let rows = filters.iter().map(FilteredRows::of).collect();
+    let sent = match options.online {
+        true => {
+            Some(hardening::preview(&config, &options.target, &viewer, &options.command).await?)
+        }
+        false => None,
+    };
+    let told = Told { explanation, masks, rows, sent };
     if options.json {
         return output::print_json(&told);
     }
     let masks: String = told.masks.iter().map(Masked::in_words).collect();
-    let words = in_words(&told.explanation, &facts, options.all);
-    Ok(output::print(&format!("{words}{masks}"))?)
+    let rows: String = told.rows.iter().map(FilteredRows::in_words).collect();
+    let reads = |named: &Pattern| {
+        let objects = command.effects.iter().filter_map(|effect| effect.object.as_ref());
+        objects.filter(|object| object.kind() == "table").any(|object| object.could_match(named))
+    };
+    let lacking =
+        told.rows.iter().zip(&filters).filter(|(_, applied)| reads(&applied.filter.named));
+    let lacking: Vec<&str> =
+        lacking.filter_map(|(rows, _)| rows.lacking.is_some().then_some(&*rows.rows)).collect();
+    let unread = decode::misunderstood(facts.protocol, &options.command);
+    let words = in_words(&told.explanation, &facts, options.all, (unread.as_deref(), &lacking));
+    let sent = told.sent.as_ref().map(sent_in_words).unwrap_or_default();
+    Ok(output::print(&format!("{words}{masks}{rows}{sent}"))?)
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// What is said of a command, and what is masked on its target.
@@ -212,6 +253,63 @@ struct Told {
     #[serde(flatten)]
     explanation: Explanation,
     masks: Vec<Masked>,
+    rows: Vec<FilteredRows>,
+    /// What goes to the server, where the catalog was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<Preview>,
+}
+
+fn sent_in_words(sent: &Preview) -> String {
+    match sent {
+        Preview::Same => "\n\nsent as it is".to_owned(),
+        Preview::Instead(text) => format!("\n\nsent as\n  {text}"),
+        Preview::Refused { by, reason } => {
+            format!("\n\nnot sent: {} ({reason})", by.join(", "))
+        }
+    }
+}
+
+/// A row filter of the target.
+#[derive(Debug, Serialize)]
+struct FilteredRows {
+    rows: String,
+    table: String,
+    #[serde(rename = "where")]
+    condition: String,
+    /// The condition with the caller's values, as it goes to the server; none where one is missing.
+    sent: Option<String>,
+    /// What of the caller's its condition needs and is not there, where it is for the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacking: Option<String>,
+    /// Whether it is for the caller.
+    acts: bool,
+}
+
+impl FilteredRows {
+    fn of(applied: &AppliedRows) -> Self {
+        let AppliedRows { filter, acts, bound } = applied;
+        Self {
+            rows: filter.name.to_string(),
+            table: filter.table.to_string(),
+            condition: filter.text.to_string(),
+            sent: bound.as_ref().ok().filter(|_| *acts).map(|bound| bound.written("t")),
+            lacking: applied.lacking(),
+            acts: *acts,
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let Self { rows, table, condition, sent, lacking, acts } = self;
+        let what = match (acts, sent) {
+            (false, _) => "not for this caller".to_owned(),
+            (true, Some(sent)) => format!("sent as {sent}"),
+            (true, None) => format!(
+                "statements on the table are refused: the caller lacks {}, or it is not one value",
+                lacking.as_deref().unwrap_or("a claim")
+            ),
+        };
+        format!("\n\nrows {rows}: of {table} only where {condition}\n  {what}")
+    }
 }
 
 /// A mask of the target.
@@ -250,13 +348,30 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     decode::command(target.protocol, text)
 }
 
-fn in_words(told: &Explanation, target: &TargetFacts, all: bool) -> String {
+/// What is said of a command; `unread` is why it is not understood, `lacking` the row filters on
+/// tables of its for which the caller lacks a value.
+fn in_words(
+    told: &Explanation,
+    target: &TargetFacts,
+    all: bool,
+    (unread, lacking): (Option<&str>, &[&str]),
+) -> String {
     let decision = &told.decision;
     let by = match decision.rules() {
         [] => format!("no rule; the default of {} is {}", target.name, target.default),
         rules => rules.join(", "),
     };
-    let mut text = format!("{} by {by}", decision.verdict());
+    let mut text = match lacking {
+        [_, ..] if decision.verdict() != Verdict::Block => format!(
+            "refused by the row filter {}, for which the caller lacks a value; by the rules {} by {by}",
+            lacking.join(", "),
+            decision.verdict()
+        ),
+        _ => format!("{} by {by}", decision.verdict()),
+    };
+    if let Some(unread) = unread {
+        let _ = write!(text, "\n  not understood: {unread}");
+    }
     for (what, value) in [
         ("reason", decision.reason().unwrap_or_default().to_owned()),
         ("spared by", decision.exempted().join(", ")),
@@ -279,9 +394,21 @@ fn in_words(told: &Explanation, target: &TargetFacts, all: bool) -> String {
 fn effect_in_words(effect: &EffectExplanation, all: bool) -> String {
     let object = effect.object.as_ref().map(|object| format!(" on {object}")).unwrap_or_default();
     let mut text = format!("\n\n{}{object}: {}", effect.action, effect.verdict);
-    let shown = |rule: &&RuleExplanation| all || rule.matches() || rule.almost();
+    if effect.opaque {
+        text.push_str("\n  opaque: what it leads to cannot be checked");
+    }
+    let might = |rule: &RuleExplanation| effect.might_concern.contains(&rule.rule);
+    let shown = |rule: &&RuleExplanation| all || rule.matches() || rule.almost() || might(rule);
     for rule in effect.rules.iter().filter(shown) {
         let acts = if rule.enforced { "" } else { ", only observed" };
+        if might(rule) {
+            let _ = write!(
+                text,
+                "\n  {} ({}) might concern it: so it is blocked",
+                rule.rule, rule.verdict
+            );
+            continue;
+        }
         let matches = if rule.matches() { "matches" } else { "does not match" };
         let _ = write!(text, "\n  {} ({}{acts}) {matches}", rule.rule, rule.verdict);
         if let (true, Some(failed)) = (rule.matches(), &rule.condition_failed) {

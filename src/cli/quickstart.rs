@@ -138,6 +138,8 @@ fn told_of_ssh(serving: &Serving) -> String {
 
   {portcullis} ssh-cert --server http://{web} --token-file {token} --out {key}
   ssh -i {key} -o IdentitiesOnly=yes -o {known_hosts} -p {port} host@{ip}
+
+   It logs in as the user who started this, so over SSH the agent can read the other tokens and all else that you can.
 "#
     )
 }

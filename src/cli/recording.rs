@@ -5,7 +5,6 @@ mod rewrap;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -95,17 +94,15 @@ enum Format {
 
 async fn export(options: &Export) -> anyhow::Result<()> {
     let keyring = options.identities.keyring().await?;
-    let fetched = match options.what.parse() {
-        Ok(session) => {
-            Some(Fetched::of(&options.gateway, session, options.identities.given()).await?)
-        }
-        Err(_) => None,
-    };
-    let path = fetched.as_ref().map_or(Path::new(&options.what), Fetched::path);
+    let keyed = options.identities.given();
+    let place = Fetched::or_file(&options.what, &options.gateway, keyed).await?;
+    let path = place.path();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let reader = || Reader::open_with(path, &keyring).map_err(ExportError::from);
     let done = match options.format {
-        Format::Html => pages::html(path, &keyring, &mut out),
+        Format::Html => {
+            pages::html(path, &keyring, &mut out).and_then(|damage| damage.map_or(Ok(()), Err))
+        }
         Format::Csv => reader().and_then(|reader| export::csv(reader, &mut out)),
         Format::Sql => reader().and_then(|reader| export::sql(reader, &mut out)),
         Format::Har => reader().and_then(|reader| export::har(reader, &mut out)),
@@ -154,7 +151,7 @@ async fn reindex(options: &Reindex) -> anyhow::Result<()> {
         ))?;
     }
     for (session, problem) in damaged {
-        let problem = problem.escape_debug();
+        let problem = output::visible(&problem);
         output::print(&format!(
             "warning: {session} is indexed up to where it is damaged: {problem}"
         ))?;

@@ -62,13 +62,9 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    let fetched = match options.what.parse() {
-        Ok(session) => {
-            Some(Fetched::of(&options.gateway, session, options.identities.given()).await?)
-        }
-        Err(_) => None,
-    };
-    let path = fetched.as_ref().map_or(Path::new(&options.what), |fetched| fetched.path());
+    let keyed = options.identities.given();
+    let place = Fetched::or_file(&options.what, &options.gateway, keyed).await?;
+    let path = place.path();
     let keyring = options.identities.keyring().await?;
     match options.serve {
         Some(address) => serve(&options, (path, &keyring), address).await,

@@ -125,6 +125,12 @@ struct Kill {
     gateway: gateway::Options,
     /// The session's id.
     id: SessionId,
+    /// End this session only: what opened it goes on to count.
+    #[arg(long)]
+    only_session: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     /// Print the gateway's answer as JSON.
     #[arg(long)]
     json: bool,
@@ -142,11 +148,22 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
 impl Kill {
     async fn run(&self) -> anyhow::Result<()> {
         let path = format!("/api/v1/sessions/{}/kill", self.id);
-        let killed: serde_json::Value = self.gateway.send(Method::POST, &path, None).await?;
+        let how = serde_json::json!({ "only_session": self.only_session, "reason": self.reason });
+        let killed: serde_json::Value = self.gateway.send(Method::POST, &path, Some(&how)).await?;
         if self.json {
             return output::print_json(&killed);
         }
-        Ok(output::print(&format!("session {} has ended", self.id))?)
+        output::print(&format!("session {} has ended", self.id))?;
+        if let Some(token) = killed.get("withdrawn_token").filter(|token| token.is_object()) {
+            let text = |key| token.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let (until, id) = (visible(text("until")), visible(text("id")));
+            output::print(&format!(
+                "what opened it is refused at every gateway until {until}; to undo that:\n\
+                 portcullis token lift {id}{}",
+                self.gateway.flag()
+            ))?;
+        }
+        Ok(())
     }
 }
 

@@ -81,15 +81,15 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
             "expires": issued.expires,
         }));
     }
-    let targets = issued.targets.join(", ").escape_debug().to_string();
-    let expires = issued.expires.escape_debug();
+    let targets = output::visible(&issued.targets.join(", "));
+    let expires = output::visible(&issued.expires);
     output::print(&format!("{shown}: good for {targets} until {expires}"))?;
     Ok(())
 }
 
 fn token_in(file: &Path) -> anyhow::Result<Secret> {
     let read = || -> io::Result<Secret> {
-        let text = zeroize::Zeroizing::new(fs::read_to_string(file)?);
+        let text = crate::files::read_text(file, crate::files::MAX_KEY_FILE)?;
         Ok(Secret::new(text.trim().to_owned()))
     };
     read().with_context(|| format!("{} cannot be read", file.display()))

@@ -1,14 +1,18 @@
-//! `portcullis token`: a token for a machine.
+//! `portcullis token`: a token for a machine; and tokens that are refused because a session that
+//! they opened was ended.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::Value;
 
-use super::http::Client;
+use super::http::{Client, encoded};
 use super::oauth::Endpoints;
-use super::{ConfigFile, output};
+use super::{ConfigFile, gateway, output};
 use crate::config::{self, Config, Issuer, SecretRef};
+use crate::database::WithdrawnToken;
 
 /// Get a token for a machine from an issuer of the configuration, and print it.
 ///
@@ -16,6 +20,7 @@ use crate::config::{self, Config, Issuer, SecretRef};
 /// other users of the machine see them.
 #[derive(Debug, Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Example:\n  PGPASSWORD=$(portcullis token --client-id crew-7 --client-secret-file \
                   secret) psql -h gateway orders"
 )]
@@ -37,9 +42,74 @@ pub(super) struct Options {
     /// The scopes to ask for, apart by spaces: some issuers give no token without.
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Lift(Lift),
+}
+
+/// List tokens that are refused because a session that they opened was ended, the latest first.
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    gateway: gateway::Options,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Print them as JSON: an array of tokens.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Let a token count again that is refused because a session that it opened was ended.
+#[derive(Debug, Args)]
+struct Lift {
+    #[command(flatten)]
+    gateway: gateway::Options,
+    /// The token's id, from `token list` or `session kill`.
+    id: String,
+    /// Print the gateway's answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const PATH: &str = "/api/v1/withdrawn-tokens";
+
+impl List {
+    async fn run(&self) -> anyhow::Result<()> {
+        let tokens: Vec<WithdrawnToken> = self.gateway.pages(PATH, "", self.limit).await?;
+        let columns = ["TOKEN", "USER", "SESSION", "WITHDRAWN (UTC)", "BY", "UNTIL (UTC)"];
+        output::print_list(self.json, &tokens, &columns, |token| {
+            vec![
+                token.id.clone(),
+                token.username.clone().unwrap_or_default(),
+                token.session.to_string(),
+                output::seconds(token.withdrawn_at),
+                token.withdrawn_by.clone(),
+                output::seconds(token.until),
+            ]
+        })
+    }
+}
+
+impl Lift {
+    async fn run(&self) -> anyhow::Result<()> {
+        let path = format!("{PATH}/{}", encoded(&self.id));
+        let lifted: Value = self.gateway.send(Method::DELETE, &path, None).await?;
+        output::print_done(self.json, &lifted, &format!("token {} counts again", self.id))
+    }
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
+    match &options.command {
+        Some(Command::List(list)) => return list.run().await,
+        Some(Command::Lift(lift)) => return lift.run().await,
+        None => {}
+    }
     let config = config::load(&options.config.path)?;
     let issuer = issuer(&config, options.issuer.as_deref())?;
     let file = options.client_secret_file.map(SecretRef::File);

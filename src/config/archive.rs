@@ -1,16 +1,27 @@
 //! `[recording] archive` and `witness`: where recordings and checkpoints go.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::reader::{Field, Table};
+use super::value;
 
 /// `[recording] archive` and `witness`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
     /// Where sealed recordings are moved to; they stay where they are when there is none.
     pub place: Option<Location>,
     /// Where signed checkpoints of the ledger are kept.
     pub witness: Option<Witness>,
+    /// How long a `[[retention]]` that was shortened waits before recordings go by it.
+    pub retention_grace: Duration,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        let retention_grace = Duration::from_secs(24 * 60 * 60);
+        Self { place: None, witness: None, retention_grace }
+    }
 }
 
 /// Somewhere to keep files.
@@ -36,13 +47,16 @@ pub enum Witness {
     Place(Location),
 }
 
-/// The two keys of `[recording]`.
+/// Its keys of `[recording]`.
 pub(super) fn archive(table: &Table<'_>, data_dir: &Path) -> Archive {
     let elsewhere = |place: &Location| *place != Location::Folder(data_dir.into());
-    Archive {
+    let mut archive = Archive {
         place: table.read("archive", place).filter(elsewhere),
         witness: table.read("witness", witness),
-    }
+        ..Archive::default()
+    };
+    table.set(&mut archive.retention_grace, "retention_grace", value::duration);
+    archive
 }
 
 /// `file:///path` or `s3://bucket/prefix`.

@@ -17,6 +17,7 @@ const SECTIONS: &[(&str, bool)] = &[
     ("mask", false),
     ("pattern", false),
     ("policy", false),
+    ("rows", false),
     ("rule", false),
     ("target", false),
 ];

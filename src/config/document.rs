@@ -5,7 +5,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::mistake::{Findings, Place, Source};
 use super::reader::Field;
 use super::value;
+
+use crate::files;
 
 /// A generated policy of ten thousand rules is about half of this.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -225,7 +227,7 @@ fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
 fn text_of(path: &Path) -> Result<String, String> {
     let unreadable = |e: io::Error| format!("cannot be read: {e}");
     let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
+    let file = files::open(path).map_err(unreadable)?;
     file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_FILE {
         return Err(format!("is larger than {} MiB", MAX_FILE / 1024 / 1024));

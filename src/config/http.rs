@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::model::{Http, HttpCredential, HttpKind, HttpTarget};
+use super::model::{ContentTypes, EncodedSlash, Http, HttpCredential, HttpKind, HttpTarget};
 use super::reader::{Field, Table, quoted};
 use super::value;
 
@@ -65,11 +65,63 @@ pub(super) fn target(table: &Table<'_>) -> Option<HttpTarget> {
     let credential = table.read("credential", credential);
     // The target's cookies belong to whom it knows: the gateway's credential, or the caller.
     let cookies = table.read("cookies", Field::flag).unwrap_or(!table.has("credential"));
+    let unmasked_types =
+        table.read("unmasked_types", |f| f.list(content_types)).unwrap_or_default();
+    let pass_headers = table.read("pass_headers", |f| f.list(pass_header)).unwrap_or_default();
+    let slashes = [
+        ("refuse", EncodedSlash::Refuse),
+        ("data", EncodedSlash::Data),
+        ("slash", EncodedSlash::Slash),
+    ];
+    let encoded_slash = table.read("encoded_slash", |f| f.word(&slashes)).unwrap_or_default();
     let (https, authority) = url?;
     if table.has("credential") && credential.is_none() {
         return None;
     }
-    Some(HttpTarget { https, authority, ca, kind, credential, cookies })
+    Some(HttpTarget {
+        https,
+        authority,
+        ca,
+        kind,
+        credential,
+        cookies,
+        unmasked_types,
+        pass_headers,
+        encoded_slash,
+    })
+}
+
+/// `application/pdf` or `image/*`, in lower case.
+fn content_types(field: Field<'_>) -> Option<ContentTypes> {
+    let text = field.text()?.to_ascii_lowercase();
+    let is_name = |name: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b);
+        !name.is_empty() && name.bytes().all(known)
+    };
+    match text.split_once('/') {
+        Some((kind, "*")) if is_name(kind) => {
+            Some(ContentTypes { kind: kind.to_owned(), form: None })
+        }
+        Some((kind, form)) if is_name(kind) && is_name(form) => {
+            Some(ContentTypes { kind: kind.to_owned(), form: Some(form.to_owned()) })
+        }
+        _ => field.wrong_with(
+            format!("{} is not a content type", quoted(&text)),
+            "for example \"application/pdf\", or \"image/*\" for all pictures",
+        ),
+    }
+}
+
+/// A header that goes up although it names an identity or an address.
+fn pass_header(field: Field<'_>) -> Option<String> {
+    let name = field.text()?.to_ascii_lowercase();
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return field.wrong(format!("{} is not the name of a header", quoted(&name)));
+    }
+    if NEVER.contains(&name.as_str()) || name.starts_with("x-portcullis-") {
+        return field.wrong(format!("{} never goes up as the client sends it", quoted(&name)));
+    }
+    Some(name)
 }
 
 /// Scheme and authority: `https`, and `api.example.com:8443` as `Host` takes it.

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::document::Value;
 use super::model::Target;
 use super::reader::{Field, Table, quoted};
 use super::value;
-use crate::mask::{Action, ColumnPattern, FieldPattern, Mask, Masks, Pattern, PatternMistake};
+use crate::mask::{
+    Action, ColumnPattern, Enforce, FieldPattern, Mask, Masks, Pattern, PatternMistake, Step,
+    TimeUnit,
+};
 use crate::names::{Protocol, TargetName};
 use crate::policy::Glob;
 
@@ -17,26 +21,45 @@ const MAX_PATTERNS: usize = 200;
 /// Names of patterns stand in masked texts.
 const MAX_NAME: usize = 64;
 
-const ACTIONS: &[(&str, Action)] = &[
-    ("redact", Action::Redact),
-    ("partial", Action::Partial),
-    ("hash", Action::Hash),
-    ("null", Action::Null),
+/// `None` is `bucket`, which goes by a step.
+const ACTIONS: &[(&str, Option<Action>)] = &[
+    ("redact", Some(Action::Redact)),
+    ("partial", Some(Action::Partial)),
+    ("hash", Some(Action::Hash)),
+    ("null", Some(Action::Null)),
+    ("tokenize", Some(Action::Tokenize)),
+    ("bucket", None),
 ];
+/// The largest step of `bucket` between numbers.
+const MOST_STEP: usize = 1_000_000_000;
 
-type Targets = BTreeMap<TargetName, Arc<Target>>;
+/// Where columns are masked: at the source or not.
+const ENFORCE: &[(&str, bool)] = &[("source", true), ("output", false)];
+/// What becomes of a statement that cannot be masked at the source: whether it is at the output.
+const ON_UNPROVABLE: &[(&str, bool)] = &[("refuse", false), ("output", true)];
+
+/// `enforce` and `on_unprovable` of a table.
+type Enforced = (Option<bool>, Option<bool>);
+
+fn enforced(table: &Table<'_>) -> Enforced {
+    let enforce = table.read("enforce", |field| field.word(ENFORCE));
+    (enforce, table.read("on_unprovable", |field| field.word(ON_UNPROVABLE)))
+}
+
+pub(super) type Targets = BTreeMap<TargetName, Arc<Target>>;
 /// The operator's own patterns; `None` stands for one that is wrong.
 type Own = BTreeMap<String, Option<Pattern>>;
 
 pub(super) fn masks(top: &Table<'_>, targets: &Targets) -> Masks {
     let own = patterns(top);
+    let default = top.table("policy").map(|table| enforced(&table)).unwrap_or_default();
     let tables = top.tables("mask");
     if tables.len() > MAX_MASKS {
         top.wrong(format!("there are more than {MAX_MASKS} masks"), None);
     }
     let mut masks: Vec<Mask> = Vec::new();
     for table in tables {
-        if let Some(mask) = mask(&table, targets, &own) {
+        if let Some(mask) = mask(&table, targets, &own, default) {
             if masks.iter().any(|other| other.name == mask.name) {
                 let hint = "recordings name the masks that acted: give each a name of its own";
                 table.wrong_at("name", "another mask has this name", hint);
@@ -103,7 +126,7 @@ fn pattern_name(field: Field<'_>) -> Option<&str> {
     Some(name)
 }
 
-fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
+fn mask(table: &Table<'_>, targets: &Targets, own: &Own, default: Enforced) -> Option<Mask> {
     let name = table.require("name", |field| field.text().map(str::to_owned));
     let named = table.read("targets", |f| f.some(|field| target_glob(field, targets)));
     let columns = table.read("columns", |f| f.some(column));
@@ -115,19 +138,78 @@ fn mask(table: &Table<'_>, targets: &Targets, own: &Own) -> Option<Mask> {
             Some("give columns, fields or patterns; patterns = [\"email\"], for example"),
         );
     }
-    let with = table.read("with", |field| field.word(ACTIONS)).unwrap_or(Action::Redact);
+    let with = action(table);
     let unless_groups = table.read("unless_groups", |f| f.some(group)).unwrap_or_default();
+    let (enforce, on_unprovable) = enforced(table);
+    let enforce = match enforce.or(default.0) {
+        Some(false) => Enforce::Output,
+        Some(true) | None => {
+            let or_output = on_unprovable.or(default.1).unwrap_or(false);
+            Enforce::Source { or_output }
+        }
+    };
     let mask = Mask {
         name: name?.into(),
         targets: named,
         columns: columns.unwrap_or_default(),
         fields: fields.unwrap_or_default(),
         patterns: patterns.unwrap_or_default().into_iter().flatten().collect(),
-        with,
+        // A mistake was told where there is none.
+        with: with.unwrap_or(Action::Redact),
         unless_groups,
+        enforce,
     };
     warn(table, targets, &mask);
     Some(mask)
+}
+
+/// What a mask leaves of values; `None` is told.
+fn action(table: &Table<'_>) -> Option<Action> {
+    let given = table.read("step", step);
+    let with = match table.read("with", |field| field.word(ACTIONS)) {
+        Some(with) => with,
+        None if table.has("with") => return None,
+        None => Some(Action::Redact),
+    };
+    if let Some(action) = with {
+        if table.has("step") {
+            table.wrong_at(
+                "step",
+                "only bucket has a step",
+                "write with = \"bucket\", or leave it out",
+            );
+        }
+        if action == Action::Tokenize {
+            of_columns(table, "tokenize");
+        }
+        return Some(action);
+    }
+    of_columns(table, "bucket");
+    if !table.has("step") {
+        table.wrong_at("with", "bucket has a step", "for example step = 1000, or step = \"month\"");
+    }
+    given.map(Action::Bucket)
+}
+
+/// What looks for words in a text has no form that a token could keep, and no step.
+fn of_columns(table: &Table<'_>, with: &str) {
+    for key in ["fields", "patterns"] {
+        if table.has(key) {
+            table.wrong_at(
+                key,
+                format!("with = \"{with}\" is for columns"),
+                "give them a mask of their own",
+            );
+        }
+    }
+}
+
+fn step(field: Field<'_>) -> Option<Step> {
+    if let Value::Text(_) = field.node().value {
+        return field.word(TimeUnit::ALL).map(Step::Time);
+    }
+    let step = field.count(MOST_STEP)?;
+    Some(Step::Number(u32::try_from(step).ok()?))
 }
 
 /// Columns are those of databases, fields those of HTTP bodies, and neither means anything elsewhere.
@@ -142,7 +224,7 @@ fn warn(table: &Table<'_>, targets: &Targets, mask: &Mask) {
     }
 }
 
-fn target_glob(field: Field<'_>, targets: &Targets) -> Option<Glob> {
+pub(super) fn target_glob(field: Field<'_>, targets: &Targets) -> Option<Glob> {
     let glob = value::target_glob(field)?;
     let text = glob.glob().glob();
     if !targets.keys().any(|name| glob.is_match(name.as_str())) {
@@ -192,7 +274,7 @@ fn pattern(field: Field<'_>, own: &Own) -> Option<Option<Pattern>> {
     }
 }
 
-fn group(field: Field<'_>) -> Option<String> {
+pub(super) fn group(field: Field<'_>) -> Option<String> {
     let name = field.text()?;
     if name != "*" && name.contains('*') {
         return field.wrong_with(

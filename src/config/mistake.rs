@@ -136,7 +136,11 @@ impl Findings {
         let mut to = to.borrow_mut();
         if to.len() < MAX_MISTAKES {
             let file = self.sources.get(place.file).map(|s| s.name.clone()).unwrap_or_default();
-            to.push((place, Mistake { file, position, message: message.to_string(), hint }));
+            let mistake = Mistake { file, position, message: message.to_string(), hint };
+            // A table may be read for two purposes.
+            if !to.iter().any(|(at, known)| *at == place && *known == mistake) {
+                to.push((place, mistake));
+            }
         }
     }
 

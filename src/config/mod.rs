@@ -18,6 +18,7 @@ mod notify;
 mod policy;
 mod reader;
 mod retention;
+mod rows;
 mod secret_ref;
 mod server;
 mod ssh;
@@ -38,10 +39,11 @@ use crate::policy::{Policy, Rule};
 pub use archive::{Archive, Location, Witness, witness_of as witness};
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
-    AccessRule, AskedAccess, ClaimPath, Config, Database, Durability, Http, HttpCredential,
-    HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest, Notify, NotifyEvent, NotifyKind,
-    OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential, SshTarget, Target,
-    TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls, UserKey, Web,
+    AccessRule, Approvals, AskedAccess, ClaimPath, Config, ContentTypes, Database, Durability,
+    EncodedSlash, Http, HttpCredential, HttpKind, HttpTarget, IpNetwork, Issuer, Listen, NamedTest,
+    Notify, NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording, Server, Ssh,
+    SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets, Tls,
+    TokenKind, UpstreamTls, UserKey, Web,
 };
 pub use retention::{Retention, keep};
 pub use secret_ref::{SecretError, SecretRef};
@@ -104,11 +106,12 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));
     let ssh = ssh::ssh(&top, &server.data_dir);
-    let web = server::web(&top);
+    let web = server::web(&top, listen.web.is_some());
     let telemetry = server::telemetry(&top);
     let (recording, archive) = server::recording(&top, &server.data_dir);
     let database = server::database(&top, !recording.recipients.is_empty());
     let tickets = server::tickets(&top);
+    let approvals = server::approvals(&top);
     let notify = notify::notify(&top);
     let http = http::http(&top);
     let issuers = issuer::issuers(&top);
@@ -116,19 +119,15 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let access = access::rules(&top, &issuers, &targets);
     let policy = policy::policy(&top, &targets, digest::policy(root));
     let masks = mask::masks(&top, &targets);
+    let filters = rows::filters(&top, &targets, &masks);
+    let masks = masks.with_rows(filters);
+    policy::warn_of_openings(&top, &policy, &masks, &targets);
     let tests = policy::tests(&top, &targets);
     let retention = retention::retention(&top, &targets);
     top.finish();
     let start = Place { file: 0, byte: 0 };
     if listen.postgres.is_none() && listen.ssh.is_none() && listen.http.is_none() {
         findings.warning(start, "[listen] names no protocol: no caller can connect", None);
-    }
-    if listen.web.is_some() && web.auditors.is_empty() && web.admins.is_empty() {
-        findings.warning(
-            start,
-            "[web] names no auditors and no admins: the API is of no use",
-            None,
-        );
     }
     if access.is_empty() {
         findings.warning(start, "there is no [[access]]: no caller reaches any target", None);
@@ -146,6 +145,7 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
         recording,
         archive,
         tickets,
+        approvals,
         notify,
         http,
         targets,

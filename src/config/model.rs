@@ -45,6 +45,8 @@ pub struct Config {
     pub archive: Archive,
     /// `[tickets]`
     pub tickets: Tickets,
+    /// `[approvals]`
+    pub approvals: Approvals,
     /// `[[notify]]`
     pub notify: Vec<Notify>,
     /// `[http]`
@@ -72,7 +74,7 @@ impl Config {
         [
             ("[server]", self.server != new.server),
             ("[listen]", self.listen != new.listen),
-            ("[tls]", self.tls != new.tls),
+            ("[tls]", self.tls.is_some() != new.tls.is_some()),
             ("[[issuer]]", self.issuers != new.issuers),
             ("[ssh]", self.ssh != new.ssh),
             ("[web]", self.web != new.web),
@@ -352,6 +354,41 @@ pub struct HttpTarget {
     pub credential: Option<HttpCredential>,
     /// Whether cookies pass.
     pub cookies: bool,
+    /// Content types whose bodies pass although masks cannot read them.
+    pub unmasked_types: Vec<ContentTypes>,
+    /// Request headers that go up although they name an identity or an address, in lower case.
+    pub pass_headers: Vec<String>,
+    /// What an encoded slash in a path means.
+    pub encoded_slash: EncodedSlash,
+}
+
+/// Content types: `application/pdf`, `image/*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentTypes {
+    /// `application`.
+    pub kind: String,
+    /// `pdf`; none names all of the kind.
+    pub form: Option<String>,
+}
+
+impl ContentTypes {
+    /// Whether a content type, in lower case and without parameters, is one of them.
+    pub fn names(&self, content_type: &str) -> bool {
+        let (kind, form) = content_type.split_once('/').unwrap_or((content_type, ""));
+        kind == self.kind && self.form.as_deref().is_none_or(|named| named == form)
+    }
+}
+
+/// What `%2F` in a path means to a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// Nobody knows: the request is refused.
+    #[default]
+    Refuse,
+    /// A character of its segment: it goes up and rules see it as `%2F`.
+    Data,
+    /// A slash: it goes up and rules see it as one.
+    Slash,
 }
 
 /// `kind` of an HTTP target.
@@ -510,6 +547,23 @@ impl NotifyEvent {
 pub struct Tickets {
     /// The longest that a ticket lives.
     pub max_lifetime: Duration,
+    /// How many tickets one identity may have at a time.
+    pub max_live: usize,
+    /// How many tickets one identity may make in an hour.
+    pub max_per_hour: usize,
+}
+
+/// `[approvals]`: how many commands may wait for people, or be approved and not used yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Approvals {
+    /// Of one identity, at a time.
+    pub per_identity: usize,
+    /// Of one session, at a time.
+    pub per_session: usize,
+    /// For one target, at a time.
+    pub per_target: usize,
+    /// Of one identity, opened within a minute.
+    pub per_minute: usize,
 }
 
 /// A user as access rules name one.

@@ -7,11 +7,12 @@ use super::access;
 use super::model::{NamedTest, Target};
 use super::reader::{Field, Table};
 use super::value;
-use crate::decode;
+use crate::decode::{self, sql};
+use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::{
-    Caller, Mode, Policy, PolicySettings, PolicyTest, Rule, TargetSelector, Unparsed, Unprovable,
-    Verdict, advise,
+    Caller, Mode, Opening, Policy, PolicySettings, PolicyTest, Rule, TargetSelector, Unparsed,
+    Unprovable, Verdict, advise,
 };
 
 /// A command is held against every rule: this many still take less than a tenth of a millisecond.
@@ -68,6 +69,48 @@ pub(super) fn policy(top: &Table<'_>, targets: &Targets, hash: String) -> Policy
     compiled.unwrap_or_else(|_| Policy::new(hash))
 }
 
+/// Warns of rules that open to everybody what masks and other rules cannot see through, and of
+/// settings that masks overrule.
+pub(super) fn warn_of_openings(top: &Table<'_>, policy: &Policy, masks: &Masks, targets: &Targets) {
+    let filtered = |target: &Target| {
+        masks.rows().iter().any(|filter| filter.names_target(target.name.as_str()))
+    };
+    let masked = |target: &Target| masks.mask_columns(target.name.as_str()) || filtered(target);
+    let facts: Vec<_> = targets.values().map(|target| (target.facts(), masked(target))).collect();
+    let by_action = sql::OPAQUE_ACTIONS.iter().map(|action| (*action, None));
+    let on_code = sql::OPAQUE_ON_CODE.iter().map(|action| (*action, Some(sql::CODE)));
+    let openings = policy.openings(&facts, &by_action.chain(on_code).collect::<Vec<_>>());
+    let tables = if openings.is_empty() { Vec::new() } else { top.tables("rule") };
+    for table in tables {
+        let name = table.read("name", |field| field.text().map(str::to_owned));
+        let of_rule = openings.iter().filter(|opening| Some(&*opening.rule) == name.as_deref());
+        for Opening { action, target, guarded_by, .. } in of_rule {
+            let guard = match guarded_by {
+                Some(rule) => format!("the rule {rule} applies"),
+                None => "columns are masked or rows filtered".to_owned(),
+            };
+            table.warn_at(
+                "actions",
+                format!(
+                    "everybody may use {action} on {target}, where {guard}: it can bypass that, \
+                     because what it leads to cannot be checked"
+                ),
+                "name in this rule who may: groups = [\"dba\"]",
+            );
+        }
+    }
+    if policy.settings().unparsed == Unparsed::Allow
+        && let Some(target) = targets.values().find(|target| masked(target))
+        && let Some(table) = top.table("policy")
+    {
+        table.warn_at(
+            "unparsed",
+            format!("on {} columns are masked: it refuses such commands anyway", target.name),
+            "say \"block\", or see docs/policy.md",
+        );
+    }
+}
+
 fn settings(top: &Table<'_>) -> PolicySettings {
     let mut settings = PolicySettings::default();
     if let Some(table) = top.table("policy") {
@@ -75,6 +118,10 @@ fn settings(top: &Table<'_>) -> PolicySettings {
         table.set(&mut settings.unparsed, "unparsed", |field| field.word(&unparsed));
         let unprovable = [("mask", Unprovable::Mask), ("block", Unprovable::Block)];
         table.set(&mut settings.unprovable, "unprovable", |field| field.word(&unprovable));
+        // They are read with the masks, whose defaults they are.
+        for key in ["enforce", "on_unprovable"] {
+            table.read(key, |_| None::<()>);
+        }
         table.set(&mut settings.transaction_wait, "transaction_wait", value::duration);
         table.finish();
     }

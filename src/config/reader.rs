@@ -154,7 +154,10 @@ impl<'a> Table<'a> {
     }
 
     fn field(&self, key: &'static str) -> Option<Field<'a>> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         let (_, node) = self.entries.get(key)?;
         Some(Field { key, node, findings: self.findings })
     }

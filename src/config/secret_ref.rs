@@ -1,8 +1,7 @@
 //! Secrets by reference: where they are stands in the configuration, what they are is read when
 //! it is needed and wiped after.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,14 +11,16 @@ use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use crate::age::Identity;
+use crate::files;
 use crate::secret::Secret;
 
 /// Keys and tokens are far smaller; a larger one is the wrong file.
 const MAX_SECRET: usize = 64 * 1024;
 /// A session waits for this command while it opens.
 const COMMAND_TIME: Duration = Duration::from_secs(10);
-/// How much of a failed command's standard error is looked at for its first line.
-const MAX_COMPLAINT: usize = 200;
+/// What a command has of the gateway's environment, beside what the configuration lists: the rest
+/// holds other secrets.
+const PASSED: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// Where a secret is; what it is, is read when it is needed and wiped after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,9 @@ pub enum SecretRef {
     Env(String),
     /// A file; one newline at its end is not part of the secret.
     File(PathBuf),
-    /// A program and its arguments; its standard output is the secret, less one newline.
-    Command(Vec<String>),
+    /// A program and its arguments; its standard output is the secret, less one newline. And the
+    /// names of environment variables that it has beside `PATH`, `HOME` and `LANG`.
+    Command(Vec<String>, Vec<String>),
 }
 
 /// A secret could not be read. The text names where it should be, never what it is.
@@ -50,7 +52,17 @@ impl SecretRef {
                     .await
                     .unwrap_or_else(|_| Err(SecretError("reading the secret broke off".to_owned())))
             }
-            Self::Command(words) => from_command(words).await,
+            Self::Command(words, environment) => from_command(words, environment).await,
+        }
+    }
+
+    /// Why the secret cannot be read now: a variable that is not set, a file that is not there. No
+    /// command is run. Blocks on files.
+    pub fn missing(&self) -> Option<SecretError> {
+        match self {
+            Self::Env(name) => from_environment(name).err(),
+            Self::File(path) => from_file(path).err(),
+            Self::Command(..) => None,
         }
     }
 
@@ -78,33 +90,27 @@ fn from_file(path: &Path) -> Result<Secret, SecretError> {
     let error =
         |problem: &str| SecretError(format!("the secret file {} {problem}", path.display()));
     let unreadable = |e: io::Error| error(&format!("cannot be read: {e}"));
-    // Opening a pipe would wait for its writer for ever.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(error("is not a regular file"));
-    }
-    let mut file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Zeroizing::new(vec![0; MAX_SECRET + 1]);
-    let mut filled = 0;
-    while let Some(free) = bytes.get_mut(filled..).filter(|free| !free.is_empty()) {
-        match file.read(free) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(unreadable(e)),
-        }
-    }
-    bytes.truncate(filled);
+    let file = match files::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::Other => return Err(error("is not a regular file")),
+        file => file.map_err(unreadable)?,
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
+    file.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     secret_of(without_newline(&bytes)).map_err(error)
 }
 
-async fn from_command(words: &[String]) -> Result<Secret, SecretError> {
+async fn from_command(words: &[String], environment: &[String]) -> Result<Secret, SecretError> {
     let (program, arguments) = words
         .split_first()
         .ok_or_else(|| SecretError("the secret's command is empty".to_owned()))?;
     // The arguments may tell more than an error should.
     let error = |problem: &str| SecretError(format!("the secret's command {program:?} {problem}"));
+    let names = PASSED.into_iter().chain(environment.iter().map(String::as_str));
+    let passed = names.filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut child = Command::new(program)
         .args(arguments)
+        .env_clear()
+        .envs(passed)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -115,24 +121,24 @@ async fn from_command(words: &[String]) -> Result<Secret, SecretError> {
         return Err(error("has no output"));
     };
     let run = async {
-        let (output, complaint) = tokio::join!(first(MAX_SECRET + 1, stdout), async {
+        let (output, complained) = tokio::join!(first(MAX_SECRET + 1, stdout), async {
             let mut stderr = stderr;
-            let complaint = first(MAX_COMPLAINT, &mut stderr).await?;
-            // A full pipe would hold the command up.
-            tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
-            io::Result::Ok(complaint)
+            // A full pipe would hold the command up. What it says is nobody's to see: it may hold
+            // the secret, or another.
+            tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await
         });
-        io::Result::Ok((output?, complaint?, child.wait().await?))
+        io::Result::Ok((output?, complained?, child.wait().await?))
     };
-    let (output, complaint, status) = match tokio::time::timeout(COMMAND_TIME, run).await {
+    let (output, complained, status) = match tokio::time::timeout(COMMAND_TIME, run).await {
         Ok(done) => done.map_err(|e| error(&format!("cannot be read from: {e}")))?,
         Err(_) => return Err(error(&format!("took longer than {COMMAND_TIME:?}"))),
     };
     // One that wrote too much was cut off, and is told so rather than that it failed.
     if !status.success() && output.len() <= MAX_SECRET {
-        let complaint = String::from_utf8_lossy(&complaint);
-        let line = complaint.lines().next().unwrap_or_default().escape_debug();
-        return Err(error(&format!("failed with {status}: {line}")));
+        return Err(error(&format!(
+            "failed with {status}, and wrote {complained} bytes to standard error, which are not \
+             shown; run it as the gateway's user, with PATH, HOME, LANG and what `pass_env` lists"
+        )));
     }
     secret_of(without_newline(&output)).map_err(error)
 }
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> SecretRef {
-        SecretRef::Command(["sh", "-c", script].map(str::to_owned).to_vec())
+        SecretRef::Command(["sh", "-c", script].map(str::to_owned).to_vec(), Vec::new())
     }
 
     fn file(content: &[u8]) -> (tempfile::TempDir, SecretRef) {
@@ -224,15 +230,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_command_shows_one_line_of_complaint_and_none_of_its_output() {
-        let error = shell("echo hunter2; echo 'no login' >&2; echo more >&2; exit 3")
+    async fn a_failed_command_shows_nothing_of_what_it_said() {
+        let error = shell("echo hunter2; echo 'not hunter3' >&2; exit 3")
             .read()
             .await
             .unwrap_err()
             .to_string();
-        assert!(error.contains("no login"), "{error}");
-        assert!(!error.contains("hunter2") && !error.contains("more"), "{error}");
-        let error = SecretRef::Command(vec!["/no/such".to_owned()]).read().await.unwrap_err();
+        assert!(error.contains("exit status: 3") && error.contains("12 bytes"), "{error}");
+        assert!(!error.contains("hunter"), "{error}");
+        let command = SecretRef::Command(vec!["/no/such".to_owned()], Vec::new());
+        let error = command.read().await.unwrap_err();
         assert!(error.to_string().contains("cannot be run"), "{error}");
     }
 

@@ -1,10 +1,13 @@
-//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[telemetry]`, `[database]`, `[recording]`, `[tickets]`.
+//! `[server]`, `[listen]`, `[tls]`, `[web]`, `[telemetry]`, `[database]`, `[recording]`, `[tickets]`,
+//! `[approvals]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::archive::{self, Archive};
-use super::model::{Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web};
+use super::model::{
+    Approvals, Database, Durability, Listen, Recording, Server, Telemetry, Tickets, Tls, Web,
+};
 use super::reader::{Field, Table, quoted};
 use super::secret_ref::SecretRef;
 use super::value;
@@ -17,6 +20,15 @@ const MOST_SESSIONS: usize = 1_000_000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_EXPIRY_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_TICKET: Duration = Duration::from_secs(12 * 60 * 60);
+/// Enough for a crew that takes one for every job; a loop that asks is stopped.
+const DEFAULT_TICKETS: usize = 1000;
+/// Every gateway holds what is revoked in memory until its time is over.
+const MOST_TICKETS: usize = 100_000;
+/// As many as people can still look through; each one rings.
+const DEFAULT_APPROVALS: Approvals =
+    Approvals { per_identity: 50, per_session: 20, per_target: 500, per_minute: 120 };
+/// What one gateway can hold.
+const MOST_WAITING: usize = 20_000;
 const DEFAULT_MAX_SESSION: u64 = 10 << 30;
 const DEFAULT_MAX_LOCAL: u64 = 50 << 30;
 /// Each recording's first block names them all, and is bounded.
@@ -79,15 +91,34 @@ fn insecure(field: Field<'_>) -> Option<Vec<&'static str>> {
     field.list(|item| item.word(&[("postgres", "postgres"), ("http", "http"), ("web", "web")]))
 }
 
-pub(super) fn web(top: &Table<'_>) -> Web {
-    let Some(table) = top.table("web") else { return Web::default() };
+/// `listens` says whether pages and API are served.
+pub(super) fn web(top: &Table<'_>, listens: bool) -> Web {
+    let Some(table) = top.table("web") else {
+        if listens {
+            unread(top);
+        }
+        return Web::default();
+    };
     let web = Web {
         public_url: table.read("public_url", public_url),
         auditors: table.read("auditors", Field::texts).unwrap_or_default(),
         admins: table.read("admins", Field::texts).unwrap_or_default(),
     };
+    if listens && web.auditors.is_empty() && web.admins.is_empty() {
+        unread(&table);
+    }
     table.finish();
     web
+}
+
+/// Warns that nobody may read over the API.
+fn unread(table: &Table<'_>) {
+    table.findings().warning(
+        table.place(),
+        "[web] names no auditors and no admins: nobody may read what is recorded on pages or API, or \
+         end sessions there; approvals, tickets and certificates for SSH work",
+        Some("auditors = [\"GROUP\"]".to_owned()),
+    );
 }
 
 pub(super) fn telemetry(top: &Table<'_>) -> Telemetry {
@@ -128,12 +159,32 @@ fn public_url(field: Field<'_>) -> Option<String> {
 }
 
 pub(super) fn tickets(top: &Table<'_>) -> Tickets {
-    let mut tickets = Tickets { max_lifetime: DEFAULT_TICKET };
+    let mut tickets = Tickets {
+        max_lifetime: DEFAULT_TICKET,
+        max_live: DEFAULT_TICKETS,
+        max_per_hour: DEFAULT_TICKETS,
+    };
     if let Some(table) = top.table("tickets") {
+        let count = |field: Field<'_>| field.count(MOST_TICKETS);
         table.set(&mut tickets.max_lifetime, "max_lifetime", value::span);
+        table.set(&mut tickets.max_live, "max_live", count);
+        table.set(&mut tickets.max_per_hour, "max_per_hour", count);
         table.finish();
     }
     tickets
+}
+
+pub(super) fn approvals(top: &Table<'_>) -> Approvals {
+    let mut approvals = DEFAULT_APPROVALS;
+    if let Some(table) = top.table("approvals") {
+        let count = |field: Field<'_>| field.count(MOST_WAITING);
+        table.set(&mut approvals.per_identity, "per_identity", count);
+        table.set(&mut approvals.per_session, "per_session", count);
+        table.set(&mut approvals.per_target, "per_target", count);
+        table.set(&mut approvals.per_minute, "per_minute", count);
+        table.finish();
+    }
+    approvals
 }
 
 /// `encrypted` says whether recordings are.

@@ -213,7 +213,14 @@ pub(super) fn secret(field: Field<'_>) -> Option<SecretRef> {
     let clear = forms == 1 || (forms == 0 && !table.is_empty());
     let env = table.read("env", |f| variable(f).map(SecretRef::Env));
     let file = table.read("file", |f| f.path().map(SecretRef::File));
-    let command = table.read("command", |f| command(f).map(SecretRef::Command));
+    let command = table.read("command", command);
+    let passed = table.read("pass_env", |names| {
+        if !table.has("command") {
+            return names.wrong_with("is for commands alone", SECRET_FORMS);
+        }
+        names.list(variable)
+    });
+    let command = command.map(|words| SecretRef::Command(words, passed.unwrap_or_default()));
     table.finish();
     if !clear {
         return field.wrong_with("a secret is in exactly one place", SECRET_FORMS);

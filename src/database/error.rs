@@ -23,6 +23,9 @@ pub enum DatabaseError {
     /// Its tables are not the ones that this version needs.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// Somebody has as many of something as they may have; the text is for them.
+    #[error("{0}")]
+    Limit(String),
     /// It does not take a value: the fault is in what was to be stored.
     #[error("the database refuses a value: {0}")]
     Refused(String),

@@ -1,6 +1,6 @@
 //! The tables and how they come to be: `migrations/`, in the binary.
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor as _, SqlSafeStr as _};
 
@@ -9,7 +9,7 @@ use super::{Database, DatabaseError};
 /// Beside whatever else uses the database.
 const TABLE: &str = "portcullis_migrations";
 /// In order. What was released is never changed; a new file is added.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "index", include_str!("../../migrations/0001_index.sql")),
     (2, "audit log", include_str!("../../migrations/0002_audit_log.sql")),
     (3, "state", include_str!("../../migrations/0003_state.sql")),
@@ -18,6 +18,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "logins", include_str!("../../migrations/0006_logins.sql")),
     (8, "retention", include_str!("../../migrations/0008_retention.sql")),
     (10, "asked again", include_str!("../../migrations/0010_asked_again.sql")),
+    (12, "persons", include_str!("../../migrations/0012_persons.sql")),
 ];
 /// Substring search, where the extension can be had.
 const TRIGRAMS: &str = "create index if not exists commands_text on commands \
@@ -107,7 +108,21 @@ impl Database {
     }
 }
 
+/// Each migration is a transaction of its own, so that half of them are seen while somebody applies
+/// them; whoever does holds the lock until all are there.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    match compare(connection).await {
+        Err(DatabaseError::Schema(SchemaError::Behind { .. })) => {
+            connection.lock().await.map_err(schema_error)?;
+            let compared = compare(connection).await;
+            connection.unlock().await.map_err(schema_error)?;
+            compared
+        }
+        compared => compared,
+    }
+}
+
+async fn compare(connection: &mut PgConnection) -> Result<(), DatabaseError> {
     if applied(connection).await?.is_empty() {
         return Err(SchemaError::Empty.into());
     }

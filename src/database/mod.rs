@@ -35,10 +35,11 @@ pub use queries::{
 pub use retention::{Cutoff, DueRecording, Pruning, RetentionClass, RetentionTimes};
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
-    AccessGrant, Answer, CommandRequest, DecideError, Decided, Hold, HoldFilter, Login, Need,
-    NewRequest, NewTicket, OneSession, Request, RequestKind, RequestState, RevokedUser, Standing,
-    StateNews, StoredTicket, Ticket, Vote, VoteVerdict, Voter, Withdrawal, Withdrawn,
-    WithdrawnKind,
+    AccessGrant, Answer, CommandRequest, DecideError, Decided, Hold, HoldFilter, HoldSet, Known,
+    Login, Need, NewRequest, NewTicket, OneSession, PROMISE, Request, RequestKind, RequestLimits,
+    RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket, TicketLimits, TicketMade,
+    Vote, VoteVerdict, Voter, Withdrawal, WithdrawalPage, WithdrawalPlace, Withdrawn,
+    WithdrawnKind, WithdrawnToken,
 };
 
 /// Connections for queries and state; the indexer has one of its own.

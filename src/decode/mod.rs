@@ -26,6 +26,15 @@ pub fn command(protocol: Protocol, text: &str) -> Result<Command, String> {
     }
 }
 
+/// Why a command that somebody wrote down is not understood, if so: the parser's words, and where it
+/// stumbles.
+pub fn misunderstood(protocol: Protocol, text: &str) -> Option<String> {
+    match protocol {
+        Protocol::Postgres => postgres::command::misunderstood(text),
+        Protocol::Ssh | Protocol::Http => None,
+    }
+}
+
 /// The words that rules can use of commands.
 pub fn vocabulary() -> Vocabulary<'static> {
     static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
@@ -48,13 +57,19 @@ pub fn vocabulary() -> Vocabulary<'static> {
                     .map(|n| format!("command.{n}").leak() as &str),
             )
             .collect(),
+        only_by_rule: ssh::ONLY_BY_RULE
+            .iter()
+            .chain(sql::OPAQUE_ACTIONS)
+            .chain(sql::OPAQUE_ON_CODE)
+            .copied()
+            .collect(),
     });
     Vocabulary {
         actions: &WORDS.actions,
         kinds: &WORDS.kinds,
         attributes: &WORDS.attributes,
         open: OPEN,
-        only_by_rule: ssh::ONLY_BY_RULE,
+        only_by_rule: &WORDS.only_by_rule,
     }
 }
 
@@ -62,6 +77,7 @@ struct Words {
     actions: Vec<&'static str>,
     kinds: Vec<&'static str>,
     attributes: Vec<&'static str>,
+    only_by_rule: Vec<&'static str>,
 }
 
 /// Protocols whose words are not all listed.

@@ -4,14 +4,17 @@
 //! a shell makes of it: quotes, expansions, aliases, `eval`. There are a thousand ways to write
 //! `rm`, and a list of forbidden words is no control. What is certain is a small grammar that every
 //! shell reads alike: a line is *simple* when it is words apart from each other by spaces, each
-//! word made of harmless characters, or of harmless characters and spaces between two quotes. Only
+//! word made of harmless characters, or of harmless characters and spaces between two quotes, and
+//! its program is none that runs another program which the line names (`runners`). Only
 //! of a simple line are program and arguments told (`program:/usr/bin/id`, `argv`). Of every other
 //! line the program is not known (`program:?`): a rule that blocks could mean it, a rule that
 //! allows never does.
 //!
 //! Limits: which file a program without a path is, the target's PATH, aliases and functions say;
-//! what a program does with its arguments and its input is its own (an allowed `sh`, `env`, `find`
-//! or `xargs` runs anything). Allow programs by their path, and no interpreters.
+//! what a program does with its input is its own, and which programs run others is a list. Allow
+//! programs by their path, and no interpreters.
+
+mod runners;
 
 use std::borrow::Cow;
 
@@ -28,6 +31,7 @@ const MAX_WORDS: usize = 4_096;
 pub fn exec(line: &[u8]) -> Command {
     let text = String::from_utf8_lossy(line);
     let words = std::str::from_utf8(line).ok().and_then(words);
+    let words = words.filter(|words| !runners::runs_another(words));
     let mut effects = Vec::with_capacity(2);
     let mut effect = match &words {
         Some(words) => {
@@ -41,7 +45,7 @@ pub fn exec(line: &[u8]) -> Command {
         attribute(&mut effect.attributes, "argv", words.clone());
     }
     effects.push(effect);
-    effects.extend(transfer(&text, words.as_deref()));
+    effects.extend(transfers(&text, words.as_deref()));
     Command {
         form: Cow::Borrowed("exec"),
         text: text.into_owned(),
@@ -95,12 +99,14 @@ fn harmless(c: char) -> bool {
         || matches!(c, '_' | '-' | '.' | '/' | ',' | ':' | '+' | '@' | '%' | '=')
 }
 
-/// What a line that serves a file transfer does to files: scp's own protocol, rsync, git. These
-/// names are recognised wherever the line begins with them, simple or not.
-fn transfer(line: &str, words: Option<&[String]>) -> Option<Effect> {
-    let (first, _) = line.trim_start().split_once(' ')?;
+/// What a line that moves files does to them: scp's own protocol, rsync, git, an sftp server, and
+/// the first two as clients, which copy from anywhere to anywhere. These names are recognised
+/// wherever the line begins with them, simple or not.
+fn transfers(line: &str, words: Option<&[String]>) -> Vec<Effect> {
+    let mut split = line.split_whitespace();
+    let first = split.next().unwrap_or_default();
     let program = first.rsplit('/').next().unwrap_or(first);
-    let split: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let split: Vec<&str> = split.collect();
     let flags = |wanted: char| {
         split
             .iter()
@@ -113,9 +119,19 @@ fn transfer(line: &str, words: Option<&[String]>) -> Option<Effect> {
             true => ("sftp.read", "rsync"),
             false => ("sftp.write", "rsync"),
         },
+        "scp" => return copies("scp", words),
+        "rsync" => return copies("rsync", words),
+        "sftp-server" | "internal-sftp" => {
+            let actions = ["sftp.read", "sftp.write", "sftp.remove"];
+            return actions.map(|action| moved(action, None, "sftp-server")).into();
+        }
         "git-upload-pack" | "git-upload-archive" => ("sftp.read", "git"),
         "git-receive-pack" => ("sftp.write", "git"),
-        _ => return None,
+        "git" if split.iter().any(|word| ["upload-pack", "upload-archive"].contains(word)) => {
+            ("sftp.read", "git")
+        }
+        "git" if split.contains(&"receive-pack") => ("sftp.write", "git"),
+        _ => return Vec::new(),
     };
     // Which files is said within the stream, and of several or of folders not even in the line.
     // Only a single file that is read by its whole path is certain.
@@ -127,9 +143,28 @@ fn transfer(line: &str, words: Option<&[String]>) -> Option<Effect> {
             .flatten(),
         _ => None,
     };
-    let mut effect = Effect::on(action, Object::new("file", [single]));
+    vec![moved(action, single, via)]
+}
+
+/// A copy that is made on the target: of two plain files named by their whole paths both are
+/// certain.
+fn copies(via: &'static str, words: Option<&[String]>) -> Vec<Effect> {
+    let local = |word: &String| path(word.as_bytes(), None).filter(|_| !word.contains(':'));
+    let known = match words {
+        // A folder that is copied into, or out of, names no file.
+        Some([_, from, to]) if !from.ends_with('/') && !to.ends_with('/') => {
+            local(from).zip(local(to))
+        }
+        _ => None,
+    };
+    let (from, to) = known.unzip();
+    vec![moved("sftp.read", from, via), moved("sftp.write", to, via)]
+}
+
+fn moved(action: &'static str, file: Option<String>, via: &'static str) -> Effect {
+    let mut effect = Effect::on(action, Object::new("file", [file]));
     attribute(&mut effect.attributes, "via", via);
-    Some(effect)
+    effect
 }
 
 fn attribute(attributes: &mut Attributes, name: &'static str, value: impl Into<Value>) {
@@ -220,6 +255,20 @@ mod tests {
             assert_eq!(effects[1..], [effect], "{line}");
         }
         assert_eq!(exec(b"ls -t /srv").effects.len(), 1);
+        let of = |line: &str| {
+            let effects = exec(line.as_bytes()).effects;
+            let words = |e: &Effect| format!("{} {}", e.action, e.object.as_ref().unwrap());
+            effects[1..].iter().map(words).collect::<Vec<_>>()
+        };
+        let unknown = ["sftp.read file:?", "sftp.write file:?"];
+        assert_eq!(of("scp /priv/a /pub/b"), ["sftp.read file:/priv/a", "sftp.write file:/pub/b"]);
+        assert_eq!(of("scp -r /priv /pub"), unknown);
+        assert_eq!(of("scp host:/priv /pub"), unknown);
+        assert_eq!(of("rsync -a /priv/ /pub/"), unknown);
+        assert_eq!(of("rsync x y -- --server"), ["sftp.write file:?"]);
+        assert_eq!(of("scp"), unknown);
+        assert_eq!(of("/usr/lib/openssh/sftp-server").len(), 3);
+        assert_eq!(of("git upload-pack /srv/x.git"), ["sftp.read file:?"]);
     }
 
     proptest! {

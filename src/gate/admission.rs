@@ -42,6 +42,17 @@ pub struct Asked<'a> {
     pub of: Option<Sequence>,
     /// Masks that could not be applied if it ran.
     pub against: Option<Against>,
+    /// What passes in the place of its bytes, where that is something else.
+    pub sent: Option<Sent>,
+}
+
+/// What passes in the place of a command's bytes: the same command with masks in it.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their request view, which is recorded beside the command's.
+    pub view: String,
 }
 
 /// Masks that are against a command.
@@ -50,7 +61,7 @@ pub struct Against {
     /// Their names.
     pub masks: Vec<Arc<str>>,
     /// Why, for the client.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
 /// What became of a command.
@@ -94,19 +105,46 @@ impl Admission<'_, '_> {
     ) -> (Sequence, Ruling) {
         let effects = [command.effects.as_slice()];
         let view = command.parts(&effects);
-        let asked = Asked { commands: &[view], view, withheld, prepares: false, of, against: None };
+        let asked = Asked {
+            commands: &[view],
+            view,
+            withheld,
+            prepares: false,
+            of,
+            against: None,
+            sent: None,
+        };
         self.ask(range, &asked)
     }
 
     /// The same for a command whose truth and view differ, or that may be one of several.
     pub fn ask(&mut self, range: Range<usize>, asked: &Asked<'_>) -> (Sequence, Ruling) {
+        let decision = self.decide(asked);
+        self.rule(range, asked, decision)
+    }
+
+    /// Decides a command, and does nothing else.
+    pub fn decide(&self, asked: &Asked<'_>) -> Decision {
         let mut decision = self.policy.decide_parts(asked.commands);
+        if self.gate.is_over() {
+            decision = decision.too_late();
+        }
         if asked.prepares {
             decision = decision.of_preparing();
         }
         if let Some(Against { masks, reason }) = &asked.against {
             decision = decision.against(masks, reason);
         }
+        decision
+    }
+
+    /// Records a command as it was decided, and lets it pass if it may.
+    pub fn rule(
+        &mut self,
+        range: Range<usize>,
+        asked: &Asked<'_>,
+        decision: Decision,
+    ) -> (Sequence, Ruling) {
         let exact = self.passing.source.get(range.clone()).unwrap_or_default();
         let recorded = NewCommand {
             command: &asked.view,
@@ -117,12 +155,20 @@ impl Admission<'_, '_> {
         self.decided = true;
         self.gate.metrics.decided(decision.verdict());
         self.gate.spans.command(sequence, &asked.view, &decision);
+        if let (Some(sent), Verdict::Allow | Verdict::Approve) = (&asked.sent, decision.verdict()) {
+            let note = Note { what: Cow::Borrowed("sent"), text: sent.view.clone() };
+            self.batch.json(Kind::Note, Direction::None, Some(sequence), &note);
+        }
         let ruling = match decision.verdict() {
             Verdict::Allow => {
-                self.passing.pass(range);
+                match &asked.sent {
+                    Some(sent) => self.passing.push(&sent.bytes),
+                    None => self.passing.pass(range),
+                }
                 Ruling::Passes
             }
             Verdict::Block => {
+                self.gate.grant.opens();
                 self.gate.tell(NotifyEvent::Block, || News {
                     rules: decision.rules().iter().map(ToString::to_string).collect(),
                     reason: decision.reason().map(str::to_owned),
@@ -132,7 +178,12 @@ impl Admission<'_, '_> {
                 Ruling::Refused(decision)
             }
             Verdict::Approve => {
-                let bytes = (self.passing.take_step(), self.passing.exact(range));
+                self.gate.grant.opens();
+                let exact = match &asked.sent {
+                    Some(sent) => sent.bytes.clone(),
+                    None => self.passing.exact(range),
+                };
+                let bytes = (self.passing.take_step(), exact);
                 let truth = asked.commands.iter().map(CommandParts::to_command).collect();
                 let view = asked.view.to_command();
                 Ruling::Held(Box::new(Held::new(sequence, truth, view, decision, bytes)))
@@ -161,6 +212,12 @@ impl Admission<'_, '_> {
     pub fn lets_pass(&self, commands: &[CommandParts<'_>]) -> Option<Weak<SessionPolicy>> {
         let allows = self.policy.decide_parts(commands).verdict() == Verdict::Allow;
         allows.then(|| Arc::downgrade(self.policy))
+    }
+
+    /// Whether rules are against a command, and not only a target's default; nothing is recorded.
+    pub fn rules_refuse(&self, command: CommandParts<'_>) -> bool {
+        let decision = self.policy.decide_parts(&[command]);
+        decision.verdict() != Verdict::Allow && !decision.rules().is_empty()
     }
 
     /// Whether that policy is the one in force.
@@ -209,6 +266,22 @@ impl Admission<'_, '_> {
     /// that the target does nothing but say no.
     pub fn instead(&mut self, harmless: &[u8]) {
         self.passing.push(harmless);
+    }
+
+    /// Takes back what was told since the last [step](Admission::step): it passes later, by another
+    /// admission.
+    pub fn take_back(&mut self) -> Bytes {
+        self.passing.take_step()
+    }
+
+    /// Takes what another admission gave back, as if it had been told to this one first.
+    pub fn resume(&mut self, taken_back: &[u8]) {
+        self.passing.push(taken_back);
+    }
+
+    /// What would wait with a command passes now.
+    pub fn ahead(&mut self, held: &mut Held) {
+        self.passing.push(&held.take_before());
     }
 
     /// For who cannot wait: what would wait with the command passes now, and `harmless` in the

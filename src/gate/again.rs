@@ -39,8 +39,8 @@ impl Gate {
         let request = match self.catalog.desk().ask_again(asking).await {
             Ok((request, _)) => request,
             Err(error) => {
-                tracing::warn!(session = %self.session(), %error, "nobody can be asked");
-                return self.refused_again(&held, id, NotReleased::Unavailable);
+                let why = self.nobody_asked(error);
+                return self.refused_again(&held, id, why);
             }
         };
         let why = match request.state {

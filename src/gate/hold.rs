@@ -24,11 +24,15 @@ use tokio::time::Instant;
 
 use super::{Gate, Permitted};
 use crate::approval::{Asking, Outcome, Reminders, Waiting, told, visible};
+use crate::clock::Moment;
 use crate::database::{DatabaseError, Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
 use crate::recording::{ApprovalStep, Direction, Kind, RecordedVote, RecordingFailure, Sequence};
 
+/// How long after the database was asked to let an approval be used its command may go up: asking
+/// takes ten seconds at most.
+const USE_TIME: Duration = Duration::from_secs(15);
 /// The largest view that people are asked about, in bytes: nobody approves what nobody can read.
 const MAX_SHOWN: usize = 1 << 20;
 
@@ -113,6 +117,10 @@ impl Held {
         }
     }
 
+    pub(super) fn take_before(&mut self) -> Bytes {
+        std::mem::take(&mut self.before)
+    }
+
     pub(super) fn refuse(self) -> (Bytes, Decision) {
         (self.before, self.decision)
     }
@@ -156,6 +164,9 @@ pub enum NotReleased {
     /// State cannot be reached.
     #[error("approvals cannot be asked for now")]
     Unavailable,
+    /// Too many wait: of this caller, in this session, or for this target.
+    #[error("{0}")]
+    TooMany(String),
     /// It could not be recorded; the session ends.
     #[error("it cannot be recorded")]
     NotRecorded(#[from] RecordingFailure),
@@ -173,6 +184,7 @@ impl NotReleased {
             | Self::Stricter
             | Self::TooLarge
             | Self::Unavailable
+            | Self::TooMany(_)
             | Self::NotRecorded(_) => "refused",
         }
     }
@@ -189,6 +201,7 @@ impl NotReleased {
             Self::Cancelled => "the client cancelled",
             Self::Closing => "the session ended",
             Self::Unavailable => "the database could not be asked",
+            Self::TooMany(_) => "too many commands waited",
             Self::NotRecorded(_) => "it could not be recorded",
         }
     }
@@ -238,10 +251,7 @@ impl Gate {
         } else if held.is_too_large() {
             Err(NotReleased::TooLarge)
         } else {
-            self.catalog.desk().ask(asking).await.map_err(|error| {
-                tracing::warn!(session = %self.session(), %error, "nobody can be asked");
-                NotReleased::Unavailable
-            })
+            self.catalog.desk().ask(asking).await.map_err(|error| self.nobody_asked(error))
         };
         let waiting = match asked {
             Ok(waiting) => waiting,
@@ -260,6 +270,15 @@ impl Gate {
         tracing::info!(session = %self.session(), request = %id, username, %target, "command held");
         let (held, waiting) = (Some(held), Some(waiting));
         Ok(Hold { gate: self, held, waiting, id, link, deadline, in_transaction, cancels })
+    }
+
+    /// Why people cannot be asked, for the client; the log says more.
+    pub(super) fn nobody_asked(&self, error: DatabaseError) -> NotReleased {
+        tracing::warn!(session = %self.session(), %error, "nobody can be asked");
+        match error {
+            DatabaseError::Limit(text) => NotReleased::TooMany(text),
+            _ => NotReleased::Unavailable,
+        }
     }
 
     /// Ends what waits for people in this session; whether something did.
@@ -306,6 +325,7 @@ impl Gate {
             command: held.view.clone(),
             exact: self.store.keyed_hash(bound),
             patience,
+            limits: self.catalog.current().approvals(),
         }
     }
 
@@ -339,6 +359,7 @@ impl Gate {
         votes: &[Vote],
         using: impl Future<Output = Result<bool, DatabaseError>>,
     ) -> Result<(), NotReleased> {
+        let began = Moment::now();
         match using.await {
             Ok(true) => {}
             Ok(false) => return Err(NotReleased::Used),
@@ -347,14 +368,19 @@ impl Gate {
                 return Err(NotReleased::Unavailable);
             }
         }
-        // The rules may have changed while the database answered.
-        if !self.still_may(held, votes) {
+        // The rules may have changed while the database answered, the access may be gone, and an
+        // approval that was used long ago, while this process stood still, is of no use.
+        if self.right_now().await.is_err() || self.is_over() || !self.still_may(held, votes) {
             return Err(NotReleased::Stricter);
+        }
+        if began.elapsed() > USE_TIME {
+            return Err(NotReleased::Expired);
         }
         let text = format!("approved by {}", told(votes, VoteVerdict::Approve));
         self.step(held, request, ApprovalStep::RELEASED, votes, text)?;
         let committed = self.recording.committed().await;
-        Ok(committed.inspect_err(|failure| self.count(failure))?)
+        committed.inspect_err(|failure| self.count(failure))?;
+        Ok(())
     }
 
     /// Whether the rules in force now let the command run with what people said.

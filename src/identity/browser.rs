@@ -84,7 +84,7 @@ impl Browsers {
         if !verifier.trusts(&login.issuer) {
             return Ok(None);
         }
-        Ok(verifier.unless_withdrawn(Arc::new(proved(login))).ok())
+        Ok(verifier.unless_withdrawn(Arc::new(proved(login))).await.ok())
     }
 
     /// Ends a login.

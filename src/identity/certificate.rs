@@ -78,6 +78,11 @@ impl Authority {
         Self { key, fingerprint }
     }
 
+    /// The public half of the key.
+    pub fn public_key(&self) -> &PublicKey {
+        self.key.public_key()
+    }
+
     /// Signs a certificate that lets who holds `key` in as `identity`, to these targets.
     ///
     /// # Errors
@@ -137,7 +142,7 @@ impl Authority {
     ///
     /// # Errors
     /// Why not, for the log alone.
-    pub fn verify(
+    pub async fn verify(
         &self,
         certificate: &Certificate,
         target: &str,
@@ -168,7 +173,7 @@ impl Authority {
         };
         // It stands in for its token, and goes with it.
         let identity = carried.into_identity(issuer, certificate.valid_before());
-        verifier.unless_withdrawn(Arc::new(identity))
+        verifier.unless_withdrawn(Arc::new(identity)).await
     }
 }
 

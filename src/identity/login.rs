@@ -2,8 +2,10 @@
 //! (RFC 7636), `state` and `nonce`.
 //!
 //! Nothing is kept while somebody is at the issuer: all three come from one secret that stands in
-//! a cookie of the browser that began, so a code that another browser brings is of no use. The ID
-//! token must be for our client and carry the nonce. Who it is then comes from the token that the
+//! a cookie of the browser that began, so a code that another browser brings is of no use.
+//! [`Logins::finish`] is the only place that redeems a code, and it takes the whole [`Answer`]:
+//! `state`, `iss` (RFC 9207) and the address that the browser was sent to must all be those of the
+//! issuer that this attempt began at. The ID token must be for our client and carry the nonce. Who it is then comes from the token that the
 //! API would take, by the same checks: the access token where the issuer's `accept` has `access`,
 //! the ID token otherwise.
 
@@ -18,11 +20,11 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::fetch::{FetchError, Fetcher, endpoint};
 use super::random::random_secret;
-use super::token::refuse;
+use super::token::{refuse, shown};
 use super::{Identity, Refused, Verifier, claims, token};
 use crate::config::{self, TokenKind};
 use crate::secret::Secret;
@@ -61,9 +63,29 @@ pub struct Attempt {
     to: String,
 }
 
-/// Why nobody is logged in. For the log; the browser is told which of the two.
+/// An authorization response (RFC 6749 section 4.1.2, RFC 9207), as a browser brought it.
+#[derive(Debug, Deserialize)]
+pub struct Answer {
+    #[serde(default, deserialize_with = "secret")]
+    code: Option<Secret>,
+    state: Option<String>,
+    iss: Option<String>,
+    error: Option<String>,
+}
+
+fn secret<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(text)?.map(Secret::new))
+}
+
+/// Why nobody is logged in. For the log; the browser is told which of them.
 #[derive(Debug, thiserror::Error)]
 pub enum NoLogin {
+    /// The answer belongs to no attempt of this browser.
+    #[error("the state is not of this attempt")]
+    OtherAttempt,
+    /// The issuer says why not.
+    #[error("the issuer says: {0}")]
+    Denied(String),
     /// The issuer cannot be asked, or answers what it should not.
     #[error("the issuer cannot be used: {0}")]
     Issuer(String),
@@ -86,6 +108,9 @@ struct Endpoints {
     token_endpoint: String,
     device_authorization_endpoint: Option<String>,
     end_session_endpoint: Option<String>,
+    /// Whether its authorization responses carry `iss` (RFC 9207 section 3).
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
 /// What the token endpoint gives.
@@ -163,6 +188,12 @@ impl Logins {
         Ok(Self { clients: clients.collect::<Result<_, _>>()? })
     }
 
+    /// The part of an issuer's redirect URI that tells it from the other issuers' (RFC 9700 section
+    /// 4.4.2.2); none while it is the only one.
+    pub fn redirect_part<'a>(&self, issuer: &'a str) -> Option<&'a str> {
+        (self.clients.len() > 1).then_some(issuer)
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.clients.iter().map(|client| client.settings.name.as_str())
@@ -190,7 +221,8 @@ impl Logins {
         Ok(with_query(&endpoints.authorization_endpoint, &fields))
     }
 
-    /// Who came back with this code.
+    /// Who came back with this answer, at `redirect_uri`: the address that [`Self::begin`] was
+    /// given.
     ///
     /// # Errors
     /// When that is not proved.
@@ -198,13 +230,21 @@ impl Logins {
         &self,
         attempt: &Attempt,
         redirect_uri: &str,
-        code: &Secret,
+        answer: Answer,
         verifier: &Verifier,
     ) -> Result<Arc<Identity>, NoLogin> {
+        if !answer.state.is_some_and(|state| attempt.is_state(&state)) {
+            return Err(NoLogin::OtherAttempt);
+        }
+        let client = self.client(&attempt.issuer)?;
+        client.check_issuer(answer.iss.as_deref()).await?;
+        if let Some(error) = answer.error {
+            return Err(NoLogin::Denied(error));
+        }
+        let code = &answer.code.ok_or(NoLogin::OtherAttempt)?;
         if code.expose().len() > MAX_CODE {
             return Err(Refused("a code of too many bytes".to_owned()).into());
         }
-        let client = self.client(&attempt.issuer)?;
         let tokens = client.redeem(code, redirect_uri, &attempt.derived("verifier")).await?;
         let missing = |what: &str| NoLogin::Issuer(format!("it gave no {what}"));
         let id_token = Secret::new(tokens.id_token.ok_or_else(|| missing("ID token"))?);
@@ -245,6 +285,22 @@ impl Logins {
 }
 
 impl Client {
+    /// Whether an authorization response is this issuer's (RFC 9207 section 2.4): another `iss` is
+    /// refused from every issuer, a missing one where the issuer's metadata promise it. Otherwise
+    /// one issuer could have another one's code posted to it (RFC 9700 section 4.4).
+    async fn check_issuer(&self, iss: Option<&str>) -> Result<(), NoLogin> {
+        match iss {
+            Some(iss) if iss == self.settings.url => Ok(()),
+            Some(iss) => {
+                Err(Refused(format!("the response is of another issuer: {}", shown(iss))).into())
+            }
+            None if self.endpoints().await?.authorization_response_iss_parameter_supported => {
+                Err(Refused("the response lacks iss, which the issuer announces".to_owned()).into())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn accepts_access(&self) -> bool {
         self.settings.accept.contains(&TokenKind::Access)
     }

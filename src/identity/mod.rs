@@ -26,6 +26,7 @@ pub mod login;
 mod provider_shapes;
 mod random;
 pub mod ssh_key;
+mod strict_json;
 #[cfg(test)]
 mod test_key;
 pub mod ticket;
@@ -44,7 +45,8 @@ use self::fetch::FetchError;
 use self::key_cache::KeyCache;
 use self::token::{refuse, shown};
 use crate::config;
-use crate::database::{Withdrawn, WithdrawnKind};
+use crate::database::{Known, Withdrawn, WithdrawnKind};
+use crate::policy::Caller;
 use crate::secret::Secret;
 
 /// A proved caller. The key is issuer and subject; everything else may change.
@@ -64,6 +66,20 @@ pub struct Identity {
     bound: Option<ticket::Bound>,
     #[serde(skip)]
     likeness: blake3::Hash,
+}
+
+impl From<&Identity> for Caller {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            issuer: identity.issuer().to_owned(),
+            subject: identity.subject().to_owned(),
+            username: identity.username().to_owned(),
+            groups: identity.groups().to_vec(),
+            claims: identity.claims().clone(),
+            workflow: identity.workflow().map(str::to_owned),
+            run: identity.run().map(str::to_owned),
+        }
+    }
 }
 
 /// Claims that tell a token from the next one of the same caller.
@@ -148,7 +164,7 @@ impl Identity {
     }
 
     /// Who withdrew what was presented, or whoever presented it, if somebody did.
-    pub fn withdrawn_by(&self, withdrawn: &Withdrawn) -> Option<String> {
+    pub fn withdrawn_by(&self, withdrawn: Known<'_>) -> Option<String> {
         let credential = |id| withdrawn.by(WithdrawnKind::Credential, id);
         let user = || withdrawn.by_user(&self.issuer, &self.subject);
         self.credentials().find_map(credential).or_else(user)
@@ -229,13 +245,16 @@ impl Verifier {
             }
             _ => self.verify_token(presented, SystemTime::now).await?,
         };
-        self.unless_withdrawn(identity)
+        self.unless_withdrawn(identity).await
     }
 
     /// The identity, unless somebody withdrew what proves it.
-    fn unless_withdrawn(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Refused> {
-        let withdrawn = self.state.as_ref().map(|state| &*state.withdrawn);
-        match withdrawn.and_then(|withdrawn| identity.withdrawn_by(withdrawn)) {
+    async fn unless_withdrawn(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Refused> {
+        let withdrawn = match &self.state {
+            Some(state) => identity.withdrawn_by(state.withdrawn.current().await),
+            None => None,
+        };
+        match withdrawn {
             Some(by) => refuse(format!("it was withdrawn by {}", shown(&by))),
             None => Ok(identity),
         }

@@ -10,6 +10,8 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use zeroize::Zeroizing;
 
+use crate::files;
+
 /// A new key.
 ///
 /// # Errors
@@ -55,7 +57,15 @@ pub fn read_or_make(file: &Path, comment: &str) -> io::Result<PrivateKey> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let text = Zeroizing::new(fs::read_to_string(file)?);
+    read(file)
+}
+
+/// The key in a file.
+///
+/// # Errors
+/// When it cannot be read, or needs a passphrase.
+pub fn read(file: &Path) -> io::Result<PrivateKey> {
+    let text = files::read_text(file, files::MAX_KEY_FILE)?;
     let key = PrivateKey::from_openssh(&*text).map_err(io::Error::other)?;
     if key.is_encrypted() {
         return Err(io::Error::other("it needs a passphrase, which nobody is there to give"));

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::random::random_secret;
 use super::{Identity, Refused, Verifier, likeness};
-use crate::database::{Database, DatabaseError, NewTicket, StoredTicket, Ticket};
+use crate::database::{
+    Database, DatabaseError, NewTicket, StoredTicket, Ticket, TicketLimits, TicketMade,
+};
 use crate::names::{TargetName, TicketId};
 use crate::secret::Secret;
 
@@ -47,8 +49,11 @@ pub enum NoTicket {
     #[error("a ticket is made with a token, not with another ticket")]
     WithTicket,
     /// The owner has too many.
-    #[error("you have too many tickets; revoke some")]
-    TooMany,
+    #[error("you have too many tickets, {0} at a time ([tickets] max_live); revoke some")]
+    TooMany(usize),
+    /// The owner made too many.
+    #[error("you made too many tickets, {0} in an hour ([tickets] max_per_hour); ask again later")]
+    TooFast(usize),
     /// There is no randomness to be had.
     #[error("no random numbers")]
     NoRandomness,
@@ -74,6 +79,7 @@ impl Tickets {
         target: &TargetName,
         lifetime: Duration,
         single_use: bool,
+        limits: TicketLimits,
     ) -> Result<(Ticket, Secret), NoTicket> {
         if identity.bound().is_some() {
             return Err(NoTicket::WithTicket);
@@ -94,8 +100,11 @@ impl Tickets {
             target: target.to_string(),
             single_use,
         };
-        let made = self.database.add_ticket(&new, lifetime.as_secs().max(1)).await?;
-        made.map(|ticket| (ticket, secret)).ok_or(NoTicket::TooMany)
+        match self.database.add_ticket(&new, lifetime.as_secs().max(1), limits).await? {
+            TicketMade::Made(ticket) => Ok((*ticket, secret)),
+            TicketMade::TooMany => Err(NoTicket::TooMany(limits.live)),
+            TicketMade::TooFast => Err(NoTicket::TooFast(limits.per_hour)),
+        }
     }
 
     /// Proves who holds a ticket, as long as its issuer is still one of ours. Cancel safe.

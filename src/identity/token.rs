@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::Refused;
+use super::{Refused, strict_json};
 
 /// The longest token that is looked at. The largest that issuers make in practice (hundreds of
 /// groups) stay under half of it.
@@ -116,10 +116,11 @@ fn decode(part: &str, name: &str) -> Result<Vec<u8>, Refused> {
         .map_err(|_| Refused(format!("the {name} is not canonical base64url without padding")))
 }
 
-/// Parses strict JSON: valid UTF-8, no byte order mark, at most 128 levels deep. Of a repeated
-/// name the last counts, as RFC 7519 section 4 allows.
+/// Parses strict JSON: valid UTF-8, no byte order mark, at most 128 levels deep, no name repeated
+/// in any object (RFC 7519 section 4).
 fn object(json: &[u8], name: &str) -> Result<Map<String, Value>, Refused> {
-    serde_json::from_slice(json).map_err(|_| Refused(format!("the {name} is not a JSON object")))
+    strict_json::object(json)
+        .ok_or_else(|| Refused(format!("the {name} is not a JSON object, or it repeats a name")))
 }
 
 fn algorithm(header: &Map<String, Value>) -> Result<Algorithm, Refused> {
@@ -196,6 +197,9 @@ mod tests {
             r#"{"alg":"RS256","typ":"dpop+jwt"}"#,
             r#"{"alg":"RS256","typ":"secevent+jwt"}"#,
             r#"["RS256"]"#,
+            r#"{"alg":"RS256","alg":"RS256"}"#,
+            r#"{"alg":"RS256","kid":"a","kid":"b"}"#,
+            r#"{"alg":"RS256","jwk":{"kty":"RSA","kty":"EC"}}"#,
         ] {
             assert!(parse(&encoded(bad, "{}")).is_err(), "{bad}");
         }

@@ -1,5 +1,6 @@
 //! Which columns and which fields a mask names.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use crate::policy::{Glob, NotAnObject, Object, Pattern as ObjectPattern};
@@ -16,6 +17,11 @@ impl ColumnPattern {
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// As a pattern of objects: `column:public.customers.email`.
+    pub fn as_object(&self) -> &ObjectPattern {
+        &self.named
     }
 
     /// Patterns of schema, table and column.
@@ -46,7 +52,7 @@ impl FromStr for ColumnPattern {
 
 /// Names fields of JSON documents: `customer.email` from the top, `**.ssn` at any depth, `*.ssn`
 /// one below the top; `*` within a step is any run of characters. The items of a list stand where
-/// the list stands.
+/// the list stands. Upper and lower case are the same: many decoders take `SSN` for `ssn`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPattern {
     text: Box<str>,
@@ -80,11 +86,26 @@ impl FieldPattern {
         &self.text
     }
 
+    /// What stands in every text that holds such a field and its keys, in upper or lower case: the longest
+    /// part of ASCII of the last step that has one. `None` where any text could.
+    pub fn literal(&self) -> Option<&str> {
+        let literals = self.steps.iter().rev().filter_map(|step| match step {
+            Step::Named(glob) => glob
+                .as_str()
+                .split(|letter: char| letter == '*' || !letter.is_ascii())
+                .max_by_key(|part| part.len()),
+            Step::Any => None,
+        });
+        let mut literals = literals.filter(|literal| !literal.is_empty());
+        literals.next()
+    }
+
     /// Whether it names the field at a path of keys, outermost first.
     pub fn names(&self, path: &[&str]) -> bool {
         // The steps that could come next; at most as many as the pattern has.
         let mut at = vec![0];
         for key in path {
+            let key = &*folded(key);
             let mut next = Vec::with_capacity(self.steps.len());
             for step in self.closed(&at) {
                 match self.steps.get(step) {
@@ -114,6 +135,14 @@ impl FieldPattern {
     }
 }
 
+/// A name as it is compared.
+fn folded(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {
+        true => Cow::Owned(name.to_lowercase()),
+        false => Cow::Borrowed(name),
+    }
+}
+
 impl FromStr for FieldPattern {
     type Err = NotAField;
 
@@ -123,7 +152,7 @@ impl FromStr for FieldPattern {
             .map(|step| match step {
                 "" => Err(NotAField::EmptyStep),
                 "**" => Ok(Step::Any),
-                name => Ok(Step::Named(Glob::new(name))),
+                name => Ok(Step::Named(Glob::new(&folded(name)))),
             })
             .collect::<Result<_, _>>()?;
         if steps.len() > MOST_STEPS {
@@ -136,6 +165,19 @@ impl FromStr for FieldPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_has_its_name_in_upper_and_lower_case() {
+        for (pattern, path, named) in [
+            ("**.ssn", &["customers", "SSN"][..], true),
+            ("Customer.eMail", &["customer", "Email"], true),
+            ("*.strasse", &["Kunde", "STRASSE"], true),
+            ("**.été", &["ÉTÉ"], true),
+            ("**.ssn", &["SSNs"], false),
+        ] {
+            assert_eq!(pattern.parse::<FieldPattern>().unwrap().names(path), named, "{pattern}");
+        }
+    }
 
     #[test]
     fn columns_are_named_from_the_right() {

@@ -1,5 +1,5 @@
 //! Server-sent events, masked one by one: the data of an event is JSON or text, over however many
-//! lines it comes.
+//! lines it comes. Pieces of one text in several events are masked joined ([`Deltas`]).
 //!
 //! Source: WHATWG HTML, section "Server-sent events". An event goes on once its empty line came.
 
@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::deltas::Deltas;
 use super::json::{NotMasked, document};
+use super::plain_text::plain_text;
 use super::plan::{MaskPlan, Masked};
 
 /// The largest event, in bytes: it is looked at whole.
@@ -17,6 +19,7 @@ const MAX_EVENT: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Events {
     plan: Arc<MaskPlan>,
+    deltas: Deltas,
     /// The lines of an event that has not ended, and how far ends of lines were looked for.
     buffer: BytesMut,
     looked: usize,
@@ -26,7 +29,8 @@ pub struct Events {
 impl Events {
     /// At the beginning of a stream.
     pub fn new(plan: &Arc<MaskPlan>) -> Self {
-        Self { plan: Arc::clone(plan), buffer: BytesMut::new(), looked: 0, line_began: 0 }
+        let (plan, deltas) = (Arc::clone(plan), Deltas::new(plan));
+        Self { plan, deltas, buffer: BytesMut::new(), looked: 0, line_began: 0 }
     }
 
     /// Takes the next chunk, and gives the events that are whole.
@@ -36,7 +40,7 @@ impl Events {
         while let Some(end) = self.end_of_event(false) {
             let event = self.buffer.split_to(end).freeze();
             (self.looked, self.line_began) = (0, 0);
-            passed = passed.joined(&self.masked(&event));
+            passed = passed.joined(&self.masked(&event)?);
         }
         match self.buffer.len() <= MAX_EVENT {
             true => Ok(passed),
@@ -49,11 +53,14 @@ impl Events {
         let mut passed = Masked::default();
         if let Some(end) = self.end_of_event(true) {
             let event = self.buffer.split_to(end).freeze();
-            passed = self.masked(&event);
+            passed = self.masked(&event)?;
         }
         let rest = std::mem::take(&mut self.buffer).freeze();
         (self.looked, self.line_began) = (0, 0);
-        Ok(if rest.is_empty() { passed } else { passed.joined(&self.masked(&rest)) })
+        if !rest.is_empty() {
+            passed = passed.joined(&self.masked(&rest)?);
+        }
+        Ok(passed.joined(&self.deltas.finish()))
     }
 
     /// Where the event in front ends, behind its empty line. A carriage return at the end of what
@@ -79,8 +86,8 @@ impl Events {
         None
     }
 
-    /// One event. Its data stand where the first line of them stood.
-    fn masked(&self, event: &Bytes) -> Masked {
+    /// Masks one event, and gives those that need not wait for what follows.
+    fn masked(&mut self, event: &Bytes) -> Result<Masked, NotMasked> {
         let mut lines = Vec::new();
         let mut rest = event.clone();
         while !rest.is_empty() {
@@ -89,22 +96,47 @@ impl Events {
         let data: Vec<&Bytes> = lines.iter().filter_map(|(line, _)| data_of(line)).collect();
         let whole: Vec<Bytes> = data.iter().map(|line| value_of(line)).collect();
         let whole = Bytes::from(whole.join(&b'\n'));
-        let mut data = (!data.is_empty()).then(|| document(&self.plan, &whole));
-        let mut passed = Masked::default();
-        for (line, end) in &lines {
-            let masked = if data_of(line).is_none() {
-                self.plan.text(line)
-            } else if let Some(masked) = data.take() {
-                let lines = |text: &Bytes| data_lines(text, end);
-                let counts = masked.counts();
-                Masked::by_value(lines(masked.shown()), lines(masked.stored())).counted(counts)
-            } else {
-                continue;
-            };
-            passed = passed.joined(&masked).joined(&Masked::by_value(end.clone(), end.clone()));
-        }
-        passed
+        let (plan, has_data) = (&self.plan, !data.is_empty());
+        self.deltas.push(&whole, |whole| with_data(plan, &lines, has_data.then_some(whole)))
     }
+}
+
+/// An event of these lines, masked. Its data are in the place of the first line of them.
+fn with_data(plan: &Arc<MaskPlan>, lines: &[(Bytes, Bytes)], data: Option<&Bytes>) -> Masked {
+    let mut data = data.map(|data| document(plan, data));
+    let mut passed = Masked::default();
+    for (line, end) in lines {
+        let masked = if data_of(line).is_none() {
+            other_line(plan, line)
+        } else if let Some(masked) = data.take() {
+            let lines = |text: &Bytes| data_lines(text, end);
+            let counts = masked.counts();
+            Masked::by_value(lines(masked.shown()), lines(masked.stored())).counted(counts)
+        } else {
+            continue;
+        };
+        passed = passed.joined(&masked).joined(&Masked::by_value(end.clone(), end.clone()));
+    }
+    passed
+}
+
+/// A line that is no data. One that cannot be masked becomes a comment, and so does one of unknown kind
+/// where fields are masked: it may be a part of what is no event stream at all, with the name of its
+/// field in another line. Clients drop such lines, so nothing is lost.
+fn other_line(plan: &Arc<MaskPlan>, line: &Bytes) -> Masked {
+    let comment = Bytes::from_static(b": [masked]");
+    let left_out = || Masked::by_value(comment.clone(), comment.clone());
+    if plan.masks_fields() && !is_of_events(line) {
+        return left_out();
+    }
+    plain_text(plan, line).unwrap_or_else(|_| left_out())
+}
+
+/// Whether a line is one that an event stream has beside its data: an empty one, a comment, or a field.
+fn is_of_events(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    [&b""[..], b"event", b"id", b"retry"].contains(&name)
 }
 
 /// The line in front without its end, and the end.
@@ -140,8 +172,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Pattern;
-    use super::super::plan::{Mask, Masks};
-    use super::super::scanner::{Action, HashKey};
+    use super::super::action::Action;
+    use super::super::plan::{Enforce, Mask, Masks};
+    use super::super::scanner::HashKey;
     use super::*;
 
     fn plan() -> Arc<MaskPlan> {
@@ -153,6 +186,7 @@ mod tests {
             patterns: vec![Pattern::built_in("email").unwrap()],
             with: Action::Redact,
             unless_groups: Vec::new(),
+            enforce: Enforce::default(),
         };
         Arc::new(Masks::new(vec![mask]).for_session("crew", &[], &HashKey::new([7; 32])))
     }
@@ -183,6 +217,8 @@ mod tests {
             ),
             ("data: {\"ssn\":\"1\"", "data: [masked]"),
             ("data\n\n", "data: \n\n"),
+            ("id: 1\nretry\n:\n\n", "id: 1\nretry\n:\n\n"),
+            ("[\n\"1\"\n]\n", ": [masked]\n: [masked]\n: [masked]\n"),
         ] {
             assert_eq!(passed(&[events.as_bytes()]), masked, "{events}");
         }

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::action::Action;
 use super::counts::{Counts, PATTERNS, count};
 use super::json::NotMasked;
+use super::plain_text::plain_text;
 use super::plan::{MaskPlan, Masked};
-use super::scanner::{Action, Masker};
+use super::scanner::Masker;
 use super::value::{REDACTED, whole_value};
 
+/// The most steps of a name that names a field within others.
+const MOST_STEPS: usize = 32;
 /// The longest pair, in bytes: it is looked at whole.
 const MAX_PAIR: usize = 1 << 20;
 
@@ -61,7 +65,11 @@ impl Form {
         let name = name.unwrap_or_default();
         let decoded = decoded(name);
         let key = String::from_utf8_lossy(&decoded);
-        let actions = self.plan.field(&[&key]);
+        let actions = self.actions(&key);
+        if actions == [None, None] && self.holds_field(value.unwrap_or(name)) {
+            let out = Bytes::from([&*encoded(REDACTED.as_bytes()), end].concat());
+            return Masked::by_value(out.clone(), out).found(1);
+        }
         let mut counts = Counts::new();
         let [shown, stored] = [0, 1].map(|eyes| {
             let masker = self.plan.maskers().get(eyes).copied().flatten().cloned();
@@ -80,6 +88,31 @@ impl Form {
             Bytes::from(out)
         });
         Masked::by_value(shown, stored).counted(&counts)
+    }
+
+    /// What is done with a value of this name, which may name a field within others
+    /// (`customer[ssn]`, `customer.ssn`).
+    fn actions(&self, name: &str) -> [Option<Action>; 2] {
+        let mut actions = self.plan.field(&[name]);
+        let steps = name.split(['[', ']', '.']).filter(|step| !step.is_empty());
+        let path: Vec<&str> = steps.take(MOST_STEPS).collect();
+        if path.len() > 1 {
+            let inner = self.plan.field(&path);
+            for (action, inner) in actions.iter_mut().zip(inner) {
+                *action = (*action).max(inner);
+            }
+        }
+        actions
+    }
+
+    /// Whether a value is written in a grammar of its own (JSON, YAML, XML, CSV) and holds the name of
+    /// a masked field.
+    fn holds_field(&self, raw: &[u8]) -> bool {
+        let text = decoded(raw);
+        let structured = text.iter().any(|byte| b"{<:=\n\"'".contains(byte));
+        structured
+            && self.plan.masks_fields()
+            && matches!(plain_text(&self.plan, &Bytes::from(text)), Err(NotMasked::NamesField))
     }
 
     fn masked(
@@ -142,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Pattern;
-    use super::super::plan::{Mask, Masks};
+    use super::super::plan::{Enforce, Mask, Masks};
     use super::super::scanner::HashKey;
     use super::*;
 
@@ -155,6 +188,7 @@ mod tests {
             patterns: vec![Pattern::built_in("email").unwrap()],
             with: Action::Redact,
             unless_groups: Vec::new(),
+            enforce: Enforce::default(),
         };
         let plan = Masks::new(vec![mask]).for_session("crew", &[], &HashKey::new([7; 32]));
         let mut form = Form::new(&Arc::new(plan));

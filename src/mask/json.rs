@@ -13,9 +13,11 @@ use bytes::Bytes;
 
 use number::{is_number, plain};
 
+use super::action::Action;
 use super::counts::{Counts, PATTERNS, count};
+use super::plain_text::plain_text;
 use super::plan::{MaskPlan, Masked};
-use super::scanner::{Action, HashKey, Masker};
+use super::scanner::{HashKey, Masker};
 use super::value::whole_value;
 
 /// The largest string or number, in bytes: it is looked at whole.
@@ -29,14 +31,41 @@ const MAX_PATH: usize = 64 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotMasked {
     /// It is not written as it says.
-    #[error("it is not what it says it is")]
+    #[error("{}", self.words())]
     Malformed,
     /// A value is larger than what is held.
-    #[error("a value is too large to be masked")]
+    #[error("{}", self.words())]
     TooLarge,
     /// It nests too deep.
-    #[error("it is too deep to be masked")]
+    #[error("{}", self.words())]
     TooDeep,
+    /// It is no text.
+    #[error("{}", self.words())]
+    Binary,
+    /// It holds the name of a masked field, in a grammar that is not read.
+    #[error("{}", self.words())]
+    NamesField,
+    /// A pattern matches behind escapes.
+    #[error("{}", self.words())]
+    Escaped,
+}
+
+impl NotMasked {
+    /// The reason, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Malformed => "it is not in the format that its content type names",
+            Self::TooLarge => "a value in it is too large to be masked",
+            Self::TooDeep => "it nests too deep to be masked",
+            Self::Binary => "it is no text, so nothing in it can be masked",
+            Self::NamesField => {
+                "it holds the name of a masked field in a format in which fields cannot be masked"
+            }
+            Self::Escaped => {
+                "it holds a value to be masked in escapes, in a format that is not read"
+            }
+        }
+    }
 }
 
 /// Masks JSON that comes in chunks.
@@ -408,24 +437,48 @@ fn masked_string(
     Some((serde_json::Value::from(masked).to_string().into_bytes(), found))
 }
 
+/// Masks what patterns find in a JSON document, value by value; `None` when nothing is found. A
+/// document that cannot be read becomes a string.
+pub fn patterns_in_json(masker: &Arc<Masker>, text: &[u8]) -> Option<Vec<u8>> {
+    // As it is written it shows all that its values hold, unless they are written otherwise.
+    let otherwise = text.contains(&b'\\') || text.windows(3).any(is_exponent);
+    if !otherwise && masker.is_built_in() && masker.find(text).is_none() {
+        return None;
+    }
+    let mut documents = Documents::new(&Arc::new(MaskPlan::of_patterns(masker)));
+    let masked = documents.push(text).and_then(|first| Ok(first.joined(&documents.finish()?)));
+    match masked {
+        Ok(masked) => (masked.shown() != text).then(|| masked.into_shown().into()),
+        Err(_) => Some(serde_json::Value::from(super::value::REDACTED).to_string().into_bytes()),
+    }
+}
+
+/// Whether a number that is longer than it looks is written so: `4.1e15`.
+fn is_exponent(three: &[u8]) -> bool {
+    matches!(three, [b'0'..=b'9' | b'.', b'e' | b'E', b'0'..=b'9' | b'+'])
+}
+
 fn is_end_of_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' | b':' | b'"' | 0x1e)
 }
 
 /// Masks one whole text that may be JSON: by its fields if it is, by patterns if not. One that
-/// is neither, but could hold fields, is left out.
+/// is neither, but could hold fields or is no text, is left out.
 pub fn document(plan: &Arc<MaskPlan>, text: &Bytes) -> Masked {
+    // A byte order mark says nothing in UTF-8; readers of JSON pass over it.
+    let text = &text.slice(if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }..);
+    let nothing = || {
+        let nothing = Bytes::from_static(super::value::REDACTED.as_bytes());
+        Masked::by_value(nothing.clone(), nothing)
+    };
     let mut documents = Documents::new(plan);
     let masked = documents.push(text).and_then(|first| Ok((first, documents.finish()?)));
     match masked {
         Ok((first, rest)) => first.joined(&rest),
         Err(NotMasked::Malformed) if !plan.masks_fields() || !text.contains(&b'"') => {
-            plan.text(text)
+            plain_text(plan, text).unwrap_or_else(|_| nothing())
         }
-        Err(_) => {
-            let nothing = Bytes::from_static(super::value::REDACTED.as_bytes());
-            Masked::by_value(nothing.clone(), nothing)
-        }
+        Err(_) => nothing(),
     }
 }
 

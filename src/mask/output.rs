@@ -7,6 +7,9 @@
 //! Honest limits: a value that is put together by moving the cursor, or that a line editor breaks
 //! at the terminal's edge, is not one. What stands in titles, links and clipboards is text like any
 //! other. More than [`MAX_WAITING`] bytes of controls within a value end it.
+//!
+//! A stream may be no text, or hold other bytes beside text. Secrets are masked in it all the same;
+//! how many is told ([`Output::altered`]), for its bytes are then not those that were written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +31,41 @@ pub struct Output {
     shown: Option<Screen>,
     /// Where storage is masked otherwise than what the client sees, or later.
     stored: Option<Option<Screen>>,
+    kind: Kind,
+    /// How many secrets were masked for the client in texts that ended.
+    found: u64,
+}
+
+/// Whether a stream is text, as far as it came.
+#[derive(Debug)]
+enum Kind {
+    /// In UTF-8, and the beginning of a character.
+    Text(Vec<u8>),
+    Other,
+}
+
+impl Kind {
+    fn push(&mut self, bytes: &[u8]) {
+        let Self::Text(begun) = self else { return };
+        let (mut whole, mut rest) = (std::mem::take(begun), bytes);
+        // The character that was begun has three bytes more at most.
+        while !whole.is_empty() && !rest.is_empty() {
+            whole.extend(rest.split_off_first());
+            match std::str::from_utf8(&whole) {
+                Ok(_) => whole.clear(),
+                Err(error) if error.error_len().is_none() => {}
+                Err(_) => return *self = Self::Other,
+            }
+        }
+        match std::str::from_utf8(rest) {
+            _ if bytes.contains(&0) => *self = Self::Other,
+            Ok(_) => *begun = whole,
+            Err(error) if error.error_len().is_none() => {
+                *begun = rest.get(error.valid_up_to()..).unwrap_or_default().to_vec();
+            }
+            Err(_) => *self = Self::Other,
+        }
+    }
 }
 
 impl Output {
@@ -35,11 +73,19 @@ impl Output {
     /// that is one and the same, and nothing is ever given up.
     pub(super) fn new(shown: Option<&Arc<Masker>>, stored: Option<Option<&Arc<Masker>>>) -> Self {
         let screen = |masker: Option<&Arc<Masker>>| masker.map(Screen::new);
-        Self { shown: screen(shown), stored: stored.map(screen) }
+        let kind = Kind::Text(Vec::new());
+        Self { shown: screen(shown), stored: stored.map(screen), kind, found: 0 }
+    }
+
+    /// How many secrets were masked for the client in a stream that is not text; `None` in text.
+    pub fn altered(&self) -> Option<u64> {
+        let open = self.shown.as_ref().map_or(0, |screen| screen.scanner.found());
+        matches!(self.kind, Kind::Other).then_some(self.found + open)
     }
 
     /// Takes the next bytes, and gives what can be given of them.
     pub fn push(&mut self, bytes: &Bytes) -> Masked {
+        self.kind.push(bytes);
         let push = |screen: &mut Option<Screen>| match screen {
             None => bytes.clone(),
             Some(screen) => Bytes::from(screen.push(bytes)),
@@ -71,6 +117,7 @@ impl Output {
             (Bytes::from(rest), found)
         };
         let (shown, found) = finish(&mut self.shown);
+        self.found += found;
         let (stored, found) = match &mut self.stored {
             None => (shown.clone(), found),
             Some(stored) => finish(stored),
@@ -230,8 +277,9 @@ impl Sink for Weave<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::scanner::{Action, HashKey};
-    use super::super::{Mask, MaskPlan, Masks, Pattern};
+    use super::super::action::Action;
+    use super::super::scanner::HashKey;
+    use super::super::{Enforce, Mask, MaskPlan, Masks, Pattern};
     use super::*;
 
     fn plan(unless_groups: &[&str]) -> MaskPlan {
@@ -249,6 +297,7 @@ mod tests {
                 .collect(),
             with: Action::Redact,
             unless_groups: unless_groups.iter().map(|group| (*group).to_owned()).collect(),
+            enforce: Enforce::default(),
         };
         Masks::new(vec![mask]).for_session("host", &["g".to_owned()], &HashKey::new([7; 32]))
     }
@@ -317,6 +366,24 @@ mod tests {
         let masked = output.push(&Bytes::from_static(b"a@b.cc"));
         assert_eq!((&masked.shown()[..], &masked.stored()[..]), (&b"a@b.cc"[..], &b""[..]));
         assert_eq!(output.finish().0.stored(), "[email]");
+    }
+
+    #[test]
+    fn what_is_changed_in_other_than_text_is_counted() {
+        let altered = |pieces: &[&[u8]]| {
+            let mut output = plan(&[]).output(false);
+            for piece in pieces {
+                output.push(&Bytes::copy_from_slice(piece));
+            }
+            output.finish();
+            output.altered()
+        };
+        assert_eq!(altered(&[b"alice@example.com"]), None);
+        assert_eq!(altered(&[b"\xc3", b"\xa9 alice@example.com"]), None);
+        assert_eq!(altered(&[b"\xf0\x9f", b"\x98", b"\x80 a@b.cc\n"]), None);
+        assert_eq!(altered(&[b"\x01\xfealice@example.com\xff"]), Some(1));
+        assert_eq!(altered(&[b"\xc3", b"alice"]), Some(0));
+        assert_eq!(altered(&[b"SQLite format 3\0alice@example.com\0"]), Some(1));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::growing::Growing;
-use super::numbers;
+use built_in::BUILT_IN;
+
+mod built_in;
 
 /// A kind of secret. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,8 +20,10 @@ pub struct Pattern {
     pub(super) name: Arc<str>,
     pub(super) regex: Regex,
     pub(super) growing: Growing,
-    /// The most bytes that the expression matches.
+    /// The most bytes that the expression matches, with what the check looks at after them.
     pub(super) longest: usize,
+    /// How far the check looks at what is before a match, in bytes.
+    pub(super) behind: usize,
     /// The bytes that a match begins with, and those that it is made of.
     pub(super) first: fn(u8) -> bool,
     pub(super) inner: fn(u8) -> bool,
@@ -27,10 +31,90 @@ pub struct Pattern {
     /// The bytes that go on with the secret after the match, however many.
     pub(super) tail: Option<fn(u8) -> bool>,
     pub(super) partial: Partial,
+    /// A match is digits, at least so many, and what separates them; none begins behind a digit.
+    pub(super) digits: Option<usize>,
+    /// It is the operator's.
+    pub(super) own: bool,
 }
 
-/// Looks at a candidate between its neighbours, and gives the part of it that is secret.
-type Check = fn(Option<u8>, &[u8], Option<u8>) -> Option<Range<usize>>;
+/// Looks at a candidate and its neighbours, and gives the part of it that is secret.
+type Check = fn(&Candidate<'_>) -> Option<Range<usize>>;
+
+/// What an expression matched, and the text around it.
+#[derive(Debug)]
+pub(super) struct Candidate<'t> {
+    /// At most [`BEHIND`] bytes.
+    pub(super) before: &'t [u8],
+    pub(super) found: &'t [u8],
+    /// At most [`AHEAD`] bytes.
+    pub(super) after: &'t [u8],
+    /// What was found, and what is after it.
+    rest: &'t [u8],
+}
+
+/// How much of the text before a match a check sees.
+pub(super) const BEHIND: usize = 64;
+/// How much of the text after it.
+pub(super) const AHEAD: usize = 64;
+
+impl<'t> Candidate<'t> {
+    pub(super) fn of(text: &'t [u8], found: Range<usize>) -> Self {
+        let before = found.start.saturating_sub(BEHIND)..found.start;
+        let end = text.len().min(found.end + AHEAD);
+        let (after, rest) = (found.end..end, found.start..end);
+        Self {
+            before: text.get(before).unwrap_or_default(),
+            found: text.get(found).unwrap_or_default(),
+            after: text.get(after).unwrap_or_default(),
+            rest: text.get(rest).unwrap_or_default(),
+        }
+    }
+
+    /// Whether one of these words announces it, in any case: `ssn: `, `"phone_number": "`. They are
+    /// in lower case.
+    pub(super) fn is_announced(&self, words: &[&str]) -> bool {
+        const SEPARATORS: usize = 8;
+        const BETWEEN: &[&[u8]] = &[b"number", b"nummer", b"num", b"no", b"nr", b"is"];
+        // What a mask is called announces nothing.
+        let separates = |byte: &&u8| !byte.is_ascii_alphanumeric() && !b"\n]".contains(byte);
+        let strip = |text: &'t [u8], most| {
+            let length = text.iter().rev().take(most).take_while(separates).count();
+            text.split_at_checked(text.len() - length).unwrap_or_default().0
+        };
+        let mut text = strip(self.before, SEPARATORS);
+        for _ in 0..2 {
+            let between = BETWEEN.iter().find_map(|word| strip_word(text, word));
+            text = between.map_or(text, |text| strip(text, 2));
+        }
+        words.iter().any(|word| strip_word(text, word.as_bytes()).is_some())
+    }
+
+    /// All of it is secret.
+    fn all(&self) -> Range<usize> {
+        0..self.found.len()
+    }
+
+    /// What follows a place in what was found.
+    pub(super) fn behind(&self, end: usize) -> &'t [u8] {
+        self.rest.get(end..).unwrap_or_default()
+    }
+
+    /// Whether it is the first of a line, as numbers in listings are.
+    pub(super) fn begins_line(&self) -> bool {
+        let blank = |byte: &&u8| matches!(**byte, b' ' | b'\t');
+        self.before.iter().rev().find(|byte| !blank(byte)).is_none_or(|byte| *byte == b'\n')
+    }
+
+    /// Whether it begins within a word. The letter of an escape (`\n`) ends one.
+    #[expect(clippy::match_same_arms, reason = "each arm has its own reason")]
+    pub(super) fn begins_in_word(&self) -> bool {
+        match self.before {
+            [.., b'\\', b'n' | b'r' | b't'] => false,
+            [.., byte] => byte.is_ascii_alphanumeric(),
+            [] => false,
+        }
+    }
+}
 
 /// What `partial` leaves to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,162 +152,6 @@ const MAX_OWN: usize = 1024;
 /// The memory that one expression may take.
 const MAX_COMPILED: usize = 4 << 20;
 
-struct BuiltIn {
-    name: &'static str,
-    regex: &'static str,
-    longest: usize,
-    first: fn(u8) -> bool,
-    inner: fn(u8) -> bool,
-    check: Check,
-    tail: Option<fn(u8) -> bool>,
-    partial: Partial,
-}
-
-const TOKEN: BuiltIn = BuiltIn {
-    name: "",
-    regex: "",
-    longest: 0,
-    first: |byte| byte.is_ascii_alphabetic(),
-    inner: word,
-    check: begins_word,
-    tail: None,
-    partial: Partial::Nothing,
-};
-
-const BUILT_IN: &[BuiltIn] = &[
-    BuiltIn {
-        name: "credit-card",
-        regex: r"[0-9](?:[ -]?[0-9]){12,18}",
-        longest: 37,
-        first: |byte| byte.is_ascii_digit(),
-        inner: |byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-'),
-        check: numbers::credit_card,
-        partial: Partial::LastFour,
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "iban",
-        regex: r"(?i)[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}",
-        longest: 64,
-        inner: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'-'),
-        check: numbers::iban,
-        partial: Partial::Ends,
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "us-ssn",
-        regex: r"[0-9]{3}[ -][0-9]{2}[ -][0-9]{4}",
-        longest: 11,
-        first: |byte| byte.is_ascii_digit(),
-        inner: |byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-'),
-        check: numbers::us_ssn,
-        partial: Partial::LastFour,
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "phone",
-        regex: r"\+[0-9](?:[ ().-]{0,2}[0-9]){6,14}|\(?[2-9][0-9]{2}\)?[ .-]{1,2}[2-9][0-9]{2}[ .-][0-9]{4}",
-        longest: 48,
-        first: |byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'('),
-        inner: |byte| byte.is_ascii_digit() || b"+(). -".contains(&byte),
-        check: numbers::phone,
-        partial: Partial::LastFour,
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "email",
-        regex: r"[A-Za-z0-9._%+'\x80-\xff-]{1,128}@(?:[A-Za-z0-9\x80-\xff-]{1,63}\.){1,8}[A-Za-z\x80-\xff]{2,24}",
-        longest: 128 + 1 + 8 * 64 + 24,
-        first: |byte| byte.is_ascii_alphanumeric() || byte > 0x7f || b"._%+'-".contains(&byte),
-        inner: |byte| byte.is_ascii_alphanumeric() || byte > 0x7f || b"@._%+'-".contains(&byte),
-        check: |_, found, _| Some(0..found.len()),
-        partial: Partial::Domain,
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "jwt",
-        regex: r"eyJ[A-Za-z0-9_-]{10,2000}\.",
-        longest: 2004,
-        tail: Some(|byte| word(byte) || byte == b'.'),
-        inner: |byte| word(byte) || byte == b'.',
-        check: |before, found, _| (!before.is_some_and(word)).then_some(0..found.len()),
-        first: |byte| byte == b'e',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "private-key",
-        // What stands before the key's own letters in old encrypted ones comes with the start.
-        regex: r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?:[ \t\r\n]|\\[nr]){1,4}(?:Proc-Type|DEK-Info): ?[A-Z0-9a-z,-]{1,80}){0,2}",
-        longest: 300,
-        first: |byte| byte == b'-',
-        inner: |byte| {
-            byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"-:,\\".contains(&byte)
-        },
-        tail: Some(|byte| {
-            byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"+/=\\:".contains(&byte)
-        }),
-        check: |_, found, _| Some(0..found.len()),
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "url-password",
-        regex: r#"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'"<>]{0,128}:[^\s/@'"<>]{1,256}@"#,
-        longest: 21 + 3 + 128 + 1 + 256 + 1,
-        inner: |byte| !byte.is_ascii_whitespace() && !b"'\"<>".contains(&byte),
-        check: |_, found, _| url_password(found),
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "aws-access-key",
-        regex: r"(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z2-7]{16}",
-        longest: 20,
-        first: |byte| byte == b'A',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "google-api-key",
-        regex: r"AIza[0-9A-Za-z_-]{35}",
-        longest: 39,
-        first: |byte| byte == b'A',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "github-token",
-        regex: r"(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{22,255}",
-        longest: 266,
-        first: |byte| byte == b'g',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "gitlab-token",
-        regex: r"glpat-[A-Za-z0-9_-]{20,64}",
-        longest: 70,
-        first: |byte| byte == b'g',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "slack-token",
-        regex: r"xox[abeoprs]-[A-Za-z0-9-]{10,250}",
-        longest: 255,
-        first: |byte| byte == b'x',
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "stripe-key",
-        regex: r"(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{16,128}",
-        longest: 136,
-        first: |byte| matches!(byte, b's' | b'r'),
-        ..TOKEN
-    },
-    BuiltIn {
-        name: "ai-api-key",
-        regex: r"sk-[A-Za-z0-9_-]{20,200}",
-        longest: 203,
-        first: |byte| byte == b's',
-        ..TOKEN
-    },
-];
-
 impl Pattern {
     /// The names of the built-in patterns.
     pub fn names() -> impl Iterator<Item = &'static str> {
@@ -237,13 +165,16 @@ impl Pattern {
         Ok(Self {
             name: built_in.name.into(),
             regex: compiled(built_in.regex, false)?,
-            growing: Growing::new(built_in.regex, false, MAX_COMPILED),
+            growing: Growing::new(&built_in.growing(), false, MAX_COMPILED),
             longest: built_in.longest,
+            behind: built_in.behind,
             first: built_in.first,
             inner: built_in.inner,
             check: built_in.check,
             tail: built_in.tail,
             partial: built_in.partial,
+            digits: built_in.digits,
+            own: false,
         })
     }
 
@@ -264,11 +195,14 @@ impl Pattern {
             regex,
             growing: Growing::new(expression, true, MAX_COMPILED),
             longest: longest.ok_or(PatternMistake::Unbounded)?,
+            behind: 0,
             first: |_| true,
             inner: |_| true,
-            check: |_, found, _| Some(0..found.len()),
+            check: |candidate| Some(candidate.all()),
             tail: None,
             partial: Partial::Nothing,
+            digits: None,
+            own: true,
         })
     }
 
@@ -292,21 +226,13 @@ fn in_short(error: &str) -> String {
     last.trim_start_matches("error: ").to_owned()
 }
 
-fn word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
-}
-
-/// A token that does not begin within a word.
-fn begins_word(before: Option<u8>, found: &[u8], _after: Option<u8>) -> Option<Range<usize>> {
-    let inside = before.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    (!inside).then_some(0..found.len())
-}
-
-/// The password of `scheme://user:password@`, unless it is masked.
-fn url_password(found: &[u8]) -> Option<Range<usize>> {
-    let authority = found.windows(3).position(|three| three == b"://")? + 3;
-    let user = found.get(authority..)?.iter().position(|byte| *byte == b':')?;
-    let password = authority + user + 1..found.len().checked_sub(1)?;
-    let masked = super::scanner::is_mask(found.get(password.clone())?);
-    (!masked).then_some(password)
+/// A text without the word that it ends with: one of its own, or the last of `camelCase`. After
+/// `number` and `nr` another may be joined (`Telefonnummer`).
+fn strip_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
+    let (rest, end) = text.split_at_checked(text.len().checked_sub(word.len())?)?;
+    let camel = end.first().is_some_and(u8::is_ascii_uppercase)
+        && rest.last().is_some_and(u8::is_ascii_lowercase);
+    let joined = matches!(word, b"number" | b"nummer");
+    let own = joined || camel || !rest.last().is_some_and(u8::is_ascii_alphanumeric);
+    (own && end.eq_ignore_ascii_case(word)).then_some(rest)
 }

@@ -20,11 +20,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::action::Action;
 use super::columns::{ColumnPattern, FieldPattern};
 use super::counts::{Counts, PATTERNS, count};
 use super::output::Output;
 use super::pattern::Pattern;
-use super::scanner::{Action, HashKey, Masker, Scanner};
+use super::rows::{AppliedRows, RowFilter, Viewer};
+use super::scanner::{HashKey, Masker, Scanner};
 use crate::policy::Glob;
 
 /// One `[[mask]]`, checked.
@@ -44,6 +46,27 @@ pub struct Mask {
     pub with: Action,
     /// Groups whose clients see the values; `*` is everybody.
     pub unless_groups: Vec<String>,
+    /// Where columns are masked.
+    pub enforce: Enforce,
+}
+
+/// Where the columns of a database are masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforce {
+    /// When values come back.
+    Output,
+    /// Before the server computes: statements go up with a query in place of the relation. The
+    /// output is masked all the same.
+    Source {
+        /// What cannot be masked so is masked at the output; otherwise it is refused.
+        or_output: bool,
+    },
+}
+
+impl Default for Enforce {
+    fn default() -> Self {
+        Self::Source { or_output: false }
+    }
 }
 
 impl Mask {
@@ -57,40 +80,78 @@ impl Mask {
     }
 }
 
-/// All masks of a configuration.
+/// All masks and row filters of a configuration.
 #[derive(Debug, Clone, Default)]
-pub struct Masks(Vec<Arc<Mask>>);
+pub struct Masks {
+    masks: Vec<Arc<Mask>>,
+    rows: Vec<Arc<RowFilter>>,
+}
 
 impl Masks {
     /// The masks, in any order.
     pub fn new(masks: Vec<Mask>) -> Self {
-        Self(masks.into_iter().map(Arc::new).collect())
+        Self { masks: masks.into_iter().map(Arc::new).collect(), rows: Vec::new() }
+    }
+
+    /// The same, with these row filters.
+    #[must_use]
+    pub fn with_rows(self, rows: Vec<RowFilter>) -> Self {
+        Self { rows: rows.into_iter().map(Arc::new).collect(), ..self }
+    }
+
+    /// The row filters.
+    pub fn rows(&self) -> &[Arc<RowFilter>] {
+        &self.rows
+    }
+
+    /// The row filters of a target, for one caller.
+    pub fn rows_of(&self, target: &str, viewer: &Viewer<'_>) -> Vec<AppliedRows> {
+        let named = self.rows.iter().filter(|filter| filter.names_target(target));
+        named.map(|filter| filter.applied(viewer)).collect()
+    }
+
+    /// Whether columns of a target are masked, or rows of it filtered for callers in these groups:
+    /// code that nobody looks into could show them.
+    pub fn guard(&self, target: &str, groups: &[String]) -> bool {
+        let filters = |f: &Arc<RowFilter>| f.names_target(target) && f.acts_on(groups);
+        self.mask_columns(target) || self.rows.iter().any(filters)
+    }
+
+    /// Whether anything of a target is masked or filtered, for anybody.
+    pub fn hide(&self, target: &str) -> bool {
+        self.masks.iter().any(|mask| mask.names_target(target))
+            || self.rows.iter().any(|filter| filter.names_target(target))
+    }
+
+    /// Every mask, whatever its targets.
+    pub fn of_all(&self) -> impl Iterator<Item = &Arc<Mask>> {
+        self.masks.iter()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.masks.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.masks.is_empty()
     }
 
     /// Whether fields or patterns are masked on a target, for whosever eyes.
     pub fn look_into_bodies(&self, target: &str) -> bool {
         let looks = |mask: &Arc<Mask>| !mask.fields.is_empty() || !mask.patterns.is_empty();
-        self.0.iter().any(|mask| mask.names_target(target) && looks(mask))
+        self.masks.iter().any(|mask| mask.names_target(target) && looks(mask))
     }
 
     /// Whether columns of a target are masked, for whosever eyes.
     pub fn mask_columns(&self, target: &str) -> bool {
-        self.0.iter().any(|mask| mask.names_target(target) && !mask.columns.is_empty())
+        self.masks.iter().any(|mask| mask.names_target(target) && !mask.columns.is_empty())
     }
 
     /// The masks of a target, with whether callers in these groups see the values.
     pub fn of(&self, target: &str, groups: &[String]) -> Vec<Applied> {
-        let named = self.0.iter().filter(|mask| mask.names_target(target));
+        let named = self.masks.iter().filter(|mask| mask.names_target(target));
         named.map(|mask| Applied { mask: Arc::clone(mask), lifted: mask.spares(groups) }).collect()
     }
 
@@ -112,7 +173,7 @@ impl Masks {
         let stored = masker(true);
         let differ = masks.iter().any(|m| m.lifted && !m.mask.patterns.is_empty());
         let shown = if differ { masker(false) } else { stored.clone() };
-        MaskPlan { masks, shown, stored, key: Some(key.clone()) }
+        MaskPlan { masks, rows: Vec::new(), shown, stored, key: Some(key.clone()) }
     }
 }
 
@@ -129,6 +190,7 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct MaskPlan {
     masks: Vec<Applied>,
+    rows: Vec<AppliedRows>,
     /// The patterns for the client's eyes, and those for storage.
     shown: Option<Arc<Masker>>,
     stored: Option<Arc<Masker>>,
@@ -136,9 +198,31 @@ pub struct MaskPlan {
 }
 
 impl MaskPlan {
-    /// Whether nothing is masked.
+    /// A plan of patterns alone, for everybody's eyes.
+    pub(super) fn of_patterns(masker: &Arc<Masker>) -> Self {
+        let masker = Some(Arc::clone(masker));
+        Self { shown: masker.clone(), stored: masker, ..Self::default() }
+    }
+
+    /// The same, with these row filters.
+    #[must_use]
+    pub fn with_rows(self, rows: Vec<AppliedRows>) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// Whether nothing is masked or filtered.
     pub fn is_empty(&self) -> bool {
-        self.masks.is_empty()
+        self.masks.is_empty() && !self.filters_rows()
+    }
+
+    /// The row filters of the target, those that are not in force for the caller too.
+    pub fn rows(&self) -> &[AppliedRows] {
+        &self.rows
+    }
+
+    /// Whether rows are filtered for the caller.
+    pub fn filters_rows(&self) -> bool {
+        self.rows.iter().any(|applied| applied.acts)
     }
 
     /// The masks of the target, those that are lifted for the client too.
@@ -146,14 +230,26 @@ impl MaskPlan {
         &self.masks
     }
 
-    /// Whether columns are masked, for whosever eyes.
+    /// Whether columns are masked, for whosever eyes, or rows are filtered for the caller.
     pub fn masks_columns(&self) -> bool {
-        self.masks.iter().any(|applied| !applied.mask.columns.is_empty())
+        self.masks.iter().any(|applied| !applied.mask.columns.is_empty()) || self.filters_rows()
     }
 
     /// Whether fields of JSON documents are masked, for whosever eyes.
     pub fn masks_fields(&self) -> bool {
         self.masks.iter().any(|applied| !applied.mask.fields.is_empty())
+    }
+
+    /// What every text holds, in lower case, that holds the name of a masked field, for whosever eyes;
+    /// `None` where any text could be one.
+    pub fn field_names(&self) -> Option<Vec<Vec<u8>>> {
+        let fields = self.masks.iter().flat_map(|applied| &applied.mask.fields);
+        let lower = |literal: &str| literal.to_ascii_lowercase().into_bytes();
+        let mut names: Vec<Vec<u8>> =
+            fields.map(|field| field.literal().map(lower)).collect::<Option<_>>()?;
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
     }
 
     /// Whether there are patterns to look for, for whosever eyes.
@@ -378,6 +474,7 @@ mod tests {
             patterns: patterns.iter().map(|name| Pattern::built_in(name).unwrap()).collect(),
             with,
             unless_groups: unless.iter().map(|group| (*group).to_owned()).collect(),
+            enforce: Enforce::default(),
         }
     }
 

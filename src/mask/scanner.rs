@@ -8,24 +8,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::pattern::{Partial, Pattern};
-
-/// What stands in a value's place; the later, the less is left to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// The value but for most of it, where a harmless part is known: `************1111`.
-    Partial,
-    /// A keyed hash, `[email:…]`: the same for the same value, and without the key it says nothing
-    /// of the value.
-    Hash,
-    /// The name of what was found: `[credit-card]`.
-    Redact,
-    /// Nothing. In the middle of a text it is as [`Action::Redact`], so that what was apart does
-    /// not come together.
-    Null,
-}
+use super::action::Action;
+use super::pattern::{BEHIND, Candidate, Partial, Pattern};
 
 /// The key of hashes, known to the gateway alone.
 #[derive(Clone)]
@@ -40,6 +27,11 @@ impl HashKey {
     /// The keyed hash of a value.
     pub(super) fn hash(&self, value: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0, value)
+    }
+
+    /// The key of tokens.
+    pub(super) fn of_tokens(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.0.as_slice())
     }
 
     /// The form that a hash takes: letters only, so no pattern finds something in it.
@@ -95,6 +87,11 @@ impl Masker {
         Self { patterns, actions, key }
     }
 
+    /// Whether all patterns are built in: none of them looks for the ends of a text.
+    pub(super) fn is_built_in(&self) -> bool {
+        self.patterns.iter().all(|pattern| !pattern.own)
+    }
+
     fn action(&self, pattern: usize) -> Action {
         self.actions.get(pattern).copied().unwrap_or(Action::Redact)
     }
@@ -106,6 +103,10 @@ impl Masker {
 
     /// The same, with how many secrets were found.
     pub(super) fn find(self: &Arc<Self>, text: &[u8]) -> Option<(Vec<u8>, u64)> {
+        // Most texts hold nothing, and need no copy.
+        if self.patterns.iter().all(|pattern| Found::next(pattern, 0, text, 0).is_none()) {
+            return None;
+        }
         let mut masked = Vec::new();
         let mut scanner = self.scanner();
         scanner.buffer.extend_from_slice(text);
@@ -118,12 +119,14 @@ impl Masker {
         Scanner { masker: Arc::clone(self), buffer: Vec::new(), passed: 0, open: None, found: 0 }
     }
 
-    /// Where to hold back: no match that begins before can become another.
-    fn settled(&self, text: &[u8]) -> usize {
+    /// Where to hold back: no match that begins before can become another. Up to `passed` nothing
+    /// is held any more.
+    fn settled(&self, text: &[u8], passed: usize) -> usize {
         let held = self.patterns.iter().map(|pattern| {
             let most = text.len().saturating_sub(pattern.longest + CONTEXT);
             let run = text.iter().rposition(|byte| !(pattern.inner)(*byte)).map_or(0, |at| at + 1);
-            let grows = pattern.growing.first(text, run.max(most), pattern.first);
+            let from = run.max(most).max(passed);
+            let grows = pattern.growing.first(text, from, pattern.first);
             grows.unwrap_or(text.len())
         });
         held.min().unwrap_or(text.len())
@@ -138,7 +141,8 @@ impl Masker {
             (Action::Partial, Partial::LastFour) => keep(secret, 0, 4, &mut out),
             (Action::Partial, Partial::Ends) => keep(secret, 4, 4, &mut out),
             (Action::Partial, Partial::Domain) => domain(secret, &mut out),
-            (Action::Partial, Partial::Nothing) | (Action::Redact | Action::Null, _) => {
+            (Action::Partial, Partial::Nothing)
+            | (Action::Redact | Action::Null | Action::Tokenize | Action::Bucket(_), _) => {
                 redact(pattern, &mut out);
             }
         }
@@ -182,10 +186,15 @@ pub(super) fn keep(secret: &[u8], head: usize, tail: usize, out: &mut Vec<u8>) {
     }));
 }
 
-/// Lets what follows a secret see its mask and not the secret.
+/// Lets what follows a secret see its mask and nothing of the secret, not half of its last character
+/// either.
 fn mark_end(buffer: &mut [u8], at: usize) {
-    if let Some(last) = at.checked_sub(1).and_then(|last| buffer.get_mut(last)) {
-        *last = MASK_END;
+    for there in buffer.get_mut(..at).unwrap_or_default().iter_mut().rev() {
+        let goes_on = *there & 0xc0 == 0x80;
+        *there = MASK_END;
+        if !goes_on {
+            break;
+        }
     }
 }
 
@@ -203,18 +212,77 @@ struct Found {
 impl Found {
     /// The first of a pattern from `from` on.
     fn next(pattern: &Pattern, index: usize, text: &[u8], from: usize) -> Option<Self> {
+        let Some(least) = pattern.digits else { return Self::within(pattern, index, text, from) };
+        let mut runs = DigitRuns { text, at: from, least };
+        runs.find_map(|run| {
+            let part = text.get(..run.end)?;
+            let mut at = run.start;
+            // No match begins behind a digit.
+            while let Some(found) = pattern.regex.find_at(part, at) {
+                if let Some(found) = Self::checked(pattern, index, text, found.range()) {
+                    return Some(found);
+                }
+                let digits = part.get(found.start()..)?.iter().skip(1);
+                at = found.start() + 1 + digits.take_while(|byte| byte.is_ascii_digit()).count();
+            }
+            None
+        })
+    }
+
+    fn within(pattern: &Pattern, index: usize, text: &[u8], from: usize) -> Option<Self> {
         let mut at = from;
-        while let Some(found) = pattern.regex.find_at(text, at) {
-            let before = found.start().checked_sub(1).and_then(|at| text.get(at)).copied();
-            let after = text.get(found.end()).copied();
-            if let Some(Range { start, end }) = (pattern.check)(before, found.as_bytes(), after) {
-                let secret = found.start() + start..found.start() + end;
-                return Some(Self { pattern: index, start: found.start(), secret, alone: true });
+        while let Some(found) = text.get(at..).and_then(|_| pattern.regex.find_at(text, at)) {
+            if let Some(found) = Self::checked(pattern, index, text, found.range()) {
+                return Some(found);
             }
             at = found.start() + 1;
         }
         None
     }
+
+    fn checked(pattern: &Pattern, index: usize, text: &[u8], found: Range<usize>) -> Option<Self> {
+        let start = found.start;
+        let part = (pattern.check)(&Candidate::of(text, found))?;
+        let secret = start + part.start..start + part.end;
+        Some(Self { pattern: index, start, secret, alone: true })
+    }
+}
+
+/// Runs of digits, and of what separates the digits of a number, with so many digits at least: most
+/// texts have none, and need no expression then.
+struct DigitRuns<'t> {
+    text: &'t [u8],
+    at: usize,
+    least: usize,
+}
+
+impl Iterator for DigitRuns<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        loop {
+            let digit = self.at + first_digit(self.text.get(self.at..)?)?;
+            let before = self.text.get(self.at..digit)?.iter().rev();
+            let start = digit - before.take_while(|byte| matches!(byte, b'+' | b'(')).count();
+            let mut digits = 0;
+            let run = self.text.get(start..)?.iter().take_while(|byte| {
+                digits += usize::from(byte.is_ascii_digit());
+                matches!(byte, b'0'..=b'9' | b' ' | b'.' | b'-' | b'(' | b')' | b'/' | b'+')
+            });
+            self.at = start + run.count();
+            if digits >= self.least {
+                return Some(start..self.at);
+            }
+        }
+    }
+}
+
+/// Where the first digit is. Looks at many bytes at once, as long as none of them is one.
+fn first_digit(text: &[u8]) -> Option<usize> {
+    const AT_ONCE: usize = 32;
+    let holds = |chunk: &&[u8]| chunk.iter().fold(false, |any, byte| any | byte.is_ascii_digit());
+    let (at, chunk) = (0..).step_by(AT_ONCE).zip(text.chunks(AT_ONCE)).find(|(_, c)| holds(c))?;
+    Some(at + chunk.iter().position(u8::is_ascii_digit)?)
 }
 
 /// The next secret of each pattern; looked for again only once it is passed.
@@ -229,13 +297,16 @@ impl<'m> Upcoming<'m> {
         Self { patterns, found: patterns.iter().enumerate().map(look).collect() }
     }
 
-    /// Looks again at one place, of which the byte before is another now.
+    /// Looks again at the places before which something else is now, as far as patterns look.
     fn again(&mut self, text: &[u8], at: usize) {
         for (index, (pattern, known)) in self.patterns.iter().zip(&mut self.found).enumerate() {
-            let near = text.get(..text.len().min(at + pattern.longest + CONTEXT));
+            let last = at + pattern.behind;
+            let near = text.get(..text.len().min(last + pattern.longest + CONTEXT));
             let found = near.and_then(|near| Found::next(pattern, index, near, at));
-            if let Some(found) = found.filter(|found| found.start == at) {
+            if let Some(found) = found.filter(|found| found.start <= last) {
                 *known = Some(found);
+            } else if known.as_ref().is_some_and(|known| (at..=last).contains(&known.start)) {
+                *known = Found::next(pattern, index, text, last + 1);
             }
         }
     }
@@ -320,7 +391,7 @@ impl Scanner {
 
     pub(super) fn push_into(&mut self, chunk: &[u8], out: &mut impl Sink) {
         self.buffer.extend_from_slice(chunk);
-        let settled = self.masker.settled(&self.buffer);
+        let settled = self.masker.settled(&self.buffer, self.passed);
         self.pass(settled, false, out);
     }
 
@@ -382,7 +453,7 @@ impl Scanner {
             out.pass(buffer.get(at..settled).unwrap_or_default());
             at = settled;
         }
-        let kept = at.saturating_sub(CONTEXT);
+        let kept = at.saturating_sub(BEHIND);
         self.passed = at - kept;
         self.buffer = buffer;
         self.buffer.drain(..kept);

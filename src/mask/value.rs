@@ -1,6 +1,8 @@
 //! Whole values that a mask names: what stands in their place.
 
-use super::scanner::{Action, HashKey, domain, keep};
+use super::action::Action;
+use super::scanner::{HashKey, domain, keep};
+use super::token::token;
 
 /// How many letters and digits `partial` leaves, and from how many on it leaves any.
 const KEPT: usize = 4;
@@ -12,17 +14,15 @@ const LONGEST_ADDRESS: usize = 320;
 ///
 /// `redact` gives `[masked]`, `hash` a keyed hash, the same for the same value. `partial` leaves
 /// the last four letters and digits of eight or more, and of an e-mail address the first character
-/// and the domain; how long the value is shows, too.
+/// and the domain; how long the value is shows, too. `tokenize` gives a text of the same form.
 pub fn whole_value(action: Action, value: &[u8], key: &HashKey) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(value.len().clamp(8, 64));
     match action {
-        Action::Null => return None,
+        // Numbers and times are masked so where the server computes; here there is no text for it.
+        Action::Null | Action::Bucket(_) => return None,
+        Action::Tokenize => return Some(token(value, key)),
+        Action::Hash => return Some(hash(value, key)),
         Action::Redact => out.extend(REDACTED.as_bytes()),
-        Action::Hash => {
-            out.extend(b"[masked:");
-            out.extend(HashKey::form(&key.hash(value)));
-            out.push(b']');
-        }
         Action::Partial if is_address(value) => domain(value, &mut out),
         Action::Partial => {
             let count = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count();
@@ -34,6 +34,13 @@ pub fn whole_value(action: Action, value: &[u8], key: &HashKey) -> Option<Vec<u8
         }
     }
     Some(out)
+}
+
+pub(super) fn hash(value: &[u8], key: &HashKey) -> Vec<u8> {
+    let mut out = b"[masked:".to_vec();
+    out.extend(HashKey::form(&key.hash(value)));
+    out.push(b']');
+    out
 }
 
 /// What stands in the place of a value of which nothing may be seen.

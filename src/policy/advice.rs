@@ -25,7 +25,7 @@ pub struct Vocabulary<'a> {
     /// What the actions of protocols begin with whose actions and attributes are not among them:
     /// `ssh.`.
     pub open: &'a [&'a str],
-    /// The actions that only a rule lets pass.
+    /// The actions that only a rule lets pass, always or where other rules or masks apply.
     pub only_by_rule: &'a [&'a str],
 }
 

@@ -35,6 +35,9 @@ impl Command {
     }
 }
 
+/// The attribute of an effect on everything below a folder: the folder's other name.
+const BELOW: &str = "below";
+
 /// One thing that a command would do: an action on an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
@@ -53,6 +56,22 @@ pub struct Effect {
     /// Only a rule lets it pass: what the target allows by default leaves it out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_by_rule: bool,
+    /// What follows from it is not among the command's effects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<Opaque>,
+}
+
+/// An effect that runs or defines code, or gives data another name: what follows from it may be
+/// anything that the protocol can do, and no effect tells of it. Where rules or masks apply that
+/// it could go around, it passes only by a rule that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opaque {
+    /// The action alone says so (`sql.do`): a rule names it by the action, spelled in full.
+    Action,
+    /// The action on an object of this kind says so (`sql.create` on a function): a rule names it
+    /// by the action and a pattern of that kind.
+    Object,
 }
 
 impl Effect {
@@ -64,7 +83,30 @@ impl Effect {
             columns: BTreeSet::new(),
             attributes: Attributes::new(),
             only_by_rule: false,
+            opaque: None,
         }
+    }
+
+    /// An effect on everything below a folder, which gets the other name too, or instead. It is
+    /// there for rules that block what is below: nothing has to allow it.
+    pub fn on_all_below(action: &'static str, folder: Object, other: String) -> Self {
+        let attributes = Attributes::from([(Cow::Borrowed(BELOW), other.into())]);
+        Self { attributes, ..Self::on(action, folder) }
+    }
+
+    /// The folder's other name, when the effect is on everything below one.
+    pub fn below(&self) -> Option<&str> {
+        self.attributes.get(BELOW)?.as_str()
+    }
+
+    /// Its action says that it is opaque: [`Opaque::Action`].
+    pub fn mark_opaque_by_action(&mut self) {
+        self.opaque = Some(Opaque::Action);
+    }
+
+    /// Its action on an object of that kind says so: [`Opaque::Object`].
+    pub fn mark_opaque_by_object(&mut self) {
+        self.opaque = self.opaque.or(Some(Opaque::Object));
     }
 
     /// An effect on an object.

@@ -45,6 +45,18 @@ pub struct Decision {
     pub(super) observed: Vec<Observed>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) exempted: Vec<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) besides: Option<Besides>,
+}
+
+/// What refuses a command whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Besides {
+    /// Masks or row filters, which are named among the rules: they could not be applied.
+    Masks,
+    /// The session: its time is over, or its encoding would change.
+    Session,
 }
 
 impl Decision {
@@ -57,6 +69,7 @@ impl Decision {
             approvals: Vec::new(),
             observed: Vec::new(),
             exempted: Vec::new(),
+            besides: None,
         }
     }
 
@@ -70,7 +83,8 @@ impl Decision {
         }
     }
 
-    /// The same for a command that these masks are against, whatever the rules say.
+    /// The same for a command that these masks, or the session when there are none, are against,
+    /// whatever the rules say.
     #[must_use]
     pub fn against(self, masks: &[Arc<str>], reason: &str) -> Self {
         let mut rules = if self.verdict == Verdict::Block { self.rules } else { Vec::new() };
@@ -83,7 +97,14 @@ impl Decision {
             approvals: Vec::new(),
             observed: self.observed,
             exempted: Vec::new(),
+            besides: Some(if masks.is_empty() { Besides::Session } else { Besides::Masks }),
         }
+    }
+
+    /// The same for a command that comes when the session's time is over, whatever the rules say.
+    #[must_use]
+    pub fn too_late(self) -> Self {
+        self.against(&[], "the session's time is over")
     }
 
     /// What happens to the command.
@@ -114,6 +135,11 @@ impl Decision {
     /// The rules that would have been stricter, had they not spared one of the caller's groups.
     pub fn exempted(&self) -> &[Arc<str>] {
         &self.exempted
+    }
+
+    /// What refuses the command whatever the rules say, if anything does.
+    pub fn besides(&self) -> Option<Besides> {
+        self.besides
     }
 
     /// Whether something stricter was in the rules and did not act: an exemption, or a rule in

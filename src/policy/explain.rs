@@ -28,8 +28,14 @@ pub struct EffectExplanation {
     pub action: String,
     /// The effect's object.
     pub object: Option<Object>,
+    /// Whether what follows from it cannot be told: only a rule that names it may allow it where
+    /// rules or masks apply.
+    pub opaque: bool,
     /// What the effect takes by itself.
     pub verdict: Verdict,
+    /// Rules that it might bypass or break unseen, for what it does is not known: they block it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub might_concern: Vec<String>,
     /// All rules of the policy, in the order of their names.
     pub rules: Vec<RuleExplanation>,
 }
@@ -128,15 +134,19 @@ impl Policy {
                 effect,
                 object: OnceCell::new(),
             };
+            let by = rules.decide_parts(&[alone]);
+            let explained: Vec<RuleExplanation> =
+                self.rules.iter().map(|rule| explained(rule, caller, target, &facts)).collect();
+            let matches =
+                |name: &str| explained.iter().any(|rule| rule.rule == name && rule.matches());
+            let might_concern = by.rules().iter().filter(|name| !matches(name));
             EffectExplanation {
                 action: effect.action.clone().into_owned(),
                 object: effect.object.clone(),
-                verdict: rules.decide_parts(&[alone]).verdict(),
-                rules: self
-                    .rules
-                    .iter()
-                    .map(|rule| explained(rule, caller, target, &facts))
-                    .collect(),
+                opaque: effect.opaque.is_some(),
+                verdict: by.verdict(),
+                might_concern: might_concern.map(ToString::to_string).collect(),
+                rules: explained,
             }
         });
         Explanation { effects: effects.collect(), decision: rules.decide(command) }

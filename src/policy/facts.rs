@@ -1,7 +1,7 @@
 //! What policy knows beside the command: who calls, what is called, in which session.
 //!
-//! These are plain descriptions. A session's are made from its proved identity; policy tests and
-//! `policy explain` make up their own.
+//! These are plain descriptions, made elsewhere: a session's from its proved identity, those of
+//! policy tests and `policy explain` from what they are given.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::decision::Verdict;
-use crate::identity::Identity;
 use crate::names::{Protocol, SessionId, TargetName};
 
 /// Who calls, as conditions see it under `identity`.
@@ -29,20 +28,6 @@ pub struct Caller {
     pub workflow: Option<String>,
     /// The run that a claim names.
     pub run: Option<String>,
-}
-
-impl From<&Identity> for Caller {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            issuer: identity.issuer().to_owned(),
-            subject: identity.subject().to_owned(),
-            username: identity.username().to_owned(),
-            groups: identity.groups().to_vec(),
-            claims: identity.claims().clone(),
-            workflow: identity.workflow().map(str::to_owned),
-            run: identity.run().map(str::to_owned),
-        }
-    }
 }
 
 /// What is called, as conditions see it under `target`.

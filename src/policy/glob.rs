@@ -41,12 +41,56 @@ impl Glob {
         }
     }
 
+    /// Whether something below a folder could fit under the folder's name and no more under
+    /// another, so that moving or linking the folder would take it out of what the pattern names.
+    /// Both names end with `/`. A no is certain.
+    pub fn loses_below(&self, folder: &str, other: &str) -> bool {
+        let [here, there] = [folder, other].map(|prefix| self.places(prefix.as_bytes()));
+        here.iter().zip(there).any(|(here, there)| *here && !there)
+    }
+
+    /// The places in the pattern that it can have come to with this text.
+    fn places(&self, text: &[u8]) -> Vec<bool> {
+        let pattern = self.0.as_bytes();
+        let mut places = vec![false; pattern.len() + 1];
+        if let Some(first) = places.first_mut() {
+            *first = true;
+        }
+        pass_stars(pattern, &mut places);
+        for byte in text {
+            let mut next = vec![false; pattern.len() + 1];
+            for (at, wanted) in pattern.iter().enumerate() {
+                if places.get(at).is_some_and(|there| *there) {
+                    let to = if *wanted == b'*' { at } else { at + 1 };
+                    if let Some(place) = next.get_mut(to).filter(|_| wanted == byte || to == at) {
+                        *place = true;
+                    }
+                }
+            }
+            pass_stars(pattern, &mut next);
+            places = next;
+        }
+        places
+    }
+
     /// Whether every text that fits `other` fits this pattern too.
     ///
     /// The `*` of `other` is looked at as one character that only a `*` takes in; so a yes is
     /// certain, and a no can be wrong for patterns with several `*`.
     pub fn covers(&self, other: &Self) -> bool {
         fits(self.0.as_bytes(), other.0.as_bytes())
+    }
+}
+
+/// A `*` takes in nothing, too.
+fn pass_stars(pattern: &[u8], places: &mut [bool]) {
+    for (at, wanted) in pattern.iter().enumerate() {
+        if *wanted == b'*'
+            && places.get(at).is_some_and(|there| *there)
+            && let Some(after) = places.get_mut(at + 1)
+        {
+            *after = true;
+        }
     }
 }
 
@@ -118,6 +162,26 @@ mod tests {
             Some((c, rest)) => text
                 .split_first()
                 .is_some_and(|(first, text)| first == c && by_definition(rest, text)),
+        }
+    }
+
+    #[test]
+    fn a_folder_that_moves_takes_what_is_below_it_along() {
+        for (pattern, folder, other, loses) in [
+            ("/srv/secret/*", "/srv/secret/", "/tmp/x/", true),
+            ("/srv/secret/*", "/srv/", "/tmp/x/", true),
+            ("/srv/secret/*", "/", "/tmp/x/", true),
+            ("/srv/secret/*", "/srv/other/", "/tmp/x/", false),
+            ("/srv/secret/*", "/srv/secret/a/", "/srv/secret/b/", false),
+            ("/srv/*/secret/*", "/srv/a/", "/tmp/a/", true),
+            ("/srv/*/secret/*", "/srv/a/", "/srv/b/", false),
+            ("*/secret/*", "/srv/secret/", "/srv/moved/", true),
+            ("*/secret/*", "/srv/", "/tmp/", false),
+            ("*.pem", "/srv/", "/tmp/", false),
+            ("/srv/a", "/srv/", "/tmp/", true),
+            ("/srv/a", "/srv/a/", "/tmp/", false),
+        ] {
+            assert_eq!(Glob::new(pattern).loses_below(folder, other), loses, "{pattern} {folder}");
         }
     }
 

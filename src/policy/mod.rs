@@ -28,19 +28,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use advice::{Advice, Vocabulary, advise};
-pub use command::{Attributes, Command, CommandParts, Effect};
-pub use decision::{Approval, Decision, Observed, Verdict};
+pub use command::{Attributes, Command, CommandParts, Effect, Opaque};
+pub use decision::{Approval, Besides, Decision, Observed, Verdict};
 pub use effective::EffectiveRule;
 pub use explain::{EffectExplanation, Explanation, Missed, RuleExplanation, Selector};
 pub use facts::{Caller, SessionFacts, TargetFacts};
 pub use glob::Glob;
 pub use object::{NotAnObject, Object, Pattern};
+pub use reach::Opening;
 pub use rule::{DEFAULT_TIMEOUT, Mode, Rule, RuleMistake, TargetSelector};
 pub use session::SessionPolicy;
 pub use test::{PolicyTest, TargetMasks, TestFailure};
 
 use self::rule::Compiled;
-use crate::identity::Identity;
 
 /// The rules in force, compiled once per load.
 #[derive(Debug)]
@@ -75,7 +75,8 @@ impl Default for PolicySettings {
 }
 
 /// `unparsed`: a command that a rule might concern but that cannot be understood. A rule whose
-/// actions spell `sql.unparsed` out decides instead where it matches.
+/// actions spell `sql.unparsed` out decides instead where it matches. Where columns are masked the
+/// command is refused whatever this and `allow` rules say: no mask can follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unparsed {
     /// It is blocked.
@@ -143,16 +144,6 @@ impl Policy {
     }
 
     /// Narrows the policy to a session of this caller on this target.
-    pub fn for_session(
-        &self,
-        caller: &Identity,
-        target: &TargetFacts,
-        session: &SessionFacts,
-    ) -> SessionPolicy {
-        self.for_caller(&Caller::from(caller), target, session)
-    }
-
-    /// The same for a caller who is only described: for tests and explanations.
     pub fn for_caller(
         &self,
         caller: &Caller,

@@ -106,6 +106,14 @@ impl Object {
         self.fits(pattern, Glob::matches_all)
     }
 
+    /// Whether something below this folder could be one that the pattern means and would not be
+    /// under the folder's other name. The names of folders end with `/`.
+    pub fn loses_below(&self, other: &str, pattern: &Pattern) -> bool {
+        let Some((kind, wanted)) = &pattern.named else { return false };
+        let [Some(name)] = self.parts.as_slice() else { return false };
+        **kind == *self.kind && wanted.iter().any(|glob| glob.loses_below(name, other))
+    }
+
     /// Whether a column of this table could be one that the pattern means; `*` is every column.
     pub fn column_could_match(&self, column: &str, pattern: &Pattern) -> bool {
         self.column_fits(column, pattern, |_| true)

@@ -1,10 +1,14 @@
 //! What no caller can do, whoever it is: for rights at the target itself.
 
+use std::sync::Arc;
+
 use super::Policy;
 use super::command::Effect;
 use super::decision::Verdict;
 use super::facts::TargetFacts;
+use super::object::Pattern;
 use super::rule::{Compiled, Mode};
+use crate::names::TargetName;
 
 impl Policy {
     /// Whether a command with this effect could pass on a target: for somebody, under some
@@ -26,7 +30,74 @@ impl Policy {
     }
 }
 
+/// A rule that lets everybody do what rules and masks cannot see through, on a target where some
+/// apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The rule's name.
+    pub rule: String,
+    /// The action that it names.
+    pub action: String,
+    /// The target.
+    pub target: TargetName,
+    /// A rule that could be bypassed; `None` where only masks could.
+    pub guarded_by: Option<String>,
+}
+
+impl Policy {
+    /// What rules name on a target by objects: each pattern with its rule's name.
+    pub fn objects(&self, target: &TargetFacts) -> impl Iterator<Item = (&str, &Pattern)> {
+        let rules = self.rules.iter().filter(|rule| rule.names_target(target));
+        rules.flat_map(|rule| rule.objects.iter().flatten().map(|pattern| (&*rule.name, pattern)))
+    }
+
+    /// The rules that open one of these opaque actions to everybody on a target where columns are
+    /// masked (which is said with each) or other rules apply. Of actions that are opaque on some
+    /// kinds of objects alone, the kinds are said.
+    pub fn openings(
+        &self,
+        targets: &[(TargetFacts, bool)],
+        opaque: &[(&str, Option<&[&str]>)],
+    ) -> Vec<Opening> {
+        let mut openings = Vec::new();
+        let opens = |rule: &&Arc<Compiled>| {
+            let everybody = rule.groups.as_ref().is_none_or(|all| all.iter().any(|one| one == "*"));
+            rule.verdict == Verdict::Allow && rule.enforced() && rule.when.is_none() && everybody
+        };
+        for rule in self.rules.iter().filter(opens) {
+            for (action, _) in opaque.iter().filter(|(action, kinds)| rule.opens(action, *kinds)) {
+                for (target, masked) in targets.iter().filter(|(t, _)| rule.names_target(t)) {
+                    let guard = self.rules.iter().find(|guard| {
+                        guard.verdict != Verdict::Allow
+                            && guard.enforced()
+                            && guard.names_target(target)
+                            && guard.names_protocol_of(action)
+                    });
+                    if *masked || guard.is_some() {
+                        openings.push(Opening {
+                            rule: rule.name.as_ref().to_owned(),
+                            action: (*action).to_owned(),
+                            target: target.name.clone(),
+                            guarded_by: guard.map(|guard| guard.name.as_ref().to_owned()),
+                        });
+                    }
+                }
+            }
+        }
+        openings
+    }
+}
+
 impl Compiled {
+    /// Whether it names an opaque action, on a kind of objects of which the action is opaque.
+    fn opens(&self, action: &str, kinds: Option<&[&str]>) -> bool {
+        let of_kind = |kinds: &[&str]| {
+            let kind = |pattern: &Pattern| pattern.kind().is_some_and(|kind| kinds.contains(&kind));
+            self.objects.iter().flatten().any(kind)
+        };
+        self.spells_action(action) && kinds.is_none_or(of_kind)
+    }
+
     /// Whether it says the same to every caller, of every text.
     fn spares_nobody(&self) -> bool {
         let everybody = |groups: &Vec<String>| groups.iter().any(|group| group == "*");

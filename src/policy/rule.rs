@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::command::Effect;
+use super::command::{Effect, Opaque};
 use super::condition::{self, Condition};
 use super::decision::{Approval, Verdict};
 use super::facts::TargetFacts;
 use super::glob::Glob;
-use super::object::Pattern;
+use super::object::{Object, Pattern};
 
 /// One `[[rule]]` as it is written. All selectors must hold; one that is `None` holds for
 /// everything.
@@ -217,6 +217,18 @@ impl Compiled {
         self.actions.as_ref().is_some_and(|globs| globs.iter().any(|glob| glob.as_str() == action))
     }
 
+    /// Whether the rule names an opaque effect: its action in so many words and, where the action
+    /// alone does not tell that it is opaque, the kind of its object.
+    pub(super) fn names_opaque(&self, effect: &Effect) -> bool {
+        let kind = match effect.opaque {
+            Some(Opaque::Object) => effect.object.as_ref().map(Object::kind),
+            Some(Opaque::Action) | None => None,
+        };
+        let names_kind =
+            |kind| self.objects.iter().flatten().any(|pattern| pattern.kind() == Some(kind));
+        self.spells_action(&effect.action) && kind.is_none_or(names_kind)
+    }
+
     /// Whether the rule could be about an action of the same protocol as this one.
     pub(super) fn names_protocol_of(&self, action: &str) -> bool {
         let protocol = action.split_inclusive('.').next().unwrap_or(action);
@@ -244,6 +256,9 @@ impl Compiled {
             }
             Verdict::Approve | Verdict::Block => {
                 named(&|pattern| object.could_match(pattern))
+                    || effect
+                        .below()
+                        .is_some_and(|other| named(&|pattern| object.loses_below(other, pattern)))
                     || effect
                         .columns
                         .iter()

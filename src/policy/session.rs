@@ -1,11 +1,12 @@
 //! The rules that concern one caller on one target, and what they say to its commands.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::command::{Command, CommandParts, Effect};
+use super::command::{Command, CommandParts, Effect, Opaque};
 use super::condition::{Condition, Facts};
 use super::decision::{Decision, Observed, Verdict};
 use super::facts::{Caller, SessionFacts, TargetFacts, fields};
@@ -107,7 +108,8 @@ impl SessionPolicy {
 
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,
     /// else the target's default (or a refusal, where only a rule lets it pass), and the command
-    /// takes its strictest effect. A command without
+    /// takes its strictest effect. An effect of which nobody can tell what it does is refused where
+    /// masks or rules apply that it could go around, unless a rule names it. A command without
     /// effects is allowed: it only prepares or continues what was decided.
     pub fn decide(&self, command: &Command) -> Decision {
         self.decide_parts(&[command.parts(&[command.effects.as_slice()])])
@@ -135,7 +137,7 @@ impl SessionPolicy {
     ) {
         let facts = self.facts(command, effect);
         let mut verdict: Option<Verdict> = None;
-        let mut spelled = false;
+        let (mut spelled, mut named) = (false, false);
         let matched = found.rules.len();
         for (at, applicable) in self.rules.iter().enumerate() {
             let rule = &*applicable.rule;
@@ -159,24 +161,55 @@ impl SessionPolicy {
                     found.rules.push(at);
                 }
                 spelled |= rule.spells_action(&effect.action);
+                named |= rule.names_opaque(effect);
             }
         }
-        let default = if effect.only_by_rule { Verdict::Block } else { self.default };
+        let default = match effect {
+            effect if effect.only_by_rule => Verdict::Block,
+            effect if effect.below().is_some() => Verdict::Allow,
+            _ => self.default,
+        };
         let mut verdict = verdict.unwrap_or(default);
-        let unparsed = effect.action.ends_with(UNPARSED) && !spelled;
-        if unparsed && self.unparsed == Unparsed::Block && verdict < Verdict::Block {
-            found.rules.truncate(matched);
-            found.rules.extend(self.concerned(command, effect, texts));
-            if self.masked || found.rules.len() > matched {
+        if let Some(unseen) = self.unseen(effect, verdict, spelled, named) {
+            let concerned: Vec<usize> = self.concerned(command, effect, texts).collect();
+            if self.masked || !concerned.is_empty() {
+                found.rules.truncate(matched);
+                found.rules.extend(concerned);
+                found.unseen = found.unseen.take().or(Some(unseen));
                 verdict = Verdict::Block;
-                found.unparsed = true;
             }
         }
         found.take(verdict, matched);
     }
 
-    /// The rules that a command which was not understood might concern: all that is known of it is
-    /// its text and its protocol.
+    /// Why nobody can tell what an effect does that would pass by this verdict; `None` where that
+    /// is told, or was decided by a rule that names the effect.
+    fn unseen(
+        &self,
+        effect: &Effect,
+        verdict: Verdict,
+        spelled: bool,
+        named: bool,
+    ) -> Option<Unseen> {
+        if effect.action.ends_with(UNPARSED) {
+            let asked = verdict == Verdict::Approve && spelled;
+            let unless_named = !spelled && self.unparsed == Unparsed::Block;
+            // What runs by a name that nobody prepared gives nothing, or what is masked whole.
+            let by_name = effect.attributes.get("reason").is_some_and(|why| why == "unknown-name");
+            let masked = self.masked && !by_name;
+            let refused = verdict < Verdict::Block && !asked && (unless_named || masked);
+            return refused.then_some(Unseen::NotUnderstood);
+        }
+        let opaque = effect.opaque.filter(|_| verdict == Verdict::Allow && !named)?;
+        let kind = effect.object.as_ref().filter(|_| opaque == Opaque::Object);
+        Some(Unseen::Opaque {
+            action: effect.action.as_ref().into(),
+            kind: kind.map(|object| object.kind().into()),
+        })
+    }
+
+    /// The rules that might concern what is not seen: all that is known of it is the command's text
+    /// and its protocol.
     fn concerned<'s>(
         &'s self,
         command: CommandParts<'s>,
@@ -209,9 +242,9 @@ impl SessionPolicy {
         let mut decision = Decision::allowed();
         decision.verdict = found.verdict;
         let by = self.named(found.rules);
-        decision.reason = match found.unparsed {
-            true => Some(UNPARSED_REASON.into()),
-            false => by.iter().find_map(|rule| rule.reason.clone()),
+        decision.reason = match &found.unseen {
+            Some(unseen) => Some(unseen.to_string().into()),
+            None => by.iter().find_map(|rule| rule.reason.clone()),
         };
         if found.verdict == Verdict::Approve {
             decision.approvals = by.iter().filter_map(|rule| rule.approval.clone()).collect();
@@ -244,8 +277,36 @@ struct Found {
     rules: Vec<usize>,
     observed: Vec<usize>,
     spared: Vec<usize>,
-    /// The verdict came from an effect that was not understood.
-    unparsed: bool,
+    /// The verdict came from an effect of which nobody can tell what it does.
+    unseen: Option<Unseen>,
+}
+
+/// Why nobody can tell what an effect does.
+#[derive(Debug)]
+enum Unseen {
+    NotUnderstood,
+    /// It is code, or gives data another name; a rule names it by these.
+    Opaque {
+        action: Box<str>,
+        kind: Option<Box<str>>,
+    },
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUnderstood => f.write_str(UNPARSED_REASON),
+            Self::Opaque { action, kind } => {
+                write!(
+                    f,
+                    "What it leads to cannot be checked, and rules or masks apply here that it \
+                     could bypass. A rule can allow it by name: actions = [\"{action}\"]"
+                )?;
+                kind.iter().try_for_each(|kind| write!(f, ", objects = [\"{kind}:*\"]"))?;
+                f.write_str(".")
+            }
+        }
+    }
 }
 
 impl Default for Found {
@@ -255,7 +316,7 @@ impl Default for Found {
             rules: Vec::new(),
             observed: Vec::new(),
             spared: Vec::new(),
-            unparsed: false,
+            unseen: None,
         }
     }
 }

@@ -103,7 +103,8 @@ admins = ["admins"]
 # There is no [database]: the gateway keeps its index in a PostgreSQL server of its own, in data_dir.
 
 # Clients name a target as their database: psql "dbname=shop …". The role and its password are the
-# gateway's; the agent never sees them.
+# gateway's; the agent never sees them. The role is the one that `portcullis policy harden shop --role {SHOP_ROLE}`
+# prints for the rules and masks below, applied at each start: the database itself refuses what they hide and block.
 [[target]]
 name = "shop"
 protocol = "postgres"
@@ -177,6 +178,13 @@ identity = {{ user = "agent", groups = ["agents"] }}
 target = "shop"
 command = "select 'drop table customers'"
 expect = "allow"
+
+# What a block of code leads to cannot be checked, so it could bypass rules and masks.
+[[test]]
+identity = {{ user = "agent", groups = ["agents"] }}
+target = "shop"
+command = "do $$begin update customers set name = 'x'; end$$"
+expect = "block"
 
 [[test]]
 identity = {{ user = "agent", groups = ["agents"] }}

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -143,7 +144,7 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
     let host = Host::start(&folder).await?;
     let background = TaskTracker::new();
     let cancel = CancellationToken::new();
-    let shop_port = shop.port;
+    let (shop_port, shop_owner) = (shop.port, shop.owner());
     background.spawn(shop.server.run(cancel.clone()));
     let crew = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let crew_address = crew.local_addr()?;
@@ -155,7 +156,8 @@ pub async fn run(options: Options, tell: impl FnOnce(&Serving)) -> anyhow::Resul
         Ok(issuer) => {
             let host = host.as_ref();
             let (folder, crew) = (&folder, crew_address);
-            let gateway = Gateway { folder, issuer: &issuer, web, shop_port, host, crew };
+            let gateway =
+                Gateway { folder, issuer: &issuer, web, shop_port, shop_owner, host, crew };
             let served = gateway.serve(&options, begun, tell).await;
             issuer.stop().await;
             served
@@ -200,6 +202,7 @@ struct Gateway<'a> {
     issuer: &'a DevIssuer,
     web: SocketAddr,
     shop_port: u16,
+    shop_owner: PgConnectOptions,
     host: Option<&'a Host>,
     crew: SocketAddr,
 }
@@ -227,6 +230,7 @@ impl Gateway<'_> {
         let targets = configuration::Targets { shop_port: self.shop_port, host, crew: self.crew };
         let text = configuration::gateway(issuer, &listeners, targets);
         self.folder.write(CONFIGURATION, &Secret::new(text))?;
+        shop::harden(&self.folder.path(CONFIGURATION), &self.shop_owner).await?;
         let mut serving = Serving {
             data_dir: self.folder.root().to_owned(),
             config: self.folder.path(CONFIGURATION),

@@ -1,16 +1,22 @@
 //! The demonstration target: a PostgreSQL server with a shop's customers and orders.
 
+use std::path::Path;
+
 use anyhow::Context as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::SHOP;
 use super::configuration::{SHOP_PASSWORD, SHOP_ROLE};
 use super::folder::Folder;
+use crate::app::hardening;
 use crate::database::PrivateServer;
 
 /// Tables, rows and rights, for a database that has none.
 const SCHEMA: &str = include_str!("shop.sql");
+
+/// The longest that a statement of the gateway's role may run.
+const STATEMENT_SECONDS: u32 = 60;
 
 /// The running server, filled.
 #[derive(Debug)]
@@ -35,6 +41,11 @@ impl Shop {
         }
     }
 
+    /// How its superuser connects to it.
+    pub(super) fn owner(&self) -> PgConnectOptions {
+        self.server.superuser_options().database(SHOP)
+    }
+
     async fn fill(&self, folder: &Folder) -> anyhow::Result<()> {
         let options = self.server.superuser_options();
         let mut connection = options.connect().await?;
@@ -53,6 +64,19 @@ impl Shop {
         }
         Ok(connection.close().await?)
     }
+}
+
+/// Gives the gateway's role what the configuration's rules and masks leave to anybody, and no more:
+/// what `portcullis policy harden` prints. The configuration may have changed since the last start.
+pub(super) async fn harden(configuration: &Path, owner: &PgConnectOptions) -> anyhow::Result<()> {
+    let script =
+        hardening::script_by_file(configuration, SHOP, SHOP_ROLE, STATEMENT_SECONDS).await?;
+    let mut connection = owner.connect().await?;
+    connection
+        .execute(AssertSqlSafe(script))
+        .await
+        .context("the shop's role cannot be hardened")?;
+    Ok(connection.close().await?)
 }
 
 /// Makes the gateway's role, and gives it the password that the gateway reads. The server gets

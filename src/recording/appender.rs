@@ -106,6 +106,7 @@ impl Recording {
         if shared.usage.bytes() >= shared.max_local {
             return Err(RecordingFailure::StoreFull);
         }
+        shared.reserve.hold(&shared.dir)?;
         let created = Self::create_files(shared, session).map_err(RecordingFailure::from);
         let created = created.and_then(|files| {
             let state = State {
@@ -407,6 +408,10 @@ impl State {
         }
         if shared.usage.bytes().saturating_add(length as u64) > shared.max_local {
             return Err(RecordingFailure::StoreFull);
+        }
+        // What is lent to a seal is not for others.
+        if !shared.reserve.is_held() {
+            return Err(RecordingFailure::Io("no space is left on the disk".to_owned()));
         }
         let Some(files) = &mut self.files else { return Err(RecordingFailure::Closed) };
         if let Some(error) = &files.unreliable {

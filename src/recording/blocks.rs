@@ -26,15 +26,21 @@ use crate::names::SessionId;
 /// Why a recording could not be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The operating system could not read it.
+    /// The operating system could not read it. No source of this error: its text has the cause.
     #[error("cannot read the recording: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The file is not what was written.
     #[error(transparent)]
     Damage(#[from] Damage),
     /// It is encrypted.
     #[error(transparent)]
     NoKey(#[from] NoKey),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// The first thing in a file that is not what was written.
@@ -94,6 +100,13 @@ impl Blocks {
                 if start.format != 1 {
                     return Err(block.damage("this version of the format is not known"));
                 }
+                // Whoever opens A's recording must not be shown B's, however whole B's is.
+                if let Some(named) = blocks.source.named().filter(|named| *named != start.session) {
+                    let other = start.session;
+                    return Err(block.damage(format!(
+                        "it is another session's recording: the name is {named}, the content {other}"
+                    )));
+                }
                 if start.started != clock::rfc3339(block.header.first_wall_us) {
                     return Err(block.damage("the header and the document tell two times"));
                 }
@@ -113,6 +126,28 @@ impl Blocks {
                 what: "the file does not start as a recording does".to_owned(),
             }
             .into()),
+        }
+    }
+
+    /// Holds the name of a file against the session that it begins with. What does not begin as a
+    /// recording is not judged.
+    pub(super) fn is_of_its_name(source: Source) -> Result<Source, ReadError> {
+        let named = source.named();
+        let mut blocks = Self::at_start(source);
+        let start = match blocks.step() {
+            Ok(Some(block)) if block.header.kind == BlockKind::Start => {
+                blocks.document(&block).and_then(|text| parse::<Start>(&block, &text))
+            }
+            _ => return Ok(blocks.source),
+        };
+        match start {
+            Ok(start) if named.is_some_and(|named| named != start.session) => Err(Damage {
+                block: 0,
+                offset: 0,
+                what: "it is another session's recording".to_owned(),
+            }
+            .into()),
+            _ => Ok(blocks.source),
         }
     }
 
@@ -161,7 +196,7 @@ impl Blocks {
 
     /// Whether a file ends within what would be its first block.
     pub(super) fn is_torn_start(file: &File) -> io::Result<bool> {
-        match Self::at_start(Source::File(file.try_clone()?)).step() {
+        match Self::at_start(Source::of_file(file.try_clone()?)).step() {
             Ok(None) => Ok(true),
             Ok(Some(_)) | Err(ReadError::Damage(_) | ReadError::NoKey(_)) => Ok(false),
             Err(ReadError::Io(error)) => Err(error),

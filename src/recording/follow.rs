@@ -15,8 +15,9 @@ use super::event::{Event, Sequence};
 use super::keyring::Keyring;
 use super::layout::{self, LEDGER};
 use super::ledger::{Entry, Line, MAX_LINE};
-use super::reader::follow;
+use super::reader::{begins, follow};
 use super::source::Source;
+use crate::files;
 use crate::names::SessionId;
 
 /// Sessions that are remembered as changed; beyond, it is only known that there are more.
@@ -105,6 +106,7 @@ impl Follower {
         let (mut events, mut at, mut due) = (Vec::new(), 0, block.header.first_sequence);
         while at < bytes.len() {
             let event = encode::take(&bytes, &mut at).map_err(|what| block.damage(what))?;
+            begins(&event, self.start.session).map_err(|what| block.damage(what))?;
             due = follow(&event, due).map_err(|what| block.damage(what))?;
             events.push(event);
         }
@@ -168,7 +170,7 @@ impl LedgerFollower {
     /// # Errors
     /// When it cannot be read, or is shorter.
     pub fn open(data_dir: &Path, offset: u64) -> io::Result<Self> {
-        let mut file = File::open(data_dir.join(LEDGER))?;
+        let mut file = files::open(&data_dir.join(LEDGER))?;
         if file.metadata()?.len() < offset {
             return Err(io::Error::other("the ledger is shorter than it was"));
         }

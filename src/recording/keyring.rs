@@ -17,6 +17,7 @@ use super::cipher::RecordingKey;
 use super::layout::wrapped_anew;
 use super::source::Source;
 use crate::age::{self, Identity, Recipient};
+use crate::files;
 use crate::names::SessionId;
 
 /// Keys of sealed recordings that are kept for the index; of older ones the index says that it
@@ -116,7 +117,7 @@ pub struct NoKey {
 /// # Errors
 /// When it cannot be read.
 pub fn rewrapped(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match std::fs::File::open(wrapped_anew(path)) {
+    let file = match files::open(&wrapped_anew(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

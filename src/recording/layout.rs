@@ -4,6 +4,7 @@
 //! ```text
 //! data_dir/lock                             held by the one gateway that writes here
 //! data_dir/ledger
+//! data_dir/reserve                          keeps room for seals
 //! data_dir/recordings/<day>/<session>.rec
 //! data_dir/recordings/<day>/<session>.journal
 //! data_dir/recordings/<day>/<session>.age       its key, wrapped for other recipients later
@@ -27,6 +28,8 @@ pub(super) const LEDGER: &str = "ledger";
 const LOCK: &str = "lock";
 /// What is being written before it stands under its name.
 const PART: &str = "part";
+/// What keeps room for seals.
+const RESERVE: &str = "reserve";
 /// Days that new recordings may still begin in, by whatever clock.
 const LATELY: std::time::Duration = std::time::Duration::from_secs(48 * 60 * 60);
 
@@ -182,11 +185,53 @@ impl DataDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .with_context(|| format!("cannot open data_dir {shown}"))?;
+        let of = rustix::fs::fstat(&root)?;
+        if of.st_mode & 0o002 != 0 {
+            let mode = of.st_mode & 0o7777;
+            anyhow::bail!(
+                "cannot use data_dir {shown}: everybody may write there (mode {mode:o}), and could \
+                 change recordings and keys; chmod 700 {shown}"
+            );
+        }
+        let own = rustix::process::geteuid();
+        if !own.is_root() && of.st_uid != own.as_raw() && of.st_uid != 0 {
+            anyhow::bail!(
+                "cannot use data_dir {shown}: it belongs to another user (uid {}), who could change \
+                 recordings and keys; chown it",
+                of.st_uid
+            );
+        }
         let lock = lock(&root).with_context(|| format!("cannot use data_dir {shown}"))?;
         let recordings = make_directory(&root, RECORDINGS).with_context(|| {
             format!("cannot use {shown}/{RECORDINGS}: it must be a directory of its own")
         })?;
         Ok(Self { recordings, root, _lock: lock })
+    }
+
+    /// The size of the disk that the directory is on.
+    pub(super) fn disk_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::fstatvfs(&self.root)?;
+        Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
+    }
+
+    /// Makes the file that keeps room, with so many bytes that are really there.
+    pub(super) fn make_reserve(&self, bytes: u64) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::RDWR;
+        let mut file = open_file(&self.root, RESERVE, flags)?;
+        let made = allocate(&mut file, bytes);
+        if made.is_err() {
+            // Half of it is of use to nobody.
+            let _still_there = self.drop_reserve();
+        }
+        made
+    }
+
+    /// Gives the room back. On a full disk removing works.
+    pub(super) fn drop_reserve(&self) -> io::Result<()> {
+        match unlinkat(&self.root, RESERVE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the ledger, new or not.
@@ -328,6 +373,25 @@ fn lock(root: &OwnedFd) -> anyhow::Result<File> {
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &mut File, bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP) => fill(file, bytes),
+        done => Ok(done?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &mut File, bytes: u64) -> io::Result<()> {
+    fill(file, bytes)
+}
+
+fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
+    file.rewind()?;
+    io::copy(&mut io::repeat(0).take(bytes), file)?;
+    file.sync_data()
 }
 
 fn make_directory(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {

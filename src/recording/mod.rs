@@ -29,6 +29,7 @@ mod pending;
 mod reader;
 mod refused;
 mod repair;
+mod reserve;
 mod signing;
 mod source;
 mod store;
@@ -54,7 +55,7 @@ pub use follow::{
 pub use keyring::{Keyring, NoKey, rewrap, rewrapped};
 pub use layout::{Locked, day_of, recording_path, wrapped_anew};
 pub use ledger::{Burial, Head, Rotated, rotate_key};
-pub use reader::{End, Reader};
+pub use reader::{End, Reader, source};
 pub use signing::PublicKey;
 pub use source::{Elsewhere, Remote, Source, look_elsewhere};
 pub use store::Store;

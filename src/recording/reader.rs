@@ -15,6 +15,8 @@ use super::header::BlockKind;
 use super::journal::{self, Journaled};
 use super::keyring::{Keyring, NoKey};
 use super::source::Source;
+use crate::files;
+use crate::names::SessionId;
 
 /// How a recording ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,6 +227,7 @@ impl Reader {
                 continue;
             }
             let event = encode::take(events, at).map_err(|what| block.damage(what))?;
+            begins(&event, self.start.session).map_err(|what| block.damage(what))?;
             self.next_sequence = follow(&event, self.next_sequence)
                 .map_err(|what| block.damage(format!("event {}: {what}", event.sequence)))?;
             counted.add(&event);
@@ -255,6 +258,15 @@ impl Reader {
         }
         Ok(None)
     }
+}
+
+/// The stored bytes of the recording at `path`, which may be elsewhere, if they are of the session
+/// that the name says.
+///
+/// # Errors
+/// When they are nowhere or cannot be read; when they are another session's.
+pub fn source(path: &Path) -> Result<Source, ReadError> {
+    Blocks::is_of_its_name(Source::open(path)?)
 }
 
 impl Iterator for Reader {
@@ -293,6 +305,22 @@ impl Counted {
     }
 }
 
+/// Refuses a first event that opens another session than the file starts with.
+pub(super) fn begins(event: &Event, session: SessionId) -> Result<(), &'static str> {
+    #[derive(serde::Deserialize)]
+    struct Begun {
+        session: SessionId,
+    }
+    if !matches!(event.kind, Kind::Opened | Kind::Gateway) {
+        return Ok(());
+    }
+    match serde_json::from_slice(&event.payload) {
+        Ok(Begun { session: opened }) if opened == session => Ok(()),
+        Ok(Begun { .. }) => Err("the first event opens another session"),
+        Err(_) => Err("the first event does not say which session it opens"),
+    }
+}
+
 /// The sequence after an event, if the event is the one that was due.
 pub(super) fn follow(event: &Event, due: Sequence) -> Result<Sequence, &'static str> {
     if event.sequence != due {
@@ -315,7 +343,7 @@ fn read_journal(path: &Path) -> Result<Bytes, ReadError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Bytes::new()),
         Err(error) => return Err(error.into()),
     }
-    match File::open(path) {
+    match files::open(path) {
         Ok(file) => Ok(journal_bytes(file)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Bytes::new()),
         Err(error) => Err(error.into()),

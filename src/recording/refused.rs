@@ -16,6 +16,9 @@ use crate::names::SessionId;
 const RATE: f64 = 50.0;
 /// How many may come at once.
 const BURST: f64 = 200.0;
+/// Refused callers that are logged one by one, a second, and how many at once.
+const LOG_RATE: f64 = 2.0;
+const LOG_BURST: f64 = 100.0;
 /// A recording of this size is sealed and another begun, so that what is sealed is never old.
 const ROLL_OVER: u64 = 8 << 20;
 
@@ -23,34 +26,85 @@ const ROLL_OVER: u64 = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Refusals {
     recording: Option<Recording>,
-    tokens: f64,
-    filled: Instant,
+    noted: Rate,
+    logged: Rate,
     /// Callers not noted since the last one that was.
     left_out: u64,
+    /// Callers not logged since the last one that was.
+    not_logged: u64,
+}
+
+/// So many at once, and so many a second.
+#[derive(Debug)]
+struct Rate {
+    burst: f64,
+    each_second: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Rate {
+    fn new(burst: f64, each_second: f64) -> Self {
+        Self { burst, each_second, tokens: burst, filled: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + seconds * self.each_second).min(self.burst);
+        self.filled = now;
+        let there = self.tokens >= 1.0;
+        if there {
+            self.tokens -= 1.0;
+        }
+        there
+    }
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { recording: None, tokens: BURST, filled: Instant::now(), left_out: 0 }
+        Self {
+            recording: None,
+            noted: Rate::new(BURST, RATE),
+            logged: Rate::new(LOG_BURST, LOG_RATE),
+            left_out: 0,
+            not_logged: 0,
+        }
     }
 }
 
 impl Refusals {
-    /// Notes a caller, or counts it.
+    /// Logs a caller and notes it, or counts it: whoever knocks is not authenticated.
     pub(super) fn note(&mut self, shared: &Arc<Shared>, caller: &RefusedCaller) {
-        if !self.take_token() {
+        if self.logged.take() {
+            let left_out = std::mem::take(&mut self.not_logged);
+            tracing::warn!(
+                protocol = %caller.protocol,
+                client = %caller.client,
+                target = ?caller.target,
+                username = caller.identity.as_ref().map(|identity| identity.username.as_str()),
+                reason = %caller.reason,
+                not_logged_before = (left_out > 0).then_some(left_out),
+                "access denied"
+            );
+        } else {
+            self.not_logged += 1;
+        }
+        if !self.noted.take() {
             self.left_out += 1;
             return;
         }
         if let Err(failure) = self.write(shared, Some(caller)) {
             self.left_out += 1;
-            tracing::warn!(%failure, "cannot record a refused caller");
+            if self.logged.take() {
+                tracing::warn!(%failure, "cannot record a refused caller");
+            }
         }
     }
 
     /// Tells of callers who were only counted, once the rate allows.
     pub(super) fn look(&mut self, shared: &Arc<Shared>) {
-        if self.left_out > 0 && self.take_token() {
+        if self.left_out > 0 && self.noted.take() {
             // A failure leaves the count for the next time.
             let _later = self.write(shared, None);
         }
@@ -95,18 +149,6 @@ impl Refusals {
             // The store logs a failure and tries again.
             let _later = recording.close(&Closed { how: how.into(), text: String::new() });
         }
-    }
-
-    fn take_token(&mut self) -> bool {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + seconds * RATE).min(BURST);
-        self.filled = now;
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn at_start(shared: &Arc<Shared>, known: &Known, journals: &[SessionI
     let mut sealed = 0;
     for session in left {
         let standing = known.standing(&session);
-        match seal(shared, session, standing, &Ending::interrupted()) {
+        match seal_with_room(shared, session, standing, &Ending::interrupted()) {
             Ok(()) => sealed += 1,
             Err(RepairError::Io(error)) => {
                 shared.seal_later(session, standing, Ending::interrupted(), &error);
@@ -105,6 +105,16 @@ pub(super) fn at_start(shared: &Arc<Shared>, known: &Known, journals: &[SessionI
     if sealed > 0 {
         tracing::info!(recordings = sealed, "sealed what the last gateway left open");
     }
+}
+
+/// The same as [`seal`], with the room that is kept for it where the disk has no other.
+pub(super) fn seal_with_room(
+    shared: &Arc<Shared>,
+    session: SessionId,
+    standing: Standing,
+    ending: &Ending,
+) -> Result<(), RepairError> {
+    shared.lend_room(|| seal(shared, session, standing, ending))
 }
 
 /// Seals one recording from its files, and says so in the ledger. A damage is noted there too,
@@ -332,10 +342,7 @@ struct Found {
 
 impl Found {
     fn read(file: std::fs::File, session: &SessionId) -> Result<Self, RepairError> {
-        let (start, mut blocks) = Blocks::open(Source::File(file.try_clone()?))?;
-        if start.session != *session {
-            return Err(RepairError::Damaged("it is another session's".to_owned()));
-        }
+        let (start, mut blocks) = Blocks::open(Source::of_session(file.try_clone()?, *session))?;
         let (mut last, mut walls) = (None, None);
         while let Some(block) = blocks.next()? {
             blocks.stored(&block)?;

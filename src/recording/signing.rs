@@ -19,6 +19,8 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::files;
+
 /// RFC 8410: what stands before the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo`.
 const PUBLIC_KEY_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -60,7 +62,7 @@ impl PublicKey {
     /// # Errors
     /// When it cannot be read, holds no key, or one that is not Ed25519.
     pub fn read(path: &Path) -> io::Result<Vec<Self>> {
-        let text = fs::read(path)?;
+        let text = files::read(path, files::MAX_KEY_FILE)?;
         let keys = SubjectPublicKeyInfoDer::pem_slice_iter(&text)
             .map(|der| {
                 let der = der.map_err(|_| NotAKey)?;
@@ -135,7 +137,7 @@ impl SealingKey {
     /// Reads a PEM file of PKCS #8, as `openssl genpkey -algorithm ed25519` writes it.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let refused = || io::Error::other("it is not an Ed25519 private key in PEM (PKCS #8)");
-        let text = Zeroizing::new(fs::read(path)?);
+        let text = files::read(path, files::MAX_KEY_FILE)?;
         let der = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| refused())?;
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
             .map_err(|_| refused())?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::files;
 use crate::names::SessionId;
 
 static ELSEWHERE: OnceLock<Box<dyn Elsewhere>> = OnceLock::new();
@@ -36,9 +37,15 @@ pub fn look_elsewhere(elsewhere: Box<dyn Elsewhere>) {
     let _first = ELSEWHERE.set(elsewhere);
 }
 
-/// The bytes of one `.rec`.
+/// The bytes of one `.rec`, and the session that its name promises.
 #[derive(Debug)]
-pub enum Source {
+pub struct Source {
+    bytes: Bytes,
+    named: Option<SessionId>,
+}
+
+#[derive(Debug)]
+enum Bytes {
     /// A file here, which may grow.
     File(File),
     /// Elsewhere.
@@ -51,18 +58,36 @@ impl Source {
     /// # Errors
     /// When it is nowhere, no file, or cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let missing = match path.metadata() {
-            Ok(metadata) if metadata.is_file() => return Ok(Self::File(File::open(path)?)),
-            Ok(_) => return Err(io::Error::other(format!("{} is not a file", path.display()))),
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".rec"));
+        let named: Option<SessionId> = name.and_then(|id| id.parse().ok());
+        let missing = match files::open(path) {
+            Ok(file) => return Ok(Self { bytes: Bytes::File(file), named }),
+            Err(error) if error.kind() == io::ErrorKind::Other => {
+                return Err(io::Error::other(format!("{} is not a file", path.display())));
+            }
             Err(error) => error,
         };
         if missing.kind() != io::ErrorKind::NotFound {
             return Err(missing);
         }
-        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".rec"));
-        let session = name.and_then(|id| id.parse().ok());
-        let Some((elsewhere, session)) = ELSEWHERE.get().zip(session) else { return Err(missing) };
-        elsewhere.open(session)?.map(Self::Remote).ok_or(missing)
+        let Some((elsewhere, session)) = ELSEWHERE.get().zip(named) else { return Err(missing) };
+        let remote = elsewhere.open(session)?.ok_or(missing)?;
+        Ok(Self { bytes: Bytes::Remote(remote), named })
+    }
+
+    /// A file that is open already, whosever it is.
+    pub(super) fn of_file(file: File) -> Self {
+        Self { bytes: Bytes::File(file), named: None }
+    }
+
+    /// A file that is open already and must be this session's recording.
+    pub(super) fn of_session(file: File, session: SessionId) -> Self {
+        Self { bytes: Bytes::File(file), named: Some(session) }
+    }
+
+    /// The session that the name promises; none when the name is no session's.
+    pub(super) fn named(&self) -> Option<SessionId> {
+        self.named
     }
 
     /// Its length in bytes, now.
@@ -70,9 +95,9 @@ impl Source {
     /// # Errors
     /// When the operating system does not say.
     pub fn length(&self) -> io::Result<u64> {
-        match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
-            Self::Remote(remote) => Ok(remote.length()),
+        match &self.bytes {
+            Bytes::File(file) => Ok(file.metadata()?.len()),
+            Bytes::Remote(remote) => Ok(remote.length()),
         }
     }
 
@@ -81,9 +106,9 @@ impl Source {
     /// # Errors
     /// When there is less, or it cannot be read.
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.read_exact_at(buffer, at),
-            Self::Remote(remote) => remote.read_at(buffer, at),
+        match &self.bytes {
+            Bytes::File(file) => file.read_exact_at(buffer, at),
+            Bytes::Remote(remote) => remote.read_at(buffer, at),
         }
     }
 }

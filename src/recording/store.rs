@@ -24,6 +24,7 @@ use super::layout::{DataDir, Part};
 use super::ledger::{Entry, Head, Ledger, LedgerError};
 use super::refused::Refusals;
 use super::repair::{self, Ending, RepairError, Standing};
+use super::reserve::{self, Reserve};
 use super::signing::{PublicKey, SealingKey};
 use super::tail::{Tail, Usage};
 use crate::age::{Identity, Recipient};
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     pub(super) unframed: Mutex<Vec<Weak<Inner>>>,
     pub(super) commits: Option<Arc<Commits>>,
     pub(super) changes: Changes,
+    pub(super) reserve: Reserve,
     /// Held while recordings are taken away or kept from it.
     pub(super) burying: Mutex<()>,
     pub(super) found_holds: Mutex<Vec<SessionId>>,
@@ -148,6 +150,7 @@ impl Store {
             unframed: Mutex::default(),
             commits,
             changes: Changes::default(),
+            reserve: Reserve::default(),
             burying: Mutex::default(),
             found_holds: Mutex::new(inventory.holds),
             ledger: Mutex::new(ledger),
@@ -157,6 +160,9 @@ impl Store {
             told: AtomicU8::new(0),
         });
         repair::at_start(&shared, &known, &inventory.journals);
+        if let Err(error) = shared.reserve.hold(&shared.dir) {
+            tracing::error!(%error, "no room for seals; sessions are refused until there is some");
+        }
         shared.tell_how_full();
         Ok(Self { shared, refusals: Arc::default(), identities: Arc::default() })
     }
@@ -304,7 +310,10 @@ impl Rounds {
         if self.looks(now) {
             self.looked = Some(now);
             store.refusals.lock().look(shared);
-            seal_unsealed(shared, |unsealed| unsealed.next <= now);
+            let was_held = shared.reserve.is_held();
+            // With room for all, what waits for some need not wait longer.
+            let all = shared.reserve.hold(&shared.dir).is_ok() && !was_held;
+            seal_unsealed(shared, |unsealed| all || unsealed.next <= now);
             shared.tell_how_full();
         }
         if shared.per_cent_full() >= u64::from(FILLING[0])
@@ -372,7 +381,7 @@ fn seal_unsealed(shared: &Arc<Shared>, due: impl Fn(&Unsealed) -> bool) {
     let waiting: Vec<_> = shared.unsealed.lock().extract_if(.., |one| due(one)).collect();
     for mut one in waiting {
         let session = one.session;
-        match repair::seal(shared, session, one.standing, &one.ending) {
+        match repair::seal_with_room(shared, session, one.standing, &one.ending) {
             Ok(()) => {
                 shared.keyring.sealed(session);
                 tracing::info!(%session, "the recording is sealed now");
@@ -402,6 +411,15 @@ impl Shared {
             packers.push(packer);
         }
         result
+    }
+
+    /// Whether a failure was for want of room on the disk, which the reserve can give.
+    pub(super) fn lend_room<T>(
+        &self,
+        work: impl FnMut() -> Result<T, RepairError>,
+    ) -> Result<T, RepairError> {
+        let no_room = |error: &RepairError| matches!(error, RepairError::Io(error) if reserve::is_full(error));
+        self.reserve.lend(&self.dir, work, no_room)
     }
 
     /// Adds a line to the ledger.

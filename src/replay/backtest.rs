@@ -3,6 +3,8 @@
 //! Decided anew is what was recorded: the effects, attributes and request view of each command.
 //! Nothing is decoded again, and nothing is run. What the record does not hold (claims of callers,
 //! texts and values where some were withheld) makes a command undecidable when a rule looks at it.
+//! Whether masks and row filters can be applied to a statement only the target's catalog tells, so
+//! a command that they refused counts as refused again while the target has any.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +13,7 @@ use serde::Serialize;
 
 use crate::names::{SessionId, TargetName};
 use crate::policy::{
-    Attributes, Caller, Command, CommandParts, Decision, Effect, Policy, SessionFacts,
+    Attributes, Besides, Caller, Command, CommandParts, Decision, Effect, Policy, SessionFacts,
     SessionPolicy, TargetFacts, Verdict,
 };
 use crate::recording::{
@@ -33,7 +35,7 @@ pub struct Report {
     pub commands: u64,
     /// Those that end as before.
     pub unchanged: u64,
-    /// A rule looks at what the record does not hold.
+    /// A rule looks at what the record does not hold, or masks refused it that are gone.
     pub undecidable: u64,
     /// The configuration has no such target.
     pub no_target: u64,
@@ -74,6 +76,8 @@ pub struct Target {
     pub facts: TargetFacts,
     /// Whether columns of it are masked.
     pub masked: bool,
+    /// Whether anything of it is masked or filtered, for anybody.
+    pub hides: bool,
 }
 
 type Changes = BTreeMap<(Verdict, Verdict, Vec<String>), (u64, Example)>;
@@ -145,6 +149,8 @@ struct Known {
     id: SessionId,
     /// `None` when the configuration has no such target.
     policy: Option<SessionPolicy>,
+    /// Whether masks or row filters of the target may refuse commands.
+    hides: bool,
     /// Statements that were prepared, which serve for long.
     parsed: BTreeMap<Sequence, Prepared>,
     /// What was bound, which is run soon.
@@ -195,10 +201,11 @@ impl Session<'_> {
             run: name(&opened.run),
         };
         let target = (self.targets)(&opened.target);
+        let hides = target.as_ref().is_some_and(|target| target.hides);
         let policy = target.map(|target| {
             self.policy.for_caller(&caller, &target.facts, &facts).masked(target.masked)
         });
-        Known { id: opened.session, policy, parsed: BTreeMap::new(), bound: BTreeMap::new() }
+        Known { id: opened.session, policy, hides, parsed: BTreeMap::new(), bound: BTreeMap::new() }
     }
 
     fn command(&mut self, event: &Event, recorded: RecordedCommand<'static>) {
@@ -209,7 +216,8 @@ impl Session<'_> {
             self.report.commands += 1;
             match known.decide(&recorded, event.of) {
                 Err(Undecided::NoTarget) => self.report.no_target += 1,
-                Err(Undecided::NotRecorded) => self.report.undecidable += 1,
+                Err(Undecided::NotRecorded | Undecided::Unmasked) => self.report.undecidable += 1,
+                Err(Undecided::AsBefore) => self.report.unchanged += 1,
                 Ok((after, _)) if after.verdict() == before => self.report.unchanged += 1,
                 Ok((after, text)) => {
                     let rules = after.rules().iter().map(ToString::to_string).collect();
@@ -241,6 +249,10 @@ impl Session<'_> {
 enum Undecided {
     NoTarget,
     NotRecorded,
+    /// Masks or row filters refused it, and the target has none any more.
+    Unmasked,
+    /// What refused it does so whatever the rules say.
+    AsBefore,
 }
 
 impl Known {
@@ -251,6 +263,12 @@ impl Known {
         mut of: Option<Sequence>,
     ) -> Result<(Decision, String), Undecided> {
         let policy = self.policy.as_ref().ok_or(Undecided::NoTarget)?;
+        match recorded.decision.besides() {
+            Some(Besides::Session) => return Err(Undecided::AsBefore),
+            Some(Besides::Masks) if self.hides => return Err(Undecided::AsBefore),
+            Some(Besides::Masks) => return Err(Undecided::Unmasked),
+            None => {}
+        }
         let command: &Command = &recorded.command;
         let (mut text, mut effects) = (command.text.as_str(), command.effects.as_slice());
         let mut attributes = Attributes::new();

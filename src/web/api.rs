@@ -149,7 +149,7 @@ impl Api {
         self.done(caller, action, object, detail).await
     }
 
-    /// Notes in the audit log what is about to be done, or was.
+    /// Notes in the audit log what was done, or is about to be shown.
     pub(super) async fn done(
         &self,
         caller: &Caller,
@@ -160,7 +160,29 @@ impl Api {
         Ok(self.database.audit(&entry(caller, action, object, "done", detail)).await?)
     }
 
-    /// A line of the audit log for what was done.
+    /// Notes in the audit log what somebody asks for that takes its time.
+    pub(super) async fn asked(
+        &self,
+        caller: &Caller,
+        action: &str,
+        object: Option<String>,
+        detail: BTreeMap<String, Value>,
+    ) -> Result<(), Problem> {
+        Ok(self.database.audit(&entry(caller, action, object, "asked", detail)).await?)
+    }
+
+    /// A line of the audit log for what is asked for and takes its time.
+    pub(super) fn asked_entry(
+        &self,
+        caller: &Caller,
+        action: &str,
+        object: String,
+        detail: BTreeMap<String, Value>,
+    ) -> AuditEntry {
+        entry(caller, action, Some(object), "asked", detail)
+    }
+
+    /// A line of the audit log for what was done; it is written together with what it tells.
     pub(super) fn entry(
         &self,
         caller: &Caller,

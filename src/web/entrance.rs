@@ -12,7 +12,7 @@ use crate::identity::browser::Browsers;
 use crate::identity::login::{Attempt, Logins};
 use crate::secret::Secret;
 
-/// Where an issuer sends browsers back to.
+/// Where an issuer sends browsers back to; where there are several, the issuer's name follows.
 pub(super) const CALLBACK: &str = "/login/callback";
 /// How long somebody may take at the issuer, in seconds.
 const ATTEMPT_SECONDS: u32 = 600;
@@ -40,9 +40,18 @@ impl Entrance {
         Self { logins, browsers: Browsers::new(database), doors, public_url }
     }
 
-    /// Where the issuer sends browsers back to.
-    pub(super) fn callback(&self) -> Option<String> {
-        self.public_url.as_ref().map(|url| format!("{url}{CALLBACK}"))
+    /// Where an issuer sends browsers back to: no two issuers share an address.
+    pub(super) fn callback(&self, issuer: &str) -> Option<String> {
+        let url = self.public_url.as_ref()?;
+        Some(match self.logins.redirect_part(issuer) {
+            None => format!("{url}{CALLBACK}"),
+            Some(name) => format!("{url}{CALLBACK}/{name}"),
+        })
+    }
+
+    /// Whether browsers can be sent back here.
+    pub(super) fn has_address(&self) -> bool {
+        self.public_url.is_some()
     }
 
     /// The pages' first address, for the issuer's own logout.

@@ -64,7 +64,8 @@ impl Format {
 
     fn write(self, path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), ExportError> {
         if matches!(self, Self::Html) {
-            return pages::html(path, keyring, out);
+            // The page tells of a damage itself.
+            return pages::html(path, keyring, out).map(|_damage| ());
         }
         let reader = recording::Reader::open_with(path, keyring)?;
         match self {

@@ -106,8 +106,11 @@ async fn revoke(
 ) -> Answer<AccessGrant> {
     let id: GrantId = named(id)?;
     let owner = caller.key().filter(|_| !caller.is_admin(api.roles()));
-    api.done(&caller, "grant.revoke", Some(id.to_string()), BTreeMap::new()).await?;
-    let revoked = api.database.revoke_grant(id, owner, &caller.username()).await?;
+    let entry = api.entry(&caller, "grant.revoke", id.to_string(), BTreeMap::new());
+    let Some(revoked) = api.database.revoke_grant(id, owner, &entry).await? else {
+        api.tried(&caller, "grant.revoke", id.to_string(), "there is no such grant").await;
+        return Err(Problem::not_found());
+    };
     api.catalog.desk().wake();
-    revoked.map(Json).ok_or_else(Problem::not_found)
+    Ok(Json(revoked))
 }

@@ -16,7 +16,9 @@ use super::ask::Body;
 use super::caller::{Admin, Caller};
 use super::problem::Problem;
 use crate::archive::{By, PruneError, Pruned, Retention};
-use crate::database::{Filter, Hold, HoldFilter, OneSession, Page, Timestamp};
+use crate::database::{
+    DatabaseError, Filter, Hold, HoldFilter, HoldSet, OneSession, Page, Timestamp,
+};
 use crate::names::{HoldId, SessionId};
 
 /// The longest reason, in bytes.
@@ -101,9 +103,18 @@ pub(super) async fn held(api: &Api, caller: &Caller, wanted: Wanted) -> Result<H
         ("reason".to_owned(), Value::from(hold.reason.as_str())),
         ("filter".to_owned(), serde_json::to_value(&hold.filter).unwrap_or_default()),
     ]);
-    api.done(caller, "hold.set", Some(hold.id.to_string()), detail).await?;
-    api.database.set_hold(&hold).await?;
-    Ok(hold)
+    let object = hold.id.to_string();
+    let entry = api.entry(caller, "hold.set", object.clone(), detail);
+    let why = match api.database.set_hold_for(&hold, &entry).await {
+        Ok(HoldSet::Set) => return Ok(hold),
+        Ok(HoldSet::Deleted) => "the session's recording has been deleted; nothing is held",
+        Err(DatabaseError::TooSlow) => {
+            "recordings are being deleted and this takes long; nothing is held yet, ask again"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    api.tried(caller, "hold.set", object, why).await;
+    Err(Problem::conflict(why))
 }
 
 async fn lift(
@@ -129,8 +140,8 @@ pub(super) async fn lifted(
     }
     let said = reason.as_deref().map(|reason| ("reason".to_owned(), Value::from(reason)));
     let detail = said.into_iter().collect();
-    api.done(caller, "hold.lift", Some(id.to_string()), detail).await?;
-    let lifted = api.database.lift_hold(id, &caller.username(), reason.as_deref()).await?;
+    let entry = api.entry(caller, "hold.lift", id.to_string(), detail);
+    let lifted = api.database.lift_hold_for(id, reason.as_deref(), &entry).await?;
     lifted.ok_or_else(|| Problem::conflict("the hold is lifted already"))
 }
 
@@ -174,7 +185,7 @@ async fn prune(
     let Body(WantedRun { dry_run }) = Body::from_request(request, &()).await?;
     let action = if dry_run { "recording.prune-dry-run" } else { "recording.prune" };
     let detail = BTreeMap::from([("asked".to_owned(), Value::from(true))]);
-    api.done(&caller, action, None, detail).await?;
+    api.asked(&caller, action, None, detail).await?;
     let pruned = if dry_run {
         retention.look().await
     } else {

@@ -82,7 +82,7 @@ async fn explain(
     let facts = target.facts();
     let command = decode::command(facts.protocol, &question.command).map_err(Problem::bad)?;
     let policy = rules.policy();
-    let masked = rules.masks().mask_columns(facts.name.as_str());
+    let masked = rules.masks().guard(facts.name.as_str(), &whose.groups);
     let explanation = policy.explain(&whose, &facts, &SessionFacts::default(), masked, &command);
     let (target, policy) = (target.name.clone(), policy.hash().to_owned());
     Ok(Json(Explained { target, policy, explanation }))
@@ -178,7 +178,12 @@ impl Api {
         let tried = tokio::task::spawn_blocking(move || {
             let targets = |name: &TargetName| {
                 let facts = rules.target(name)?.facts();
-                Some(backtest::Target { facts, masked: rules.masks().mask_columns(name.as_str()) })
+                let (masks, name) = (rules.masks(), name.as_str());
+                Some(backtest::Target {
+                    facts,
+                    masked: masks.guard(name, &[]),
+                    hides: masks.hide(name),
+                })
             };
             let tried = attempt((&data_dir, &keyring), &policy, &targets, from, to);
             drop(turn);

@@ -57,6 +57,12 @@ impl Problem {
         Self { status: StatusCode::CONFLICT, title, detail: Some(detail.into()) }
     }
 
+    /// Something that this caller did too often, and what the limit is.
+    pub(super) fn too_often(detail: impl Into<String>) -> Self {
+        let title = "that was asked for too often";
+        Self { status: StatusCode::TOO_MANY_REQUESTS, title, detail: Some(detail.into()) }
+    }
+
     /// Nobody could be logged in, and why, for who tried.
     pub(super) fn no_login(detail: impl Into<String>) -> Self {
         let title = "you are not logged in";

@@ -42,14 +42,24 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// A session's recording, here or in the archive.
 pub(super) async fn open(api: &Api, session: SessionId) -> Result<Source, Problem> {
     let path = recording_path(api.data_dir(), &session);
-    let opened = tokio::task::spawn_blocking(move || Source::open(&path)).await;
-    opened.map_err(|_| Problem::internal())?.map_err(|error| unreadable(&error))
+    let opened = tokio::task::spawn_blocking(move || recording::source(&path)).await;
+    opened.map_err(|_| Problem::internal())?.map_err(|error| match error {
+        ReadError::Io(error) => unreadable(&error),
+        error => {
+            tracing::error!(%session, %error, "recording is not this session's");
+            (&error).into()
+        }
+    })
 }
 
 /// Where a session's recording stands or stood, if there is one.
 pub(super) async fn place(api: &Api, session: SessionId) -> Result<PathBuf, Problem> {
-    open(api, session).await?;
-    Ok(recording_path(api.data_dir(), &session))
+    let path = recording_path(api.data_dir(), &session);
+    let there = path.clone();
+    // Whoever reads it holds its name against its content.
+    let opened = tokio::task::spawn_blocking(move || Source::open(&there).map(drop)).await;
+    opened.map_err(|_| Problem::internal())?.map_err(|error| unreadable(&error))?;
+    Ok(path)
 }
 
 async fn bytes(

@@ -17,7 +17,7 @@ use super::ask::{Body, Pages};
 use super::caller::{Caller, Person};
 use super::problem::Problem;
 use crate::access;
-use crate::database::{Page, Ticket};
+use crate::database::{Page, Ticket, TicketLimits};
 use crate::identity::ticket::NoTicket;
 use crate::names::{TargetName, TicketId};
 use crate::secret::Secret;
@@ -84,11 +84,15 @@ pub(super) async fn made(
         api.tried(caller, "ticket.create", target, "no access to this target").await;
         return Err(Problem::forbidden("you have no access to a target of this name"));
     }
-    let made = api.tickets.make(identity, &wanted.target, lifetime, wanted.single_use).await;
+    let limits =
+        TicketLimits { live: rules.tickets().max_live, per_hour: rules.tickets().max_per_hour };
+    let made =
+        api.tickets.make(identity, &wanted.target, lifetime, wanted.single_use, limits).await;
     let (ticket, secret) = made.map_err(|error| match error {
         NoTicket::Database(error) => error.into(),
         NoTicket::NoRandomness => Problem::internal(),
-        NoTicket::TooMany | NoTicket::WithTicket => Problem::conflict(error.to_string()),
+        NoTicket::TooMany(_) | NoTicket::WithTicket => Problem::conflict(error.to_string()),
+        NoTicket::TooFast(_) => Problem::too_often(error.to_string()),
     })?;
     let detail = BTreeMap::from([
         ("target".to_owned(), Value::from(ticket.target.as_str())),
@@ -119,8 +123,11 @@ async fn revoke(State(api): State<Arc<Api>>, Person(caller): Person, id: Named) 
 pub(super) async fn revoked(api: &Api, caller: &Caller, id: Named) -> Result<Ticket, Problem> {
     let id: TicketId = named(id)?;
     let owner = caller.key().filter(|_| !caller.is_admin(api.roles()));
-    api.done(caller, "ticket.revoke", Some(id.to_string()), BTreeMap::new()).await?;
-    let revoked = api.database.revoke_ticket(id, owner, &caller.username()).await?;
+    let entry = api.entry(caller, "ticket.revoke", id.to_string(), BTreeMap::new());
+    let Some(revoked) = api.database.revoke_ticket(id, owner, &entry).await? else {
+        api.tried(caller, "ticket.revoke", id.to_string(), "there is no such ticket").await;
+        return Err(Problem::not_found());
+    };
     api.catalog.desk().wake();
-    revoked.ok_or_else(Problem::not_found)
+    Ok(revoked)
 }

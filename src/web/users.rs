@@ -72,9 +72,9 @@ async fn revoke(
     let now = SystemTime::now();
     let until = Timestamp::from(now + lasts).storable();
     let detail = BTreeMap::from([("until".to_owned(), Value::from(until.to_string()))]);
-    api.done(&caller, "user.revoke", Some(object), detail).await?;
-    let by = caller.username();
-    api.database.revoke_user(&issuer, &wanted.subject, until, &by).await?;
+    let entry = api.entry(&caller, "user.revoke", object, detail);
+    api.database.revoke_user(&issuer, &wanted.subject, until, &entry).await?;
+    let by = entry.username;
     api.catalog.desk().wake();
     let revoked_at = Timestamp::from(now).storable();
     let subject = wanted.subject;
@@ -85,8 +85,9 @@ async fn restore(State(api): State<Arc<Api>>, Admin(caller): Admin, uri: Uri) ->
     let named: Query<Named> =
         Query::try_from_uri(&uri).map_err(|error| Problem::bad(error.body_text()))?;
     let (issuer, object) = whom(&api, &named.issuer, &named.subject)?;
-    api.done(&caller, "user.restore", Some(object), BTreeMap::new()).await?;
-    if !api.database.restore_user(&issuer, &named.subject).await? {
+    let entry = api.entry(&caller, "user.restore", object.clone(), BTreeMap::new());
+    if !api.database.restore_user(&issuer, &named.subject, &entry).await? {
+        api.tried(&caller, "user.restore", object, "they are not revoked").await;
         return Err(Problem::not_found());
     }
     api.catalog.desk().wake();

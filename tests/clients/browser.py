@@ -227,7 +227,10 @@ def watch(browser):
     card.get_by_role("button", name="End the session").click()
     expect(admin.locator(".facts").first).to_contain_text("ended by ada", timeout=20_000)
     admin.get_by_text("Who else looked").click()
-    expect(admin.locator("td").filter(has_text="seen enough")).to_be_visible()
+    # What was asked for stands in the log before it is done.
+    said = admin.locator("tr").filter(has_text="seen enough")
+    expect(said).to_have_count(2)
+    expect(said.filter(has=admin.locator(".mark", has_text="asked"))).to_be_visible()
     # Who watches sees its end, and that its recording is whole, without loading the page again.
     expect(page.locator(".facts").first).to_contain_text("Ended", timeout=20_000)
     expect(page.locator("h1 .mark.open")).to_have_count(0)

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import socket
 import struct
+import sys
 from urllib.parse import urlsplit
 
 from hpack import Encoder
@@ -12,7 +13,8 @@ faulthandler.dump_traceback_later(50, exit=True)
 
 GATEWAY, TOKEN = urlsplit(os.environ["GATEWAY"]), os.environ["TOKEN"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 2, 3, 4, 6, 7
+WINDOW_UPDATE, CONTINUATION = 8, 9
 END_STREAM, END_HEADERS = 1, 4
 NAMES = {0: "NO_ERROR", 1: "PROTOCOL_ERROR", 11: "ENHANCE_YOUR_CALM", 9: "COMPRESSION_ERROR"}
 
@@ -93,14 +95,43 @@ def continuation():
     return connection.end()
 
 
-def flood(kind, payload):
-    """The other side may go on as long as it stays small; it is told so by the memory it takes."""
+def flood(kind, payload, stream=0):
     connection = Connection()
+    if stream:
+        # A request whose body is still to come.
+        connection.send(connection.headers(stream, "/crew/x", (), "POST", END_HEADERS))
     for _ in range(2_000):
-        if not connection.send(frame(kind, 0, 0, payload) * 20):
-            return connection.end()
-    connection.socket.close()
-    return "taken"
+        if not connection.send(frame(kind, 0, stream, payload) * 20):
+            break
+    # What was sent may not have been read yet.
+    connection.socket.settimeout(20)
+    ended = connection.end()
+    if "Timeout" in ended:
+        raise SystemExit(f"forty thousand frames of kind {kind} were taken")
+    return ended
+
+
+def ordinary():
+    """Pings and windows with each of many requests are no flood."""
+    connection = Connection()
+    for n in range(2_000):
+        stream = 1 + 2 * n
+        data = connection.headers(stream, "/crew/status/204") + frame(PING, 0, 0, b"12345678")
+        data += frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 100)) + frame(PRIORITY, 0, stream, bytes(5))
+        connection.send(data)
+        ended = connection.end(until=stream)
+        if not ended.startswith("HEADERS"):
+            return f"request {n}: {ended}"
+    return "200"
+
+
+def floods():
+    print("settings:", flood(SETTINGS, b""))
+    print("ping:", flood(PING, b"12345678"))
+    print("priority:", flood(PRIORITY, bytes(5), 3))
+    print("window:", flood(WINDOW_UPDATE, struct.pack(">I", 1)))
+    print("unknown:", flood(99, b""))
+    print("empty data:", flood(DATA, b"", 1))
 
 
 def hpack():
@@ -125,10 +156,14 @@ def request(more, method="POST", body=b"abc"):
     return ended
 
 
+if sys.argv[1:] == ["floods"]:
+    floods()
+    print("ordinary:", ordinary())
+    sys.exit()
+
 print("rapid-reset:", rapid_reset())
 print("continuation:", continuation())
-print("settings:", flood(SETTINGS, b""))
-print("ping:", flood(PING, b"12345678"))
+floods()
 print("hpack:", hpack())
 print("crlf:", request([("x-a", "1\r\ntransfer-encoding: chunked")]))
 print("te:", request([("transfer-encoding", "chunked")]))

@@ -14,7 +14,8 @@ async def main() -> None:
         row = await connection.fetchrow(
             "select id, email, ssn, birth_year, name, to_jsonb(c) as j from customers c where id = $1", 1
         )
-        assert tuple(row) == (1, "a***@example.com", "[masked]", None, "Alice", '"[masked]"'), row
+        assert tuple(row)[:5] == (1, "a***@example.com", "[masked]", None, "Alice"), row
+        assert '"ssn": "[masked]"' in row["j"], row
         show("row", tuple(row))
     section("cursor")
     async with connection.transaction():

@@ -14,7 +14,7 @@ def main() -> None:
             with connection.cursor(binary=binary) as cursor:
                 for _ in range(8):
                     row = cursor.execute(SQL, (1,), prepare=True).fetchone()
-                assert row == (1, "a***@example.com", "[masked]", None, "Alice", "[masked]"), row
+                assert row == (1, "a***@example.com", "[masked]", None, "Alice", "A***@EXAMPLE.COM"), row
                 show("row", row)
                 whole = cursor.execute("select c from customers c where id = 1").fetchone()
                 show("whole row", whole)

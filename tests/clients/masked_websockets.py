@@ -16,7 +16,8 @@ CASES = [
     ('{"ssn": "078-05-1120", "n": 1}', '{"ssn": "[masked]", "n": 1}'),
     (r'{"\u0073sn": "\u0030\u00378-05-1120"}', r'{"\u0073sn": "[masked]"}'),
     ('{"ssn": "078-05-1120"', "[masked]"),
-    (b"\x00alice.secret@example.com\x00", b"\x00[email]\x00"),
+    (b"\x00alice.secret@example.com\x00", b"[masked]"),
+    ("ssn: 078-05-1120", "[masked]"),
     (['{"ssn": "078-', '05-1120"}'], '{"ssn": "[masked]"}'),
 ]
 

@@ -123,6 +123,7 @@ copy (select name, price from items order by id) to stdout (format csv, header, 
 \copy (select * from items order by id) to program 'md5sum' with (format binary)
 \copy items (name, price) from program 'printf "programmed\t9\n"'
 copy not_there from stdin;
+\.
 copy not_there to stdout;
 select count(*) from items;
 

@@ -372,7 +372,28 @@ fn commands_list_show_and_replay_what_was_recorded() {
     assert_eq!(list.as_array().unwrap().len(), 2);
     let refused = away(Some(&gateway.issuer().token("agent")));
     assert!(!refused.status.success() && told(&refused).contains("right"), "{}", told(&refused));
+    let words = told(&refused);
+    assert!(
+        words.contains(&format!("asked at {url}, with the token of $PORTCULLIS_TOKEN")),
+        "{words}"
+    );
     assert!(told(&away(None)).contains("portcullis login --server"));
+    // A configuration that is typed goes before the variable, and nothing in it is not set.
+    let configuration = gateway.configuration();
+    for (server, config) in [("http://127.0.0.1:9", "--config"), ("", "--config")] {
+        let mut list = Command::new(PORTCULLIS);
+        list.args(["session", "list"]).arg(config).arg(&configuration);
+        let done = list.env("PORTCULLIS_SERVER", server).output().unwrap();
+        assert!(done.status.success() && told(&done).contains(id), "{}", told(&done));
+    }
+    let mut list = Command::new(PORTCULLIS);
+    list.args(["session", "list"]).env("PORTCULLIS_CONFIG", &configuration);
+    let done = list.env("PORTCULLIS_SERVER", "http://127.0.0.1:9").output().unwrap();
+    assert!(!done.status.success(), "{}", told(&done));
+    let unknown = "019aa0c2-7f11-7d9e-a3c1-2b6f0e5d4c3b";
+    let config = configuration.to_str().unwrap();
+    let missing = told(&portcullis(&["session", "show", unknown, "--config", config]));
+    assert!(missing.contains(&format!("no such thing: sessions/{unknown}")), "{missing}");
     let wrong = portcullis(&[
         "session",
         "list",

@@ -41,6 +41,7 @@ const RIGHTS: &[(Right, &[&str])] = &[
             "export_session",
             "commands",
             "revoked_users",
+            "withdrawn_tokens",
             "notifications",
             "backtest_policy",
             "audit",
@@ -48,7 +49,16 @@ const RIGHTS: &[(Right, &[&str])] = &[
     ),
     (
         Right::Admin,
-        &["kill_session", "revoke_user", "restore_user", "holds", "set_hold", "lift_hold", "prune"],
+        &[
+            "kill_session",
+            "lift_token",
+            "revoke_user",
+            "restore_user",
+            "holds",
+            "set_hold",
+            "lift_hold",
+            "prune",
+        ],
     ),
     (
         Right::Person,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::masking::run;
 use crate::support::client::Database;
 use crate::support::gateway::{Gateway, Setup, portcullis, told};
 use crate::support::random::amount;
@@ -100,6 +101,36 @@ verdict = "block"
     let said = told(&backtest(&with_rules(&gateway, rules), &[]));
     assert!(said.starts_with("6 commands of 1 sessions: 3 as before, 2 otherwise"), "{said}");
     assert!(said.contains("allow -> block by whole-table: 1, first in "), "{said}");
+}
+
+/// Whether a mask can be applied only the catalog tells: what masks refused is not opened by a draft.
+#[test]
+fn what_masks_refused_counts_as_refused_again() {
+    const MASK: &str = "\n[[mask]]\nname = \"mails\"\ncolumns = [\"public.t.email\"]\n";
+    const ROWS: &str = "\n[[rows]]\nname = \"own\"\ntable = \"public.t\"\nwhere = \"i = 1\"\n";
+    let database = Database::fresh();
+    assert!(run(&database.client(), "create table t (i int, email text)").0);
+    let gateway = Gateway::start(&Setup {
+        policy: format!("{MASK}{ROWS}"),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    let token = gateway.issuer().token("agent");
+    let mut talk = Talk::opened(gateway.address(), "agent", "orders", &token);
+    for refused in ["create view v as select email from t", "truncate t"] {
+        let said = talk.ask(&[query(refused)]).join(" ");
+        assert!(said.contains("E[42501"), "{said}");
+    }
+    assert!(talk.ask(&[query("select email from t")]).join(" ").contains("C[SELECT 0]"));
+    drop(talk);
+    assert!(gateway.stop().success());
+
+    let same = report(&gateway.configuration());
+    assert_eq!((&same["commands"], &same["unchanged"]), (&json!(3), &json!(3)), "{same}");
+    let text = fs::read_to_string(gateway.configuration()).unwrap();
+    let bare = gateway.configuration().with_file_name("bare.toml");
+    fs::write(&bare, text.replace(MASK, "").replace(ROWS, "")).unwrap();
+    let bare = report(&bare);
+    assert_eq!((&bare["undecidable"], &bare["unchanged"]), (&json!(2), &json!(1)), "{bare}");
 }
 
 #[test]

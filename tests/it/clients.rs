@@ -96,6 +96,12 @@ when = "has(command.parameters) && size(command.parameters) > 60000"
 verdict = "block"
 
 [[rule]]
+name = "blocks-of-code"
+groups = ["agents"]
+actions = ["sql.do"]
+verdict = "allow"
+
+[[rule]]
 name = "no-other-role"
 actions = ["sql.set-role"]
 objects = ["role:postgres"]
@@ -266,8 +272,15 @@ fn every_program_runs_to_its_end_directly() {
     for program in std::fs::read_dir(clients_folder()).unwrap() {
         let path: PathBuf = program.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let compared = !["transcript.py", "load.py", "after_a_block.py", "browser.py"]
-            .contains(&name)
+        let compared = ![
+            "transcript.py",
+            "load.py",
+            "after_a_block.py",
+            "browser.py",
+            "typed_patterns.py",
+            "websocket_messages.py",
+        ]
+        .contains(&name)
             && !["masked_", "http", "har_", "held", "paramiko", "asyncssh"]
                 .iter()
                 .any(|of| name.starts_with(of));

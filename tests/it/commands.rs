@@ -32,6 +32,12 @@ fn check_tells_right_from_wrong_by_exit_code_and_text() {
     assert!(text(&done.stdout).contains("portcullis.toml is right: issuers 1, targets 0"));
     assert!(text(&done.stdout).contains("warning: "));
 
+    let web = "[listen]\nweb = \"127.0.0.1:0\"\n[web]\npublic_url = \"http://127.0.0.1:1\"\n";
+    fs::write(&path, format!("{RIGHT}{web}")).unwrap();
+    let done = portcullis(&["check"], &path);
+    let place = "portcullis.toml:9:1: [web] names no auditors and no admins";
+    assert!(text(&done.stdout).contains(place), "{}", text(&done.stdout));
+
     fs::write(&path, RIGHT.replace("audiences", "audience")).unwrap();
     let done = portcullis(&["check"], Path::new("/no/such"));
     assert_eq!(done.status.code(), Some(2));
@@ -48,6 +54,20 @@ fn check_tells_right_from_wrong_by_exit_code_and_text() {
     assert_eq!(found[1]["severity"], "mistake");
     assert_eq!((&found[1]["line"], &found[1]["column"]), (&6.into(), &1.into()));
     assert_eq!(found[1]["hint"], "did you mean \"audiences\"?");
+}
+
+#[test]
+fn what_is_neither_an_id_nor_a_file_is_said_to_be_neither() {
+    let nowhere = Path::new("/no/such");
+    for command in [&["replay", "junk"][..], &["recording", "export", "junk", "--format", "csv"]] {
+        let done = portcullis(command, nowhere);
+        assert_eq!(done.status.code(), Some(1));
+        let said = text(&done.stderr);
+        assert_eq!(said, "portcullis: junk is neither a session's id nor a file\n");
+    }
+    let said = portcullis(&["replay", "/no/such.rec"], nowhere);
+    let said = text(&said.stderr);
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
 }
 
 #[test]
@@ -163,6 +183,7 @@ fn policy_tests_pass_or_say_what_came_instead() {
         assert_eq!(done.status.code(), Some(1));
         let place = format!("{}:29:1: drop table customers: ", path.display());
         assert!(text(&done.stderr).contains(&place), "{}", text(&done.stderr));
+        assert_eq!(text(&done.stderr).matches("portcullis.toml").count(), 1);
         let words = "expected block, got allow by the target's default";
         assert!(text(&done.stderr).contains(words), "{}", text(&done.stderr));
     }
@@ -191,6 +212,17 @@ fn policy_explain_says_which_rule_and_what_spares() {
     assert!(missed.contains("does not match\n    text: "), "{missed}");
     let json: serde_json::Value = serde_json::from_str(&explain(&["--json", "drop"])).unwrap();
     assert_eq!(json["decision"]["rules"][0], "no-drop");
+
+    let rule =
+        "[[rule]]\nname = \"no-truncate\"\nactions = [\"sql.truncate\"]\nverdict = \"block\"\n";
+    fs::write(&path, format!("{RIGHT}{}{rule}", RULES.replace("EXPECTED", "allow"))).unwrap();
+    let misspelled = explain(&["selct 1"]);
+    let why = "\n  not understood: syntax error at or near \"selct\", at character 1";
+    assert!(misspelled.starts_with("block by no-truncate"), "{misspelled}");
+    assert!(misspelled.contains(why), "{misspelled}");
+    let might = "no-truncate (block) might concern it: so it is blocked";
+    assert!(misspelled.contains(might), "{misspelled}");
+    assert!(!misspelled.contains("no-truncate (block) does not match"), "{misspelled}");
 
     let unknown = portcullis(&["policy", "explain", "--target", "order", "x"], &path);
     assert_eq!(unknown.status.code(), Some(1));

@@ -26,7 +26,9 @@ fn checked(configuration: &Path) {
     let output =
         Command::new(PORTCULLIS).args(["check", "--config"]).arg(configuration).output().unwrap();
     let said = told(&output);
-    assert!(output.status.success() && !said.contains("warning"), "{said}");
+    // How many files this machine lets a process open says nothing of the configuration.
+    let mut lines = said.lines().filter(|line| !line.contains("may open"));
+    assert!(output.status.success() && !lines.any(|line| line.contains("warning")), "{said}");
 }
 
 #[test]

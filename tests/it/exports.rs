@@ -158,7 +158,8 @@ fn a_damaged_recording_is_exported_up_to_the_damage_and_says_so() {
     };
     let html = export("html");
     let page = String::from_utf8_lossy(&html.stdout).into_owned();
-    assert!(html.status.success() && page.contains("✗ Not what was written"), "{}", told(&html));
+    assert!(!html.status.success() && told(&html).contains("block"), "{}", told(&html));
+    assert!(page.contains("✗ Not what was written") && page.contains("</html>"), "{page}");
     let csv = export("csv");
     assert!(!csv.status.success() && told(&csv).contains("block"), "{}", told(&csv));
 }

@@ -191,6 +191,30 @@ async fn a_stop_tells_open_sessions_and_seals_their_recordings() {
 }
 
 #[test]
+fn a_credential_that_does_not_work_is_the_operators_to_mend() {
+    let database = Database::fresh();
+    let unset = "[[target]]\nname = \"unset\"\nprotocol = \"postgres\"\naddress = \"127.0.0.1:9\"\n\
+                 database = \"x\"\ntls = \"disable\"\n\
+                 credential = { user = \"x\", password = { env = \"PORTCULLIS_NO_SUCH\" } }\n";
+    let mut wrong = database.target("wrong");
+    wrong.password = "not-the-password".to_owned();
+    let gateway =
+        Gateway::start(&Setup { listen: unset.to_owned(), ..Setup::for_targets([wrong]) });
+    let log = gateway.daemon().wait_for_log("sessions there fail until it can be read");
+    assert!(log.contains("target unset: the environment variable PORTCULLIS_NO_SUCH is not set"));
+    for target in ["unset", "wrong"] {
+        let mut psql = gateway.client(target).psql();
+        psql.args(["-c", "select 1"]);
+        let (succeeded, said) = transcript(psql);
+        assert!(!succeeded && said.contains("cannot be reached"), "{said}");
+        assert!(said.contains("The gateway's operator finds why in its log."), "{said}");
+    }
+    assert!(gateway.stop().success());
+    let log = gateway.daemon().log();
+    assert_eq!(log.matches("\"fault\":\"operator\"").count(), 2, "{log}");
+}
+
+#[test]
 fn a_check_online_names_what_cannot_be_reached() {
     let database = Database::fresh();
     let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));

@@ -3,5 +3,5 @@
 mod auth_cases;
 mod dev_issuer;
 mod discovery;
-mod mint;
+pub mod mint;
 mod scripted;

@@ -124,6 +124,9 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
     assert_eq!(quickstart.rows("select spent(7) > 0, current_user"), "t|shop_agent");
     let refused = told(&quickstart.psql("alter table orders add more int"));
     assert!(refused.contains("must be owner"), "{refused}");
+    let refused = "insert into customers (id, name, email) values (9999, 'x', 'y')";
+    let refused = told(&quickstart.psql(refused));
+    assert!(refused.contains("cannot insert into column \"email\" of view"), "{refused}");
     let refused = told(&quickstart.psql("drop table orders"));
     assert!(refused.contains("for a migration"), "{refused}");
 
@@ -135,7 +138,7 @@ fn a_stranger_has_rows_and_a_proved_recording_from_pasted_lines() {
         .map(|file| file.unwrap().path())
         .filter(|file| file.extension().is_some_and(|e| e == "rec"))
         .collect();
-    assert_eq!(recordings.len(), 7, "{recordings:?}");
+    assert_eq!(recordings.len(), 8, "{recordings:?}");
     for recording in recordings {
         let arguments = ["recording", "verify", recording.to_str().unwrap()];
         // The last session's end may be on its way to the file.
@@ -182,7 +185,10 @@ fn programs_find_everything_in_a_file_that_only_its_owner_reads() {
     let checked =
         Command::new(PORTCULLIS).args(["check", "--online", "--config", config]).output().unwrap();
     assert!(checked.status.success(), "{}", told(&checked));
-    assert!(!told(&checked).contains("warning"), "{}", told(&checked));
+    // How many files may be open is the machine's.
+    let said = told(&checked);
+    let warned = said.lines().find(|l| l.contains("warning") && !l.contains("may open"));
+    assert_eq!(warned, None, "{said}");
     for user in ["agent", "approver", "auditor", "admin"] {
         assert!(!daemon.log().contains(&token(user)), "the token of {user} is in the log");
     }

@@ -112,12 +112,12 @@ async fn what_runs_when_the_token_ends_may_finish_within_the_grace() {
 async fn a_session_may_outlive_its_token_where_access_says_so() {
     let database = Database::fresh();
     let gateway = Gateway::start(&Setup {
-        token_seconds: Some(1),
+        token_seconds: Some(3),
         access: "outlive_token = true".to_owned(),
         ..Setup::for_targets([database.target("orders")])
     });
     let session = open(&gateway, "orders").await;
-    assert!(session.client.simple_query("select pg_sleep(2)").await.is_ok());
+    assert!(session.client.simple_query("select pg_sleep(4)").await.is_ok());
     assert!(session.client.simple_query("select 1").await.is_ok());
     assert!(gateway.stop().success());
     gateway.verify_all();

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import threading
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -21,7 +21,9 @@ released = {}
 
 
 def tell(**told):
-    print(json.dumps(told), flush=True)
+    # One write: lines of several threads do not mix.
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
 
 
 async def body_of(receive):
@@ -64,6 +66,23 @@ async def pieces(text):
     for byte in text.encode():
         yield bytes([byte])
         await asyncio.sleep(0)
+
+
+async def events_of(name, data):
+    yield f"event: {name}\r\ndata: {data}\r\n\r\n".encode()
+    yield b'event: message\ndata: {"path": "/messages/"}\n\n'
+
+
+async def echo_part(send, headers):
+    """Says back what it was sent, as a whole or the part of it that is asked for."""
+    body = json.dumps(headers).encode()
+    asked = headers.get("range", "").removeprefix("bytes=").split(",")[0]
+    if not asked:
+        return await answer(send, body=body, headers=[("accept-ranges", "bytes")])
+    begin, end = asked.split("-")
+    begin, end = int(begin), min(int(end or len(body)), len(body) - 1)
+    fields = [("content-range", f"bytes {begin}-{end}/{len(body)}")]
+    await answer(send, 206, body=body[begin : end + 1], headers=fields)
 
 
 EMAIL, SSN = "alice.secret@example.com", "078-05-1120"
@@ -199,6 +218,17 @@ async def app(scope, receive, send):
             await answer(send, 302, headers=[("location", query)])
         case "cookie":
             await answer(send, headers=[("set-cookie", "sid=sekrit-cookie; Path=/")])
+        case "with":
+            # Header fields as the query says.
+            await answer(send, body=b"harmless", headers=parse_qsl(query, keep_blank_values=True))
+        case "mcp":
+            # The HTTP with SSE transport of the Model Context Protocol: where messages are posted to.
+            place = query or "/messages/?session_id=7"
+            await stream(send, events_of("endpoint", place), "text/event-stream; charset=utf-8")
+        case "messages":
+            await answer(send, 202, body=first)
+        case "echo-part":
+            await echo_part(send, of)
         case "gzip":
             fields = [("content-encoding", "gzip")]
             await answer(send, body=gzip.compress(b"hello " * 100), headers=fields)
@@ -218,12 +248,21 @@ async def websocket(scope, receive, send):
     protocols = scope["subprotocols"]
     chosen = protocols[0] if protocols else None
     await send({"type": "websocket.accept", "subprotocol": chosen})
+    if path.startswith("/cut/"):
+        return await cut(send, dict(headers)["authorization"], int(path.split("/")[2]))
     while (message := await receive())["type"] == "websocket.receive":
         if message.get("text") == "bye":
             await send({"type": "websocket.close", "code": 4001, "reason": "as you wish"})
             break
         await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
     tell(gone=path)
+
+
+async def cut(send, value, size):
+    """Says a value in messages of so many characters."""
+    for at in range(0, len(value), size):
+        await send({"type": "websocket.send", "text": value[at : at + size]})
+    await send({"type": "websocket.close", "code": 1000})
 
 
 async def lifespan(receive, send):
@@ -234,8 +273,9 @@ async def lifespan(receive, send):
             return
 
 
-def end_with_input():
-    sys.stdin.read()
+def answer_marks_and_end_with_input():
+    for line in sys.stdin:
+        tell(mark=line.strip())
     os._exit(0)
 
 
@@ -248,7 +288,7 @@ async def main():
     if len(sys.argv) > 1:
         config.certfile, config.keyfile = sys.argv[1:3]
     tell(port=listener.getsockname()[1])
-    threading.Thread(target=end_with_input, daemon=True).start()
+    threading.Thread(target=answer_marks_and_end_with_input, daemon=True).start()
     await serve(app, config)
 
 

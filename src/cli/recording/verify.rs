@@ -124,7 +124,7 @@ fn one(options: &Verify, recording: &str, against: &Against) -> anyhow::Result<(
     }
     match (&report.wrong, report.state) {
         (Some(wrong), _) => {
-            bail!("{shown} is not what was written: {}", wrong.to_string().escape_debug())
+            bail!("{shown} is not what was written: {}", output::visible(&wrong.to_string()))
         }
         (None, State::Open) if !options.allow_open => {
             bail!("{shown} is open, not sealed (--allow-open accepts that)")
@@ -141,7 +141,7 @@ fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let proved = |claim| report.proved.contains(&claim);
     match report.state {
         State::Whole => {
-            let how = report.how.as_deref().unwrap_or_default().escape_debug();
+            let how = output::visible(report.how.as_deref().unwrap_or_default());
             writeln!(out, "whole: {amount}; ended by: {how}")?;
             writeln!(out, "proved: this recording is what was written, from first event to seal")?;
             if report.ledger {
@@ -157,7 +157,7 @@ fn tell(out: &mut impl Write, report: &Report) -> io::Result<()> {
             writeln!(out, "proved: what is in blocks is what was written")?;
             writeln!(out, "not proved: that nothing was cut from its end")?;
         }
-        State::Wrong => writeln!(out, "wrong; before that: {amount}")?,
+        State::Wrong => writeln!(out, "wrong; before that: {events} events in {blocks} blocks")?,
     }
     if report.unread_events > 0 {
         let unread = report.unread_events;

@@ -77,6 +77,7 @@ pub(super) fn effects(effects: &[Effect], was_cut: &mut bool) -> Vec<Effect> {
             columns: effect.columns.iter().take(MAX_LIST).map(|column| name(column)).collect(),
             attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect(),
             only_by_rule: effect.only_by_rule,
+            opaque: effect.opaque,
         };
         let size = serde_json::to_string(&effect).map_or(usize::MAX, |json| json.len());
         let Some(rest) = left.checked_sub(size) else { break };

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
-use super::super::queries::{Page, Place, QueryError, Wanted};
-use super::super::rows::{Timestamp, storable_json};
+use super::super::queries::{Page, Place, QueryError, Wanted, audit};
+use super::super::rows::{AuditEntry, Timestamp, storable_json};
 use super::super::{Database, DatabaseError};
 use super::requests::Request;
 use super::tickets::seconds_of;
@@ -141,8 +141,9 @@ impl Database {
         &self,
         id: GrantId,
         owner: Option<(&str, &str)>,
-        by: &str,
+        entry: &AuditEntry,
     ) -> Result<Option<AccessGrant>, DatabaseError> {
+        let by = entry.username.as_str();
         let mut transaction = self.pool.begin().await?;
         let revoked: Option<Json<AccessGrant>> = sqlx::query_scalar(
             "update grants g set revoked_at = coalesce(revoked_at, clock_timestamp()), \
@@ -158,6 +159,7 @@ impl Database {
         let Some(Json(grant)) = revoked else { return Ok(None) };
         let (key, until) = (id.to_string(), grant.ends_at.storable().to_string());
         withdraw(&mut transaction, WithdrawnKind::Grant, &key, &until, by).await?;
+        audit(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Some(grant))
     }

@@ -8,8 +8,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::super::queries::{found_among, found_without_file};
-use super::super::rows::{Timestamp, storable_json};
+use super::super::queries::{audit, found_among, found_without_file};
+use super::super::rows::{AuditEntry, Timestamp, storable_json};
 use super::super::{Database, DatabaseError, Filter};
 use crate::names::{HoldId, SessionId};
 
@@ -37,6 +37,15 @@ pub struct Hold {
     pub lifted_by: Option<String>,
     /// Why it was lifted.
     pub lift_reason: Option<String>,
+}
+
+/// What came of setting a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldSet {
+    /// It is in force.
+    Set,
+    /// The one session that it is for has been deleted; there is no such hold.
+    Deleted,
 }
 
 /// What a hold covers.
@@ -91,6 +100,40 @@ impl Database {
         Ok(())
     }
 
+    /// Sets a hold that somebody asks for, and says so in the audit log at the same time. It waits
+    /// for a deletion that is under way, and then looks whether what it is for is still there.
+    ///
+    /// # Errors
+    /// When the database fails, or the deletion takes too long; then there is no such hold.
+    pub async fn set_hold_for(
+        &self,
+        hold: &Hold,
+        entry: &AuditEntry,
+    ) -> Result<HoldSet, DatabaseError> {
+        let json = storable_json(hold).map_err(|e| DatabaseError::Refused(e.to_string()))?;
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("insert into holds select * from json_populate_record(null::holds, $1::json)")
+            .bind(json)
+            .execute(&mut *transaction)
+            .await?;
+        // A deletion holds the table's lock while it deletes: what it did is seen from here on.
+        if let HoldFilter::Session(OneSession { session }) = &hold.filter {
+            let there: bool = sqlx::query_scalar(
+                "select exists (select from sessions where id = $1) and not exists \
+                 (select from retained where session = $1 and state = 'gone')",
+            )
+            .bind(session.as_uuid())
+            .fetch_one(&mut *transaction)
+            .await?;
+            if !there {
+                return Ok(HoldSet::Deleted);
+            }
+        }
+        audit(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(HoldSet::Set)
+    }
+
     /// Lifts a hold; what it was if it was in force.
     ///
     /// # Errors
@@ -100,6 +143,28 @@ impl Database {
         id: HoldId,
         by: &str,
         reason: Option<&str>,
+    ) -> Result<Option<Hold>, DatabaseError> {
+        self.lift(id, (by, reason), None).await
+    }
+
+    /// The same when somebody asks for it; the audit log says so at the same time.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing changed.
+    pub async fn lift_hold_for(
+        &self,
+        id: HoldId,
+        reason: Option<&str>,
+        entry: &AuditEntry,
+    ) -> Result<Option<Hold>, DatabaseError> {
+        self.lift(id, (&entry.username, reason), Some(entry)).await
+    }
+
+    async fn lift(
+        &self,
+        id: HoldId,
+        (by, reason): (&str, Option<&str>),
+        entry: Option<&AuditEntry>,
     ) -> Result<Option<Hold>, DatabaseError> {
         let mut connection = self.connect().await?;
         let mut write = connection.begin().await?;
@@ -116,6 +181,9 @@ impl Database {
         sqlx::query("update retained set state = 'kept' where state = 'held'")
             .execute(&mut *write)
             .await?;
+        if let (Some(entry), true) = (entry, lifted.is_some()) {
+            audit(&mut write, entry).await?;
+        }
         write.commit().await?;
         Ok(lifted.map(|hold| hold.0))
     }

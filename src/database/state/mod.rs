@@ -7,19 +7,23 @@ mod ledger_heads;
 mod listen;
 mod logins;
 mod requests;
+mod sight;
 mod tickets;
 mod users;
 mod withdrawals;
 
 pub use grants::AccessGrant;
 pub(super) use holds::in_force;
-pub use holds::{Hold, HoldFilter, OneSession};
+pub use holds::{Hold, HoldFilter, HoldSet, OneSession};
 pub use listen::StateNews;
 pub use logins::Login;
 pub use requests::{
     Answer, Command as CommandRequest, DecideError, Decided, Need, NewRequest, Request,
-    RequestKind, RequestState, Standing, Vote, VoteVerdict, Voter,
+    RequestKind, RequestLimits, RequestState, Standing, Vote, VoteVerdict, Voter,
 };
-pub use tickets::{NewTicket, StoredTicket, Ticket};
+pub use sight::PROMISE;
+pub use tickets::{NewTicket, StoredTicket, Ticket, TicketLimits, TicketMade};
 pub use users::RevokedUser;
-pub use withdrawals::{Withdrawal, Withdrawn, WithdrawnKind};
+pub use withdrawals::{
+    Known, Withdrawal, WithdrawalPage, WithdrawalPlace, Withdrawn, WithdrawnKind, WithdrawnToken,
+};

@@ -23,6 +23,7 @@ use crate::names::{Protocol, RequestId, SessionId};
 use crate::policy;
 
 pub use decide::{Answer, DecideError, Decided, Voter};
+pub use open::RequestLimits;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,8 +93,13 @@ impl Need {
     /// Whether enough of these votes are of people that it names.
     pub fn is_met(&self, votes: &[Vote]) -> bool {
         let yes = votes.iter().filter(|vote| vote.verdict == VoteVerdict::Approve);
-        let count = yes.filter(|vote| self.names(&vote.groups)).count();
-        count >= usize::try_from(self.approvals.max(1)).unwrap_or(usize::MAX)
+        let mut people: Vec<Person<'_>> = Vec::new();
+        for person in yes.filter(|vote| self.names(&vote.groups)).map(Vote::person) {
+            if !people.iter().any(|other| other.is(&person)) {
+                people.push(person);
+            }
+        }
+        people.len() >= usize::try_from(self.approvals.max(1)).unwrap_or(usize::MAX)
     }
 }
 
@@ -117,6 +123,42 @@ pub enum VoteVerdict {
     Deny,
 }
 
+/// Who somebody is, under whatever account: the account itself, the name that people see, or the
+/// address that an issuer verified. What is the same in one of them is one person.
+#[derive(Debug, Clone, Copy)]
+pub struct Person<'a> {
+    /// The issuer.
+    pub issuer: &'a str,
+    /// The subject.
+    pub subject: &'a str,
+    /// The name shown to people.
+    pub username: &'a str,
+    /// The verified address.
+    pub email: Option<&'a str>,
+}
+
+impl Person<'_> {
+    /// Whether the two are one person, as far as issuers tell.
+    pub fn is(&self, other: &Person<'_>) -> bool {
+        let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
+        (self.issuer, self.subject) == (other.issuer, other.subject)
+            || same(self.username, other.username)
+            || self.email.zip(other.email).is_some_and(|(a, b)| same(a, b))
+    }
+}
+
+impl Vote {
+    /// Whose it is.
+    pub fn person(&self) -> Person<'_> {
+        Person {
+            issuer: &self.issuer,
+            subject: &self.subject,
+            username: &self.username,
+            email: self.email.as_deref(),
+        }
+    }
+}
+
 /// One person's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
@@ -126,6 +168,9 @@ pub struct Vote {
     pub subject: String,
     /// The name shown to people.
     pub username: String,
+    /// The address that the issuer has verified; shown to nobody.
+    #[serde(default, skip_serializing)]
+    pub email: Option<String>,
     /// The groups at that time.
     pub groups: Vec<String>,
     /// What.
@@ -258,7 +303,7 @@ const SHOWN: &str = "select row_to_json(s) from (select r.id, r.kind, \
     then 'expired' else r.state end as state, r.issuer, r.subject, r.username, r.target, \
     r.protocol, r.session, r.sequence, r.workflow, r.run, r.command, r.exact, r.needs, r.cautions, \
     r.reason, r.comment, r.seconds, r.created_at, r.expires_at, r.decided_at, r.note, \
-    coalesce((select json_agg(v order by v.at) from (select issuer, subject, username, groups, \
+    coalesce((select json_agg(v order by v.at) from (select issuer, subject, username, email, groups, \
     verdict, comment, at from votes where request = r.id) v), '[]') as votes from requests r ";
 
 impl Database {
@@ -337,6 +382,7 @@ mod tests {
             issuer: "i".to_owned(),
             subject: username.to_owned(),
             username: username.to_owned(),
+            email: None,
             groups: vec![group.to_owned()],
             verdict,
             comment: None,
@@ -355,6 +401,13 @@ mod tests {
             vote("b", "dba", VoteVerdict::Deny)
         ]));
         assert!(need.is_met(&[one[0].clone(), vote("c", "dba", VoteVerdict::Approve)]));
+        let at = |username: &str, email: &str| Vote {
+            email: Some(email.to_owned()),
+            ..vote(username, "dba", VoteVerdict::Approve)
+        };
+        let twice = [at("a", "Anna@home.example"), at("b", "anna@HOME.example")];
+        assert!(!need.is_met(&twice), "one address is one person");
+        assert!(need.is_met(&[at("a", "anna@home.example"), at("b", "bert@home.example")]));
         let none = Need { approvals: 0, ..need };
         assert!(!none.is_met(&[]), "no need is met by nobody");
     }

@@ -4,14 +4,32 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::types::Json;
 
-use super::super::queries::{Page, Place, QueryError, Wanted};
-use super::super::rows::{Timestamp, storable_json};
+use super::super::queries::{Page, Place, QueryError, Wanted, audit};
+use super::super::rows::{AuditEntry, Timestamp, storable_json};
 use super::super::{Database, DatabaseError};
-use super::withdrawals::WithdrawnKind;
+use super::withdrawals::{WithdrawnKind, user_key};
 use crate::names::TicketId;
 
-/// Tickets that one identity may have at a time: an agent that asks in a loop fills no table.
-const MAX_LIVE: i64 = 1000;
+/// How many tickets one identity may have: an agent that asks in a loop fills no table, and no list
+/// that gateways hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TicketLimits {
+    /// At a time.
+    pub live: usize,
+    /// Made within an hour, revoked ones too.
+    pub per_hour: usize,
+}
+
+/// What came of asking for a ticket.
+#[derive(Debug)]
+pub enum TicketMade {
+    /// There it is.
+    Made(Box<Ticket>),
+    /// Its owner has too many.
+    TooMany,
+    /// Its owner made too many within an hour.
+    TooFast,
+}
 
 /// A ticket, as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,7 +113,7 @@ const SHOWN: &str = "select row_to_json(s) from (select t.id, t.issuer, t.subjec
     t.revoked_at, t.revoked_by from tickets t left join used_credentials u on u.credential = t.hash ";
 
 impl Database {
-    /// Keeps a new ticket for so many seconds. None when its owner has too many.
+    /// Keeps a new ticket for so many seconds, unless its owner has too many.
     ///
     /// # Errors
     /// When the database fails; then there is no ticket.
@@ -103,26 +121,49 @@ impl Database {
         &self,
         ticket: &NewTicket,
         seconds: u64,
-    ) -> Result<Option<Ticket>, DatabaseError> {
+        limits: TicketLimits,
+    ) -> Result<TicketMade, DatabaseError> {
         let row = storable_json(ticket).map_err(|e| DatabaseError::Refused(e.to_string()))?;
-        let added = sqlx::query(
+        let mut transaction = self.pool.begin().await?;
+        // One at a time for one owner, so that many who ask at once do not get past the limits.
+        let owner = user_key(&ticket.issuer, &ticket.subject);
+        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 1))")
+            .bind(&owner)
+            .execute(&mut *transaction)
+            .await?;
+        let (live, made): (i64, i64) = sqlx::query_as(
+            "select count(*) filter (where expires_at > clock_timestamp() and revoked_at is null), \
+             count(*) filter (where created_at > clock_timestamp() - interval '1 hour') \
+             from tickets where issuer = $1 and subject = $2 \
+             and (expires_at > clock_timestamp() \
+             or created_at > clock_timestamp() - interval '1 hour')",
+        )
+        .bind(&ticket.issuer)
+        .bind(&ticket.subject)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let reached = |count: i64, most: usize| usize::try_from(count).is_ok_and(|n| n >= most);
+        if reached(live, limits.live) {
+            return Ok(TicketMade::TooMany);
+        }
+        if reached(made, limits.per_hour) {
+            return Ok(TicketMade::TooFast);
+        }
+        sqlx::query(
             "insert into tickets (id, hash, issuer, subject, username, groups, claims, workflow, \
              run, made_with, target, single_use, expires_at) \
              select n.id, n.hash, n.issuer, n.subject, n.username, n.groups, n.claims, n.workflow, \
              n.run, n.made_with, n.target, n.single_use, clock_timestamp() + make_interval(secs => $2) \
-             from json_populate_record(null::tickets, $1::json) n \
-             where (select count(*) from tickets t where t.issuer = n.issuer and t.subject = n.subject \
-             and t.expires_at > now() and t.revoked_at is null) < $3",
+             from json_populate_record(null::tickets, $1::json) n",
         )
         .bind(row)
         .bind(seconds_of(seconds))
-        .bind(MAX_LIVE)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        if added.rows_affected() == 0 {
-            return Ok(None);
-        }
-        self.ticket(ticket.id).await
+        transaction.commit().await?;
+        let made = self.ticket(ticket.id).await?;
+        made.map(|ticket| TicketMade::Made(Box::new(ticket)))
+            .ok_or_else(|| DatabaseError::Refused("the ticket went away".to_owned()))
     }
 
     /// One ticket.
@@ -177,7 +218,8 @@ impl Database {
         Ok(Page::of(rows, limit, |last: &Ticket| Place::of_id(last.id.as_uuid())))
     }
 
-    /// Revokes a ticket, of this owner where one is given: it opens nothing from now on, and what
+    /// Revokes a ticket, of this owner where one is given, and says so in the audit log at the same
+    /// time: it opens nothing from now on, and what
     /// it opened ends. None when there is no such ticket.
     ///
     /// # Errors
@@ -186,8 +228,9 @@ impl Database {
         &self,
         id: TicketId,
         owner: Option<(&str, &str)>,
-        by: &str,
+        entry: &AuditEntry,
     ) -> Result<Option<Ticket>, DatabaseError> {
+        let by = entry.username.as_str();
         let mut transaction = self.pool.begin().await?;
         let revoked: Option<(String, String)> = sqlx::query_as(
             "update tickets set revoked_at = coalesce(revoked_at, clock_timestamp()), \
@@ -210,6 +253,7 @@ impl Database {
             by,
         )
         .await?;
+        audit(&mut transaction, entry).await?;
         transaction.commit().await?;
         self.ticket(id).await
     }
@@ -235,6 +279,23 @@ impl Database {
         .execute(&self.pool)
         .await?;
         Ok(used.rows_affected() == 1)
+    }
+
+    /// Gives a credential back that was used for a session that did not open.
+    ///
+    /// # Errors
+    /// When the database fails; then it stays used.
+    pub async fn give_back_credential(
+        &self,
+        credential: &str,
+        session: crate::names::SessionId,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query("delete from used_credentials where credential = $1 and session = $2")
+            .bind(credential)
+            .bind(session.as_uuid())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }
 

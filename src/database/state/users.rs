@@ -4,9 +4,10 @@
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
-use super::super::rows::Timestamp;
+use super::super::queries::audit;
+use super::super::rows::{AuditEntry, Timestamp};
 use super::super::{Database, DatabaseError};
-use super::withdrawals::{WithdrawnKind, user_key};
+use super::withdrawals::{WithdrawnKind, user_key, withdraw};
 
 /// How many are listed at most.
 const MOST: i64 = 1000;
@@ -27,7 +28,8 @@ pub struct RevokedUser {
 }
 
 impl Database {
-    /// Revokes a user until some time; when this returns every gateway will know.
+    /// Revokes a user until some time, and says so in the audit log at the same time; when this
+    /// returns every gateway will know.
     ///
     /// # Errors
     /// When the database fails.
@@ -36,24 +38,41 @@ impl Database {
         issuer: &str,
         subject: &str,
         until: Timestamp,
-        by: &str,
+        entry: &AuditEntry,
     ) -> Result<(), DatabaseError> {
-        self.withdraw(WithdrawnKind::User, &user_key(issuer, subject), until, by).await
+        let mut transaction = self.pool.begin().await?;
+        let (key, until) = (user_key(issuer, subject), until.storable().to_string());
+        let kind = WithdrawnKind::User;
+        withdraw(&mut transaction, kind, &key, &until, &entry.username).await?;
+        audit(&mut transaction, entry).await?;
+        Ok(transaction.commit().await?)
     }
 
-    /// Lets a user in again; whether they were revoked.
+    /// Lets a user in again, and says so in the audit log at the same time; whether they were
+    /// revoked.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn restore_user(&self, issuer: &str, subject: &str) -> Result<bool, DatabaseError> {
+    pub async fn restore_user(
+        &self,
+        issuer: &str,
+        subject: &str,
+        entry: &AuditEntry,
+    ) -> Result<bool, DatabaseError> {
+        let mut transaction = self.pool.begin().await?;
         let done = sqlx::query(
             "update withdrawals set until = clock_timestamp(), at = clock_timestamp() \
              where kind = 'user' and key = $1 and until > now()",
         )
         .bind(user_key(issuer, subject))
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(done.rows_affected() > 0)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// The users who are revoked now, the latest first, a thousand at most.

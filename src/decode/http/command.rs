@@ -1,15 +1,15 @@
 //! A request as policy sees it.
 //!
 //! A request is one command with one effect: its method, as the action, on its path. It has a
-//! second one when a header asks for another method (`X-HTTP-Method-Override`), or names another
-//! path (WebDAV's `Destination`): then both must be allowed.
+//! second one when something asks for another method (`X-HTTP-Method-Override`, `_method`), or names
+//! another path (WebDAV's `Destination`): then both must be allowed.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::path::Path;
-use super::{Refused, action_of, json, query};
+use super::path::{EncodedSlash, Path};
+use super::{Refused, action_of, fields, json, overrides, query};
 use crate::policy::{Attributes, Command, Effect, Object};
 
 /// The form of the command.
@@ -18,32 +18,8 @@ pub const FORM: &str = "request";
 /// What rules see of a request, beside its path.
 pub const ATTRIBUTES: &[&str] = &["method", "query", "headers", "content_type", "json"];
 
-/// What rules see of the headers: what says what is asked for, nothing that proves who asks.
-pub const HEADERS: &[&str] = &[
-    "accept",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "depth",
-    "destination",
-    "idempotency-key",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-unmodified-since",
-    "origin",
-    "overwrite",
-    "prefer",
-    "range",
-    "referer",
-    "soapaction",
-    "upgrade",
-    "user-agent",
-    "x-requested-with",
-];
-
-/// The headers that frameworks take another method from.
-const OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// What rules see of a header whose value is a credential.
+pub const WITHHELD: &str = "[withheld]";
 
 /// A request, taken apart.
 #[derive(Debug)]
@@ -60,6 +36,8 @@ pub struct Request<'a> {
     pub destination: Option<&'a Path<'a>>,
     /// The body, when it was small enough and could be read.
     pub json: Option<Value>,
+    /// The methods that the body asks for in the place of this one.
+    pub overrides: Vec<String>,
 }
 
 /// What the request would do.
@@ -72,13 +50,10 @@ pub fn of(request: &Request<'_>) -> Result<Command, Refused> {
         ..Effect::on(action, Object::named("path", path.decoded()))
     };
     let mut actions = vec![action];
-    for (name, value) in request.fields {
-        if OVERRIDES.contains(name) {
-            let method = std::str::from_utf8(value).unwrap_or_default().trim();
-            let action = action_of(&method.to_ascii_uppercase())?;
-            if !actions.contains(&action) {
-                actions.push(action);
-            }
+    for method in overrides(request)? {
+        let action = action_of(&method)?;
+        if !actions.contains(&action) {
+            actions.push(action);
         }
     }
     let destinations = request.destination.map(|destination| on(action, destination));
@@ -90,6 +65,17 @@ pub fn of(request: &Request<'_>) -> Result<Command, Refused> {
         attributes: Attributes::new(),
         effects,
     })
+}
+
+/// The methods that a server could take in the place of the request's own.
+fn overrides(request: &Request<'_>) -> Result<Vec<String>, Refused> {
+    let mut methods = request.overrides.clone();
+    methods.extend(overrides::of_query(&query::parse(request.query.unwrap_or_default())?));
+    methods.extend(request.json.iter().flat_map(overrides::of_json));
+    for (name, value) in request.fields {
+        methods.extend(overrides::of_header(&fields::canonical(name), value));
+    }
+    Ok(methods)
 }
 
 fn attributes(request: &Request<'_>) -> Result<Attributes, Refused> {
@@ -109,10 +95,15 @@ fn attributes(request: &Request<'_>) -> Result<Attributes, Refused> {
     Ok(attributes)
 }
 
-/// The chosen headers; several of one name are joined as RFC 9110 section 5.3 says.
+/// The headers; several of one name are joined as RFC 9110 section 5.3 says. Of those whose values are
+/// credentials rules see that they are there.
 fn headers(fields: &[(&str, &[u8])]) -> Map<String, Value> {
     let mut headers: Map<String, Value> = Map::new();
-    for (name, value) in fields.iter().filter(|(name, _)| HEADERS.contains(name)) {
+    for (name, value) in fields {
+        if fields::is_credential(name) {
+            headers.insert((*name).to_owned(), Value::from(WITHHELD));
+            continue;
+        }
         let value = String::from_utf8_lossy(value);
         match headers.get_mut(*name) {
             Some(Value::String(text)) => {
@@ -141,14 +132,16 @@ pub fn from_text(text: &str) -> Result<Command, String> {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let path = Path::parse(path).map_err(|refused| refused.to_string())?;
+    let path = Path::parse_with(path, EncodedSlash::Data).map_err(|refused| refused.to_string())?;
     let json = match body.trim() {
         "" => None,
         body => Some(json::parse(body.as_bytes()).map_err(|not_read| not_read.to_string())?),
     };
     let fields: &[(&str, &[u8])] =
         if json.is_some() { &[("content-type", b"application/json")] } else { &[] };
-    let request = Request { method, path: &path, query, fields, destination: None, json };
+    let overrides = Vec::new();
+    let request =
+        Request { method, path: &path, query, fields, destination: None, json, overrides };
     of(&request).map_err(|refused| refused.to_string())
 }
 
@@ -174,6 +167,7 @@ mod tests {
             fields: &fields,
             destination: None,
             json: Some(json!({ "amount": 2000 })),
+            overrides: Vec::new(),
         })
         .unwrap();
         assert_eq!(command.text, "POST /users/alice%40example.com?id=1&id=2");
@@ -184,7 +178,7 @@ mod tests {
         assert_eq!(effect.attributes["content_type"], "application/json");
         assert_eq!(effect.attributes["headers"]["accept"], "a, b");
         assert_eq!(effect.attributes["json"], json!({ "amount": 2000 }));
-        assert!(effect.attributes["headers"].get("cookie").is_none());
+        assert_eq!(effect.attributes["headers"]["cookie"], WITHHELD);
     }
 
     #[test]
@@ -192,9 +186,11 @@ mod tests {
         let path = Path::parse("/a").unwrap();
         let with = |value: &[u8]| {
             let fields = [("x-http-method-override", value)];
-            let (query, destination, json) = (None, None, None);
+            let (query, destination, json, overrides) = (None, None, None, Vec::new());
+            let method = "POST";
+            let fields = &fields;
             let request =
-                Request { method: "POST", path: &path, query, fields: &fields, destination, json };
+                Request { method, path: &path, query, fields, destination, json, overrides };
             of(&request).map(|command| {
                 command.effects.iter().map(|effect| effect.action.to_string()).collect::<Vec<_>>()
             })

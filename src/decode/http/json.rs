@@ -1,8 +1,10 @@
 //! JSON bodies that mean one thing.
 //!
-//! Of two members with one name some programs take the first and some the last, so such a
-//! document is not read at all: a rule that looks into it finds nothing there, and fails closed.
+//! Of two members with one name some programs take the first and some the last, and some take `amount`
+//! and `AMOUNT` for one name (Go, .NET). Such a document is not read at all: a rule that looks into it
+//! finds nothing there, and fails closed.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -38,6 +40,13 @@ pub fn is_json(content_type: &str) -> bool {
         _ => true,
     });
     json && utf8
+}
+
+/// A name without what some programs do not tell apart: upper and lower case, and the characters whose
+/// upper case is that of another (`\u{17f}` and `s`).
+fn folded(name: &str) -> String {
+    let each_upper = name.chars().flat_map(char::to_uppercase);
+    each_upper.flat_map(char::to_lowercase).collect()
 }
 
 /// Reads any value, and refuses a second member of one name.
@@ -96,8 +105,9 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
+        let mut names = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            if map.contains_key(&name) {
+            if !names.insert(folded(&name)) {
                 return Err(A::Error::custom("two members have one name"));
             }
             let value = members.next_value_seed(Self)?;
@@ -124,6 +134,9 @@ mod tests {
         for text in [
             r#"{"amount": 1, "amount": 5000}"#,
             r#"{"a": [{"x": 1, "\u0078": 2}]}"#,
+            r#"{"amount": 1, "AMOUNT": 2000}"#,
+            "{\"status\": 1, \"\u{17f}tatus\": 2, \"k\": 1}",
+            "{\"k\": 1, \"\u{212a}\": 2}",
             "{} {}",
             "\u{feff}{}",
             "{\"a\": NaN}",

@@ -2,16 +2,20 @@
 //!
 //! [`framing`] looks at the bytes of an HTTP/1 connection before anything else does, [`path`] and
 //! [`query`] take a request's target apart, [`command`] makes of it what policy decides about, and
-//! [`head`] is the form in which heads are decided, recorded and forwarded. [`websocket`]
+//! [`head`] is the form in which heads are decided, recorded and forwarded. [`fields`] knows names of
+//! header fields, [`overrides`] finds what asks for another method, [`http2`] counts frames. [`websocket`]
 //! reads the frames of WebSocket, [`crewai`] knows the API of a deployed crew.
 //!
 //! One rule holds throughout: what two readers could read in two ways is refused, never guessed.
 
 pub mod command;
 pub mod crewai;
+pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod http2;
 pub mod json;
+pub mod overrides;
 pub mod path;
 pub mod query;
 pub mod websocket;

@@ -1,8 +1,8 @@
 //! The one way to write a path.
 //!
 //! A path that two programs could understand as two is refused: dot segments in any spelling,
-//! empty segments, encoded slashes, escapes of what needs none, escapes of escapes, `;` (which
-//! some servers cut off with all behind it). So the path that rules look at, the one that is
+//! empty segments, escapes of letters, escapes of escapes, `;` (which some servers cut off with all
+//! behind it), and encoded slashes unless it is known what the target takes them for. So the path that rules look at, the one that is
 //! recorded and the one that goes up are the same.
 //!
 //! Rules see the path as people read it: escapes are undone, once. That a server takes two
@@ -15,42 +15,63 @@ use super::{Refused, hex};
 /// Longer paths are not taken, in bytes: ten times what browsers send.
 pub const MAX_PATH: usize = 16 << 10;
 
+/// What `%2F` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// Nobody knows: such a path is refused.
+    Refuse,
+    /// A character of its segment.
+    Data,
+    /// A slash.
+    Slash,
+}
+
+/// What stands for an encoded slash while a path is decoded: no path has it.
+const SLASH_IN_SEGMENT: u8 = 0;
+
 /// A path in its one spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'a> {
-    raw: &'a str,
+    raw: Cow<'a, str>,
     decoded: Cow<'a, str>,
 }
 
 impl<'a> Path<'a> {
-    /// Takes a path as it stands in a request.
+    /// Takes a path as it stands in a request, without encoded slashes.
     pub fn parse(raw: &'a str) -> Result<Self, Refused> {
+        Self::parse_with(raw, EncodedSlash::Refuse)
+    }
+
+    /// Takes a path as it stands in a request.
+    pub fn parse_with(raw: &'a str, slash: EncodedSlash) -> Result<Self, Refused> {
         if raw.len() > MAX_PATH {
             return Err(Refused { status: 414, what: "the path is too long" });
         }
-        let Some(segments) = raw.strip_prefix('/') else {
+        if !raw.starts_with('/') {
             return Err(Refused::bad("the path does not begin with a slash"));
-        };
-        let decoded = decode(raw)?;
+        }
+        let path = decode(raw, slash)?;
+        // A server that takes an encoded slash for one must find nothing else there.
+        let segments = path.raw.strip_prefix('/').unwrap_or_default().replace(ENCODED_SLASH, "/");
         let mut rest = segments.split('/').peekable();
         while let Some(segment) = rest.next() {
             // The last may be empty: the path ends with a slash.
-            if segment.is_empty() && rest.peek().is_some() {
+            if segment.is_empty() && (rest.peek().is_some() || path.raw.ends_with(ENCODED_SLASH)) {
                 return Err(Refused::bad("the path has an empty segment"));
             }
             if segment == "." || segment == ".." {
                 return Err(Refused::bad("the path has a dot segment"));
             }
         }
-        Ok(Self { raw, decoded })
+        Ok(path)
     }
 
-    /// As it was sent, and goes on.
-    pub fn as_str(&self) -> &'a str {
-        self.raw
+    /// As it goes on: as it was sent, but for escapes that are not needed.
+    pub fn as_str(&self) -> &str {
+        &self.raw
     }
 
-    /// As rules see it: escapes undone.
+    /// As rules see it: escapes undone, but for that of a slash within a segment.
     pub fn decoded(&self) -> &str {
         &self.decoded
     }
@@ -64,38 +85,72 @@ pub fn split_first(path: &str) -> Option<(&str, &str)> {
     Some((first, if rest.is_empty() { "/" } else { rest }))
 }
 
-/// Undoes the escapes of a path, each of which must be needed and mean one thing.
-fn decode(raw: &str) -> Result<Cow<'_, str>, Refused> {
+/// A slash within a segment, in its one spelling.
+const ENCODED_SLASH: &str = "%2F";
+
+/// Undoes the escapes of a path, each of which must be needed and mean one thing. Some clients escape
+/// `-`, `.`, `_` and `~`, which mean the same (RFC 3986 section 6.2.2.2); nobody escapes letters.
+fn decode(raw: &str, slash: EncodedSlash) -> Result<Path<'_>, Refused> {
     let bad = |what| Err(Refused::bad(what));
     let mut decoded: Vec<u8> = Vec::new();
+    // The path that goes on, once it differs from the one that came.
+    let mut canonical: Option<String> = None;
     let mut escaped = false;
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
+    let mut bytes = raw.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
         match byte {
             b'%' => {
-                let digits = bytes.next().and_then(hex).zip(bytes.next().and_then(hex));
-                let Some((high, low)) = digits else {
+                let mut digit = || bytes.next().and_then(|(_, digit)| hex(digit));
+                let Some((high, low)) = digit().zip(digit()) else {
                     return bad("the path has a % that is no escape");
                 };
                 let byte = high << 4 | low;
-                check_escaped(byte)?;
+                let (seen, written) = match (byte, slash) {
+                    (b'/', EncodedSlash::Data) => (SLASH_IN_SEGMENT, Some(ENCODED_SLASH)),
+                    (b'/', EncodedSlash::Slash) => (b'/', Some("/")),
+                    (b'-', _) => (byte, Some("-")),
+                    (b'.', _) => (byte, Some(".")),
+                    (b'_', _) => (byte, Some("_")),
+                    (b'~', _) => (byte, Some("~")),
+                    _ => (byte, None),
+                };
                 escaped = true;
-                decoded.push(byte);
+                decoded.push(seen);
+                let sent = raw.get(at..at + 3).unwrap_or_default();
+                match written {
+                    Some(written) => canonical
+                        .get_or_insert_with(|| raw.get(..at).unwrap_or_default().to_owned())
+                        .push_str(written),
+                    None => {
+                        check_escaped(byte)?;
+                        if let Some(canonical) = &mut canonical {
+                            canonical.push_str(sent);
+                        }
+                    }
+                }
+                continue;
             }
             b';' => return bad("the path has a semicolon; write %3B"),
             b'\\' => return bad("the path has a backslash"),
             byte if is_pchar(byte) || byte == b'/' => decoded.push(byte),
             _ => return bad("the path has a character that must be escaped"),
         }
+        if let Some(canonical) = &mut canonical {
+            canonical.push(char::from(byte));
+        }
     }
+    let raw = canonical.map_or(Cow::Borrowed(raw), Cow::Owned);
     if !escaped {
-        return Ok(Cow::Borrowed(raw));
+        return Ok(Path { decoded: raw.clone(), raw });
     }
     if holds_escape(&decoded) {
         return bad("the path is escaped twice");
     }
     match String::from_utf8(decoded) {
-        Ok(decoded) => Ok(Cow::Owned(decoded)),
+        Ok(decoded) => {
+            let slash = char::from(SLASH_IN_SEGMENT);
+            Ok(Path { raw, decoded: Cow::Owned(decoded.replace(slash, ENCODED_SLASH)) })
+        }
         Err(_) => bad("the path has escapes that are not UTF-8"),
     }
 }
@@ -105,9 +160,7 @@ fn check_escaped(byte: u8) -> Result<(), Refused> {
     match byte {
         b'/' | b'\\' => Err(Refused::bad("the path has an escaped slash or backslash")),
         0..=0x1f | 0x7f => Err(Refused::bad("the path has an escaped control character")),
-        byte if is_unreserved(byte) => {
-            Err(Refused::bad("the path escapes a character that needs none"))
-        }
+        byte if is_unreserved(byte) => Err(Refused::bad("the path escapes a letter or digit")),
         _ => Ok(()),
     }
 }
@@ -150,6 +203,47 @@ mod tests {
             let path = Path::parse(raw).unwrap();
             assert_eq!((path.as_str(), path.decoded()), (raw, decoded));
         }
+    }
+
+    #[test]
+    fn escapes_that_are_not_needed_are_undone() {
+        for (raw, seen) in [("/%7Eme/a%2db", "/~me/a-b"), ("/a%2Eb%5f%c3%a9", "/a.b_%c3%a9")] {
+            let path = Path::parse(raw).unwrap();
+            assert_eq!(path.as_str(), seen);
+            assert_eq!(Path::parse(path.as_str()).unwrap().decoded(), path.decoded());
+        }
+        assert!(Path::parse("/%2e%2E/a").is_err() && Path::parse("/a/%2e").is_err());
+    }
+
+    #[test]
+    fn an_encoded_slash_has_the_one_meaning_that_was_chosen() {
+        let read = |raw: &str, slash| {
+            let path = Path::parse_with(raw, slash).ok()?;
+            Some((path.as_str().to_owned(), path.decoded().to_owned()))
+        };
+        let both = |raw: &str| {
+            let two = [EncodedSlash::Data, EncodedSlash::Slash].map(|slash| read(raw, slash));
+            assert_eq!(read(raw, EncodedSlash::Refuse), None);
+            two
+        };
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        let [data, slash] = both("/g%2fp/%40x");
+        assert_eq!(data, pair("/g%2Fp/%40x", "/g%2Fp/@x"));
+        assert_eq!(slash, pair("/g/p/%40x", "/g/p/@x"));
+        for raw in [
+            "/a%2f..%2fb",
+            "/a%2F.",
+            "/a%2F%2Fb",
+            "/a/%2Fb",
+            "/%2Fa",
+            "/a%2F/b",
+            "/%2e%2e%2Fa",
+            "/a%252Fb",
+            "/a%5Cb%2Fc",
+        ] {
+            assert_eq!(both(raw), [None, None], "{raw}");
+        }
+        assert_eq!(read("/a%2F", EncodedSlash::Data), None);
     }
 
     #[test]

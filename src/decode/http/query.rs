@@ -62,6 +62,26 @@ pub fn decode(raw: &str) -> Result<String, Refused> {
     String::from_utf8(decoded).map_err(|_| Refused::bad("the query has escapes that are not UTF-8"))
 }
 
+/// A text with the escapes of URLs undone once. What is no escape stays, as with most programs.
+pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, behind)) = rest.split_first() {
+        let digit = |at: usize| behind.get(at).copied().and_then(hex);
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push(high << 4 | low);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            (other, ..) => {
+                plain.push(*other);
+                rest = behind;
+            }
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -58,6 +58,13 @@ pub struct Report {
     pub message: String,
 }
 
+impl Report {
+    /// Whether the server ends the session with it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
 /// Reads a whole `ErrorResponse` or `NoticeResponse`.
 pub fn report(message: &[u8]) -> Result<Report, Malformed> {
     let mut body = Body::new(frame::body(message));

@@ -39,7 +39,7 @@ impl<'a> Body<'a> {
         let end = memchr(self.0).ok_or(Malformed("a text in a message has no end"))?;
         let (text, tail) = self.0.split_at(end);
         self.0 = tail.get(1..).unwrap_or_default();
-        std::str::from_utf8(text).map_err(|_| Malformed("a text in a message is not UTF-8"))
+        std::str::from_utf8(text).map_err(|_| super::NOT_UTF8)
     }
 
     /// As [`Body::string`], for texts of the server that need not be UTF-8.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::frontend::{Bind, Format};
-use crate::decode::sql::{LexerSettings, Reading, Unparsed, analyze};
+use crate::decode::sql::{LexerSettings, Reading, SyntaxError, Unparsed, analyze};
 use crate::policy::{Attributes, Command, Effect};
 
 /// Attributes that commands of this protocol have, beside those of their effects.
@@ -32,6 +32,14 @@ pub fn query(reading: &Reading, in_transaction: bool) -> Attributes {
     attributes
 }
 
+/// The attributes of the settings of a startup message.
+pub fn startup(settings: usize) -> Attributes {
+    let mut attributes = Attributes::new();
+    add(&mut attributes, "in_transaction", Value::Bool(false));
+    add(&mut attributes, "statements", json!(settings));
+    attributes
+}
+
 /// The attributes of a Parse.
 pub fn parse(
     reading: &Reading,
@@ -51,14 +59,20 @@ pub fn parse(
 
 /// The attributes of a Bind; its values are left out, as `?`, when they are secret.
 pub fn bind(bind: &Bind<'_>, secret: bool) -> Attributes {
+    bind_without(bind, |_| secret)
+}
+
+/// The attributes of a Bind; the values at places that are `secret` are left out, as `?`.
+pub fn bind_without(bind: &Bind<'_>, secret: impl Fn(usize) -> bool) -> Attributes {
     let mut attributes = Attributes::new();
     add(&mut attributes, "statement", json!(bind.statement));
     add(&mut attributes, "portal", json!(bind.portal));
     if !bind.parameters.is_empty() {
-        let shown = bind.parameters.iter().map(|parameter| match parameter.value {
-            Some(_) if secret => json!("?"),
-            bytes => value(parameter.format, bytes),
-        });
+        let shown =
+            bind.parameters.iter().enumerate().map(|(at, parameter)| match parameter.value {
+                Some(_) if secret(at) => json!("?"),
+                bytes => value(parameter.format, bytes),
+            });
         add(&mut attributes, PARAMETERS, Value::Array(shown.collect()));
     }
     if bind.result_formats.contains(&Format::Binary) {
@@ -107,6 +121,20 @@ pub fn of_text(sql: &str) -> Command {
         attributes: query(&reading, false),
         effects,
     }
+}
+
+/// Why a text is not understood, if so.
+pub fn misunderstood(sql: &str) -> Option<String> {
+    let settings = LexerSettings::default();
+    let reading = Reading::new(sql, settings, analyze(sql, settings));
+    let unparsed = reading.unparsed()?;
+    Some(match reading.syntax_error() {
+        Some(SyntaxError { message, position: Some(at), .. }) => {
+            format!("{message}, at character {at}")
+        }
+        Some(SyntaxError { message, .. }) => message,
+        None => unparsed.to_string(),
+    })
 }
 
 /// Text as text; what is binary or not UTF-8 as `{"hex": "…"}`.

@@ -10,6 +10,9 @@ use super::Malformed;
 /// (generated INSERTs); larger ones are refused before any of it is kept.
 pub const MAX_WHOLE: usize = 64 << 20;
 
+/// A message that is larger than [`MAX_WHOLE`].
+pub const TOO_LARGE: Malformed = Malformed("a message is larger than 64 MiB");
+
 /// The largest `DataRow` or `CopyData`, in bytes: PostgreSQL's own bound (`MaxAllocSize`, 1 GiB).
 pub const MAX_STREAMED: usize = 1 << 30;
 
@@ -107,7 +110,7 @@ impl Walker {
             return Ok(Some(Piece { tag, length, first: true, last: self.cut.is_none() }));
         }
         if total > MAX_WHOLE {
-            return Err(Malformed("a message is larger than 64 MiB"));
+            return Err(TOO_LARGE);
         }
         Ok((bytes.len() >= total).then_some(Piece { tag, length: total, first: true, last: true }))
     }
@@ -124,15 +127,21 @@ fn header(bytes: &[u8]) -> Result<Option<(&u8, usize)>, Malformed> {
     Ok(Some((tag, length as usize + 1)))
 }
 
+/// How long the message at the front says that it is, with its tag; 0 when that is not there yet, or
+/// impossible.
+pub fn announced(bytes: &[u8]) -> usize {
+    header(bytes).ok().flatten().map_or(0, |(_, total)| total)
+}
+
 /// The body of a whole message: what follows tag and length.
 pub fn body(message: &[u8]) -> &[u8] {
     message.get(HEADER..).unwrap_or_default()
 }
 
-/// A whole message, for tests of those who read them.
-#[cfg(test)]
+/// A whole message.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).unwrap();
+    // Texts are far smaller.
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 

@@ -12,6 +12,7 @@ pub mod copy;
 pub mod frame;
 pub mod frontend;
 pub mod startup;
+pub mod typed;
 pub mod values;
 
 /// Bytes that are not what the protocol says they should be. Fit to be told to the client: it
@@ -19,3 +20,6 @@ pub mod values;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
+
+/// A text of a client in another encoding.
+pub const NOT_UTF8: Malformed = Malformed("a text in a message is not UTF-8");

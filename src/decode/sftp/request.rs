@@ -86,9 +86,7 @@ impl<'a> Request<'a> {
         let file = |written: &[u8]| Object::new("file", [path(written, home)]);
         let mut effects = Vec::new();
         let mut add = |action: &'static str, written: &[u8]| {
-            let mut effect = Effect::on(action, file(written));
-            effect.attributes.insert(Cow::Borrowed("operation"), operation.into());
-            effects.push(effect);
+            effects.push(Effect::on(action, file(written)));
         };
         match operation {
             "open" => {
@@ -116,6 +114,13 @@ impl<'a> Request<'a> {
             }
             _ => add("sftp.stat", first),
         }
+        if operation == "symlink" {
+            effects.extend(beside_each_other(first, second.unwrap_or_default()));
+        }
+        effects.extend(below(operation, path(first, home), path(second.unwrap_or_default(), home)));
+        for effect in &mut effects {
+            effect.attributes.insert(Cow::Borrowed("operation"), operation.into());
+        }
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut text = format!("{operation} {}", shown(first));
         if let Some(second) = second {
@@ -133,6 +138,55 @@ impl<'a> Request<'a> {
         }
         Some(Command { form: Cow::Borrowed("sftp"), text, attributes, effects })
     }
+}
+
+/// A relative name in a symbolic link is relative to the folder of the link, whichever of the two
+/// the link is.
+fn beside_each_other(first: &[u8], second: &[u8]) -> Vec<Effect> {
+    let folder = |of: &[u8]| {
+        let whole = path(of, None)?;
+        whole.rsplit_once('/').map(|(folder, _)| format!("{folder}/"))
+    };
+    let mut effects = Vec::new();
+    for (name, link) in [(first, second), (second, first)] {
+        if !name.starts_with(b"/") {
+            let folder = folder(link);
+            let file = Object::new("file", [path(name, folder.as_deref())]);
+            effects.extend(["sftp.read", "sftp.write"].map(|a| Effect::on(a, file.clone())));
+            let other = path(link, None);
+            effects.extend(below("symlink", path(name, folder.as_deref()), other));
+        }
+    }
+    effects
+}
+
+/// What an operation on a folder does to everything below it.
+fn below(operation: &str, first: Option<String>, second: Option<String>) -> Vec<Effect> {
+    let folder =
+        |name: &str| if name.ends_with('/') { name.to_owned() } else { format!("{name}/") };
+    let (first, second) = (first.map(|name| folder(&name)), second.map(|name| folder(&name)));
+    let mut effects = Vec::new();
+    // Of a name that is not known, the effect on itself says so.
+    let mut add = |actions: &[&'static str], of: &Option<String>, other: &Option<String>| {
+        let Some(of) = of else { return };
+        let other = other.as_deref().unwrap_or("/");
+        effects.extend(actions.iter().map(|action| {
+            Effect::on_all_below(action, Object::named("file", of.clone()), other.to_owned())
+        }));
+    };
+    match operation {
+        "rename" | "posix-rename" => {
+            add(&["sftp.read", "sftp.remove"], &first, &second);
+            add(&["sftp.write"], &second, &first);
+        }
+        "symlink" | "hardlink" => {
+            add(&["sftp.read", "sftp.write"], &first, &second);
+            add(&["sftp.read", "sftp.write"], &second, &first);
+        }
+        "rmdir" => add(&["sftp.remove"], &first, &None),
+        _ => {}
+    }
+    effects
 }
 
 fn plain<'a>(kind: u8, fields: &mut Fields<'a>) -> Result<Body<'a>, Malformed> {
@@ -260,7 +314,36 @@ mod tests {
     fn effects(packet: &[u8], home: Option<&str>) -> Vec<String> {
         let command = Request::read(packet).unwrap().command(home).unwrap();
         let words = |e: &Effect| format!("{} {}", e.action, e.object.as_ref().unwrap());
-        command.effects.iter().map(words).collect()
+        command.effects.iter().filter(|effect| effect.below().is_none()).map(words).collect()
+    }
+
+    fn all_below(packet: &[u8], home: Option<&str>) -> Vec<String> {
+        let command = Request::read(packet).unwrap().command(home).unwrap();
+        let words = |e: &Effect| {
+            let other = e.below()?;
+            Some(format!("{} {} {other}", e.action, e.object.as_ref().unwrap()))
+        };
+        command.effects.iter().filter_map(words).collect()
+    }
+
+    #[test]
+    fn what_is_below_a_folder_goes_where_it_goes() {
+        let rename = packet(18, &[string(b"/a"), string(b"/b/c")]);
+        let moved =
+            ["sftp.read file:/a/ /b/c/", "sftp.remove file:/a/ /b/c/", "sftp.write file:/b/c/ /a/"];
+        assert_eq!(all_below(&rename, None), moved);
+        assert_eq!(all_below(&packet(15, &[string(b"/a")]), None), ["sftp.remove file:/a/ /"]);
+        // A link's own folder is what its relative target is relative to.
+        let link = packet(20, &[string(b"secret"), string(b"/srv/link")]);
+        let named = effects(&link, Some("/home/a"));
+        assert!(named.contains(&"sftp.read file:/srv/secret".to_owned()), "{named:?}");
+        let linked = all_below(&link, Some("/home/a"));
+        assert!(
+            linked.contains(&"sftp.read file:/srv/secret/ /srv/link/".to_owned()),
+            "{linked:?}"
+        );
+        let up = packet(20, &[string(b"../secret"), string(b"/srv/link")]);
+        assert!(effects(&up, None).contains(&"sftp.read file:?".to_owned()));
     }
 
     #[test]

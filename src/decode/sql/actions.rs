@@ -1,5 +1,7 @@
 //! The words for what SQL does; `docs/effects.md` is for those who write rules with them.
 
+use crate::policy::Effect;
+
 /// The name of an action, `sql.…`.
 pub type Action = &'static str;
 
@@ -72,6 +74,53 @@ actions! {
     CHECKPOINT = "sql.checkpoint", "forces a checkpoint";
     UNPARSED = "sql.unparsed", "a text that is not understood";
 }
+
+/// Marks an effect as opaque when what follows from its action, on an object of its kind, is not among
+/// a statement's effects: it runs code, or makes or changes what runs later (a function, a trigger, a
+/// rule …), or data of another server or of a file, which may be a table's own, come under a name of
+/// their own, or it changes who may get at the data and how their sessions begin.
+pub(super) fn mark_opaque(effect: &mut Effect) {
+    let action = &*effect.action;
+    let is_code = || effect.object.as_ref().is_some_and(|object| CODE.contains(&object.kind()));
+    if OPAQUE_ACTIONS.contains(&action) {
+        effect.mark_opaque_by_action();
+    } else if OPAQUE_ON_CODE.contains(&action) && is_code() {
+        effect.mark_opaque_by_object();
+    }
+}
+
+/// The kinds of objects that are code, or name code that runs without being called by its name, or
+/// lead to another server, or say who may get at the data.
+pub const CODE: &[&str] = &[
+    "access-method",
+    "cast",
+    "conversion",
+    "database",
+    "event-trigger",
+    "extension",
+    "foreign-data-wrapper",
+    "function",
+    "language",
+    "operator",
+    "operator-class",
+    "operator-family",
+    "policy",
+    "publication",
+    "role",
+    "rule",
+    "server",
+    "subscription",
+    "transform",
+    "trigger",
+    "user-mapping",
+];
+
+/// Actions that are opaque whatever their object is.
+pub const OPAQUE_ACTIONS: &[Action] =
+    &[ALTER_SYSTEM, CALL, COPY_FILE, COPY_PROGRAM, DO, DYNAMIC, FILE, GRANT, IMPORT, LOAD];
+
+/// Actions that are opaque on objects that are code.
+pub const OPAQUE_ON_CODE: &[Action] = &[ALTER, CREATE];
 
 /// What a plain EXPLAIN does not do; it only names the object then.
 pub(super) fn only_when_executed(action: Action) -> bool {

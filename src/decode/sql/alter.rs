@@ -5,7 +5,7 @@ use pg_query::protobuf::{self as pg, AlterTableType, ObjectType};
 use serde_json::{Value, json};
 
 use super::actions::{self, Action};
-use super::create::names_functions;
+use super::create::{computes, names_functions};
 use super::object::{Named, kind, object, object_of, table, within};
 use super::query::named;
 use super::tree::{Fields, Walk};
@@ -60,7 +60,8 @@ impl Walk for pg::AlterSubscriptionStmt {
 
 impl Walk for pg::AlterTypeStmt {
     fn walk(&self, walker: &mut Walker) {
-        walker.effect(actions::ALTER, object("type", &self.type_name));
+        let place = walker.effect(actions::ALTER, object("type", &self.type_name));
+        walker.is_opaque(place);
         names_functions(&self.options, walker);
     }
 }
@@ -90,9 +91,19 @@ impl Walk for pg::AlterExtensionContentsStmt {
     }
 }
 
+/// What a domain demands is checked on all values of the columns that are of it.
 impl Walk for pg::AlterDomainStmt {
     fn walk(&self, walker: &mut Walker) {
-        walker.effect(actions::ALTER, object("type", &self.type_name));
+        let place = walker.effect(actions::ALTER, object("type", &self.type_name));
+        // DROP NOT NULL, DROP CONSTRAINT, SET and DROP DEFAULT: see AlterDomainStmt of parsenodes.h.
+        let harmless = match &*self.subtype {
+            "N" | "X" => true,
+            "T" => !computes(self.def.as_deref()),
+            _ => false,
+        };
+        if !harmless {
+            walker.is_opaque(place);
+        }
         self.fields(walker);
     }
 }
@@ -105,11 +116,18 @@ impl Walk for pg::AlterTableStmt {
         let (kind, word) = kind(self.objtype());
         let altered = object(kind, relation);
         let commands: Vec<&str> = cmds.iter().filter_map(command).collect();
-        walker.effect_with(
+        let place = walker.effect_with(
             actions::ALTER,
             altered,
             [("type", json!(word)), ("commands", json!(commands))],
         );
+        // Tables of a composite type change with it.
+        let retypes = |node: &pg::Node| command(node) == Some(RETYPES);
+        if cmds.iter().any(gives_values_another_place)
+            || (kind == "type" && cmds.iter().any(retypes))
+        {
+            walker.is_opaque(place);
+        }
         if let Some(relation) = relation {
             for command in cmds {
                 drops_column(command, relation, walker);
@@ -122,11 +140,41 @@ impl Walk for pg::AlterTableStmt {
     }
 }
 
+/// ALTER ATTRIBUTE … TYPE, as ALTER COLUMN … TYPE.
+const RETYPES: &str = "AT_AlterColumnType";
+
 /// The server's own word for a command of ALTER TABLE: `AT_DropColumn`.
 fn command(node: &pg::Node) -> Option<&'static str> {
     match &node.node {
         Some(NodeEnum::AlterTableCmd(command)) => Some(command.subtype().as_str_name()),
         _ => None,
+    }
+}
+
+/// Whether a part of ALTER TABLE lets values come out under another name than before: a column
+/// made from others (`ALTER … USING`, a generated column), or another table above or below.
+fn gives_values_another_place(node: &pg::Node) -> bool {
+    use AlterTableType as Type;
+    let Some(NodeEnum::AlterTableCmd(command)) = &node.node else { return false };
+    let column = match command.def.as_deref().and_then(|def| def.node.as_ref()) {
+        Some(NodeEnum::ColumnDef(column)) => Some(column),
+        _ => None,
+    };
+    match command.subtype() {
+        Type::AtAddInherit
+        | Type::AtDropInherit
+        | Type::AtAttachPartition
+        | Type::AtDetachPartition
+        | Type::AtDetachPartitionFinalize
+        | Type::AtSetExpression => true,
+        Type::AtAlterColumnType => column.is_some_and(|column| column.raw_default.is_some()),
+        Type::AtAddColumn => column.is_some_and(|column| {
+            column.constraints.iter().any(|constraint| {
+                matches!(&constraint.node, Some(NodeEnum::Constraint(constraint))
+                    if constraint.contype() == pg::ConstrType::ConstrGenerated)
+            })
+        }),
+        _ => false,
     }
 }
 
@@ -255,9 +303,11 @@ impl Walk for pg::RenameStmt {
                     }
                     _ => object(kind, relation),
                 };
-                walker.effect_with(actions::ALTER, renamed, [("type", json!(word))]);
+                let place = walker.effect_with(actions::ALTER, renamed, [("type", json!(word))]);
+                gives_name(kind, place, walker);
                 if kind != "table" {
-                    walker.effect(actions::ALTER, Some(table(relation)));
+                    let place = walker.effect(actions::ALTER, Some(table(relation)));
+                    gives_name(kind, place, walker);
                 }
             }
             (None, Some(named)) => {
@@ -266,20 +316,31 @@ impl Walk for pg::RenameStmt {
             // Roles, databases, schemas … have a plain name.
             (None, None) => {
                 let renamed = object(kind, subname);
-                walker.effect_with(actions::ALTER, renamed, [("type", json!(word))]);
+                let place = walker.effect_with(actions::ALTER, renamed, [("type", json!(word))]);
+                gives_name(kind, place, walker);
             }
         }
     }
 }
 
 /// Statements about a relation, or else about an object of some type.
+/// Rows and values go by another name afterwards, which rules and masks may not have.
+fn gives_name(kind: &str, place: usize, walker: &mut Walker) {
+    if ["column", "schema", "table"].contains(&kind) {
+        walker.is_opaque(place);
+    }
+}
+
 macro_rules! about_relation_or_object {
-    ($($statement:ident by $of:ident;)*) => {
+    ($($statement:ident by $of:ident moves $moves:literal;)*) => {
         $(impl Walk for pg::$statement {
             fn walk(&self, walker: &mut Walker) {
                 match &self.relation {
                     Some(relation) => {
-                        walker.effect(actions::ALTER, Some(table(relation)));
+                        let place = walker.effect(actions::ALTER, Some(table(relation)));
+                        if $moves {
+                            walker.is_opaque(place);
+                        }
                     }
                     None => on_object(walker, actions::ALTER, self.$of(), self.object.as_deref()),
                 }
@@ -289,9 +350,9 @@ macro_rules! about_relation_or_object {
 }
 
 about_relation_or_object! {
-    AlterOwnerStmt by object_type;
-    AlterObjectSchemaStmt by object_type;
-    AlterObjectDependsStmt by object_type;
+    AlterOwnerStmt by object_type moves false;
+    AlterObjectSchemaStmt by object_type moves true;
+    AlterObjectDependsStmt by object_type moves false;
 }
 
 // Roles and rights.

@@ -66,19 +66,27 @@ impl Cache {
         Self { generations: Default::default(), most: bytes / 2 }
     }
 
+    pub(super) fn get(&self, text: &str, settings: LexerSettings) -> Option<Arc<Reading>> {
+        self.of(settings).lock().get(text, self.most)
+    }
+
+    fn of(&self, settings: LexerSettings) -> &Mutex<Generations> {
+        let [neither, quote, strings, both] = &self.generations;
+        match (settings.standard_conforming_strings, settings.backslash_quote) {
+            (false, false) => neither,
+            (false, true) => quote,
+            (true, false) => strings,
+            (true, true) => both,
+        }
+    }
+
     pub(super) fn get_or_make(
         &self,
         text: &str,
         settings: LexerSettings,
         make: impl FnOnce() -> Reading,
     ) -> Arc<Reading> {
-        let [neither, quote, strings, both] = &self.generations;
-        let generations = match (settings.standard_conforming_strings, settings.backslash_quote) {
-            (false, false) => neither,
-            (false, true) => quote,
-            (true, false) => strings,
-            (true, true) => both,
-        };
+        let generations = self.of(settings);
         if text.len() > LONGEST {
             return Arc::new(make());
         }

@@ -36,7 +36,6 @@ creates! {
     CreatePublicationStmt: "publication" pubname;
     CreatedbStmt: "database" dbname;
     CreateTableSpaceStmt: "tablespace" tablespacename;
-    CreateDomainStmt: "type" domainname;
     CreateEnumStmt: "type" type_name;
     CreateOpClassStmt: "operator-class" opclassname;
     CreateOpFamilyStmt: "operator-family" opfamilyname;
@@ -110,17 +109,48 @@ impl Walk for pg::DefineStmt {
     fn walk(&self, walker: &mut Walker) {
         let (kind, word) = kind(self.kind());
         let created = object(kind, &self.defnames);
-        walker.effect_with(actions::CREATE, created, [("type", json!(word))]);
+        let place = walker.effect_with(actions::CREATE, created, [("type", json!(word))]);
         if ["aggregate", "operator", "parser", "template", "type"].contains(&word) {
+            walker.is_opaque(place);
             names_functions(&self.definition, walker);
         }
         self.fields(walker);
     }
 }
 
+/// A check runs over all values of a column that gets the domain as its type.
+impl Walk for pg::CreateDomainStmt {
+    fn walk(&self, walker: &mut Walker) {
+        let place = walker.effect(actions::CREATE, object("type", &self.domainname));
+        let computes = |constraint: &pg::Node| match &constraint.node {
+            Some(NodeEnum::Constraint(constraint)) => match constraint.contype() {
+                pg::ConstrType::ConstrDefault => computes(constraint.raw_expr.as_deref()),
+                kind => {
+                    ![pg::ConstrType::ConstrNull, pg::ConstrType::ConstrNotnull].contains(&kind)
+                }
+            },
+            _ => false,
+        };
+        if self.constraints.iter().any(computes) {
+            walker.is_opaque(place);
+        }
+        self.fields(walker);
+    }
+}
+
+/// Whether a default is more than a constant.
+pub(super) fn computes(default: Option<&pg::Node>) -> bool {
+    match default.and_then(|default| default.node.as_ref()) {
+        None | Some(NodeEnum::AConst(_)) => false,
+        Some(NodeEnum::TypeCast(cast)) => computes(cast.arg.as_deref()),
+        Some(_) => true,
+    }
+}
+
 impl Walk for pg::CreateRangeStmt {
     fn walk(&self, walker: &mut Walker) {
-        walker.effect(actions::CREATE, object("type", &self.type_name));
+        let place = walker.effect(actions::CREATE, object("type", &self.type_name));
+        walker.is_opaque(place);
         names_functions(&self.params, walker);
     }
 }
@@ -147,6 +177,7 @@ impl Walk for pg::CreateSubscriptionStmt {
 impl Walk for pg::ImportForeignSchemaStmt {
     fn walk(&self, walker: &mut Walker) {
         walker.effect(actions::IMPORT, object("schema", &self.local_schema));
+        self.options.walk(walker);
     }
 }
 
@@ -184,7 +215,11 @@ fn creates_table(statement: &pg::CreateStmt, word: &str, walker: &mut Walker) {
         access_method: _,
         if_not_exists: _,
     } = statement;
-    walker.effect_with(actions::CREATE, object("table", relation), [("type", json!(word))]);
+    let created = object("table", relation);
+    let place = walker.effect_with(actions::CREATE, created, [("type", json!(word))]);
+    if word == "foreign-table" {
+        walker.is_opaque(place);
+    }
     for parent in inh_relations {
         walker.effect(actions::REFERENCES, Some(table(parent)));
     }
@@ -349,10 +384,14 @@ fn creates_on(walker: &mut Walker, kind: &'static str, name: &str, on: Option<&p
 impl Walk for pg::CreateStatsStmt {
     fn walk(&self, walker: &mut Walker) {
         walker.effect(actions::CREATE, object("statistics", &self.defnames));
-        self.exprs.walk(walker);
+        let mut own = Vec::new();
         for relation in &self.relations {
             walker.effect(actions::ALTER, Some(table(relation)));
+            if let Some(NodeEnum::RangeVar(relation)) = &relation.node {
+                own.push(named(relation, vec![walker.written(table(relation))]));
+            }
         }
+        walker.in_scope(own, |walker| self.exprs.walk(walker));
     }
 }
 

@@ -38,6 +38,12 @@ pub(super) struct Token {
     pub(super) end: usize,
 }
 
+impl Token {
+    pub(super) fn is_parameter(&self) -> bool {
+        self.kind == Kind::Parameter
+    }
+}
+
 /// Tokens of a text, comments included, white space left out.
 #[derive(Debug)]
 pub(super) struct Lexer<'a> {

@@ -7,6 +7,7 @@ use super::actions;
 use super::functions::{self, Known};
 use super::object::{object, table};
 use super::session;
+use super::settings::is_harmless;
 use super::tree::{Fields, Walk};
 use super::walker::{Relation, TableId, Walker, constant, names};
 use crate::policy::Object;
@@ -35,6 +36,7 @@ impl Walk for pg::SelectStmt {
             larg,
             rarg,
         } = self;
+        let settings = settings_picked(self);
         walker.with_common_tables(|walker| {
             let told = walker.gives_outputs() && gives_its_own(self, walker);
             let query = |walker: &mut Walker| {
@@ -45,11 +47,13 @@ impl Walk for pg::SelectStmt {
                 let relations = relations_in(from_clause, walker);
                 walker.in_scope(relations, |walker| {
                     from_clause.walk(walker);
-                    if told {
-                        walker.outputs(target_list, comes_out);
-                    } else {
-                        target_list.iter().for_each(|target| comes_out(target, walker));
-                    }
+                    walker.with_settings(settings, |walker| {
+                        if told {
+                            walker.outputs(target_list, comes_out);
+                        } else {
+                            target_list.iter().for_each(|target| comes_out(target, walker));
+                        }
+                    });
                     walker.computing(|walker| values_lists.walk(walker));
                     walker.filtering(|walker| {
                         where_clause.walk(walker);
@@ -67,9 +71,62 @@ impl Walk for pg::SelectStmt {
                     locking_clause.walk(walker);
                 });
             };
-            if into_clause.is_some() { walker.writing(query) } else { query(walker) }
+            // What `name` means in a query around this one it need not mean here.
+            walker.with_settings(None, |walker| {
+                if into_clause.is_some() { walker.writing(query) } else { query(walker) }
+            });
         });
     }
+}
+
+/// The settings that `FROM pg_settings WHERE name = '…'` picks, by which `set_config(name, …)` in the
+/// select list sets them: `pg_dump` sets so what an older server may not have. `None` for other queries.
+///
+/// Whatever bears that name, its column `name` equals one of these where the list is computed.
+fn settings_picked(query: &pg::SelectStmt) -> Option<Vec<String>> {
+    let [pg::Node { node: Some(NodeEnum::RangeVar(from)) }] = query.from_clause.as_slice() else {
+        return None;
+    };
+    let plain = from.relname == "pg_settings"
+        && matches!(from.schemaname.as_str(), "" | "pg_catalog")
+        && from.alias.is_none()
+        && query.with_clause.is_none();
+    let condition = query.where_clause.as_deref().filter(|_| plain)?;
+    picked_by(condition)
+}
+
+/// The names that a condition leaves of `pg_settings`, if it names them.
+fn picked_by(condition: &pg::Node) -> Option<Vec<String>> {
+    match condition.node.as_ref()? {
+        NodeEnum::BoolExpr(all) if all.boolop() == pg::BoolExprType::AndExpr => {
+            all.args.iter().find_map(picked_by)
+        }
+        NodeEnum::AExpr(equal) if names(&equal.name).as_slice() == ["="] => {
+            let (left, right) = (equal.lexpr.as_deref()?, equal.rexpr.as_deref()?);
+            match (equal.kind(), right.node.as_ref()?) {
+                (pg::AExprKind::AexprOp, _) if is_setting_name(left) => {
+                    Some(vec![constant(Some(right))?.to_owned()])
+                }
+                (pg::AExprKind::AexprOp, _) if is_setting_name(right) => {
+                    Some(vec![constant(Some(left))?.to_owned()])
+                }
+                (pg::AExprKind::AexprIn, NodeEnum::List(list)) if is_setting_name(left) => {
+                    list.items.iter().map(|item| constant(Some(item)).map(str::to_owned)).collect()
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// `name`, of `pg_settings`.
+fn is_setting_name(node: &pg::Node) -> bool {
+    let Some(NodeEnum::ColumnRef(column)) = &node.node else { return false };
+    matches!(
+        names(&column.fields).as_slice(),
+        ["name"] | ["pg_settings", "name"] | ["pg_catalog", "pg_settings", "name"]
+    ) && names(&column.fields).len() == column.fields.len()
 }
 
 /// Whether each item of a query's select list is one column, and reads nothing but what is named
@@ -327,9 +384,20 @@ fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mu
             walker.effect(actions::DYNAMIC, function);
             walker.holds_secret();
         }
-        Known::SetsSetting => session::sets(walker, argument(0), argument(1)),
+        Known::SetsSetting => {
+            for name in settings_named(call, walker) {
+                let name = name.as_deref();
+                session::sets(walker, name, argument(1));
+                session::sets_now(walker, name, argument(1));
+                // It gives back what it has set.
+                walker.marks.reveals |= !name.is_some_and(is_harmless);
+            }
+        }
         Known::ShowsSetting => {
-            walker.effect(actions::SHOW, Some(session::setting(argument(0))));
+            for name in settings_named(call, walker) {
+                walker.marks.reveals |= !name.as_deref().is_some_and(is_harmless);
+                walker.effect(actions::SHOW, Some(session::setting(name.as_deref())));
+            }
         }
         Known::Notifies => {
             let channel = Object::new("channel", [argument(0).map(str::to_owned)]);
@@ -339,6 +407,18 @@ fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mu
             walker.effect(actions::SEQUENCE, Some(written(argument(0))));
         }
         Known::TakesSecret => walker.holds_secret(),
+    }
+}
+
+/// The settings that the first argument of a call names; `None` is any.
+fn settings_named(call: &pg::FuncCall, walker: &Walker) -> Vec<Option<String>> {
+    let first = call.args.first();
+    match (constant(first), walker.settings()) {
+        (Some(name), _) => vec![Some(name.to_owned())],
+        (None, Some(picked)) if first.is_some_and(is_setting_name) => {
+            picked.iter().cloned().map(Some).collect()
+        }
+        _ => vec![None],
     }
 }
 

@@ -1,6 +1,7 @@
 //! A text as it was read, kept for as long as it may run or answers to it may come.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use pg_query::NodeEnum;
@@ -8,8 +9,11 @@ use pg_query::protobuf::{self as pg, TransactionStmtKind};
 
 use super::actions;
 use super::change;
-use super::view::{Withhold, view};
-use super::{Analysis, LexerSettings, Statement, Unparsed};
+use super::grammar;
+use super::lexer::Lexer;
+use super::rewrite::Rewritten;
+use super::view::{Withhold, view, view_with};
+use super::{Analysis, Belonging, LexerSettings, Statement, SyntaxError, Unparsed, belongings};
 use crate::decode::postgres::copy::CopyFormat;
 use crate::policy::{Effect, Object};
 
@@ -27,11 +31,14 @@ pub struct Reading {
     text: Box<str>,
     settings: LexerSettings,
     statements: Vec<Statement>,
-    understood: bool,
+    unparsed: Option<Unparsed>,
     may_change_encoding: bool,
     /// Views that are not the text itself.
     without_secrets: Option<Box<str>>,
     without_literals: OnceLock<Option<Box<str>>>,
+    /// What goes to the server in its place.
+    sent: Option<Rewritten>,
+    belongings: OnceLock<Vec<Belonging>>,
 }
 
 impl Reading {
@@ -45,7 +52,7 @@ impl Reading {
             Err(Unparsed::Settings) => OnceLock::from(Some(NOTHING.into())),
             _ => OnceLock::new(),
         };
-        let understood = found.is_ok();
+        let unparsed = found.as_ref().err().copied();
         let statements = match found {
             Ok(analysis) => analysis.statements,
             Err(reason) => vec![Statement {
@@ -54,20 +61,61 @@ impl Reading {
                 uses: Vec::new(),
                 outputs: None,
                 secret: true,
+                returns: true,
                 kind: StatementKind::NotUnderstood,
+                remaining: None,
                 refers: false,
+                leaves_utf8: false,
+                reveals: false,
             }],
         };
         let mut effects = statements.iter().flat_map(|statement| &statement.effects);
         Self {
             text: text.into(),
             settings,
-            understood,
+            unparsed,
             may_change_encoding: effects.any(may_change_encoding),
             statements,
             without_secrets,
             without_literals,
+            sent: None,
+            belongings: OnceLock::new(),
         }
+    }
+
+    /// The same text, for which another goes to the server.
+    pub fn sent_as(&self, mut sent: Rewritten) -> Self {
+        let mut remaining = std::mem::take(&mut sent.statements).into_iter();
+        let statements = self.statements.iter().map(|statement| {
+            let remaining = remaining.next().flatten().map(Box::new);
+            Statement { remaining, ..statement.clone() }
+        });
+        Self {
+            text: self.text.clone(),
+            settings: self.settings,
+            statements: statements.collect(),
+            unparsed: self.unparsed,
+            may_change_encoding: self.may_change_encoding,
+            without_secrets: self.without_secrets.clone(),
+            without_literals: self.without_literals.clone(),
+            sent: Some(sent),
+            belongings: OnceLock::new(),
+        }
+    }
+
+    /// What goes to the server in its place, where that is another text.
+    pub fn sent(&self) -> Option<&Rewritten> {
+        self.sent.as_ref()
+    }
+
+    /// The request view of what goes to the server in its place.
+    pub fn view_of_sent(&self, withhold: Withhold) -> Option<Cow<'_, str>> {
+        let sent = &self.sent.as_ref()?.text;
+        let found = match withhold {
+            Withhold::Secrets if !self.is_secret() => return Some(Cow::Borrowed(sent)),
+            _ => Err(Unparsed::Unknown),
+        };
+        Some(view(sent, self.settings, found, Withhold::Literals))
     }
 
     /// The text as it was sent. It may hold secrets: for deciding, never for keeping or showing.
@@ -87,7 +135,19 @@ impl Reading {
 
     /// Whether the text is understood.
     pub fn is_understood(&self) -> bool {
-        self.understood
+        self.unparsed.is_none()
+    }
+
+    /// Why the text is not understood, if so.
+    pub fn unparsed(&self) -> Option<Unparsed> {
+        self.unparsed
+    }
+
+    /// What the parser says against a text that is no SQL. It is parsed once more for this: ask
+    /// only when somebody wants to know.
+    pub fn syntax_error(&self) -> Option<SyntaxError> {
+        let wrong = self.unparsed == Some(Unparsed::Syntax);
+        wrong.then(|| grammar::mistake(&self.text, self.settings)).flatten()
     }
 
     /// Whether any of its statements has literals that are secret whatever the rules say.
@@ -99,6 +159,16 @@ impl Reading {
     /// functions of one's own are not looked into.
     pub fn may_change_encoding(&self) -> bool {
         self.may_change_encoding
+    }
+
+    /// Whether it sets `client_encoding` to something else than UTF-8, as far as the text tells.
+    pub fn leaves_utf8(&self) -> bool {
+        self.statements.iter().any(|statement| statement.leaves_utf8)
+    }
+
+    /// Whether rows of any of its statements may hold a setting of an application's own.
+    pub fn reveals(&self) -> bool {
+        self.statements.iter().any(|statement| statement.reveals)
     }
 
     /// Whether all that its statements run by name is made by statements before them.
@@ -128,6 +198,48 @@ impl Reading {
                 .as_deref(),
         };
         shown.unwrap_or(&self.text)
+    }
+
+    /// The request view without the literals that may belong to columns which are not `clear`:
+    /// without all of them where the text does not tell.
+    pub fn view_for(&self, clear: impl Fn(&Belonging) -> bool) -> Cow<'_, str> {
+        if self.unparsed.is_some() || self.is_secret() {
+            return Cow::Borrowed(self.view(Withhold::Literals));
+        }
+        let belongings = self.belongings();
+        view_with(&self.text, self.settings, |range| {
+            let found = belongings.binary_search_by_key(&range.start, |belonging| belonging.at);
+            !found.ok().and_then(|at| belongings.get(at)).is_some_and(&clear)
+        })
+    }
+
+    /// The parameters whose values belong to `clear` columns, wherever they stand; by their numbers
+    /// less one.
+    pub fn clear_parameters(&self, clear: impl Fn(&Belonging) -> bool) -> BTreeSet<usize> {
+        if self.unparsed.is_some() || self.is_secret() {
+            return BTreeSet::new();
+        }
+        let belongings = self.belongings();
+        let (mut all, mut withheld) = (BTreeSet::new(), BTreeSet::new());
+        for token in Lexer::new(&self.text, self.settings) {
+            let digits = self.text.get(token.start + 1..token.end).filter(|_| token.is_parameter());
+            let Some(number) = digits.and_then(|digits| digits.parse::<usize>().ok()) else {
+                continue;
+            };
+            let found = belongings.binary_search_by_key(&token.start, |belonging| belonging.at);
+            let shown = found.ok().and_then(|at| belongings.get(at)).is_some_and(&clear);
+            if shown {
+                all.insert(number)
+            } else {
+                withheld.insert(number)
+            };
+        }
+        let clear = all.difference(&withheld);
+        clear.filter_map(|number| number.checked_sub(1)).collect()
+    }
+
+    fn belongings(&self) -> &[Belonging] {
+        self.belongings.get_or_init(|| belongings(&self.text, self.settings))
     }
 }
 
@@ -285,6 +397,18 @@ impl StatementKind {
             },
             _ => Self::Other,
         }
+    }
+}
+
+/// Whether rows may come of a statement.
+pub(super) fn returns(node: Option<&NodeEnum>) -> bool {
+    match node {
+        Some(NodeEnum::InsertStmt(insert)) => insert.returning_clause.is_some(),
+        Some(NodeEnum::UpdateStmt(update)) => update.returning_clause.is_some(),
+        Some(NodeEnum::DeleteStmt(delete)) => delete.returning_clause.is_some(),
+        Some(NodeEnum::MergeStmt(merge)) => merge.returning_clause.is_some(),
+        Some(NodeEnum::CopyStmt(copy)) => !copy.is_from,
+        _ => true,
     }
 }
 

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::actions::{self, Action};
 use super::object::{object, table};
+use super::settings::is_harmless;
 use super::tree::{Fields, Walk};
+use super::view::names_secret;
 use super::walker::{Walker, constant};
 use crate::policy::Object;
 
@@ -19,14 +21,29 @@ pub(super) fn setting(name: Option<&str>) -> Object {
 pub(super) fn sets(walker: &mut Walker, name: Option<&str>, value: Option<&str>) {
     walker.effect(actions::SET, Some(setting(name)));
     let lower = name.map(str::to_ascii_lowercase);
-    if lower.as_ref().is_none_or(|name| name.contains('.')) {
-        // Settings of applications' own carry tokens.
+    if !name.is_some_and(is_harmless) {
         walker.holds_secret();
     }
     if matches!(lower.as_deref(), None | Some("role" | "session_authorization")) {
         let role = name.and(value).map(str::to_owned);
         walker.effect(actions::SET_ROLE, Some(Object::new("role", [role])));
     }
+}
+
+/// A setting of the session is set, not one that is kept for later.
+pub(super) fn sets_now(walker: &mut Walker, name: Option<&str>, value: Option<&str>) {
+    let encoding = name.is_some_and(|name| name.eq_ignore_ascii_case("client_encoding"));
+    if encoding && value.is_some_and(|value| !is_utf8(value)) {
+        walker.marks.leaves_utf8 = true;
+    }
+}
+
+/// Whether PostgreSQL takes a name for that of UTF-8: it looks at letters and digits only
+/// (`pg_char_to_encoding`).
+pub fn is_utf8(name: &str) -> bool {
+    let plain = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
+    let plain: String = plain.collect();
+    plain == "utf8" || plain == "unicode"
 }
 
 /// SET in all its forms; also within ALTER ROLE, ALTER DATABASE, CREATE FUNCTION.
@@ -69,6 +86,8 @@ fn transaction_settings(options: &[pg::Node], prefix: &str, walker: &mut Walker)
 impl Walk for pg::VariableShowStmt {
     fn walk(&self, walker: &mut Walker) {
         let name = (self.name != "all").then_some(self.name.as_str());
+        // SHOW ALL leaves out what nobody has declared.
+        walker.marks.reveals |= name.is_some_and(|name| !is_harmless(name));
         walker.effect(actions::SHOW, Some(setting(name)));
     }
 }
@@ -188,7 +207,7 @@ impl Walk for pg::ExplainStmt {
 
 /// Whether an option of EXPLAIN is ANALYZE and is not clearly off. Of several the last counts to
 /// the server, any to us.
-fn asks_to_execute(option: &pg::Node) -> bool {
+pub(super) fn asks_to_execute(option: &pg::Node) -> bool {
     let Some(NodeEnum::DefElem(option)) = &option.node else { return true };
     if option.defname != "analyze" {
         return false;
@@ -215,8 +234,7 @@ impl Walk for pg::DoStmt {
 /// An option that is a password by its name, wherever options stand.
 impl Walk for pg::DefElem {
     fn walk(&self, walker: &mut Walker) {
-        let name = self.defname.to_ascii_lowercase();
-        if ["pass", "secret", "token", "key"].iter().any(|word| name.contains(word)) {
+        if names_secret(&self.defname) {
             walker.holds_secret();
         }
         self.fields(walker);

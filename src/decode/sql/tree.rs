@@ -53,6 +53,63 @@ macro_rules! nothing_in {
 
 nothing_in! { bool i32 i64 u32 String pg::String }
 
+/// Changes a raw tree where it needs to.
+pub(super) trait Editor {
+    /// Looks at a node; says whether to go on into its fields.
+    fn node(&mut self, node: &mut pg::Node) -> bool;
+
+    /// Looks at a place in the text.
+    fn location(&mut self, _: &mut i32) {}
+}
+
+/// What takes an editor through all that it holds.
+pub(super) trait Edit {
+    fn edit(&mut self, field: &'static str, editor: &mut dyn Editor);
+}
+
+impl<T: Edit> Edit for Option<T> {
+    fn edit(&mut self, field: &'static str, editor: &mut dyn Editor) {
+        if let Some(inner) = self {
+            inner.edit(field, editor);
+        }
+    }
+}
+
+impl<T: Edit> Edit for Vec<T> {
+    fn edit(&mut self, field: &'static str, editor: &mut dyn Editor) {
+        for item in self {
+            item.edit(field, editor);
+        }
+    }
+}
+
+impl<T: Edit> Edit for Box<T> {
+    fn edit(&mut self, field: &'static str, editor: &mut dyn Editor) {
+        (**self).edit(field, editor);
+    }
+}
+
+impl Edit for i32 {
+    fn edit(&mut self, field: &'static str, editor: &mut dyn Editor) {
+        if field.ends_with("location")
+            || field.ends_with("list_start")
+            || field.ends_with("list_end")
+        {
+            editor.location(self);
+        }
+    }
+}
+
+macro_rules! nothing_to_edit {
+    ($($leaf:ty)*) => {
+        $(impl Edit for $leaf {
+            fn edit(&mut self, _: &'static str, _: &mut dyn Editor) {}
+        })*
+    };
+}
+
+nothing_to_edit! { bool i64 u32 String pg::String }
+
 /// Nodes that only analysis makes; in a raw tree they are a mistake.
 macro_rules! never_in_a_raw_tree {
     ($($node:ty)*) => {
@@ -60,7 +117,8 @@ macro_rules! never_in_a_raw_tree {
             fn walk(&self, walker: &mut Walker) {
                 walker.does_not_understand();
             }
-        })*
+        }
+        nothing_to_edit! { $node })*
     };
 }
 
@@ -85,6 +143,34 @@ macro_rules! nodes {
                 $($field.walk(walker);)*
             }
         })*
+        $(impl Edit for pg::$plain {
+            fn edit(&mut self, _: &'static str, editor: &mut dyn Editor) {
+                let Self { $($plain_field),* } = self;
+                let _ = &editor;
+                $($plain_field.edit(stringify!($plain_field), editor);)*
+            }
+        })*
+        $(impl Edit for pg::$node {
+            fn edit(&mut self, _: &'static str, editor: &mut dyn Editor) {
+                let Self { $($field),* } = self;
+                let _ = &editor;
+                $($field.edit(stringify!($field), editor);)*
+            }
+        })*
+
+        impl Edit for pg::Node {
+            fn edit(&mut self, _: &'static str, editor: &mut dyn Editor) {
+                if !editor.node(self) {
+                    return;
+                }
+                match &mut self.node {
+                    $(Some(nodes!(@variant node $plain $($plain_variant)?)) => node.edit("", editor),)*
+                    $(Some(nodes!(@variant node $node $($variant)?)) => node.edit("", editor),)*
+                    Some(NodeEnum::AConst(constant)) => constant.location.edit("location", editor),
+                    _ => {}
+                }
+            }
+        }
 
         impl Walk for pg::Node {
             fn walk(&self, walker: &mut Walker) {

@@ -37,6 +37,12 @@ pub fn view<'a>(
     }
 }
 
+/// Whether what is called so is a password, a key or a token.
+pub(super) fn names_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    ["pass", "secret", "token", "key"].iter().any(|word| lower.contains(word))
+}
+
 /// The text without comments, and without the literals that `withheld` names by their bytes.
 pub(super) fn view_with(
     sql: &str,
@@ -45,15 +51,26 @@ pub(super) fn view_with(
 ) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut copied = 0;
+    // The token before is a name of what must not be shown: PASSWORD, OPTIONS (api_key …).
+    let mut is_named = false;
     for token in Lexer::new(sql, settings) {
+        let after_name = std::mem::take(&mut is_named);
         let instead = match token.kind {
-            Kind::Comment => "/*?*/",
+            Kind::Comment => {
+                is_named = after_name;
+                "/*?*/"
+            }
             // Where it ends is not known, so neither what it is.
             Kind::Unterminated => "?",
-            Kind::String | Kind::UnicodeString | Kind::Number
-                if withheld(token.start..token.end) =>
+            Kind::String | Kind::UnicodeString
+                if after_name || withheld(token.start..token.end) =>
             {
                 "?"
+            }
+            Kind::Number if withheld(token.start..token.end) => "?",
+            Kind::Word | Kind::QuotedName | Kind::UnicodeName => {
+                is_named = names_secret(sql.get(token.start..token.end).unwrap_or_default());
+                continue;
             }
             _ => continue,
         };

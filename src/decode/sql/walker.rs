@@ -58,8 +58,18 @@ pub(super) struct Walked {
     pub(super) effects: Vec<Effect>,
     pub(super) uses: Vec<Use>,
     pub(super) outputs: Option<Vec<Vec<Use>>>,
-    /// Whether a literal of the statement is always secret.
+    pub(super) marks: Marks,
+}
+
+/// What a statement is, as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    /// A literal of it is always secret: a password, a connection string.
     pub(super) secret: bool,
+    /// It sets `client_encoding` to something else than UTF-8.
+    pub(super) leaves_utf8: bool,
+    /// Its rows may hold a setting of an application's own.
+    pub(super) reveals: bool,
 }
 
 /// The state of a walk over one statement.
@@ -82,7 +92,9 @@ pub(super) struct Walker {
     probe: Option<Probe>,
     /// Inside an EXPLAIN that does not execute.
     explained: bool,
-    secret: bool,
+    pub(super) marks: Marks,
+    /// Settings that `name` means in the select list that is walked over.
+    settings: Option<Vec<String>>,
     spent: usize,
     refused: Option<Unparsed>,
 }
@@ -102,7 +114,8 @@ impl Default for Walker {
             common_table_names: HashMap::new(),
             probe: None,
             explained: false,
-            secret: false,
+            marks: Marks::default(),
+            settings: None,
             spent: 0,
             refused: None,
         }
@@ -125,7 +138,7 @@ impl Walker {
         let outputs = self
             .outputs
             .map(|outputs| outputs.into_iter().map(|output| output.finish(false, table)).collect());
-        Ok(Walked { effects: self.effects, uses, outputs, secret: self.secret })
+        Ok(Walked { effects: self.effects, uses, outputs, marks: self.marks })
     }
 
     /// Whether this query is the outermost one, whose columns are the statement's. Asked once.
@@ -207,7 +220,7 @@ impl Walker {
 
     /// A literal of the statement is always secret: a password, a connection string.
     pub(super) fn holds_secret(&mut self) {
-        self.secret = true;
+        self.marks.secret = true;
     }
 
     /// Notes an effect; one that is there already is not noted again.
@@ -238,9 +251,18 @@ impl Walker {
         places.push(self.effects.len());
         let mut effect = Effect::of(action);
         effect.object = object;
+        actions::mark_opaque(&mut effect);
         effect.attributes = attributes;
         self.effects.push(effect);
         self.effects.len() - 1
+    }
+
+    /// An effect leads to what the statement does not show, though its action and the kind of its
+    /// object do not say so.
+    pub(super) fn is_opaque(&mut self, place: usize) {
+        if let Some(effect) = self.effects.get_mut(place) {
+            effect.mark_opaque_by_object();
+        }
     }
 
     /// Adds columns to an effect.
@@ -258,6 +280,22 @@ impl Walker {
         let outer = std::mem::replace(&mut self.explained, true);
         self.filtering(part);
         self.explained = outer;
+    }
+
+    /// Runs a part of the walk in which the column `name` means one of these settings.
+    pub(super) fn with_settings(
+        &mut self,
+        settings: Option<Vec<String>>,
+        part: impl FnOnce(&mut Self),
+    ) {
+        let outer = std::mem::replace(&mut self.settings, settings);
+        part(self);
+        self.settings = outer;
+    }
+
+    /// The settings that the column `name` means here.
+    pub(super) fn settings(&self) -> Option<&[String]> {
+        self.settings.as_deref()
     }
 
     // Tables and their names.

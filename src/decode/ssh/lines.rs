@@ -1,14 +1,18 @@
 //! The lines that somebody typed into a terminal, as its echo shows them: for search, not for
 //! decisions.
 //!
-//! What counts is the line on the screen when it is sent, without the prompt before it. So what a
-//! line editor, history or completion made of the keys is listed, and what is not echoed, as a
-//! password, is not.
+//! What counts is the line on the screen when it is sent, held against the keys: where the keys were
+//! plain characters, a line is listed that ends with just these, and none else. So what is shown
+//! before or between (a greeting, another command's output) is not taken for what was typed, and
+//! what is not echoed, as a password, is not listed. Where the keys were a line editor's (history,
+//! completion, moving about), only the screen tells, and the line behind the prompt is listed.
 //!
-//! Honest limits: what a program paints elsewhere on the screen, or shows on the alternate screen
+//! It is a guess. What a program paints elsewhere on the screen, or shows on the alternate screen
 //! (editors, pagers), is not listed. A program that writes into the line while somebody types makes
-//! another line of it. What is sent before its prompt is there may be listed with the prompt, and
-//! what is typed on while the echo of the line before is still on its way may not be listed.
+//! another line of it. A line of output that ends with just the characters of a line that was typed
+//! and not echoed is taken for it.
+
+use std::collections::VecDeque;
 
 use super::message::Size;
 
@@ -16,8 +20,10 @@ use super::message::Size;
 const MAX_LINE: usize = 4_096;
 /// The longest sequence that is taken for a control.
 const MAX_SEQUENCE: usize = 64;
-/// Lines that were sent and are not on the screen yet.
+/// Lines that were sent and are not on the screen yet, and their characters together. Beyond, the
+/// oldest are forgotten.
 const MAX_SENT: usize = 1_000;
+const MAX_KEYS: usize = 16_384;
 
 /// The line of a terminal that the cursor is in.
 #[derive(Debug)]
@@ -32,10 +38,66 @@ pub struct TypedLines {
     /// What stood there before anything was typed.
     prompt: Option<Vec<char>>,
     last_prompt: Vec<char>,
-    /// Ends of lines that were typed and not seen yet.
-    sent: usize,
+    /// The keys of the line that is being typed.
+    keys: Keys,
+    /// Lines that were typed and not seen yet.
+    sent: VecDeque<Sent>,
     /// Whether the line grew since.
     answered: bool,
+}
+
+/// The keys of one line.
+#[derive(Debug, Default, Clone)]
+struct Keys {
+    bytes: Vec<u8>,
+    /// Some of them were a line editor's: what they came to, the screen alone tells.
+    edited: bool,
+}
+
+impl Keys {
+    fn press(&mut self, key: u8) {
+        match key {
+            0x08 | 0x7f => {
+                // A character may be several bytes.
+                while self.bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            // Ctrl-C and Ctrl-U take all of it back.
+            0x03 | 0x15 => *self = Self::default(),
+            // Ctrl-D in a line does nothing, or sends it as it is.
+            0x04 => {}
+            0x00..=0x1f => self.edited = true,
+            _ if self.bytes.len() >= MAX_LINE => self.edited = true,
+            _ => self.bytes.push(key),
+        }
+    }
+
+    /// The characters, where they are known.
+    fn text(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.bytes);
+        (!self.edited).then(|| text.trim().to_owned())
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.edited && self.bytes.trim_ascii().is_empty()
+    }
+}
+
+/// A line that was typed to its end: its characters as the screen shows them, where they are known.
+#[derive(Debug)]
+struct Sent(Option<String>);
+
+impl Sent {
+    /// Whether a line of the screen ends with just what was typed.
+    fn ends(&self, line: &str) -> bool {
+        self.0
+            .as_ref()
+            .and_then(|text| line.trim_end().strip_suffix(text))
+            .is_some_and(|before| !before.ends_with(char::is_alphanumeric))
+    }
+
+    fn characters(&self) -> usize {
+        self.0.as_ref().map_or(0, String::len)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +126,8 @@ impl TypedLines {
             alternate: false,
             prompt: None,
             last_prompt: Vec::new(),
-            sent: 0,
+            keys: Keys::default(),
+            sent: VecDeque::new(),
             answered: false,
         };
         lines.resize(size);
@@ -78,19 +141,34 @@ impl TypedLines {
         self.columns = if columns == 0 { MAX_LINE } else { columns };
     }
 
-    /// The next that is typed.
-    pub fn typed(&mut self, input: &[u8]) {
-        // What goes on in the same line did not show its end, as a password's.
-        if self.answered {
-            self.sent = 0;
+    /// The next that is typed. `masked` gives a line as the screen shows it.
+    pub fn typed(&mut self, input: &[u8], masked: impl Fn(&str) -> String) {
+        // What goes on in the same line did not show its end, as a password's, unless its echo is
+        // there and its end on the way.
+        let shown: String = self.line.iter().collect();
+        if self.answered && !self.sent.iter().any(|sent| sent.ends(&shown)) {
+            self.sent.clear();
             self.prompt = None;
         }
-        if self.prompt.is_none() && self.sent == 0 {
+        if self.prompt.is_none() && self.sent.is_empty() {
             self.prompt = Some(self.line.clone());
         }
-        let ends = input.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.answered = false;
-        self.sent = self.sent.saturating_add(ends).min(MAX_SENT);
+        for key in input {
+            if !matches!(key, b'\r' | b'\n') {
+                self.keys.press(*key);
+                continue;
+            }
+            let keys = std::mem::take(&mut self.keys);
+            if !keys.is_empty() {
+                self.sent.push_back(Sent(keys.text().map(|text| masked(&text))));
+            }
+            let characters =
+                |sent: &VecDeque<Sent>| -> usize { sent.iter().map(Sent::characters).sum() };
+            while self.sent.len() > MAX_SENT || characters(&self.sent) > MAX_KEYS {
+                self.sent.pop_front();
+            }
+        }
     }
 
     /// The next that the screen shows. Gives the lines that were sent and are whole by that.
@@ -161,7 +239,7 @@ impl TypedLines {
             *there = character;
         }
         self.cursor += 1;
-        self.answered |= self.sent > 0;
+        self.answered |= !self.sent.is_empty();
     }
 
     /// A control sequence of those that line editors write. Source: ECMA-48, section 8.3.
@@ -175,7 +253,7 @@ impl TypedLines {
             (b'l', "?47" | "?1047" | "?1049") => {
                 self.alternate = false;
                 self.begin();
-                self.sent = 0;
+                self.sent.clear();
             }
             (b'C', _) => self.cursor = (self.cursor + count).min(MAX_LINE),
             (b'D', _) => self.cursor = self.cursor.saturating_sub(count),
@@ -206,16 +284,30 @@ impl TypedLines {
         let line = std::mem::take(&mut self.line);
         let prompt = self.prompt.take();
         self.begin();
-        if self.alternate || self.sent == 0 {
+        if self.alternate {
             return None;
         }
-        self.sent -= 1;
-        let prompt = prompt.unwrap_or_else(|| self.last_prompt.clone());
-        let typed = line.strip_prefix(prompt.as_slice()).unwrap_or(&line);
-        let typed: String = typed.iter().collect();
-        self.last_prompt = prompt;
-        let typed = typed.trim();
-        (!typed.is_empty()).then(|| typed.to_owned())
+        let shown: String = line.iter().collect();
+        let edited = self.sent.front()?.0.is_none();
+        let behind = |prompt: &[char]| {
+            let typed: String = line.strip_prefix(prompt)?.iter().collect();
+            Some(typed.trim().to_owned())
+        };
+        let (through, typed) = if let Some(at) = self.sent.iter().position(|sent| sent.ends(&shown))
+        {
+            (at, self.sent.get(at)?.0.clone()?)
+        } else if edited {
+            let known = Some(self.last_prompt.as_slice()).filter(|prompt| !prompt.is_empty());
+            (0, behind(prompt.as_deref().or(known)?)?)
+        } else {
+            // Output; what was typed may still come.
+            return None;
+        };
+        self.sent.drain(..=through);
+        if let Some(prompt) = prompt {
+            self.last_prompt = prompt;
+        }
+        (!typed.is_empty()).then_some(typed)
     }
 
     fn begin(&mut self) {
@@ -242,7 +334,7 @@ mod tests {
         let mut listed = Vec::new();
         for (typed, shown) in steps {
             if !typed.is_empty() {
-                lines.typed(typed.as_bytes());
+                lines.typed(typed.as_bytes(), |line| line.replace("a@b.cc", "[email]"));
             }
             listed.extend(lines.shown(shown.as_bytes()));
         }
@@ -256,9 +348,12 @@ mod tests {
             (&[("", "$ "), ("l", "l"), ("s", "s"), ("\r", "\r\n")], &["ls"]),
             // Backspace, and a line editor's ways of taking back.
             (&[("", "$ "), ("lx\x7fs\r", "lx\x08\x1b[Ks\r\n")], &["ls"]),
-            (&[("", "$ "), ("x", "lx\x08 \x08s"), ("\r", "\r\n")], &["ls"]),
-            (&[("", "$ "), ("b", "ac\x08\x1b[1@b"), ("\r", "\r\n")], &["abc"]),
-            (&[("", "$ "), ("x", "axbc\x08\x08\x08\x1b[P"), ("\r", "\r\n")], &["abc"]),
+            (&[("", "$ "), ("lx\x7fs", "lx\x08 \x08s"), ("\r", "\r\n")], &["ls"]),
+            (&[("", "$ "), ("ac\x1b[Db", "ac\x08\x1b[1@b"), ("\r", "\r\n")], &["abc"]),
+            (
+                &[("", "$ "), ("axbc\x1b[D\x1b[D\x08", "axbc\x08\x08\x08\x1b[P"), ("\r", "\r\n")],
+                &["abc"],
+            ),
             // History: the line is painted anew.
             (
                 &[("", "$ "), ("\x1b[A", "whoami"), ("\x1b[A", "\r$ \x1b[Kid"), ("\r", "\r\n")],
@@ -279,7 +374,7 @@ mod tests {
             (&[("", "\x1b]0;t\x07\x1b[32m$\x1b[0m "), ("id\r", "id\r\n")], &["id"]),
             // Longer than the terminal is wide.
             (
-                &[("", "$ "), ("x\r", "echo 0123456789abc\x20\rdefg\r\n")],
+                &[("", "$ "), ("echo 0123456789abcdefg\r", "echo 0123456789abc\x20\rdefg\r\n")],
                 &["echo 0123456789abcdefg"],
             ),
             // What nobody typed.
@@ -295,8 +390,28 @@ mod tests {
                 &["vi"],
             ),
             // Several at once.
-            (&[("", "$ "), ("id\rls\r", "id\r\n0\r\n$ ls\r\n")], &["id", "0"]),
+            (&[("", "$ "), ("id\rls\r", "id\r\n0\r\n$ ls\r\n")], &["id", "ls"]),
+            // Before the prompt is there: the terminal shows it at once, and the shell once more.
+            (
+                &[
+                    ("echo 2\rexit\r", "echo 2\r\nexit\r\n"),
+                    ("", "Last login: Mon\r\n$ echo 2\r\n2\r\n$ exit\r\n"),
+                ],
+                &["echo 2", "exit"],
+            ),
+            // Or the echo is off until then.
+            (&[("echo 2\r", ""), ("", "Last login: Mon\r\n$ echo 2\r\n2\r\n")], &["echo 2"]),
+            // A password that comes ahead is not listed, nor is what is shown instead.
+            (
+                &[("", "Password: "), ("hunter2\rid\r", "\r\nLast login: Mon\r\n$ id\r\n0\r\n")],
+                &["id"],
+            ),
+            // What is output and not typed.
+            (&[("", "$ "), ("ls\r", "ls\r\nfalse\r\n"), ("\r", "$ \r\n$ ")], &["ls"]),
+            (&[("", "$ "), ("drop\x03ls\r", "drop^C\r\n$ ls\r\n")], &["ls"]),
             (&[("", "$ "), ("é\r", "é\r\n")], &["é"]),
+            // What is masked on the screen.
+            (&[("", "$ "), ("to a@b.cc\r", "to [email]\r\n")], &["to [email]"]),
         ] {
             assert_eq!(listed(&mut lines(), steps), wanted, "{steps:?}");
         }
@@ -310,7 +425,7 @@ mod tests {
             let mut lines = lines();
             for (bytes, text, typed) in steps {
                 if typed {
-                    lines.typed(&bytes);
+                    lines.typed(&bytes, str::to_owned);
                 } else {
                     let _any = lines.shown(&bytes);
                 }

@@ -26,7 +26,8 @@ pub const ONLY_BY_RULE: &[&str] = &["ssh.forward"];
 /// The kinds of objects.
 pub const KINDS: &[&str] = &["file", "forward", "program", "subsystem"];
 /// The attributes of effects.
-pub const EFFECT_ATTRIBUTES: &[&str] = &["argv", "direction", "operation", "simple", "via"];
+pub const EFFECT_ATTRIBUTES: &[&str] =
+    &["argv", "below", "direction", "operation", "simple", "via"];
 /// The attributes of commands.
 pub const ATTRIBUTES: &[&str] = &["channel", "env", "mode", "pty"];
 

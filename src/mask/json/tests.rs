@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::Pattern;
-use super::super::plan::{Mask, Masks};
+use super::super::plan::{Enforce, Mask, Masks};
 use super::*;
 
 fn mask(name: &str, fields: &[&str], patterns: &[&str], unless: &[&str]) -> Mask {
@@ -15,6 +15,7 @@ fn mask(name: &str, fields: &[&str], patterns: &[&str], unless: &[&str]) -> Mask
         patterns: patterns.iter().map(|name| Pattern::built_in(name).unwrap()).collect(),
         with: Action::Redact,
         unless_groups: unless.iter().map(|group| (*group).to_owned()).collect(),
+        enforce: Enforce::default(),
     }
 }
 

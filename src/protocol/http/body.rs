@@ -10,13 +10,16 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::addresses::{Addresses, Endpoints};
 use super::exchange::{Exchange, Seen};
-use super::literal::{Literals, Scanner};
+use super::literal::Scanner;
 use super::masking::{self, BodyMask};
+use crate::config::ContentTypes;
 use crate::decode::http::crewai;
 use crate::decode::http::framing::may_trail;
+use crate::decode::http::{fields, overrides};
 use crate::mask::{MaskPlan, Masked, NotMasked};
 
 /// How long a client may take for the next bytes of a body.
@@ -37,6 +40,9 @@ pub(super) enum BodyError {
     /// The caller's token stands in it.
     #[error("the caller's token stands in the body")]
     Token,
+    /// It asks for another method in what was not read before it was decided.
+    #[error("the body asks for another method behind its beginning")]
+    Method,
     /// The target sent it wrong, or left.
     #[error("the target's body: {0}")]
     Target(String),
@@ -200,6 +206,8 @@ pub(super) struct UpState {
     pub(super) exchange: Arc<Exchange>,
     /// Looks for the caller's token.
     pub(super) scanner: Scanner,
+    /// Looks for what asks for another method.
+    pub(super) overrides: Option<overrides::Scanner>,
     /// What is stored of it.
     pub(super) view: View,
     /// What comes behind the last bytes.
@@ -217,12 +225,12 @@ pub(super) enum View {
 }
 
 impl View {
-    /// For a body with these header fields.
-    pub(super) fn of(plan: &Arc<MaskPlan>, headers: &HeaderMap) -> Self {
+    /// For a body with these header fields. `listed` are content types that need not be masked.
+    pub(super) fn of(plan: &Arc<MaskPlan>, headers: &HeaderMap, listed: &[ContentTypes]) -> Self {
         if !masking::acts(plan) {
             return Self::Whole;
         }
-        BodyMask::of(plan, headers).map_or(Self::Nothing, Self::Masked)
+        BodyMask::of(plan, headers, listed).map_or(Self::Nothing, Self::Masked)
     }
 
     /// What is stored of the next bytes; `None` for nothing of them. With `ended` they are the
@@ -282,6 +290,9 @@ impl UpState {
             if self.scanner.found() {
                 return Err(BodyError::Token);
             }
+            if self.overrides.as_mut().is_some_and(|overrides| overrides.finds(&bytes, ended)) {
+                return Err(BodyError::Method);
+            }
             let view = self.view.of_next(&bytes, ended);
             if !bytes.is_empty() {
                 let seen = view.as_ref().map_or(Seen::Nothing, |view| Seen::As(view));
@@ -297,7 +308,14 @@ impl UpState {
     }
 
     fn trailing(&self, trailers: &HeaderMap) -> Frame<Bytes> {
-        let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        let mut trailers =
+            only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        // Some servers take trailers for headers, which were decided without them.
+        let claims: Vec<HeaderName> =
+            trailers.keys().filter(|name| claims(name)).cloned().collect();
+        for name in claims {
+            trailers.remove(name);
+        }
         self.exchange.note_trailers("request-trailers", &trailers);
         Frame::trailers(trailers)
     }
@@ -306,44 +324,74 @@ impl UpState {
 /// The largest answer in which the name of a run is looked for, in bytes.
 const MAX_KICKOFF: usize = 16 << 10;
 
-/// The target's body on its way down, masked. With `begins_run` it tells the run that the request
-/// began.
-pub(super) fn down(
-    incoming: Incoming,
-    exchange: Arc<Exchange>,
-    literals: &Arc<Literals>,
-    mask: Option<BodyMask>,
-    begins_run: bool,
-) -> Body {
-    let scanner = Scanner::new(literals);
-    let kickoff = begins_run.then(Vec::new);
-    let mask = mask.unwrap_or(BodyMask::Open);
-    let state = Some((incoming, DownState { exchange, scanner, mask, trailers: None, kickoff }));
-    let frames = stream::unfold(state, |state| async move {
-        let (mut incoming, mut state) = state?;
-        match state.next(&mut incoming).await {
-            Ok(Some(frame)) => Some((Ok(frame), Some((incoming, state)))),
-            Ok(None) => None,
-            Err(error) => {
-                state.exchange.broke(&error);
-                Some((Err(error), None))
+/// How long the head of an event stream waits for its first bytes: the next event may be hours away,
+/// and clients wait for the head.
+const EVENTS_TIME: Duration = Duration::from_millis(500);
+/// An answer of at most so many bytes is masked as a whole before its head goes down.
+const MAX_WHOLE: u64 = 64 << 10;
+
+/// The target's body on its way down.
+#[derive(Debug)]
+pub(super) struct Down {
+    pub(super) incoming: Incoming,
+    pub(super) exchange: Arc<Exchange>,
+    /// Looks for the target's credential.
+    pub(super) scanner: Scanner,
+    pub(super) mask: BodyMask,
+    /// Where addresses of the target become the gateway's.
+    pub(super) addresses: Addresses,
+    /// The same in an event stream.
+    pub(super) endpoints: Option<Endpoints>,
+    /// What comes behind the last bytes.
+    pub(super) trailers: Option<HeaderMap>,
+    /// The answer so far, where it tells the name of the run that the request began.
+    pub(super) kickoff: Option<Vec<u8>>,
+    /// What was masked before the head went down, and whether that is all.
+    pub(super) begun: Option<(Masked, bool)>,
+}
+
+impl Down {
+    /// Masks the beginning of the body: while nothing of the answer went down, one that cannot be
+    /// masked is answered with another.
+    pub(super) async fn begin(&mut self) -> Result<(), BodyError> {
+        let whole = self.incoming.size_hint().exact().is_some_and(|length| length <= MAX_WHOLE);
+        let due = self.mask.is_of_events().then(|| Instant::now() + EVENTS_TIME);
+        loop {
+            let read = match due {
+                Some(due) => match timeout_at(due, self.read()).await {
+                    Ok(read) => read,
+                    Err(_) => return Ok(()),
+                },
+                None => self.read().await,
+            };
+            let (masked, ended) = read?;
+            let something = !masked.shown().is_empty();
+            let (so_far, _) = self.begun.take().unwrap_or_default();
+            self.begun = Some((so_far.joined(&masked), ended));
+            if ended || (something && !whole) {
+                return Ok(());
             }
         }
-    });
-    StreamBody::new(frames).boxed_unsync()
-}
+    }
 
-struct DownState {
-    exchange: Arc<Exchange>,
-    scanner: Scanner,
-    mask: BodyMask,
-    /// What comes behind the last bytes.
-    trailers: Option<HeaderMap>,
-    /// The answer to a kickoff so far.
-    kickoff: Option<Vec<u8>>,
-}
+    /// The rest of it, for the client.
+    pub(super) fn stream(self) -> Body {
+        let frames = stream::unfold(Some(self), |down| async move {
+            let mut down = down?;
+            match down.next().await {
+                Ok(Some(frame)) => Some((Ok(frame), Some(down))),
+                Ok(None) => None,
+                Err(error) => {
+                    down.exchange.broke(&error);
+                    // What went before is written out first: the client shall have the head at least.
+                    tokio::task::yield_now().await;
+                    Some((Err(error), None))
+                }
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
 
-impl DownState {
     /// Looks for the run's name before the client can.
     fn look_for_run(&mut self, bytes: &Bytes, ended: bool) {
         let Some(answer) = &mut self.kickoff else { return };
@@ -360,27 +408,48 @@ impl DownState {
         }
     }
 
-    async fn next(&mut self, incoming: &mut Incoming) -> Result<Option<Frame<Bytes>>, BodyError> {
+    async fn next(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
         loop {
-            if let Some(trailers) = self.trailers.take() {
-                return self.trailing(&trailers).map(Some);
+            let (masked, ended) = match self.begun.take() {
+                Some(begun) => begun,
+                None => match self.trailers.take() {
+                    Some(trailers) => return self.trailing(&trailers).map(Some),
+                    None => self.read().await?,
+                },
+            };
+            let last = ended && self.trailers.is_none();
+            if masked.stored().is_empty() && masked.shown().is_empty() && !last {
+                continue;
             }
+            let released = self.exchange.down(masked, last)?;
+            if !released.is_empty() || last {
+                return Ok((!released.is_empty()).then(|| Frame::data(released)));
+            }
+        }
+    }
+
+    /// The next bytes, masked, and whether they are the last. Cancel safe.
+    async fn read(&mut self) -> Result<(Masked, bool), BodyError> {
+        loop {
             let frame = tokio::select! {
-                frame = incoming.frame() => frame,
+                frame = self.incoming.frame() => frame,
                 why = self.exchange.cut() => return Err(BodyError::Ended(why)),
             };
             let frame = frame.transpose().map_err(|e| BodyError::Target(chain(&e)))?;
             let (bytes, ended) = match frame.map(Frame::into_data) {
-                None => (self.scanner.finish(), true),
+                None => (self.last(Bytes::new()), true),
+                Some(Ok(bytes)) if self.incoming.is_end_stream() => (self.last(bytes), true),
                 Some(Ok(bytes)) => {
-                    let bytes = self.scanner.push(bytes);
-                    let ended = incoming.is_end_stream();
-                    (if ended { joined(bytes, self.scanner.finish()) } else { bytes }, ended)
+                    let bytes = match &mut self.endpoints {
+                        Some(endpoints) => endpoints.push(&bytes),
+                        None => bytes,
+                    };
+                    (self.scanner.push(bytes), false)
                 }
                 Some(Err(frame)) => match frame.into_trailers() {
                     Ok(trailers) => {
                         self.trailers = Some(trailers);
-                        (self.scanner.finish(), true)
+                        (self.last(Bytes::new()), true)
                     }
                     Err(_) => continue,
                 },
@@ -393,15 +462,17 @@ impl DownState {
             if ended {
                 masked = masked.joined(&self.mask_rest()?);
             }
-            let last = ended && self.trailers.is_none();
-            if masked.stored().is_empty() && masked.shown().is_empty() && !last {
-                continue;
-            }
-            let released = self.exchange.down(masked, last)?;
-            if !released.is_empty() || last {
-                return Ok((!released.is_empty()).then(|| Frame::data(released)));
-            }
+            return Ok((masked, ended));
         }
+    }
+
+    /// The last bytes, with all that was held back.
+    fn last(&mut self, bytes: Bytes) -> Bytes {
+        let bytes = match &mut self.endpoints {
+            Some(endpoints) => joined(endpoints.push(&bytes), endpoints.finish()),
+            None => bytes,
+        };
+        joined(self.scanner.push(bytes), self.scanner.finish())
     }
 
     /// What masks held back: nothing comes behind it.
@@ -410,8 +481,8 @@ impl DownState {
     }
 
     fn trailing(&mut self, trailers: &HeaderMap) -> Result<Frame<Bytes>, BodyError> {
-        let mut trailers =
-            only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        let trailers = only_trailing(trailers, |value| !self.scanner.literals().stand_in(value));
+        let mut trailers = self.addresses.trailers(&trailers);
         self.exchange.note_trailers("response-trailers", &trailers);
         if let Some(plan) = self.exchange.masks() {
             trailers = masking::fields(&plan, &trailers);
@@ -419,6 +490,15 @@ impl DownState {
         self.exchange.down(Masked::default(), true)?;
         Ok(Frame::trailers(trailers))
     }
+}
+
+/// Whether a field behind a body says what only a header may: who asks, with what, or another method.
+fn claims(name: &HeaderName) -> bool {
+    let name = fields::canonical(name.as_str());
+    fields::is_claim(&name)
+        || fields::is_credential(&name)
+        || overrides::is_header(&name)
+        || overrides::could_be_header(&name)
 }
 
 /// The trailer fields that may pass.

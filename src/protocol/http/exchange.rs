@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::body::BodyError;
 use super::masking;
 use super::session::InUse;
+use crate::gate::NotAdmitted;
 use crate::mask::{Counts, MaskPlan, Masked, count};
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
@@ -98,7 +99,8 @@ impl Exchange {
             .await;
         match admitted {
             Ok((permitted, ())) => Ok(permitted.into_bytes()),
-            Err(failure) => Err(self.not_recorded(&failure)),
+            Err(NotAdmitted::NotRecorded(failure)) => Err(self.not_recorded(&failure)),
+            Err(NotAdmitted::Lapsed(_)) => Err(BodyError::Ended("the access was withdrawn")),
         }
     }
 
@@ -143,6 +145,8 @@ impl Exchange {
 
     /// Records that it broke off.
     pub(super) fn broke(&self, error: &BodyError) {
+        let session = self.session.gate().session();
+        tracing::warn!(%session, command = %self.of, %error, "answer broken off");
         self.over(Some(error.to_string()));
     }
 
@@ -150,7 +154,9 @@ impl Exchange {
     pub(super) fn note_trailers(&self, what: &'static str, trailers: &HeaderMap) {
         if !trailers.is_empty() {
             let masks = self.session.gate().masks();
-            let text = trailers.iter().map(|(name, value)| {
+            let named =
+                trailers.iter().filter(|(name, _)| !masking::hidden_name(&masks, name.as_str()).1);
+            let text = named.map(|(name, value)| {
                 let value = masking::field(&masks, name.as_str(), value.as_bytes());
                 format!("{name}: {}", String::from_utf8_lossy(value.stored()))
             });

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::decode::http::Refused;
 use crate::decode::http::framing::Framer;
+use crate::decode::http::http2::Meter;
 
 /// How long a head may take from its first byte to its last.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -71,6 +72,8 @@ pub(super) struct Guarded<S> {
     stream: S,
     /// None where the bytes are of another protocol.
     framer: Option<Framer>,
+    /// Counts the frames of HTTP/2.
+    meter: Option<Meter>,
     guard: Arc<Guard>,
     buffer: BytesMut,
     /// How much of the buffer may go on.
@@ -89,6 +92,7 @@ impl<S> Guarded<S> {
         Self {
             stream,
             framer,
+            meter: None,
             guard,
             buffer: read,
             ready: 0,
@@ -98,13 +102,14 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Another protocol, of which some was read.
-    pub(super) fn other(stream: S, read: BytesMut) -> Self {
+    /// HTTP/2, of which some was read.
+    pub(super) fn http2(stream: S, read: BytesMut) -> Self {
         let guard = Arc::default();
         let ready = read.len();
         Self {
             stream,
             framer: None,
+            meter: Some(Meter::new(std::time::Instant::now())),
             guard,
             buffer: read,
             ready,
@@ -112,6 +117,21 @@ impl<S> Guarded<S> {
             refused: false,
             head_due: None,
         }
+    }
+
+    /// Counts what the client sent.
+    fn measure(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(meter) = &mut self.meter else { return Ok(()) };
+        let counted = meter.received(bytes, std::time::Instant::now());
+        counted.map_err(|too_many| io::Error::new(io::ErrorKind::InvalidData, too_many))
+    }
+
+    /// Counts what the client gets.
+    fn sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(meter), Poll::Ready(Ok(length))) = (&mut self.meter, &written) {
+            meter.sent(*length);
+        }
+        written
     }
 
     /// A refused head becomes one that the service answers; in a body it is an error.
@@ -153,8 +173,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         loop {
             if this.ready > 0 {
                 let length = this.ready.min(out.remaining());
-                out.put_slice(this.buffer.get(..length).unwrap_or_default());
-                this.buffer.advance(length);
+                let bytes = this.buffer.split_to(length);
+                this.measure(&bytes)?;
+                out.put_slice(&bytes);
                 this.ready -= length;
                 return Poll::Ready(Ok(()));
             }
@@ -165,7 +186,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 return Poll::Ready(Ok(()));
             }
             let Some(framer) = &mut this.framer else {
-                return Pin::new(&mut this.stream).poll_read(cx, out);
+                let before = out.filled().len();
+                ready!(Pin::new(&mut this.stream).poll_read(cx, out))?;
+                this.measure(out.filled().get(before..).unwrap_or_default())?;
+                return Poll::Ready(Ok(()));
             };
             if framer.is_upgrading() {
                 let yes = ready!(this.guard.poll_upgraded(cx));
@@ -214,7 +238,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.sent(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -230,7 +256,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -41,18 +41,22 @@ pub(super) async fn released(
 ) -> Result<Permitted, Refusal> {
     let gate = exchange.session().gate();
     let not_released = |why: String| Refusal::NotReleased { why, session: gate.session() };
+    let refused = |why: NotReleased| match why {
+        NotReleased::TooMany(why) => Refusal::TooMany { why, session: gate.session() },
+        why => not_released(why.to_string()),
+    };
     let kept = begun.keep(MAX_HELD_BODY).await;
     if !kept.map_err(|error| Refusal::Malformed(malformed(&error)))? {
         return Err(not_released(TOO_LARGE.to_owned()));
     }
-    show_body(exchange, &mut held, begun, headers);
+    show_body(exchange, target, &mut held, begun, headers);
     if asks_again(headers) && !ask.websocket {
         held.bind(&counted(ask, target, headers));
         held.caution("its client does not wait: it asks again, and the next one runs");
         return match gate.ask_again(held).await {
             Again::Released(permitted) => Ok(permitted),
             Again::Waits(status) => Err(Refusal::Waits(Box::new(status))),
-            Again::Refused(why) => Err(not_released(why.to_string())),
+            Again::Refused(why) => Err(refused(why)),
         };
     }
     let settled = match gate.hold(held, None, b"").await {
@@ -67,12 +71,18 @@ pub(super) async fn released(
     };
     match settled {
         (permitted, None) => Ok(permitted),
-        (_, Some(why)) => Err(not_released(why.to_string())),
+        (_, Some(why)) => Err(refused(why)),
     }
 }
 
 /// Shows people the body, and has what they say count for it alone.
-fn show_body(exchange: &Exchange, held: &mut Held, begun: &Begun, headers: &HeaderMap) {
+fn show_body(
+    exchange: &Exchange,
+    target: &HttpTarget,
+    held: &mut Held,
+    begun: &Begun,
+    headers: &HeaderMap,
+) {
     let body = begun.kept();
     if let Some(trailers) = begun.kept_trailers() {
         held.bind(&digest(trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))));
@@ -84,7 +94,7 @@ fn show_body(exchange: &Exchange, held: &mut Held, begun: &Begun, headers: &Head
     // What is not shown is bound all the same.
     held.bind(&blake3::hash(&body).to_hex());
     let masks = exchange.session().gate().masks();
-    let seen = View::of(&masks, headers).of_next(&body, true);
+    let seen = View::of(&masks, headers, &target.unmasked_types).of_next(&body, true);
     match seen.map(|seen| String::from_utf8(seen.into())) {
         Some(Ok(text)) => held.view_mut().text += &format!("\n\n{text}"),
         Some(Err(_)) => {
@@ -131,7 +141,7 @@ impl Connection {
             return Err(Refusal::Malformed(refused));
         }
         let desk = self.context.catalog.desk();
-        let denied = identity.withdrawn_by(desk.withdrawn());
+        let denied = identity.withdrawn_by(desk.withdrawn().current().await);
         if let Some(by) = denied {
             self.note_refused(OWN, Some(&identity), &format!("it was withdrawn by {by}"));
             return Err(Refusal::Denied);

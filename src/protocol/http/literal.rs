@@ -2,8 +2,9 @@
 //! sends on.
 //!
 //! A credential is replaced by as many stars, so lengths stay true. It is found as it is, as JSON
-//! and URLs write it, and in base64; in other encodings it is not. However a text is cut, the same
-//! comes out: what could be the beginning of a secret waits for more.
+//! and URLs write it, in base64 and in hexadecimal; in other encodings it is not, and neither is
+//! one that a target cuts over several events or several values of JSON. However a text is cut, the
+//! same comes out: what could be the beginning of a secret waits for more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use memchr::memmem::Finder;
 use zeroize::Zeroizing;
 
 /// Shorter texts are no secrets, and stand in everything.
-const SHORTEST: usize = 6;
+pub(super) const SHORTEST: usize = 6;
 
 /// Secrets, in each form that they are looked for in; the longest first.
 #[derive(Default)]
@@ -108,6 +109,12 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         escaped(secret, b"-._~").into_bytes(),
         escaped(secret, b"-._~/").into_bytes(),
     ];
+    // Of a short secret the digits would be as long as what is none.
+    if secret.len() >= SHORTEST {
+        for digits in [b"0123456789abcdef", b"0123456789ABCDEF"] {
+            forms.extend(["", "%"].map(|before| in_digits(secret, before, digits)));
+        }
+    }
     for shift in 0..3 {
         let mut shifted = Zeroizing::new(vec![0; shift]);
         shifted.extend_from_slice(secret.as_bytes());
@@ -120,6 +127,64 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         }
     }
     forms
+}
+
+/// Each byte in two hexadecimal digits, with something before them.
+fn in_digits(secret: &str, before: &str, digits: &[u8; 16]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(secret.len() * (before.len() + 2));
+    for byte in secret.bytes() {
+        text.extend_from_slice(before.as_bytes());
+        let nibbles = [byte >> 4, byte & 15].map(usize::from);
+        text.extend(nibbles.iter().filter_map(|nibble| digits.get(*nibble)));
+    }
+    text
+}
+
+/// So many bytes of a secret are no longer chance.
+const TELLING: usize = 4;
+
+/// Looks for secrets in messages that follow each other, and could hold one in pieces.
+#[derive(Default)]
+pub(super) struct Pieces {
+    /// The end of what came, shorter than a secret.
+    tail: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pieces({})", self.tail.len())
+    }
+}
+
+impl Pieces {
+    /// Puts stars in the place of secrets in the next message, of the rest of one that began before
+    /// it, and of the beginning of one at its end. Says whether a whole one was found. Nothing is held
+    /// back: the first three bytes of one may pass where it comes byte by byte.
+    pub(super) fn mask(&mut self, literals: &Literals, message: &mut [u8]) -> bool {
+        let Some(longest) = literals.0.first().map(|form| form.len()) else { return false };
+        let before = self.tail.len();
+        let mut window = std::mem::take(&mut self.tail);
+        window.extend_from_slice(message);
+        let mut stars: Vec<(usize, usize)> = Vec::new();
+        for form in &literals.0 {
+            let found = Finder::new(&***form);
+            stars.extend(found.find_iter(&window).map(|at| (at, at + form.len())));
+        }
+        let whole = !stars.is_empty();
+        let begun = literals.begun(&window);
+        if begun >= TELLING {
+            stars.push((window.len() - begun, window.len()));
+        }
+        for (from, to) in stars {
+            let (from, to) = (from.saturating_sub(before), to.saturating_sub(before));
+            if let Some(found) = message.get_mut(from..to) {
+                found.fill(b'*');
+            }
+        }
+        let from = window.len().saturating_sub(longest - 1);
+        self.tail = Zeroizing::new(window.get(from..).unwrap_or_default().to_vec());
+        whole
+    }
 }
 
 /// As URLs write it.
@@ -204,17 +269,41 @@ mod tests {
         let slashed = json.replace('/', "\\/");
         let url = format!("?key={}&x=1", escaped(SECRET, b""));
         let base64 = STANDARD.encode(format!("user:{SECRET}!"));
-        for text in [format!("a {SECRET} b"), json, slashed, url, base64.clone()] {
+        let digits = |before| String::from_utf8(in_digits(SECRET, before, b"0123456789abcdef"));
+        let (hex, every) = (digits("").unwrap(), digits("%").unwrap().to_uppercase());
+        let digits = format!("a {hex} b {every} c");
+        for text in [format!("a {SECRET} b"), json, slashed, url, base64.clone(), digits] {
             for size in 1..text.len() {
                 let out = masked(text.as_bytes(), size);
                 assert_eq!(out.len(), text.len());
                 let out = String::from_utf8(out).unwrap();
                 assert!(out.contains("**********") && !out.contains("s3cr3t"), "{text}: {out}");
+                assert!(!out.contains("7333") && !out.contains("%73"), "{text}: {out}");
                 assert_eq!(out, String::from_utf8(masked(text.as_bytes(), usize::MAX)).unwrap());
             }
         }
         let decoded = STANDARD.decode(masked(base64.as_bytes(), 5)).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&decoded).contains("quoted"));
+    }
+
+    #[test]
+    fn a_secret_in_pieces_over_messages_is_masked_but_for_its_first_bytes() {
+        let literals = Literals::every_form(SECRET);
+        for size in 1..SECRET.len() {
+            let mut pieces = Pieces::default();
+            let (mut out, mut found) = (Vec::new(), false);
+            for piece in format!("a {SECRET} b").as_bytes().chunks(size) {
+                let mut message = piece.to_vec();
+                found |= pieces.mask(&literals, &mut message);
+                out.extend(message);
+            }
+            let out = String::from_utf8(out).unwrap();
+            assert!(found && out.starts_with("a ") && out.ends_with(" b"), "{size}: {out}");
+            assert!(!out.contains("3t/") && !out.contains("value"), "{size}: {out}");
+        }
+        let mut pieces = Pieces::default();
+        let mut message = *b"s3c and other text";
+        assert!(!pieces.mask(&literals, &mut message) && message == *b"s3c and other text");
     }
 
     #[test]

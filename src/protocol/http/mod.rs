@@ -7,12 +7,14 @@
 //! Limits: no tunnels (CONNECT), no HTTP/3, and of 1xx answers only `100 Continue` and the one
 //! that opens a WebSocket: the others are dropped.
 
+mod addresses;
 mod body;
 mod exchange;
 mod guarded;
 mod held;
 mod literal;
 mod masking;
+mod media;
 mod refusal;
 mod request;
 mod response;
@@ -34,8 +36,8 @@ use hyper::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -43,7 +45,8 @@ use tokio_util::task::TaskTracker;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::identity::Verifier;
-use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::listener::connections::{Answering, Connections, Place};
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Handshake, Limits};
 use crate::names::TargetName;
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
@@ -55,8 +58,8 @@ use upstream::{TlsCache, Tracked, Upstream};
 /// The protocols that are spoken, as TLS names them (RFC 7301), the better first.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// Connections that are open at once; more are closed.
-const MAX_CONNECTIONS: usize = 8_192;
+/// How long a connection gets that gives way to another.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a connection stays open without a request.
 const IDLE_TIME: Duration = Duration::from_secs(75);
 /// Requests on one HTTP/2 connection at once.
@@ -104,11 +107,12 @@ pub struct Context {
     settings: config::Http,
     sessions: Arc<Sessions>,
     tls_upstream: TlsCache,
-    connections: Semaphore,
+    connections: Arc<Connections>,
 }
 
 impl Context {
-    /// What a gateway's HTTP listener needs.
+    /// What a gateway's HTTP listener needs. Of `connections` at once half may be of one address: for more,
+    /// idle ones are closed.
     pub fn new(
         catalog: Arc<Catalog>,
         verifier: Arc<Verifier>,
@@ -116,6 +120,7 @@ impl Context {
         limits: Arc<Limits>,
         shutdown: Shutdown,
         settings: config::Http,
+        connections: usize,
     ) -> Self {
         let tasks = shutdown.sessions().clone();
         Self {
@@ -130,7 +135,7 @@ impl Context {
             settings,
             sessions: Arc::new(Sessions::new(tasks)),
             tls_upstream: TlsCache::default(),
-            connections: Semaphore::new(MAX_CONNECTIONS),
+            connections: Connections::new(connections, (connections / 2).max(1)),
         }
     }
 }
@@ -145,10 +150,11 @@ pub async fn probe(name: &TargetName, target: &config::HttpTarget) -> Vec<String
     };
     match status {
         Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if target.credential.is_some() => {
-            vec!["it does not take the credential for /".to_owned()]
+            let at = &target.authority;
+            vec![format!("{at} does not take the credential for /: is its value right?")]
         }
         Ok(_) => Vec::new(),
-        Err(problem) => vec![problem],
+        Err(problem) => vec![format!("{}: {problem}", target.authority)],
     }
 }
 
@@ -160,14 +166,17 @@ struct Connection {
     /// Tokens may come here.
     private: bool,
     guard: Arc<Guard>,
+    /// Until a request brings a token that counts, the connection makes way for others.
+    unproved: Mutex<Option<Handshake>>,
     /// Requests since somebody looked.
     requests: AtomicUsize,
+    place: Place,
 }
 
 /// Serves one connection from its first byte to its last.
 pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     let Accepted { mut stream, client, handshake } = accepted;
-    let Ok(_slot) = context.connections.try_acquire() else {
+    let Some(place) = context.connections.enter(client.ip()) else {
         return tracing::debug!(%client, "connection dropped: too many");
     };
     let private = context.tls.is_some() || context.insecure || client.ip().is_loopback();
@@ -176,12 +185,16 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
         client,
         private,
         guard: Arc::default(),
+        unproved: Mutex::new(Some(handshake)),
         requests: AtomicUsize::new(0),
+        place,
     });
     let served = match &context.tls {
         None => {
-            let begun = timeout(HANDSHAKE_DEADLINE, first_bytes(&mut stream)).await;
-            drop(handshake);
+            let begun = tokio::select! {
+                begun = timeout(HANDSHAKE_DEADLINE, first_bytes(&mut stream)) => begun,
+                () = connection.place.closed() => return,
+            };
             match begun {
                 Ok(Ok(read)) => connection.converse(stream, read, None).await,
                 Ok(Err(_)) | Err(_) => return tracing::debug!(%client, "no first bytes"),
@@ -197,8 +210,10 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
                 };
                 io::Result::Ok((stream, read, chosen))
             };
-            let greeted = timeout(HANDSHAKE_DEADLINE, greeting).await;
-            drop(handshake);
+            let greeted = tokio::select! {
+                greeted = timeout(HANDSHAKE_DEADLINE, greeting) => greeted,
+                () = connection.place.closed() => return,
+            };
             match greeted {
                 Ok(Ok((stream, read, chosen))) => connection.converse(stream, read, chosen).await,
                 Ok(Err(error)) => return tracing::debug!(%client, %error, "no TLS"),
@@ -235,7 +250,7 @@ impl Connection {
         http2: Option<bool>,
     ) -> hyper::Result<()> {
         if http2.unwrap_or_else(|| read.starts_with(PREFACE)) {
-            self.http2(Guarded::other(stream, read)).await
+            self.http2(Guarded::http2(stream, read)).await
         } else {
             let guarded = Guarded::http1(stream, read, Arc::clone(&self.guard));
             self.http1(guarded).await
@@ -249,7 +264,11 @@ impl Connection {
         let connection = Arc::clone(&self);
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(service::answer(connection, request).await) }
+            async move {
+                let running = connection.place.request();
+                let answer = service::answer(connection, request).await;
+                Ok::<_, Infallible>(answer.map(|body| Answering::new(body, running)))
+            }
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -261,11 +280,14 @@ impl Connection {
         let shutdown = &self.context.shutdown;
         tokio::select! {
             served = &mut serving => return served,
-            () = shutdown.draining() => serving.as_mut().graceful_shutdown(),
+            () = shutdown.draining() => {}
+            () = self.place.closed() => {}
         }
+        serving.as_mut().graceful_shutdown();
         tokio::select! {
             served = &mut serving => served,
             () = shutdown.cutting() => Ok(()),
+            () = self.given_way() => Ok(()),
         }
     }
 
@@ -276,7 +298,11 @@ impl Connection {
         let connection = Arc::clone(&self);
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(service::answer(connection, request).await) }
+            async move {
+                let running = connection.place.request();
+                let answer = service::answer(connection, request).await;
+                Ok::<_, Infallible>(answer.map(|body| Answering::new(body, running)))
+            }
         });
         let shutdown = &self.context.shutdown;
         let serving = http2::Builder::new(Tracked(shutdown.sessions().clone()))
@@ -294,13 +320,21 @@ impl Connection {
         tokio::select! {
             served = &mut serving => return served,
             () = shutdown.draining() => {}
+            () = self.place.closed() => {}
             () = self.idle() => {}
         }
         serving.as_mut().graceful_shutdown();
         tokio::select! {
             served = &mut serving => served,
             () = shutdown.cutting() => Ok(()),
+            () = self.given_way() => Ok(()),
         }
+    }
+
+    /// Waits until the connection gave way to another, and a moment more for its farewell.
+    async fn given_way(&self) {
+        self.place.closed().await;
+        tokio::time::sleep(CLOSE_TIME).await;
     }
 
     /// Waits until no request ran for a while.

@@ -22,8 +22,10 @@ const RETRY_AFTER: &str = "5";
 pub(super) enum Refusal {
     /// The request is malformed, or could be read in two ways.
     Malformed(Refused),
-    /// No token that counts, no such target, or no access: all the same to the client.
+    /// No token that counts: another one would help.
     Denied,
+    /// The token counts, and there is no such target or no access: both the same to the client.
+    Forbidden,
     /// A token came without TLS from beyond loopback.
     TlsRequired,
     /// There is no room.
@@ -34,6 +36,8 @@ pub(super) enum Refusal {
     Blocked { decision: Box<Decision>, session: SessionId },
     /// It waited for people, and does not run.
     NotReleased { why: String, session: SessionId },
+    /// People are not asked, because too many requests wait for them.
+    TooMany { why: String, session: SessionId },
     /// It waits for people, and its client does not: it asks again.
     Waits(Box<Status>),
     /// Nobody asked for that, or somebody else did.
@@ -58,8 +62,10 @@ impl Refusal {
             }
             Self::Denied => StatusCode::UNAUTHORIZED,
             Self::Waits(_) => StatusCode::ACCEPTED,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRequest => StatusCode::NOT_FOUND,
             Self::TlsRequired
+            | Self::Forbidden
             | Self::Blocked { .. }
             | Self::NotReleased { .. }
             | Self::AccessAsked(_) => StatusCode::FORBIDDEN,
@@ -74,11 +80,12 @@ impl Refusal {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
-            Self::Denied | Self::TlsRequired => "denied",
+            Self::Denied | Self::Forbidden | Self::TlsRequired => "denied",
             Self::Busy => "busy",
             Self::NotRecorded => "not-recorded",
             Self::Blocked { .. } => "blocked",
             Self::NotReleased { .. } => "not-approved",
+            Self::TooMany { .. } => "too-many",
             Self::Waits(_) => "waits",
             Self::NoRequest => "no-request",
             Self::Unknown => "unknown",
@@ -96,6 +103,7 @@ impl Refusal {
             Self::Denied => "a token is needed that gives access to the target; it goes into \
                              Authorization: Bearer, or into X-Portcullis-Token"
                 .to_owned(),
+            Self::Forbidden => "the token gives no access to such a target".to_owned(),
             Self::TlsRequired => "tokens are taken over TLS only".to_owned(),
             Self::Busy => "there is no room for another session now; try again later".to_owned(),
             Self::NotRecorded => "the request cannot be recorded, so it does not run".to_owned(),
@@ -107,7 +115,9 @@ impl Refusal {
                 let reason = decision.reason().map(|reason| format!(": {reason}"));
                 format!("{what}{}", reason.unwrap_or_default())
             }
-            Self::NotReleased { why, .. } => format!("the request does not run: {why}"),
+            Self::NotReleased { why, .. } | Self::TooMany { why, .. } => {
+                format!("the request does not run: {why}")
+            }
             Self::Waits(status) => {
                 format!(
                     "the request waits for approval and runs when it is sent again: {}",
@@ -115,11 +125,16 @@ impl Refusal {
                 )
             }
             Self::NoRequest => "there is no such request of yours".to_owned(),
-            Self::Unknown => "how requests stand cannot be told now; try again later".to_owned(),
+            Self::Unknown => {
+                "the gateway's database is needed for this and not reached now; try again later"
+                    .to_owned()
+            }
             Self::AccessAsked(link) => {
                 format!("access needs an approval, which was asked for: {link}")
             }
-            Self::Unreachable(target) => format!("the target {target} was not reached"),
+            Self::Unreachable(target) => format!(
+                "the target {target} was not reached; the gateway's operator finds why in its log"
+            ),
             Self::BadAnswer { target, what } => {
                 format!("the answer of the target {target} cannot be passed on: {what}")
             }
@@ -149,7 +164,8 @@ impl Refusal {
             problem.insert("reason".to_owned(), json!(decision.reason()));
             problem.insert("session".to_owned(), session.to_string().into());
         }
-        if let (Self::NotReleased { session, .. }, Some(problem)) = (self, problem.as_object_mut())
+        if let (Self::NotReleased { session, .. } | Self::TooMany { session, .. }, Some(problem)) =
+            (self, problem.as_object_mut())
         {
             problem.insert("session".to_owned(), session.to_string().into());
         }
@@ -176,6 +192,9 @@ impl Refusal {
         match self.status() {
             StatusCode::UNAUTHORIZED => {
                 set(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"");
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                set(header::RETRY_AFTER, RETRY_AFTER);
             }
             StatusCode::METHOD_NOT_ALLOWED => {
                 set(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery};
@@ -10,9 +12,9 @@ use hyper::{Uri, Version};
 use super::held;
 use super::literal::Literals;
 use super::masking;
-use crate::config::HttpTarget;
-use crate::decode::http::path::{Path, split_first};
-use crate::decode::http::{Refused, action_of, query};
+use crate::config::{self, HttpTarget};
+use crate::decode::http::path::{EncodedSlash, Path, split_first};
+use crate::decode::http::{Refused, action_of, fields, overrides, query};
 use crate::secret::Secret;
 
 /// Where a caller whose own `Authorization` is for the target puts its token.
@@ -40,11 +42,14 @@ const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
-/// Fields by which proxies say who asked; a client could only lie in them.
-const FORWARDED: &[&str] = &["client-ip", "forwarded", "true-client-ip", "via", "x-real-ip"];
-
 /// Fields by which some servers take another path than the one that was decided.
 const OTHER_PATH: &[&str] = &["x-original-url", "x-rewrite-url", "x-original-uri"];
+
+/// Fields that ask for an answer in a coding or in parts, in which a credential would not be found.
+const IN_PARTS: &[&str] = &["accept-encoding", "if-range", "range"];
+
+/// How often escapes are undone in which the caller's token could stand.
+const MOST_ROUNDS: usize = 3;
 
 /// Fields that come once, because two readers would take two of them.
 const ONCE: &[&str] = &[
@@ -67,7 +72,8 @@ pub(super) struct Ask {
     pub(super) method: String,
     /// The target as the client named it.
     pub(super) named: String,
-    /// The path without the target's name.
+    /// The path without the target's name, in its one spelling but for encoded slashes, until it is
+    /// known what they mean to the target.
     path: String,
     query: Option<String>,
     /// What stands before the path because the path names the target: `/crew`.
@@ -91,7 +97,8 @@ impl Ask {
         check_fields(&parts.headers)?;
         let authority = authority(parts)?;
         // The whole path is canonical, so what is left without its first segment is too.
-        let path = Path::parse(parts.uri.path())?.as_str();
+        let path = Path::parse_with(parts.uri.path(), EncodedSlash::Data)?;
+        let path = path.as_str();
         let query = parts.uri.query();
         query::parse(query.unwrap_or_default())?;
         let (named, path, prefix) = match under(&authority, base_domain) {
@@ -119,9 +126,16 @@ impl Ask {
         Ok(ask)
     }
 
+    /// Settles what encoded slashes in the path mean, now that the target is known.
+    pub(super) fn settle(&mut self, target: &HttpTarget) -> Result<(), Refused> {
+        let path = Path::parse_with(&self.path, slash(target))?.as_str().to_owned();
+        self.path = path;
+        Ok(())
+    }
+
     /// The path that goes up.
     pub(super) fn path(&self) -> Result<Path<'_>, Refused> {
-        Path::parse(&self.path)
+        Path::parse_with(&self.path, EncodedSlash::Data)
     }
 
     /// The path behind the gateway's own, where this asks the gateway itself.
@@ -149,6 +163,12 @@ impl Ask {
         self.token.as_ref().map(|token| Literals::exact(token.expose())).unwrap_or_default()
     }
 
+    /// Whether the token stands in the beginning of a body.
+    pub(super) fn token_stands_in(&self, bytes: &[u8]) -> bool {
+        let literal = self.token_literal();
+        !literal.is_empty() && stands_in(&literal, bytes)
+    }
+
     /// Refuses a token that stands where it would go up or be recorded.
     fn check_token(&self, parts: &Parts) -> Result<(), Refused> {
         let literal = self.token_literal();
@@ -158,10 +178,10 @@ impl Ask {
         let elsewhere = parts.headers.iter().any(|(name, value)| {
             let own =
                 name.as_str() == TOKEN || (self.by_authorization && *name == header::AUTHORIZATION);
-            !own && literal.stand_in(value.as_bytes())
+            !own && stands_in(&literal, value.as_bytes())
         });
         let target = parts.uri.path_and_query().map(PathAndQuery::as_str);
-        if elsewhere || target.is_some_and(|target| literal.stand_in(target.as_bytes())) {
+        if elsewhere || target.is_some_and(|target| stands_in(&literal, target.as_bytes())) {
             return Err(Refused::bad("the token stands where it does not belong"));
         }
         Ok(())
@@ -177,26 +197,40 @@ impl Ask {
     ) -> Vec<(&'h str, Cow<'h, [u8]>)> {
         let listed: Vec<String> = listed(headers);
         let credential = target.credential.as_ref().map(|credential| credential.header.as_str());
+        let imitated = credential.map(fields::canonical);
         let passes = |name: &str| {
+            let canonical = fields::canonical(name);
+            let passed = || target.pass_headers.iter().any(|passed| passed == name);
             !(HOP_BY_HOP.contains(&name)
-                || FORWARDED.contains(&name)
-                || name.starts_with("x-forwarded-")
+                || (fields::is_claim(&canonical) && !passed())
                 || name.starts_with(OWN)
                 || listed.iter().any(|listed| listed == name)
-                || credential == Some(name)
+                // In whatever spelling servers take for it.
+                || imitated.as_ref() == Some(&canonical)
                 || (name == "authorization" && self.by_authorization)
                 || (name == "cookie" && !target.cookies)
                 // What nobody agreed on nobody uses: messages stay readable.
                 || name == "sec-websocket-extensions"
                 || (masked && masking::stays(name))
-                // An answer in which a credential could hide must be readable.
-                || (name == "accept-encoding" && credential.is_some()))
+                // An answer in which a credential could hide must be readable, and come as a whole.
+                || (credential.is_some() && IN_PARTS.contains(&name)))
         };
-        let mut fields: Vec<_> = headers
-            .iter()
-            .filter(|(name, _)| passes(name.as_str()))
-            .map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_bytes())))
-            .collect();
+        let mut fields: Vec<(&str, Cow<'_, [u8]>)> = Vec::with_capacity(headers.len() + 2);
+        for (name, value) in headers.iter().filter(|(name, _)| passes(name.as_str())) {
+            let value = Cow::Borrowed(value.as_bytes());
+            // HTTP/2 may bring cookies one by one (RFC 9113 section 8.2.3).
+            let cookies = (*name == header::COOKIE)
+                .then(|| fields.iter_mut().find(|(name, _)| *name == "cookie"))
+                .flatten();
+            match cookies {
+                Some((_, cookies)) => {
+                    let cookies = cookies.to_mut();
+                    cookies.extend_from_slice(b"; ");
+                    cookies.extend_from_slice(&value);
+                }
+                None => fields.push((name.as_str(), value)),
+            }
+        }
         let mut add = |name, value: &'static [u8]| fields.push((name, Cow::Borrowed(value)));
         if credential.is_some() || masked {
             add("accept-encoding", b"identity");
@@ -212,7 +246,11 @@ impl Ask {
 
     /// Where a WebDAV request copies or moves to, as a path of the target. It must be at the same
     /// target.
-    pub(super) fn destination(&self, headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    pub(super) fn destination(
+        &self,
+        headers: &HeaderMap,
+        target: &HttpTarget,
+    ) -> Result<Option<String>, Refused> {
         let bad = Refused::bad("Destination is not a place at the same target");
         let Some(value) = headers.get("destination") else { return Ok(None) };
         if !matches!(self.method.as_str(), "COPY" | "MOVE") {
@@ -222,7 +260,8 @@ impl Ask {
         if uri.authority().is_some_and(|a| !a.as_str().eq_ignore_ascii_case(&self.authority)) {
             return Err(bad);
         }
-        let path = Path::parse(uri.path())?.as_str();
+        let path = Path::parse_with(uri.path(), slash(target))?;
+        let path = path.as_str();
         let path = match &self.prefix {
             None => path,
             Some(prefix) => match split_first(path) {
@@ -235,6 +274,38 @@ impl Ask {
         }
         Ok(Some(path.to_owned()))
     }
+}
+
+/// What encoded slashes mean to a target.
+fn slash(target: &HttpTarget) -> EncodedSlash {
+    match target.encoded_slash {
+        config::EncodedSlash::Refuse => EncodedSlash::Refuse,
+        config::EncodedSlash::Data => EncodedSlash::Data,
+        config::EncodedSlash::Slash => EncodedSlash::Slash,
+    }
+}
+
+/// Whether a token stands in a text, in escapes of URLs or in Basic authentication too.
+fn stands_in(literal: &Literals, text: &[u8]) -> bool {
+    if literal.stand_in(text) {
+        return true;
+    }
+    let encoded = text.split(|byte| *byte == b' ').next_back().unwrap_or_default();
+    let basic = text.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
+    if basic && STANDARD.decode(encoded).is_ok_and(|pair| literal.stand_in(&pair)) {
+        return true;
+    }
+    let mut plain = Cow::Borrowed(text);
+    for _ in 0..MOST_ROUNDS {
+        if !plain.contains(&b'%') {
+            return false;
+        }
+        plain = Cow::Owned(query::percent_decoded(&plain));
+        if literal.stand_in(&plain) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The host that the client named, in lower case.
@@ -284,18 +355,18 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Refused> {
             return Err(Refused::bad("a header field names another path"));
         }
         // CGI and WSGI know no difference between - and _.
-        if name.contains('_') {
-            let dashed = name.replace('_', "-");
-            let taken = ONCE.contains(&&*dashed)
-                || HOP_BY_HOP.contains(&&*dashed)
-                || FORWARDED.contains(&&*dashed)
-                || OTHER_PATH.contains(&&*dashed)
-                || dashed.starts_with("x-forwarded-")
-                || dashed.starts_with(OWN)
-                || dashed == "cookie"
-                || dashed.ends_with("-override");
+        let canonical = fields::canonical(name);
+        if canonical != name {
+            let taken = ONCE.contains(&&*canonical)
+                || HOP_BY_HOP.contains(&&*canonical)
+                || OTHER_PATH.contains(&&*canonical)
+                || canonical.starts_with("x-forwarded-")
+                || canonical.starts_with(OWN)
+                || canonical == "cookie"
+                || overrides::is_header(&canonical)
+                || canonical.ends_with("-override");
             if taken {
-                return Err(Refused::bad("a header field's name has _ for -"));
+                return Err(Refused::bad("a header field's name has another character for -"));
             }
         }
     }

@@ -3,36 +3,27 @@
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::Uri;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::body::{self, Body};
+use super::addresses::{Addresses, Endpoints};
+use super::body::{self, Body, BodyError, Down};
 use super::exchange::Exchange;
+use super::literal::Scanner;
 use super::masking::{self, BodyMask, Unreadable, is_coded};
 use super::refusal::Refusal;
 use super::request::{Ask, is_hop_by_hop, listed};
 use crate::config::HttpTarget;
+use crate::decode::http::command::WITHHELD;
+use crate::decode::http::fields::is_credential;
 use crate::decode::http::head;
 use crate::mask::{Counts, count};
 
-/// Fields whose values are credentials, of whomever: what is stored names them and no more.
-pub(super) const WITHHELD: &[&str] = &[
-    "api-key",
-    "authorization",
-    "cookie",
-    "proxy-authorization",
-    "set-cookie",
-    "x-access-token",
-    "x-amz-security-token",
-    "x-api-key",
-    "x-auth-token",
-];
-/// What stands for such a value.
-pub(super) const WITHHELD_AS: &[u8] = b"[withheld]";
+/// Fields that offer parts of an answer: of one in which a credential could stand there are none.
+const WHOLE_ALONE: &[&str] = &["accept-ranges", "content-range"];
 
 /// Makes the client's answer of the target's, its head recorded, or says why it cannot pass.
-pub(super) fn pass(
+pub(super) async fn pass(
     exchange: &Arc<Exchange>,
     ask: &Ask,
     target: &HttpTarget,
@@ -56,12 +47,39 @@ pub(super) fn pass(
     if masks.is_some() && parts.status == StatusCode::PARTIAL_CONTENT {
         return Err(bad("it is a part of an answer, in which nothing can be masked"));
     }
-    let mask = match &masks {
-        Some(plan) if !ended => match BodyMask::of(plan, &parts.headers) {
-            Ok(mask) => Some(mask),
-            Err(Unreadable(why)) => return Err(bad(why)),
-        },
-        _ => None,
+    if upstream.has_credential() && parts.status == StatusCode::PARTIAL_CONTENT {
+        return Err(bad("it is a part of an answer, which could hold a part of the credential"));
+    }
+    let addresses = Addresses::new(ask.prefix.as_deref(), target);
+    let body = match ended {
+        true => None,
+        false => {
+            let mask = match &masks {
+                Some(plan) => BodyMask::of(plan, &parts.headers, &target.unmasked_types)
+                    .map_err(|Unreadable(why)| bad(why))?,
+                None => BodyMask::Open,
+            };
+            let events = ask.method == "GET" && is_event_stream(&parts.headers);
+            let mut down = Down {
+                incoming,
+                exchange: Arc::clone(exchange),
+                scanner: Scanner::new(&upstream.literals),
+                mask,
+                endpoints: events.then(|| Endpoints::new(addresses.clone())),
+                addresses: addresses.clone(),
+                trailers: None,
+                kickoff: begins_run.then(Vec::new),
+                begun: None,
+            };
+            if masks.is_some() {
+                down.begin().await.map_err(|error| match error {
+                    BodyError::NotMasked(why) => bad(why.words()),
+                    BodyError::Ended(_) => Refusal::Ended,
+                    _ => bad("it breaks off"),
+                })?;
+            }
+            Some(down)
+        }
     };
     let mut headers = HeaderMap::with_capacity(parts.headers.len());
     let (mut stored, mut counts) = (headers.clone(), Counts::new());
@@ -69,16 +87,22 @@ pub(super) fn pass(
     for (name, value) in &parts.headers {
         let word = name.as_str();
         let shows = masks.is_some() && masking::tells_of_bytes(word);
-        if !passes(word, target) || shows || listed.iter().any(|listed| listed == word) {
+        let whole = upstream.has_credential() && WHOLE_ALONE.contains(&word);
+        if !passes(word, target) || shows || whole || listed.iter().any(|listed| listed == word) {
             continue;
         }
-        let value = rewritten(name, value, ask, target).unwrap_or_else(|| value.clone());
+        let Some(value) = addresses.field(name, value) else { continue };
         let value = without_credential(value, exchange);
         match &masks {
             Some(plan) => {
-                let masked = masking::field(plan, word, value.as_bytes());
-                headers.append(name.clone(), masking::header_value(masked.shown()));
-                stored.append(name.clone(), masking::header_value(masked.stored()));
+                let (hidden, unstored) = masking::hidden_name(plan, word);
+                let masked = masking::field(plan, word, value.as_bytes()).found(unstored.into());
+                if !hidden {
+                    headers.append(name.clone(), masking::header_value(masked.shown()));
+                }
+                if !unstored {
+                    stored.append(name.clone(), masking::header_value(masked.stored()));
+                }
                 for (mask, more) in masked.counts() {
                     count(&mut counts, mask, *more);
                 }
@@ -93,10 +117,7 @@ pub(super) fn pass(
     if exchange.answered(parts.status, head, &counts, ended).is_err() {
         return Err(Refusal::NotRecorded);
     }
-    let body = match ended {
-        true => body::empty(),
-        false => body::down(incoming, Arc::clone(exchange), &upstream.literals, mask, begins_run),
-    };
+    let body = body.map_or_else(body::empty, Down::stream);
     let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     *response.headers_mut() = headers;
@@ -108,8 +129,8 @@ pub(super) fn written(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let first =
         format!("HTTP/1.1 {} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
     let fields = headers.iter().map(|(name, value)| {
-        let withheld = WITHHELD.contains(&name.as_str());
-        (name.as_str(), if withheld { WITHHELD_AS } else { value.as_bytes() })
+        let withheld = is_credential(name.as_str());
+        (name.as_str(), if withheld { WITHHELD.as_bytes() } else { value.as_bytes() })
     });
     let mut written = Vec::new();
     head::write(&first, fields, &mut written);
@@ -117,10 +138,7 @@ pub(super) fn written(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 }
 
 fn passes(name: &str, target: &HttpTarget) -> bool {
-    // What offers another way to the target would lead around the gateway.
-    !is_hop_by_hop(name)
-        && name != "alt-svc"
-        && (target.cookies || !matches!(name, "set-cookie" | "set-cookie2"))
+    !is_hop_by_hop(name) && (target.cookies || !matches!(name, "set-cookie" | "set-cookie2"))
 }
 
 fn without_credential(mut value: HeaderValue, exchange: &Exchange) -> HeaderValue {
@@ -133,28 +151,9 @@ fn without_credential(mut value: HeaderValue, exchange: &Exchange) -> HeaderValu
     value
 }
 
-/// A place at the target, as the client reaches it: behind the target's name. Other places stay
-/// what they are, and nobody follows them here.
-fn rewritten(
-    name: &HeaderName,
-    value: &HeaderValue,
-    ask: &Ask,
-    target: &HttpTarget,
-) -> Option<HeaderValue> {
-    if !matches!(*name, header::LOCATION | header::CONTENT_LOCATION) {
-        return None;
-    }
-    let text = value.to_str().ok()?;
-    let prefix = ask.prefix.as_deref().unwrap_or_default();
-    if text.starts_with('/') && !text.starts_with("//") {
-        return HeaderValue::try_from(format!("{prefix}{text}")).ok();
-    }
-    let uri: Uri = text.parse().ok()?;
-    let scheme = if target.https { "https" } else { "http" };
-    let same = uri.scheme_str() == Some(scheme)
-        && uri.authority()?.as_str().eq_ignore_ascii_case(&target.authority);
-    let path = uri.path_and_query()?.as_str();
-    let fragment = text.split_once('#').map(|(_, fragment)| format!("#{fragment}"));
-    let fragment = fragment.unwrap_or_default();
-    same.then(|| HeaderValue::try_from(format!("{prefix}{path}{fragment}")).ok()).flatten()
+/// Whether it is a stream of server-sent events.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }

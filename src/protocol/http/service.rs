@@ -20,16 +20,19 @@ use super::literal::Scanner;
 use super::masking;
 use super::refusal::Refusal;
 use super::request::Ask;
-use super::response::{self, WITHHELD, WITHHELD_AS};
+use super::response;
 use super::session::{self, Caller, InUse, NotOpen, told};
 use super::upstream::SendError;
 use super::websocket;
 use crate::access::{self, Ends, NoAccess, Right};
-use crate::config::{HttpKind, HttpTarget, TargetKind};
+use crate::config::{ContentTypes, HttpKind, HttpTarget, TargetKind};
+use crate::decode::http::command::WITHHELD;
 use crate::decode::http::crewai::{self, Call};
-use crate::decode::http::path::Path;
-use crate::decode::http::{Refused, command, head, json};
-use crate::gate::{Asked as Asks, Permitted, Ruling, recorded_identity};
+use crate::decode::http::fields::is_credential;
+use crate::decode::http::overrides::Kind;
+use crate::decode::http::path::{EncodedSlash, Path};
+use crate::decode::http::{Refused, command, head, json, overrides};
+use crate::gate::{Asked as Asks, NotAdmitted, Permitted, Ruling, recorded_identity};
 use crate::identity::Identity;
 use crate::mask::MaskPlan;
 use crate::metrics;
@@ -111,12 +114,13 @@ impl Connection {
             self.note_refused(named, identity, refused.what);
             Refusal::Malformed(refused)
         };
-        let ask = read.map_err(|refused| malformed(None, "", refused))?;
+        let mut ask = read.map_err(|refused| malformed(None, "", refused))?;
         if let Some(path) = ask.own_path() {
             return self.status(&ask, path).await;
         }
         let Known { identity, target, http, ends, once, masked } = self.know(&ask).await?;
         let who = Arc::clone(&identity);
+        ask.settle(&http).map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
         let goal = Goal { target: &http, masked, max_json: settings.max_json };
         let prepared = Prepared::new(&ask, &parts.headers, goal, body).await;
         let prepared =
@@ -145,17 +149,23 @@ impl Connection {
         let session = match session::enter(&self.context, &caller).await {
             Ok(session) => session,
             Err(NotOpen::Refused(refusal)) => return Err(refusal),
-            Err(NotOpen::NoAccess(no_access)) => return Err(self.no_access(&caller, no_access)),
+            Err(NotOpen::NoAccess(no_access)) => {
+                return Err(self.no_access(caller.target.as_str(), &caller.identity, no_access));
+            }
         };
         let due = caller.ends.token.and_then(|end| end.checked_add(self.context.expiry_grace));
         let Decided { exchange, permitted, ruling, view } =
             prepared.decide(session, due, &parts.headers).await?;
         let begins_run = caller.begins_run;
         let asked = Asked { exchange: &exchange, ask: &ask, target: &http, begins_run };
-        let body = (prepared.begun, view);
+        let body = (prepared.begun, prepared.overrides, view);
         match asked.answer(permitted, ruling, body, client, &parts.headers).await {
             Ok(response) => Ok(response),
             Err(refusal) => {
+                if let Refusal::BadAnswer { target, what } = &refusal {
+                    let session = exchange.session().gate().session();
+                    tracing::warn!(%session, %target, reason = what, "answer not passed on");
+                }
                 let body = refusal.body();
                 exchange.failed(refusal.status(), refusal.word(), refusal.detail(), &body);
                 Ok(refused(&refusal, body))
@@ -172,13 +182,16 @@ impl Connection {
         let denied = |reason: &str| self.denied(ask, None, reason);
         let Some(token) = &ask.token else { return Err(denied("there is no token")) };
         let proved = self.context.verifier.verify(token).await;
-        proved.map_err(|refused| denied(&refused.to_string()))
+        let identity = proved.map_err(|refused| denied(&refused.to_string()))?;
+        drop(self.unproved.lock().take());
+        Ok(identity)
     }
 
+    /// A caller that did not prove who it is gets another token; one that did would get the same.
     fn denied(&self, ask: &Ask, identity: Option<&Identity>, reason: &str) -> Refusal {
         self.note_refused(&ask.named, identity, reason);
         metrics::denied(Protocol::Http);
-        Refusal::Denied
+        if identity.is_some() { Refusal::Forbidden } else { Refusal::Denied }
     }
 
     /// Token, target and access.
@@ -190,7 +203,7 @@ impl Connection {
             return Err(denied("no such target"));
         };
         let (target, right) = access::right(&rules, &identity, &name)
-            .map_err(|no_access| denied(&no_access.to_string()))?;
+            .map_err(|no_access| self.no_access(ask.named.as_str(), &identity, no_access))?;
         let TargetKind::Http(http) = &target.kind else {
             return Err(denied("the target is no HTTP service"));
         };
@@ -201,12 +214,20 @@ impl Connection {
         Ok(Known { identity, target: name, http: http.clone(), ends, once, masked })
     }
 
-    fn no_access(&self, caller: &Caller, no_access: NoAccess) -> Refusal {
-        self.note_refused(caller.target.as_str(), Some(&caller.identity), &no_access.to_string());
+    /// Why a proved caller gets in nowhere. A status of 401 tells it to get another token, so it gets
+    /// that only where another would help.
+    fn no_access(&self, named: &str, identity: &Identity, no_access: NoAccess) -> Refusal {
+        self.note_refused(named, Some(identity), &no_access.to_string());
         metrics::denied(Protocol::Http);
         match no_access {
             NoAccess::Asked(asked) => Refusal::AccessAsked(asked.link),
-            _ => Refusal::Denied,
+            NoAccess::Withdrawn(_) | NoAccess::Killed(_) | NoAccess::Over | NoAccess::Used => {
+                Refusal::Denied
+            }
+            NoAccess::Unknown(_) => Refusal::Unknown,
+            NoAccess::UnknownTarget | NoAccess::Forbidden | NoAccess::OtherTarget => {
+                Refusal::Forbidden
+            }
         }
     }
 
@@ -219,13 +240,6 @@ impl Connection {
             identity: identity.map(recorded_identity),
             reason: reason.to_owned(),
         };
-        tracing::warn!(
-            client = %self.client,
-            target = ?refused.target,
-            username = identity.map(Identity::username),
-            reason,
-            "access denied"
-        );
         self.context.store.refused(&refused);
     }
 }
@@ -254,7 +268,7 @@ impl Asked<'_> {
         &self,
         permitted: Permitted,
         ruling: Ruling,
-        (mut begun, view): (Begun, View),
+        (mut begun, overrides, view): (Begun, Option<overrides::Scanner>, View),
         client: OnUpgrade,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Refusal> {
@@ -270,7 +284,7 @@ impl Asked<'_> {
                 held::released(exchange, ask, target, *held, &mut begun, headers).await?
             }
         };
-        let answer = send(self.exchange, self.ask, permitted, begun, view).await?;
+        let answer = send(self.exchange, self.ask, permitted, (begun, overrides, view)).await?;
         let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| self.ask.websocket);
         if let Some(key) = key
             && answer.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -285,7 +299,7 @@ impl Asked<'_> {
             session.spawn(carrying);
             return Ok(response);
         }
-        response::pass(self.exchange, self.ask, self.target, answer, self.begins_run)
+        response::pass(self.exchange, self.ask, self.target, answer, self.begins_run).await
     }
 }
 
@@ -302,6 +316,10 @@ struct Prepared {
     begun: Begun,
     /// What it would be for a crew.
     call: Call,
+    /// Content types that need not be masked.
+    unmasked_types: Vec<ContentTypes>,
+    /// Looks for what asks for another method in the rest of the body.
+    overrides: Option<overrides::Scanner>,
 }
 
 /// Where a request goes, and what is known of it.
@@ -320,21 +338,45 @@ impl Prepared {
         body: Incoming,
     ) -> Result<Self, Refused> {
         let Goal { target, masked, max_json } = goal;
-        let json = text(headers, "content-type").is_some_and(json::is_json)
-            && !headers.contains_key(header::CONTENT_ENCODING);
-        let begun = match json {
+        let content_type = text(headers, "content-type");
+        let plain = !headers.contains_key(header::CONTENT_ENCODING);
+        let json = plain && content_type.is_some_and(json::is_json);
+        let kind = Kind::of(content_type).filter(|_| plain);
+        // A body without a type is taken for a form by some; nobody waits for it.
+        let form = kind.filter(|kind| *kind != Kind::Json && content_type.is_some());
+        let begun = match json || form.is_some() {
             true => Begun::read(body, max_json).await.map_err(|error| malformed(&error))?,
             false => Begun::unread(body),
         };
-        if ask.token_literal().stand_in(&begun.first) {
+        if ask.token_stands_in(&begun.first) {
             return Err(malformed(&BodyError::Token));
         }
         let whole = json && begun.rest.is_none() && begun.first.len() <= max_json;
         let json = whole.then(|| json::parse(&begun.first).ok()).flatten();
         let call = crewai::call(&ask.method, ask.path()?.as_str(), json.as_ref());
+        let asked = match form {
+            Some(Kind::Multipart) => overrides::of_multipart(&begun.first),
+            Some(_) => Some(overrides::of_form(&begun.first)),
+            // Nobody here reads what is compressed, and some frameworks do.
+            None if !plain && content_type.is_some_and(|kind| Kind::of(Some(kind)).is_some()) => {
+                Some(overrides::ANY.iter().map(|method| (*method).to_owned()).collect())
+            }
+            None => Some(Vec::new()),
+        };
+        let mut scanner = kind.map(overrides::Scanner::new);
+        if let Some(scanner) = &mut scanner {
+            match form.is_some() || json.is_some() {
+                true => scanner.skip(&begun.first),
+                false if scanner.finds(&begun.first, begun.rest.is_none()) => {
+                    return Err(malformed(&BodyError::Method));
+                }
+                false => {}
+            }
+        }
+        let asked = asked.ok_or_else(|| malformed(&BodyError::Method))?;
 
         let mut fields = ask.fields(headers, target, masked);
-        let destination = ask.destination(headers)?;
+        let destination = ask.destination(headers, target)?;
         if let Some(destination) = &destination {
             let scheme = if target.https { "https" } else { "http" };
             let place = format!("{scheme}://{}{destination}", target.authority);
@@ -348,7 +390,8 @@ impl Prepared {
             fields.push(("transfer-encoding", Cow::Borrowed(b"chunked")));
         }
         let path = ask.path()?;
-        let destination = destination.as_deref().map(Path::parse).transpose()?;
+        let parse = |path| Path::parse_with(path, EncodedSlash::Data);
+        let destination = destination.as_deref().map(parse).transpose()?;
         let fields: Vec<(&str, &[u8])> =
             fields.iter().map(|(name, value)| (*name, &**value)).collect();
         let command = command::of(&command::Request {
@@ -358,19 +401,29 @@ impl Prepared {
             fields: &fields,
             destination: destination.as_ref(),
             json,
+            overrides: asked,
         })?;
         let first = format!("{} {} HTTP/1.1", ask.method, ask.target());
         let shown = fields.iter().map(|(name, value)| {
-            let shown = if WITHHELD.contains(name) { WITHHELD_AS } else { *value };
+            let shown = if is_credential(name) { WITHHELD.as_bytes() } else { *value };
             ((*name).to_owned(), shown.to_vec())
         });
         let shown = shown.collect();
         let mut bytes = Vec::new();
         head::write(&first, fields.iter().copied(), &mut bytes);
         bytes.extend_from_slice(&begun.first);
-        let withheld = fields.iter().any(|(name, _)| WITHHELD.contains(name));
-        let line = (ask.method.clone(), ask.target());
-        Ok(Self { command, bytes: bytes.into(), line, fields: shown, withheld, begun, call })
+        let withheld = fields.iter().any(|(name, _)| is_credential(name));
+        Ok(Self {
+            command,
+            bytes: bytes.into(),
+            line: (ask.method.clone(), ask.target()),
+            fields: shown,
+            withheld,
+            begun,
+            call,
+            unmasked_types: target.unmasked_types.clone(),
+            overrides: scanner,
+        })
     }
 
     /// What is stored of the head, and of the beginning of the body.
@@ -386,7 +439,8 @@ impl Prepared {
             let masked = |(name, value): &(String, Vec<u8>)| {
                 (name.clone(), masking::field(plan, name, value).stored().clone())
             };
-            let fields: Vec<_> = self.fields.iter().map(masked).collect();
+            let named = self.fields.iter().filter(|(name, _)| !masking::hidden_name(plan, name).1);
+            let fields: Vec<_> = named.map(masked).collect();
             let fields = fields.iter().map(|(name, value)| (&**name, &**value));
             head::write(&format!("{method} {target} HTTP/1.1"), fields, &mut view);
         }
@@ -401,8 +455,11 @@ impl Prepared {
         due: Option<std::time::SystemTime>,
         headers: &HeaderMap,
     ) -> Result<Decided, Refusal> {
+        if session.gate().is_over() {
+            return Err(Refusal::Ended);
+        }
         let plan = session.gate().masks();
-        let mut view = View::of(&plan, headers);
+        let mut view = View::of(&plan, headers, &self.unmasked_types);
         let first = view.of_next(&self.begun.first, self.begun.rest.is_none());
         let seen = self.view(&plan, first.as_deref());
         let shown = masking::command(&plan, &self.command);
@@ -420,6 +477,7 @@ impl Prepared {
                 prepares: false,
                 of: None,
                 against: None,
+                sent: None,
             };
             let (of, ruling) = admission.ask(0..length, &asked);
             admission.view(&seen, of);
@@ -429,10 +487,11 @@ impl Prepared {
             Ok((permitted, (of, ruling))) => {
                 Ok(Decided { exchange: Exchange::new(session, of, due), permitted, ruling, view })
             }
-            Err(failure) => {
+            Err(NotAdmitted::NotRecorded(failure)) => {
                 session.fail(&failure);
                 Err(Refusal::NotRecorded)
             }
+            Err(NotAdmitted::Lapsed(_)) => Err(Refusal::Ended),
         }
     }
 }
@@ -450,14 +509,14 @@ async fn send(
     exchange: &Arc<Exchange>,
     ask: &Ask,
     permitted: Permitted,
-    begun: Begun,
-    view: View,
+    (begun, overrides, view): (Begun, Option<overrides::Scanner>, View),
 ) -> Result<Response<Incoming>, Refusal> {
     let gate = exchange.session().gate();
     let target = &gate.grant().target().name;
     let state = UpState {
         exchange: Arc::clone(exchange),
         scanner: Scanner::new(&Arc::new(ask.token_literal())),
+        overrides,
         view,
         trailers: None,
     };
@@ -470,6 +529,10 @@ async fn send(
             return Err(Refusal::Ended);
         }
     };
+    match &sent {
+        Err(SendError::Connect(_)) => exchange.session().unreached(),
+        _ => gate.grant().opens(),
+    }
     sent.map_err(|error| {
         tracing::warn!(session = %gate.session(), %target, %error, "request failed");
         match error {
@@ -491,6 +554,7 @@ pub(super) fn malformed(error: &BodyError) -> Refused {
     match error {
         BodyError::Slow => Refused { status: 408, what: "the body took too long" },
         BodyError::Token => Refused::bad("the token stands in the body"),
+        BodyError::Method => Refused::bad("the body asks for another method where it is not read"),
         BodyError::NotRecorded => Refused { status: 503, what: "the body cannot be recorded" },
         _ => Refused::bad("the body is malformed, or ends early"),
     }

@@ -19,7 +19,7 @@ use super::refusal::Refusal;
 use super::upstream::{NotReached, Upstream};
 use crate::access::{Access, Ends, NoAccess};
 use crate::config::TargetKind;
-use crate::gate::{Gate, recorded_identity};
+use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
 use crate::identity::Identity;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::{Opened, RecordingFailure, Told};
@@ -30,9 +30,6 @@ const MAX_PER_CALLER: usize = 64;
 const MAX_REQUESTS: usize = 1_024;
 /// How long what runs gets to end when its session was cut.
 const CUT_TIME: Duration = Duration::from_secs(5);
-
-/// How a session ended whose time was over.
-const EXPIRED: &str = "expired";
 
 /// What makes requests belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -103,19 +100,18 @@ struct Usage {
 
 #[derive(Debug, Clone)]
 struct Closing {
-    how: &'static str,
-    text: String,
+    end: SessionEnd,
     /// Whether what runs is cut off.
     cut: bool,
 }
 
 impl Closing {
-    fn gently(how: &'static str, text: &str) -> Self {
-        Self { how, text: text.to_owned(), cut: false }
+    fn gently(how: How, fault: Fault, text: &str) -> Self {
+        Self { end: SessionEnd::new(how, fault, text), cut: false }
     }
 
-    fn at_once(how: &'static str, text: String) -> Self {
-        Self { how, text, cut: true }
+    fn at_once(end: SessionEnd) -> Self {
+        Self { end, cut: true }
     }
 }
 
@@ -197,18 +193,21 @@ async fn open(
     let (rules, id) = (catalog.current(), SessionId::generate());
     let access = Access::new(Arc::clone(catalog.desk()));
     let grant = access.admit(&rules, &caller.identity, &target, id).await;
-    let grant = grant.map_err(NotOpen::NoAccess)?;
+    let grant = grant.map_err(NotOpen::NoAccess)?.of_many_proofs();
     let opened = opened(caller, id, rules.policy().hash());
     let gate = Gate::open(grant, catalog, &context.store, &opened).map_err(|failure| {
         tracing::error!(%target, %failure, "session refused: it cannot be recorded");
         Refusal::NotRecorded
     })?;
+    let gate = gate.with_grace(context.expiry_grace);
     let upstream = match upstream(context, &gate).await {
         Ok(upstream) => upstream,
         Err(error) => {
             tracing::warn!(%target, %error, "target not reached");
             gate.metrics().not_connected();
-            gate.close("target", error.to_string());
+            // All of it is configuration: nothing was sent yet.
+            gate.close(&SessionEnd::new(How::Target, Fault::Operator, error.to_string()));
+            gate.grant().give_back().await;
             return Err(Refusal::Unreachable(target).into());
         }
     };
@@ -296,7 +295,7 @@ impl Sessions {
         for key in std::iter::once(&slot.key).chain(slot.run.get()) {
             open.remove(key);
         }
-        slot.close(Closing::gently("idle", "its caller opened many others"));
+        slot.close(Closing::gently(How::Idle, Fault::Client, "its caller opened many others"));
         Ok(())
     }
 
@@ -349,7 +348,7 @@ impl Drop for Held {
         self.slot.changed.notify_one();
         if unused && !self.slot.session.initialized() {
             // Nobody keeps what could not be opened.
-            let closing = Closing::gently("idle", "it was never open");
+            let closing = Closing::gently(How::Idle, Fault::Client, "it was never open");
             self.sessions.remove(&self.slot, Some(Instant::now()), closing);
         }
     }
@@ -386,9 +385,20 @@ impl InUse {
         }
     }
 
+    /// Ends a session that nobody could use, because its target was not reached: what opens one
+    /// session only is given back then.
+    pub(super) fn unreached(&self) {
+        if self.gate().grant().is_provisional() {
+            let end = SessionEnd::new(How::Target, Fault::Target, "the target was not reached");
+            let closing = Closing::at_once(end);
+            self.held.sessions.remove(&self.held.slot, None, closing);
+        }
+    }
+
     /// Ends the session, because it cannot be recorded.
     pub(super) fn fail(&self, failure: &RecordingFailure) {
-        let closing = Closing::at_once("recording", failure.to_string());
+        let closing =
+            Closing::at_once(SessionEnd::new(How::Recording, Fault::Gateway, failure.to_string()));
         self.held.sessions.remove(&self.held.slot, None, closing);
     }
 }
@@ -401,14 +411,12 @@ async fn keep(context: Arc<Context>, slot: Arc<Slot>, session: Arc<Session>) {
         () = slot.cut.cancelled() => {}
         () = context.shutdown.cutting() => {}
         () = access_lost(&context, &session.gate) => {}
-        () = sleep(context.expiry_grace), if closing.how == EXPIRED => {}
+        () = sleep(context.expiry_grace), if closing.end.how() == How::Expired => {}
     }
     slot.cut.cancel();
     let _still_running = timeout(CUT_TIME, slot.unused()).await;
-    let Closing { how, text, .. } = closing;
-    let id = session.gate.session();
-    tracing::info!(session = %id, target = %slot.key.target, how, reason = text, "session ended");
-    session.gate.close(how, text);
+    // It may have been ended while what ran was waited for.
+    session.gate.close(&session.gate.lost().unwrap_or(closing.end));
 }
 
 /// Waits until the session takes no more requests.
@@ -426,23 +434,25 @@ async fn until_closing(context: &Context, slot: &Arc<Slot>, gate: &Gate) -> Clos
         tokio::select! {
             () = slot.changed.notified() => {}
             () = idle_for(idle_since, context.settings.session_idle) => {
-                sessions.remove(slot, idle_since, Closing::gently("idle", "no request came"));
+                sessions.remove(slot, idle_since, Closing::gently(How::Idle, Fault::Client, "no request came"));
             }
-            () = time_over(gate) => {
-                let closing = Closing::gently(EXPIRED, "it reached max_session");
+            () = gate.grant().ends().over(gate.opened()) => {
+                let closing = Closing::gently(How::Expired, Fault::Client, "its time is over");
                 sessions.remove(slot, None, closing);
             }
             changed = changes.changed() => {
-                if changed.is_err() || gate.still_granted().is_err() {
-                    let closing = Closing::at_once("access", "the access was withdrawn".to_owned());
+                if changed.is_err() {
+                    let closing = Closing::gently(How::Shutdown, Fault::Operator, "the gateway stopped");
                     sessions.remove(slot, None, closing);
+                } else if let Some(end) = gate.lost() {
+                    sessions.remove(slot, None, Closing::at_once(end));
                 } else if target_changed(context, gate) {
-                    let closing = Closing::gently("target", "the target was configured anew");
+                    let closing = Closing::gently(How::Target, Fault::Operator, "the target was configured anew");
                     sessions.remove(slot, None, closing);
                 }
             }
             () = context.shutdown.draining() => {
-                sessions.remove(slot, None, Closing::gently("shutdown", "the gateway stopped"));
+                sessions.remove(slot, None, Closing::gently(How::Shutdown, Fault::Operator, "the gateway stopped"));
             }
         }
     }
@@ -470,13 +480,6 @@ fn target_changed(context: &Context, gate: &Gate) -> bool {
 async fn idle_for(since: Option<Instant>, idle: Duration) {
     match since.and_then(|since| since.checked_add(idle)) {
         Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn time_over(gate: &Gate) {
-    match gate.grant().ends().session {
-        Some(length) => sleep(length.saturating_sub(gate.opened().elapsed())).await,
         None => std::future::pending().await,
     }
 }

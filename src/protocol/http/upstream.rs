@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use tokio_util::task::TaskTracker;
 
 use super::body::{Body, BodyError};
-use super::literal::Literals;
+use super::literal::{Literals, SHORTEST};
 use crate::config::{HttpTarget, SecretError};
 use crate::decode::http::head::Head;
 use crate::gate::Permitted;
@@ -82,6 +82,11 @@ pub(super) enum NotReached {
     Credential(#[from] SecretError),
     #[error("the credential has a character that no header takes")]
     NotAHeader,
+    #[error(
+        "the credential has less than {SHORTEST} bytes, so it could not be told from other text where \
+         the target repeats it: use a longer one"
+    )]
+    TooShort,
     #[error("TLS cannot be used: {0}")]
     Tls(String),
     #[error("it is no HTTP service")]
@@ -214,6 +219,9 @@ async fn credential(
 ) -> Result<(Option<(HeaderName, HeaderValue)>, Arc<Literals>), NotReached> {
     let Some(credential) = &target.credential else { return Ok((None, Arc::default())) };
     let secret = credential.value.read().await?;
+    if secret.expose().len() < SHORTEST {
+        return Err(NotReached::TooShort);
+    }
     let name = HeaderName::from_bytes(credential.header.as_bytes());
     let text = zeroize::Zeroizing::new(format!("{}{}", credential.prefix, secret.expose()));
     let value = HeaderValue::from_str(&text);

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::body::{self, Body, BodyError};
 use super::exchange::{Exchange, Seen};
-use super::literal::Literals;
+use super::literal::{Literals, Pieces};
 use super::refusal::Refusal;
 use super::response::written;
 use crate::decode::http::websocket::{self as frames, FrameKind, Violation};
@@ -25,7 +25,9 @@ use crate::mask::{Counts, Masked, document};
 /// The largest message, in bytes: it is held as a whole.
 const MAX_MESSAGE: usize = 1 << 20;
 /// The longest words of a farewell, in bytes: what a control frame takes, less the code.
-const MAX_FAREWELL: usize = 123;
+const MAX_FAREWELL: usize = MAX_CONTROL - 2;
+/// The longest payload of a control frame (RFC 6455 section 5.5), in bytes.
+const MAX_CONTROL: usize = 125;
 /// How long the other side may take to close once one has.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// How long both sides may take to let go of HTTP.
@@ -128,6 +130,8 @@ struct Way<L> {
     buffer: BytesMut,
     /// The message so far, and its kind.
     message: Option<(FrameKind, BytesMut)>,
+    /// Finds secrets that are cut over messages.
+    pieces: Pieces,
 }
 
 impl<L: AsRef<Literals>> Way<L> {
@@ -139,7 +143,8 @@ impl<L: AsRef<Literals>> Way<L> {
         to: WriteHalf<TokioIo<Upgraded>>,
     ) -> Self {
         let (exchange, buffer) = (Arc::clone(exchange), BytesMut::new());
-        Self { exchange, up, literals, from, to, buffer, message: None }
+        let pieces = Pieces::default();
+        Self { exchange, up, literals, from, to, buffer, message: None, pieces }
     }
 
     async fn run(mut self) -> Result<(), BodyError> {
@@ -190,7 +195,7 @@ impl<L: AsRef<Literals>> Way<L> {
             let payload = if frame.kind == FrameKind::Close {
                 self.farewell(&payload)
             } else {
-                payload.to_vec()
+                self.echoed(payload)?
             };
             self.send(frame.kind, &payload).await?;
             return Ok(frame.kind != FrameKind::Close);
@@ -227,7 +232,7 @@ impl<L: AsRef<Literals>> Way<L> {
         }
         let literals = self.literals.as_ref();
         if self.up {
-            if literals.stand_in(&message) {
+            if self.pieces.mask(literals, &mut message.clone()) {
                 return Err(Ended::Body(BodyError::Token));
             }
             let message = message.freeze();
@@ -235,13 +240,33 @@ impl<L: AsRef<Literals>> Way<L> {
             let seen = view.as_ref().map_or(Seen::Whole, |view| Seen::As(view.stored()));
             return self.exchange.up(message, seen).await.map_err(Ended::Body);
         }
-        literals.mask(&mut message);
+        self.pieces.mask(literals, &mut message);
         let message = message.freeze();
         let masked = match self.exchange.masks() {
             Some(plan) => document(&plan, &message),
             None => Masked::by_value(message.clone(), message),
         };
         self.exchange.down(masked, false).map_err(Ended::Body)
+    }
+
+    /// What a ping asks to be sent back, or a pong sends back: text of the other side's like any other.
+    fn echoed(&self, mut payload: BytesMut) -> Result<Vec<u8>, Ended> {
+        let literals = self.literals.as_ref();
+        if self.up {
+            return match literals.stand_in(&payload) {
+                true => Err(Ended::Body(BodyError::Token)),
+                false => Ok(payload.to_vec()),
+            };
+        }
+        literals.mask(&mut payload);
+        let payload = payload.freeze();
+        Ok(match self.exchange.masks() {
+            Some(plan) => {
+                let shown = document(&plan, &payload).into_shown();
+                shown.get(..shown.len().min(MAX_CONTROL)).unwrap_or_default().to_vec()
+            }
+            None => payload.to_vec(),
+        })
     }
 
     /// The status code of a farewell; its words are free text and stay here.

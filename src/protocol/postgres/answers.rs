@@ -72,8 +72,8 @@ impl Answers {
         self.belongs(of);
         match (&instead, masked) {
             (Some(words), _) => {
-                let words = words.as_bytes().clone();
-                self.rewriting.replace(range, &Masked::by_value(words.clone(), words));
+                let (shown, stored) = (words.as_bytes().clone(), words.stored().clone());
+                self.rewriting.replace(range, &Masked::by_value(shown, stored));
             }
             (None, Some(masked)) => self.rewriting.replace(range, masked),
             (None, None) => self.rewriting.keep(range),
@@ -192,7 +192,8 @@ impl Rewriting {
 
     fn finish(mut self) -> Masked {
         if !self.changed {
-            return Masked::by_value(self.source.clone(), self.source);
+            let kept = self.source.slice(..self.kept);
+            return Masked::by_value(kept.clone(), kept);
         }
         let end = self.kept..self.kept;
         self.begin(&end);

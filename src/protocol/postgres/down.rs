@@ -3,15 +3,17 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::decode::postgres::frame::Piece;
 use crate::decode::postgres::{Malformed, backend};
-use crate::mask::Counts;
+use crate::decode::sql::is_utf8;
+use crate::mask::{Counts, Masked};
+use crate::recording::Sequence;
 
 use super::answers::Answers;
 use super::end::End;
-use super::masking::{Judgement, MasksNow, RowMasks, hide};
+use super::masking::{Judgement, MasksNow, RowMasks, hide, placed};
 use super::replies::{Producer, Replies};
 
 /// Tag and length of a message, in bytes.
@@ -35,11 +37,15 @@ impl Down<'_> {
         bytes: &[u8],
     ) -> Result<(), End> {
         if matches!(piece.tag, b'D' | b'd') {
+            if piece.first {
+                self.replies.takes_data(piece.tag).map_err(End::of)?;
+            }
             let of = if piece.first { self.replies.front() } else { None };
             if piece.tag == b'd' && self.copied_rows(piece, range.clone(), bytes)? {
                 return Ok(());
             }
             return match self.masks {
+                None if self.replies.reveals() => self.unstored(piece, range, of),
                 None => {
                     self.answers.data(range, of);
                     Ok(())
@@ -52,13 +58,18 @@ impl Down<'_> {
             };
         }
         check(piece.tag, bytes)?;
+        self.replies.fits_now(bytes).map_err(End::of)?;
         let masked = match (self.masks, piece.tag) {
             (Some(masks), b'E' | b'N') => {
                 let judged = self.judged(masks);
-                masks.report(bytes, judged.as_ref()).map_err(End::TargetMalformed)?
+                let masked = masks.report(bytes, judged.as_ref()).map_err(End::TargetMalformed)?;
+                self.placed(bytes, masked).map_err(End::TargetMalformed)?
             }
             (Some(masks), b'A') => masks.notification(bytes).map_err(End::TargetMalformed)?,
-            (Some(masks), b'S') => masks.parameter(bytes).map_err(End::TargetMalformed)?,
+            (Some(masks), b'S') => {
+                let at_start = |name: &str| self.replies.told_at_start(name);
+                masks.parameter(bytes, at_start).map_err(End::TargetMalformed)?
+            }
             (Some(masks), b'T' | b'n') => {
                 self.described(masks, piece.tag, bytes)?;
                 None
@@ -75,15 +86,41 @@ impl Down<'_> {
             _ => None,
         };
         // What is remembered of an error is what is stored of it.
-        let seen = masked.as_ref().map_or(bytes, |masked| masked.stored());
-        let answered = self.replies.answer(seen, self.now).map_err(End::TargetMalformed)?;
+        let stored = masked.as_ref().map_or(bytes, |masked| masked.stored());
+        let answered = self.replies.answer(bytes, stored, self.now).map_err(End::of)?;
         self.answers.message(range, answered, masked.as_ref());
         Ok(())
+    }
+
+    /// A row, or a piece of one, that only the client gets.
+    fn unstored(
+        &mut self,
+        piece: &Piece,
+        range: Range<usize>,
+        of: Option<Sequence>,
+    ) -> Result<(), End> {
+        let is_row = piece.tag == b'D' && piece.is_whole();
+        let shown = |bytes: &[u8], out: &mut BytesMut| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        let stored =
+            |bytes: &[u8], out: &mut BytesMut| if is_row { hide(bytes, out) } else { Ok(()) };
+        self.answers.data_written(range, of, shown, Some(stored)).map_err(End::TargetMalformed)
+    }
+
+    /// What is masked, to be stored or not.
+    fn kept(&self, masked: Masked) -> Masked {
+        match self.replies.reveals() {
+            true => Masked::by_value(masked.into_shown(), Bytes::new()),
+            false => masked,
+        }
     }
 
     /// A row, value by value.
     fn row(&mut self, range: Range<usize>) -> Result<(), End> {
         let of = self.replies.front();
+        let reveals = self.replies.reveals();
         let Some(rows) = self.replies.result() else {
             let hidden = |row: &[u8], out: &mut BytesMut| hide(row, out);
             let stored = None::<fn(&[u8], &mut BytesMut) -> Result<(), Malformed>>;
@@ -92,18 +129,20 @@ impl Down<'_> {
                 .data_written(range, of, hidden, stored)
                 .map_err(End::TargetMalformed);
         };
-        if rows.is_plain() {
+        if rows.is_plain() && !reveals {
             self.answers.data(range, of);
             return Ok(());
         }
         let (mut counts, mut unseen) = (Counts::new(), Counts::new());
-        let same = rows.same();
+        let same = rows.same() && !reveals;
         let shown = |row: &[u8], out: &mut BytesMut| {
             rows.show(row, out, if same { &mut counts } else { &mut unseen })
         };
         let mut stored_counts = Counts::new();
-        let stored = (!same)
-            .then_some(|row: &[u8], out: &mut BytesMut| rows.store(row, out, &mut stored_counts));
+        let stored = (!same).then_some(|row: &[u8], out: &mut BytesMut| match reveals {
+            true => hide(row, out),
+            false => rows.store(row, out, &mut stored_counts),
+        });
         let written = self.answers.data_written(range, of, shown, stored);
         written.map_err(End::TargetMalformed)?;
         self.replies.masked(if same { counts } else { stored_counts });
@@ -123,6 +162,7 @@ impl Down<'_> {
         let data = if piece.first { bytes.get(HEADER..).unwrap_or_default() } else { bytes };
         let mut counts = Counts::new();
         let masked = copy.take(data, &mut counts).map_err(End::TargetMalformed)?;
+        let masked = self.kept(masked);
         self.answers.data_instead(range, of, &masked);
         self.replies.masked(counts);
         Ok(true)
@@ -144,7 +184,12 @@ impl Down<'_> {
     fn copied(&mut self, masks: &MasksNow, range: Range<usize>, bytes: &[u8]) -> Result<(), End> {
         let of = self.replies.front();
         let judged = self.judged(masks).unwrap_or_else(|| masks.judge(None));
-        match masks.copied(bytes, &judged).map_err(End::TargetMalformed)? {
+        let masked = masks.copied(bytes, &judged).map_err(End::TargetMalformed)?;
+        let reveals = || {
+            let whole = Bytes::copy_from_slice(bytes);
+            self.replies.reveals().then(|| Masked::by_value(whole.clone(), whole))
+        };
+        match masked.or_else(reveals).map(|masked| self.kept(masked)) {
             Some(masked) => self.answers.data_instead(range, of, &masked),
             None => self.answers.data(range, of),
         }
@@ -163,10 +208,26 @@ impl Down<'_> {
                 };
                 masks.rows(&columns, source, &masks.judge(source))
             }
-            _ => Some(RowMasks::default()),
+            _ => Some(RowMasks::undescribed()),
         };
         self.replies.describe(rows);
         Ok(())
+    }
+
+    /// An error or a notice whose position is in the client's text, where another went up.
+    fn placed(&self, bytes: &[u8], masked: Option<Masked>) -> Result<Option<Masked>, Malformed> {
+        let Producer::Statement(source, _) = self.replies.producer() else { return Ok(masked) };
+        let reading = source.reading();
+        let Some(sent) = reading.sent() else { return Ok(masked) };
+        let position = |at| sent.position(reading.text(), at);
+        let (shown, stored) = match &masked {
+            Some(masked) => (masked.shown(), masked.stored()),
+            None => {
+                let whole = placed(bytes, position)?;
+                return Ok(Some(Masked::by_value(whole.clone(), whole)));
+            }
+        };
+        Ok(Some(Masked::by_value(placed(shown, position)?, placed(stored, position)?)))
     }
 
     /// What an error, a notice or a row may be about; `None` when the server speaks by itself.
@@ -174,7 +235,7 @@ impl Down<'_> {
         match self.replies.producer() {
             Producer::Nobody => None,
             Producer::Unknown => Some(masks.judge(None)),
-            Producer::Statement(source, _) => Some(masks.judge(Some(&source))),
+            Producer::Statement(source, _) => Some(masks.judge_with_text(&source)),
         }
     }
 }
@@ -186,8 +247,9 @@ fn check(tag: u8, message: &[u8]) -> Result<(), End> {
     }
     if tag == b'S' {
         let (name, value) = backend::parameter_status(message).map_err(End::TargetMalformed)?;
-        if name == "client_encoding" && value != "UTF8" {
-            return Err(End::Encoding);
+        // A client that sets UNICODE is told UNICODE.
+        if name == "client_encoding" && !is_utf8(value) {
+            return Err(End::Encoding(value.chars().take(63).collect()));
         }
     }
     Ok(())

@@ -2,11 +2,14 @@
 
 use std::io;
 
+use crate::access::NoAccess;
 use crate::decode::postgres::Malformed;
+use crate::gate::{Fault, How, NotAdmitted, SessionEnd};
 use crate::names::TargetName;
 use crate::recording::RecordingFailure;
 
 use super::refusal::Refusal;
+use super::replies::Unfit;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -29,54 +32,83 @@ pub(super) enum End {
     /// The target broke the protocol.
     #[error("the target broke the protocol: {0}")]
     TargetMalformed(Malformed),
-    /// The client changed `client_encoding` away from UTF-8.
-    #[error("client_encoding was changed")]
-    Encoding,
+    /// The target gave an answer that was not asked for.
+    #[error("the target gave an answer that was not asked for")]
+    OutOfStep,
+    /// The client changed `client_encoding` away from UTF-8, to this.
+    #[error("client_encoding was changed to {0}")]
+    Encoding(String),
     /// The session could not be recorded.
     #[error("not recorded: {0}")]
     NotRecorded(#[from] RecordingFailure),
     /// The token's or the session's time is over.
     #[error("its time was over")]
     Expired,
-    /// A reload took the access away, or somebody withdrew it.
-    #[error("the access was withdrawn")]
-    AccessLost,
-    /// Somebody ended it.
-    #[error("ended by {0}")]
-    Killed(String),
+    /// The access was lost, or somebody ended it.
+    #[error("{0}")]
+    Lost(SessionEnd),
     /// The gateway stops.
     #[error("the gateway stopped")]
     Shutdown,
 }
 
+impl From<NotAdmitted> for End {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        match not_admitted {
+            NotAdmitted::NotRecorded(failure) => Self::NotRecorded(failure),
+            NotAdmitted::Lapsed(NoAccess::Over) => Self::Expired,
+            NotAdmitted::Lapsed(why) => Self::Lost(SessionEnd::lost(&why)),
+        }
+    }
+}
+
 impl End {
-    /// The word for it in the recording's last event.
-    pub(super) fn how(&self) -> &'static str {
-        match self {
-            Self::Client | Self::ClientBroken(_) => "client",
-            Self::Target | Self::TargetBroken(_) => "target",
-            Self::ClientMalformed(_) | Self::TargetMalformed(_) | Self::Encoding => "protocol",
-            Self::NotRecorded(_) => "recording",
-            Self::Expired => "expired",
-            Self::AccessLost => "access",
-            Self::Killed(_) => "killed",
-            Self::Shutdown => "shutdown",
+    /// Of an answer that does not fit.
+    pub(super) fn of(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Answer => Self::OutOfStep,
+            Unfit::Malformed(malformed) => Self::TargetMalformed(malformed),
+            Unfit::SyncAmongData => Self::ClientMalformed(Malformed(
+                "a Sync came among COPY data that then failed: whether it counted is not known",
+            )),
+            Unfit::NoCopyData => Self::ClientMalformed(Malformed(
+                "a message that is no COPY data came during COPY from stdin",
+            )),
         }
     }
 
-    /// What the client is told, where it can still be told and the target has not said it.
-    pub(super) fn refusal(&self, target: &TargetName) -> Option<Refusal> {
+    /// As recording, index, metric and log have it.
+    pub(super) fn of_session(&self) -> SessionEnd {
+        let (how, fault) = match self {
+            Self::Lost(end) => return end.clone(),
+            Self::Client | Self::ClientBroken(_) => (How::Client, Fault::Client),
+            Self::Target | Self::TargetBroken(_) => (How::Target, Fault::Target),
+            Self::ClientMalformed(_) | Self::Encoding(_) => (How::Protocol, Fault::Client),
+            Self::TargetMalformed(_) | Self::OutOfStep => (How::Protocol, Fault::Target),
+            Self::NotRecorded(_) => (How::Recording, Fault::Gateway),
+            Self::Expired => (How::Expired, Fault::Client),
+            Self::Shutdown => (How::Shutdown, Fault::Operator),
+        };
+        SessionEnd::new(how, fault, self.to_string())
+    }
+
+    /// What the client is told, where it can still be told and the target has not said it: `said`
+    /// is whether it has.
+    pub(super) fn refusal(&self, target: &TargetName, said: bool) -> Option<Refusal> {
         match self {
-            Self::Client | Self::ClientBroken(_) | Self::Target => None,
+            Self::Client | Self::ClientBroken(_) => None,
             Self::ClientMalformed(malformed) => Some(Refusal::Malformed(*malformed)),
-            Self::TargetBroken(_) | Self::TargetMalformed(_) => {
+            // The session has ended: a second last word would answer the client's next question.
+            _ if said => None,
+            Self::Target | Self::TargetBroken(_) | Self::TargetMalformed(_) => {
                 Some(Refusal::TargetLost(target.clone()))
             }
-            Self::Encoding => Some(Refusal::Encoding),
+            Self::OutOfStep => Some(Refusal::OutOfStep(target.clone())),
+            Self::Encoding(name) => Some(Refusal::Encoding(name.clone())),
             Self::NotRecorded(_) => Some(Refusal::NotRecorded),
             Self::Expired => Some(Refusal::Expired),
-            Self::AccessLost => Some(Refusal::AccessLost),
-            Self::Killed(_) => Some(Refusal::Killed),
+            Self::Lost(end) if end.how() == How::Killed => Some(Refusal::Killed),
+            Self::Lost(_) => Some(Refusal::AccessLost),
             Self::Shutdown => Some(Refusal::Shutdown),
         }
     }

@@ -9,17 +9,18 @@ use std::time::Instant;
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message, Parameter};
-use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed};
-use crate::gate::{Admission, Asked, Gate, Held, Ruling};
-use crate::policy::{Attributes, CommandParts, Effect, SessionPolicy};
+use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, is_deep};
+use crate::gate::{Admission, Against, Asked, Gate, Held, Ruling};
+use crate::policy::{Attributes, CommandParts, Decision, Effect, SessionPolicy, Verdict};
 use crate::recording::Sequence;
 
 use super::masking::{Masking, MasksNow};
 use super::names::{Bound, Values};
 use super::reader::LARGE;
 use super::refusal::{self, Objection, Words};
-use super::replies::{Candidates, Entered, Replies};
-use super::weighing::Weighed;
+use super::rehearsal::Unit;
+use super::replies::{Candidates, Course, Entered, Replies};
+use super::weighing::{Weighed, Withheld, sent_instead};
 
 /// Bound values of more bytes than this are not kept for rules that look at values.
 const MOST_VALUES: usize = 16 << 10;
@@ -43,15 +44,30 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) plain: Range<usize>,
     /// A run of COPY data that is not to be stored.
     pub(super) secret: Range<usize>,
-    /// What was entered so far makes the server act: it does not wait with what is held.
-    pub(super) acts: bool,
+    /// The messages that prepare a command and wait with it when it is held.
+    pub(super) unit: Option<Unit>,
 }
 
-/// Where entering stopped: a command that people decide, and what happens once they have.
+/// Why entering stopped before the last message.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and looked at right away")]
+pub(super) enum Stopped {
+    /// The message at this place waits for an answer of the server.
+    Waits(usize),
+    /// The command at this place would not pass; what it is for certain shows when everything before
+    /// it is answered. What prepares it, and was not forwarded, waits with it.
+    Unsettled(usize, Option<Unit>, bytes::Bytes),
+    /// People decide a command.
+    Held(Stop),
+}
+
+/// A command that people decide, and what happens once they have.
 #[derive(Debug)]
 pub(super) struct Stop {
     /// Its place among the messages.
     pub(super) at: usize,
+    /// What prepares it, and was not forwarded yet.
+    pub(super) unit: Option<Unit>,
     /// The command.
     pub(super) held: Box<Held>,
     /// What stands for it when it does not run.
@@ -72,11 +88,39 @@ enum Asking {
     Held(Box<Held>),
 }
 
+/// How a message was entered.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and looked at right away")]
+enum Done {
+    /// It was.
+    Entered,
+    /// People decide it.
+    Held(Stop),
+    /// It was not: it would not pass, and what was forwarded before is not answered yet.
+    Unsettled,
+}
+
 impl Entering<'_, '_, '_> {
-    /// Enters messages, up to one that people decide.
-    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<Option<Stop>, Malformed> {
+    /// Enters messages, up to one that people decide or that waits for an answer.
+    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<Option<Stopped>, Malformed> {
         for (at, (range, message, read)) in messages.iter().enumerate() {
             let range = range.clone();
+            match self.replies.course(message) {
+                Course::Forward => {}
+                Course::Keep => {
+                    self.end_run(range.end);
+                    self.replies.keep_sync();
+                    continue;
+                }
+                course => {
+                    self.end_run(range.start);
+                    if course == Course::Fail {
+                        self.admission.beside(&refusal::copy_fail());
+                        self.replies.end_copy();
+                    }
+                    self.admission.beside(refusal::FLUSH);
+                    return Ok(Some(Stopped::Waits(at)));
+                }
+            }
             match message {
                 Message::Query { .. }
                 | Message::Parse { .. }
@@ -84,8 +128,8 @@ impl Entering<'_, '_, '_> {
                 | Message::Execute { .. }
                 | Message::FunctionCall => {
                     self.end_run(range.end);
-                    if std::mem::take(&mut self.acts) {
-                        self.admission.step();
+                    if !self.continues_unit(message, &range) {
+                        self.begin_unit(message, &range);
                     }
                 }
                 Message::CopyData if self.replies.takes_secrets() => {
@@ -95,13 +139,12 @@ impl Entering<'_, '_, '_> {
                 _ => {
                     self.end_secret(range.end);
                     self.plain.end = range.end;
+                    if !self.continues_unit(message, &range) {
+                        self.unit = None;
+                    }
                 }
             }
-            self.acts |= !matches!(
-                message,
-                Message::Parse { .. } | Message::Bind(_) | Message::Describe(_) | Message::Close(_)
-            );
-            let stop = match message {
+            let done = match message {
                 Message::Query { sql } => {
                     let reading = self.read(sql, read.as_ref());
                     self.query(range, message, &reading)?
@@ -110,15 +153,22 @@ impl Entering<'_, '_, '_> {
                     let reading = self.read(sql, read.as_ref());
                     let open = self.replies.in_transaction();
                     let attributes = command::parse(&reading, statement, parameter_types, open);
-                    self.parse(range, message, &reading, &attributes, statement.is_empty())?;
-                    None
+                    let unnamed = statement.is_empty();
+                    if !self.parse(range, message, &reading, &attributes, unnamed)? {
+                        self.unit = None;
+                    }
+                    Done::Entered
                 }
                 Message::Bind(bind) => {
                     self.bind(range, message, bind)?;
-                    None
+                    Done::Entered
                 }
                 Message::Execute { portal, max_rows } => {
-                    self.execute(range, message, portal, *max_rows)?
+                    let done = self.execute(range, message, portal, *max_rows)?;
+                    if matches!(done, Done::Entered) {
+                        self.unit = None;
+                    }
+                    done
                 }
                 Message::FunctionCall => {
                     self.admission.note("refused", "the function call message".to_owned());
@@ -126,19 +176,41 @@ impl Entering<'_, '_, '_> {
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
                     self.replies.expect(message, self.now, entered)?;
-                    None
+                    Done::Entered
                 }
                 _ => {
                     self.replies.expect(message, self.now, Entered::default())?;
-                    None
+                    Done::Entered
                 }
             };
-            if let Some(stop) = stop {
-                return Ok(Some(Stop { at, ..stop }));
+            match done {
+                Done::Entered => {}
+                Done::Held(stop) => {
+                    let unit = self.unit.take();
+                    return Ok(Some(Stopped::Held(Stop { at, unit, ..stop })));
+                }
+                Done::Unsettled => {
+                    let (unit, waits) = (self.unit.take(), self.admission.take_back());
+                    self.admission.beside(refusal::FLUSH);
+                    return Ok(Some(Stopped::Unsettled(at, unit, waits)));
+                }
             }
         }
         self.end_run(0);
         Ok(None)
+    }
+
+    /// Whether a message belongs to what prepares the next command.
+    fn continues_unit(&mut self, message: &Message<'_>, range: &Range<usize>) -> bool {
+        self.unit.as_mut().is_some_and(|unit| unit.takes(message, range))
+    }
+
+    /// What was told so far passes whatever is held behind it; the message may begin to prepare a
+    /// command.
+    fn begin_unit(&mut self, message: &Message<'_>, range: &Range<usize>) {
+        self.admission.step();
+        let asks = self.admission.asks_people();
+        self.unit = asks.then(|| Unit::begun_by(message, range, self.replies)).flatten();
     }
 
     /// The text as the server will read it. Where that is not certain, because of what was
@@ -149,7 +221,7 @@ impl Entering<'_, '_, '_> {
             let fits = |read: &&Arc<Reading>| read.settings() == lexing.settings;
             return match read.filter(fits) {
                 Some(read) => Arc::clone(read),
-                None if sql.len() > LARGE => unsettled(sql, lexing.settings),
+                None if is_costly(sql, lexing.settings) => unsettled(sql, lexing.settings),
                 None => self.analyzer.read(sql, lexing.settings),
             };
         }
@@ -159,7 +231,7 @@ impl Entering<'_, '_, '_> {
         } else {
             !sql.is_ascii()
         };
-        if foreign || (sql.len() > LARGE && sql.contains('\\')) {
+        if foreign || (sql.contains('\\') && is_costly(sql, lexing.settings)) {
             return unsettled(sql, lexing.settings);
         }
         match read.filter(|read| read.settings() == lexing.settings && !sql.contains('\\')) {
@@ -173,14 +245,16 @@ impl Entering<'_, '_, '_> {
         range: Range<usize>,
         message: &Message<'_>,
         reading: &Arc<Reading>,
-    ) -> Result<Option<Stop>, Malformed> {
+    ) -> Result<Done, Malformed> {
+        let (reading, unmaskable) = self.masked_at_source(reading);
+        let reading = &reading;
         let attributes = command::query(reading, self.replies.in_transaction());
         let candidates = self.replies.named_in(reading);
         let mut runs = runs(reading);
         if candidates.unknown {
             runs.push(&*UNKNOWN_NAME);
         }
-        let weighed = self.weigh(Some(reading), &candidates);
+        let weighed = self.weigh(Some(reading), &candidates).or_against(unmaskable);
         let own = CommandParts {
             form: "query",
             text: reading.text(),
@@ -202,13 +276,19 @@ impl Entering<'_, '_, '_> {
             withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: false,
             of: None,
-            against: weighed.against.clone(),
+            against: against(reading, &weighed),
+            sent: sent_instead(message, reading, &weighed),
         };
-        let asking = self.ask(range, &asked, refusal::failing_query);
+        let decision = self.admission.decide(&asked);
+        if self.is_unsettled(&decision) {
+            return Ok(Done::Unsettled);
+        }
+        let asking = self.rule(range, &asked, Some(reading), decision, refusal::failing_query);
         let mut entered = Entered {
             reading: Some(Arc::clone(reading)),
             candidates,
             takes_secrets: weighed.withhold,
+            makes_names: weighed.makes_names,
             ..Entered::default()
         };
         match asking {
@@ -216,17 +296,19 @@ impl Entering<'_, '_, '_> {
                 weighed.passes(self.masking, refused.as_ref());
                 (entered.of, entered.refused) = (of, refused);
                 self.replies.expect(message, self.now, entered)?;
-                Ok(None)
+                Ok(Done::Entered)
             }
             Asking::Held(mut held) => {
                 entered.of = held.sequence();
                 self.show_named(&mut held, reading, &entered.candidates);
                 let harmless = refusal::failing_query();
-                Ok(Some(Stop { at: 0, held, harmless, probes: None, entered, weighed }))
+                let unit = None;
+                Ok(Done::Held(Stop { at: 0, unit, held, harmless, probes: None, entered, weighed }))
             }
         }
     }
 
+    /// Gives whether it passes.
     fn parse(
         &mut self,
         range: Range<usize>,
@@ -234,11 +316,13 @@ impl Entering<'_, '_, '_> {
         reading: &Arc<Reading>,
         attributes: &Attributes,
         unnamed: bool,
-    ) -> Result<(), Malformed> {
+    ) -> Result<bool, Malformed> {
+        let (reading, unmaskable) = self.masked_at_source(reading);
+        let reading = &reading;
         let runs = runs(reading);
         let own = CommandParts { form: "parse", text: reading.text(), attributes, effects: &runs };
         let named = self.masks.map(|_| self.replies.named_in(reading)).unwrap_or_default();
-        let weighed = self.weigh(Some(reading), &named);
+        let weighed = self.weigh(Some(reading), &named).or_against(unmaskable);
         let shown = self.view(reading, &weighed);
         let asked = Asked {
             commands: &[own],
@@ -246,12 +330,15 @@ impl Entering<'_, '_, '_> {
             withheld: !std::ptr::eq(&*shown, reading.text()),
             prepares: true,
             of: None,
-            against: weighed.against.clone(),
+            against: against(reading, &weighed),
+            sent: sent_instead(message, reading, &weighed),
         };
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(unnamed)).settled();
-        let reading = Some(Arc::clone(reading));
+        let harmless = || refusal::failing_parse(unnamed);
+        let (of, refused) = self.ask(range, &asked, Some(reading), harmless).settled();
+        let (reading, passes) = (Some(Arc::clone(reading)), refused.is_none());
         let entered = Entered { of, refused, reading, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+        self.replies.expect(message, self.now, entered)?;
+        Ok(passes)
     }
 
     /// A Bind runs nothing: its portal is decided, with the values, when it is executed.
@@ -266,16 +353,21 @@ impl Entering<'_, '_, '_> {
             self.replies.follow(&mut candidates);
         }
         let has_values = bind.parameters.iter().any(|parameter| parameter.value.is_some());
-        let secret = has_values && self.withholds_values(&candidates);
-        let attributes = command::bind(bind, secret);
+        let withheld = if has_values { self.withholds_values(&candidates) } else { Withheld::None };
+        let is_value = |(_, parameter): &(usize, &Parameter<'_>)| parameter.value.is_some();
+        let values = bind.parameters.iter().enumerate().filter(is_value);
+        let secret = values.map(|(at, _)| at).any(|at| withheld.has(at));
+        let attributes = command::bind_without(bind, |at| withheld.has(at));
         let shown = self.view_of_values(&attributes);
         let view = CommandParts { form: "bind", text: "", attributes: &shown, effects: &[] };
         let of = self.replies.basis(message);
         let withheld = secret || matches!(shown, Cow::Owned(_));
-        let asked = Asked { commands: &[], view, withheld, prepares: false, of, against: None };
+        let asked =
+            Asked { commands: &[], view, withheld, prepares: false, of, against: None, sent: None };
         let asks = self.admission.asks_people();
         let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
-        let (of, refused) = self.ask(range, &asked, || refusal::failing_parse(false)).settled();
+        let harmless = || refusal::failing_parse(false);
+        let (of, refused) = self.ask(range, &asked, None, harmless).settled();
         let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
         let shown = shown.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
         let values = match () {
@@ -289,7 +381,10 @@ impl Entering<'_, '_, '_> {
         let bytes = if kept { bytes } else { 0 };
         let bound = Bound { formats: bind.result_formats.clone(), values, shown, exact, bytes };
         let bound = Some(Arc::new(bound));
-        let entered = Entered { of, refused, bound, ..Entered::default() };
+        // Planning calls functions that are not volatile, and those may close and open cursors.
+        let plans = self.masks.is_some() && self.replies.has_named_portals();
+        let makes_names = plans && self.weigh(None, &candidates).makes_names;
+        let entered = Entered { of, refused, bound, makes_names, ..Entered::default() };
         self.replies.expect(message, self.now, entered)
     }
 
@@ -322,7 +417,7 @@ impl Entering<'_, '_, '_> {
         message: &Message<'_>,
         portal: &str,
         max_rows: u32,
-    ) -> Result<Option<Stop>, Malformed> {
+    ) -> Result<Done, Malformed> {
         let mut candidates = self.replies.portal_candidates(portal);
         let unknown_portal = candidates.is_empty();
         candidates.unknown |= unknown_portal;
@@ -356,8 +451,19 @@ impl Entering<'_, '_, '_> {
         };
         let view = CommandParts { effects: &all, ..portal_alone };
         let against = weighed.against.clone();
-        let asked =
-            Asked { commands: &commands, view, withheld: false, prepares: false, of, against };
+        let asked = Asked {
+            commands: &commands,
+            view,
+            withheld: false,
+            prepares: false,
+            of,
+            against,
+            sent: None,
+        };
+        let decision = self.admission.decide(&asked);
+        if self.is_unsettled(&decision) {
+            return Ok(Done::Unsettled);
+        }
         // Masks must know the columns of what comes.
         let asks = self.masks.is_some() && self.replies.lacks_rows(portal);
         if asks {
@@ -372,24 +478,27 @@ impl Entering<'_, '_, '_> {
             }
             false => refusal::failing_parse(false),
         };
-        let takes_secrets = weighed.withhold;
-        match self.ask(range, &asked, harmless) {
+        let made = Entered {
+            takes_secrets: weighed.withhold,
+            makes_names: weighed.makes_names,
+            ..Entered::default()
+        };
+        match self.rule(range, &asked, None, decision, harmless) {
             Asking::Settled(of, refused) => {
                 weighed.passes(self.masking, refused.as_ref());
                 if let (Some(portal), true) = (&probes, refused.is_some()) {
                     self.replies.expect_probe(portal);
                 }
-                let entered =
-                    Entered { of, refused, candidates, takes_secrets, ..Entered::default() };
+                let entered = Entered { of, refused, candidates, ..made };
                 self.replies.expect(message, self.now, entered)?;
-                Ok(None)
+                Ok(Done::Entered)
             }
             Asking::Held(mut held) => {
                 self.show(&mut held, &candidates);
                 let of = held.sequence();
-                let entered = Entered { of, candidates, takes_secrets, ..Entered::default() };
-                let harmless = harmless();
-                Ok(Some(Stop { at: 0, held, harmless, probes, entered, weighed }))
+                let entered = Entered { of, candidates, ..made };
+                let (harmless, unit) = (harmless(), None);
+                Ok(Done::Held(Stop { at: 0, unit, held, harmless, probes, entered, weighed }))
             }
         }
     }
@@ -447,9 +556,28 @@ impl Entering<'_, '_, '_> {
         &mut self,
         range: Range<usize>,
         asked: &Asked<'_>,
+        reading: Option<&Arc<Reading>>,
         instead: impl FnOnce() -> bytes::Bytes,
     ) -> Asking {
-        let (of, ruling) = self.admission.ask(range, asked);
+        let decision = self.admission.decide(asked);
+        self.rule(range, asked, reading, decision, instead)
+    }
+
+    /// Whether a decision against a command may be one about what it does not turn out to be.
+    fn is_unsettled(&self, decision: &Decision) -> bool {
+        let last = self.unit.as_ref().map_or(0, |unit| unit.replies(self.replies));
+        decision.verdict() != Verdict::Allow && !self.replies.is_settled_but_for(last)
+    }
+
+    fn rule(
+        &mut self,
+        range: Range<usize>,
+        asked: &Asked<'_>,
+        reading: Option<&Arc<Reading>>,
+        decision: Decision,
+        instead: impl FnOnce() -> bytes::Bytes,
+    ) -> Asking {
+        let (of, ruling) = self.admission.rule(range, asked, decision);
         let decision = match ruling {
             Ruling::Passes => return Asking::Settled(of, None),
             Ruling::Refused(decision) => decision,
@@ -464,9 +592,27 @@ impl Entering<'_, '_, '_> {
             }
         };
         self.admission.instead(&instead());
-        let reason = decision.reason().map(str::to_owned);
+        let reason = decision.reason().or(decision.rules().is_empty().then_some(NO_RULE));
+        let reason = reason.map(str::to_owned);
+        Asking::Settled(of, Some(self.objection(reading, reason).to_words()))
+    }
+
+    /// What a client is told of a command that policy refused.
+    fn objection(&self, reading: Option<&Arc<Reading>>, reason: Option<String>) -> Objection {
+        use Unparsed::{Syntax, TooComplex, TooDeep, TooLong};
         let session = self.gate.session();
-        Asking::Settled(of, Some(Objection::Policy { reason, session }.to_words()))
+        match (reading, reading.and_then(|reading| reading.unparsed())) {
+            (Some(reading), Some(unparsed @ (Syntax | TooComplex | TooDeep | TooLong))) => {
+                let mut syntax = reading.syntax_error();
+                if let (Some(masks), Some(syntax)) = (self.masks, &mut syntax) {
+                    syntax.stored = masks.plan().view(&syntax.stored).into_owned();
+                }
+                let reason = reason.unwrap_or_else(|| "Policy refuses what it is.".to_owned());
+                Objection::NotUnderstood { unparsed, syntax, reason, session }
+            }
+            (Some(reading), None) if reading.leaves_utf8() => Objection::Encoding { session },
+            _ => Objection::Policy { reason, session },
+        }
     }
 
     /// Records the runs so far; the next ones begin at `next`.
@@ -500,8 +646,24 @@ impl Asking {
     }
 }
 
+/// What a client is told where the target's default refused.
+const NO_RULE: &str = "no rule allows the command, and this target runs only what a rule allows";
+
+/// What is against a text whatever the rules say.
+fn against(reading: &Reading, weighed: &Weighed) -> Option<Against> {
+    let reason = "client_encoding can only be UTF8 in this session";
+    let against = || Against { masks: Vec::new(), reason: reason.into() };
+    let encoding = || reading.leaves_utf8().then(against);
+    weighed.against.clone().or_else(encoding)
+}
+
 fn reads_copy_data(effect: &Effect) -> bool {
     effect.action == "sql.copy-from"
+}
+
+/// Whether reading a text may hold others up.
+fn is_costly(sql: &str, settings: LexerSettings) -> bool {
+    sql.len() > LARGE || is_deep(sql, settings)
 }
 
 /// A text of which the server may read anything.

@@ -4,20 +4,34 @@
 use std::pin::pin;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::io::ReadHalf;
 
 use crate::decode::postgres::frontend::Message;
-use crate::gate::NotReleased;
+use crate::decode::sql::StatementKind;
+use crate::gate::{Held, NotReleased};
+use crate::mask::Masked;
+use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
 use super::entering::Stop;
-use super::refusal::{self, Objection};
+use super::refusal::{self, Objection, Words};
+use super::rehearsal::Unit;
 use super::relay::{Incoming, Outgoing, Relay};
+use super::replies::{Entered, Replies};
 use super::stream::Stream;
 
 /// How much of what the client sends behind a command that waits is read, in bytes, to notice
 /// that it leaves. Beyond that its end shows only when the wait is over.
-const MOST_AHEAD: usize = 1 << 20;
+pub(super) const MOST_AHEAD: usize = 1 << 20;
+
+/// Why people are not asked about a command that would be held.
+enum Pointless {
+    /// The server skips it: a message before it failed.
+    Skipped,
+    /// The server would refuse it; what the client is told.
+    Fails(Words),
+}
 
 impl Relay {
     /// Waits for people and forwards what comes of it. Gives whether the client left meanwhile:
@@ -27,12 +41,40 @@ impl Relay {
     pub(super) async fn until_decided(
         &self,
         stop: Stop,
-        message: &Message<'_>,
+        (message, bytes): (&Message<'_>, &Bytes),
         incoming: &mut Incoming,
         client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<bool, End> {
-        let Stop { held, harmless, probes, mut entered, weighed, .. } = stop;
+        let Stop { mut held, harmless, probes, mut entered, weighed, unit, .. } = stop;
+        let ends = entered.ends_transaction();
+        let own = (unit, bytes, ends);
+        let said = self.before_asking(&mut held, own, incoming, client, target).await?;
+        match said {
+            Some(Pointless::Skipped) => {
+                self.skipped(entered.of)?;
+                return Ok(false);
+            }
+            Some(Pointless::Fails(words)) => {
+                entered.refused = Some(words);
+                let refused = self.gate.admit(Bytes::new(), |admission| {
+                    admission.refuse(*held, &harmless);
+                });
+                let (permitted, ()) = refused.await?;
+                {
+                    let mut replies = self.replies.lock();
+                    if let Some(portal) = &probes {
+                        replies.expect_probe(portal);
+                    }
+                    replies
+                        .expect(message, Instant::now(), entered)
+                        .map_err(End::ClientMalformed)?;
+                }
+                target.permit(permitted).await.map_err(End::TargetBroken)?;
+                return Ok(false);
+            }
+            None => {}
+        }
         let reason = held.decision().reason().map(str::to_owned);
         let held_up = self.replies.lock().holds_others_up();
         let limit = held_up.then(|| self.gate.transaction_wait());
@@ -66,12 +108,13 @@ impl Relay {
         };
         if let Some(why) = not_released {
             let cancelled = matches!(why, NotReleased::Cancelled);
+            let too_many = matches!(why, NotReleased::TooMany(_));
             let why = match why {
                 NotReleased::NotRecorded(failure) => return Err(failure.into()),
                 why => why.to_string(),
             };
             let session = self.gate.session();
-            let refused = Objection::NotReleased { why, cancelled, reason, session };
+            let refused = Objection::NotReleased { why, cancelled, too_many, reason, session };
             entered.refused = Some(refused.to_words());
         }
         {
@@ -84,5 +127,72 @@ impl Relay {
         }
         target.permit(permitted).await.map_err(End::TargetBroken)?;
         Ok(false)
+    }
+
+    /// What the server must have said before people are asked: that everything before the command
+    /// went well, and that what prepares it would.
+    async fn before_asking(
+        &self,
+        held: &mut Held,
+        (unit, bytes, ends): (Option<Unit>, &Bytes, bool),
+        incoming: &mut Incoming,
+        client: &mut ReadHalf<Stream>,
+        target: &mut Outgoing,
+    ) -> Result<Option<Pointless>, End> {
+        if self.replies.lock().skips() {
+            return Ok(Some(Pointless::Skipped));
+        }
+        let failed = {
+            let replies = self.replies.lock();
+            // A step may have ended the transaction, and did not say so yet.
+            let within = unit.as_ref().map_or(replies.step_has_run(), Unit::is_within_step);
+            replies.transaction_failed() && !within
+        };
+        if failed && !ends {
+            return Ok(Some(Pointless::Fails(Objection::TransactionAborted.to_words())));
+        }
+        let Some(unit) = unit.filter(|_| !failed) else { return Ok(None) };
+        if unit.is_within_step() {
+            // The transaction holds what it has locked: nothing is gained by waiting.
+            if self.replies.lock().holds_others_up() {
+                let ahead =
+                    self.gate.admit(Bytes::new(), |admission| admission.ahead(held)).await?;
+                target.permit(ahead.0).await.map_err(End::TargetBroken)?;
+                self.send_own(refusal::FLUSH, target).await?;
+                self.settled(Replies::is_idle, incoming, client).await?;
+                if self.replies.lock().skips() {
+                    return Ok(Some(Pointless::Skipped));
+                }
+            }
+            return Ok(None);
+        }
+        let in_transaction = self.replies.lock().in_transaction();
+        let (rehearsal, readies) = unit.rehearsal(bytes, in_transaction);
+        self.replies.lock().expect_rehearsal(readies);
+        self.send_own(&rehearsal, target).await?;
+        self.settled(|replies| replies.rehearsed().is_some(), incoming, client).await?;
+        let went_well = self.replies.lock().rehearsed() == Some(true);
+        Ok((!went_well).then(|| Pointless::Fails(Objection::NotPrepared.to_words())))
+    }
+
+    /// A command that waits is skipped by the server.
+    fn skipped(&self, of: Sequence) -> Result<(), End> {
+        let outcome = Outcome { status: Some("SKIPPED".to_owned()), ..Outcome::default() };
+        let nothing = Masked::by_value(Bytes::new(), Bytes::new());
+        self.gate.release(nothing, |release, _| release.outcome(of, &outcome))?;
+        Ok(())
+    }
+}
+
+impl Entered {
+    /// Whether it may end a transaction, or go back to a savepoint: what runs in one that failed.
+    fn ends_transaction(&self) -> bool {
+        let ends = |kind: &StatementKind| {
+            use StatementKind::{EndTransaction, NotUnderstood, RollbackToSavepoint};
+            matches!(kind, EndTransaction | RollbackToSavepoint | NotUnderstood)
+        };
+        self.candidates.unknown
+            || self.reading.iter().flat_map(|reading| reading.statements()).any(|s| ends(&s.kind))
+            || self.candidates.iter().any(|c| c.source.statement().is_none_or(|s| ends(&s.kind)))
     }
 }

@@ -1,7 +1,7 @@
 //! PostgreSQL: a session from its first byte to its last.
 //!
 //! [`serve()`] tells a connection's life. Everything that the server can do in a session passes,
-//! but for replication, the function-call message, and encodings other than UTF-8.
+//! but for replication and encodings other than UTF-8.
 
 mod answers;
 mod cancel;
@@ -16,10 +16,12 @@ mod names;
 mod parameters;
 mod reader;
 mod refusal;
+mod rehearsal;
 mod relay;
 mod replies;
 pub mod serve;
 mod session;
+mod settings;
 pub mod stream;
 pub mod upstream;
 mod weighing;
@@ -36,7 +38,7 @@ use tokio::time::timeout;
 use crate::access::{Access, NoAccess};
 use crate::catalog::Catalog;
 use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
-use crate::gate::{Gate, recorded_identity};
+use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
 use crate::identity::{Identity, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
 use crate::metrics;
@@ -164,6 +166,8 @@ struct OpenSession {
     upstream: Upstream,
     /// What masks ask about the database.
     tables: Arc<TargetCatalog>,
+    /// The search path that it was opened with; asked for where masks need it.
+    search_path: Option<Arc<str>>,
     cancel_key: CancelKey,
     _slot: tokio::sync::OwnedSemaphorePermit,
 }
@@ -190,22 +194,27 @@ async fn open(
     let token = ask_password(stream, negotiation).await?;
 
     let caller = Caller { context, client, wanted: &wanted };
-    let gate = Arc::new(caller.admit(&token).await?);
+    let identity = caller.prove(&token).await?;
     drop(token);
     let Some(slot) = context.limits.session() else {
-        gate.close("limit", "no room for another session".to_owned());
+        caller.note_refused(Some(&identity), "no room for another session");
         return Err(Turned::Away(Refusal::TooManySessions));
     };
-    let (upstream, tables) = match connect(context, &gate, &wanted).await {
+    let gate = Arc::new(caller.admit(&identity).await?);
+    settings::decide(&gate, &wanted).await?;
+    let (mut upstream, tables, search_path) = match connect(context, &gate, &wanted).await {
         Ok(connected) => connected,
         Err(error) => {
             let target = gate.grant().target().name.clone();
             tracing::warn!(%target, %error, "target not reached");
             gate.metrics().not_connected();
-            gate.close("target", error.to_string());
-            return Err(Turned::Away(Refusal::Unreachable(target)));
+            gate.close(&SessionEnd::new(How::Target, error.fault(), error.to_string()));
+            gate.grant().give_back().await;
+            return Err(Turned::Away(error.refusal(target, &wanted)));
         }
     };
+    let notice = wanted.other_encoding.as_deref().map(refusal::other_encoding);
+    upstream.notices.extend(notice.map(|words| words.as_bytes().clone()));
     let entered = CancelKey::enter(
         &context.sessions.cancels,
         minor,
@@ -213,7 +222,10 @@ async fn open(
         Arc::clone(&gate),
     );
     match entered {
-        Ok(cancel_key) => Ok(OpenSession { gate, upstream, tables, cancel_key, _slot: slot }),
+        Ok(cancel_key) => {
+            gate.grant().opens();
+            Ok(OpenSession { gate, upstream, tables, search_path, cancel_key, _slot: slot })
+        }
         Err(_) => Err(Turned::Dropped("no randomness for a cancel key")),
     }
 }
@@ -226,45 +238,54 @@ struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Token, target and access, then the recording. Whatever is wrong, the client is told one
-    /// thing; what it was stands in the log and in the gateway's own recording.
-    async fn admit(&self, token: &Secret) -> Result<Gate, Turned> {
-        let identity = match self.context.verifier.verify(token).await {
-            Ok(identity) => identity,
-            Err(refused) => return Err(self.denied(None, &refused.to_string())),
-        };
+    /// Who it is.
+    async fn prove(&self, token: &Secret) -> Result<Arc<Identity>, Turned> {
+        let proved = self.context.verifier.verify(token).await;
+        proved.map_err(|refused| self.denied(None, &refused.to_string()))
+    }
+
+    /// Target and access, then the recording. Whatever is wrong, the client is told one thing; what
+    /// it was stands in the log and in the gateway's own recording.
+    async fn admit(&self, identity: &Arc<Identity>) -> Result<Gate, Turned> {
         let rules = self.context.catalog.current();
         let Some((name, target)) =
             self.wanted.target.as_ref().and_then(|name| Some((name, rules.target(name)?)))
         else {
-            return Err(self.denied(Some(&identity), "no such target"));
+            return Err(self.denied(Some(identity), "no such target"));
         };
         let TargetKind::Postgres(postgres) = &target.kind else {
-            return Err(self.denied(Some(&identity), "the target is no Postgres database"));
+            return Err(self.denied(Some(identity), "the target is no Postgres database"));
         };
         let Some(database) = self.wanted.database_of(postgres) else {
-            return Err(self.denied(Some(&identity), "the target has no such database"));
+            return Err(self.denied(Some(identity), "the target has no such database"));
         };
         let catalog = Arc::clone(&self.context.catalog);
         let session = SessionId::generate();
         let access = Access::new(Arc::clone(catalog.desk()));
-        let grant = match access.admit(&rules, &identity, name, session).await {
+        let grant = match access.admit(&rules, identity, name, session).await {
             Ok(grant) => grant,
             Err(NoAccess::Asked(asked)) => {
                 let (target, link, denied) = (name.clone(), asked.link.clone(), asked.denied);
-                self.denied(Some(&identity), &NoAccess::Asked(asked).to_string());
+                self.denied(Some(identity), &NoAccess::Asked(asked).to_string());
                 return Err(Turned::Away(Refusal::AccessAsked { target, link, denied }));
             }
-            Err(no_access) => return Err(self.denied(Some(&identity), &no_access.to_string())),
+            Err(no_access) => return Err(self.denied(Some(identity), &no_access.to_string())),
         };
-        let opened = self.opened(session, &identity, name, database, rules.policy().hash());
-        Gate::open(grant, catalog, &self.context.store, &opened).map_err(|failure| {
+        let opened = self.opened(session, identity, name, database, rules.policy().hash());
+        let gate = Gate::open(grant, catalog, &self.context.store, &opened).map_err(|failure| {
             tracing::error!(target = %name, %failure, "session refused: it cannot be recorded");
             Turned::Away(Refusal::NotRecorded)
-        })
+        })?;
+        Ok(gate.with_grace(self.context.expiry_grace))
     }
 
     fn denied(&self, identity: Option<&Identity>, reason: &str) -> Turned {
+        self.note_refused(identity, reason);
+        metrics::denied(Protocol::Postgres);
+        Turned::Away(Refusal::AccessDenied)
+    }
+
+    fn note_refused(&self, identity: Option<&Identity>, reason: &str) {
         let refused = RefusedCaller {
             protocol: Protocol::Postgres,
             client: self.client.to_string(),
@@ -272,16 +293,7 @@ impl Caller<'_> {
             identity: identity.map(recorded_identity),
             reason: reason.to_owned(),
         };
-        tracing::warn!(
-            client = %self.client,
-            target = ?refused.target,
-            username = identity.map(Identity::username),
-            reason,
-            "access denied"
-        );
-        metrics::denied(Protocol::Postgres);
         self.context.store.refused(&refused);
-        Turned::Away(Refusal::AccessDenied)
     }
 
     fn opened(
@@ -306,7 +318,7 @@ impl Caller<'_> {
             identity: recorded_identity(identity),
             workflow: told(identity.workflow(), self.wanted.workflow.as_ref()),
             run: told(identity.run(), self.wanted.run.as_ref()),
-            client_parameters: self.wanted.settings.iter().cloned().collect(),
+            client_parameters: self.wanted.stored().collect(),
             policy: policy.to_owned(),
             gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -351,7 +363,7 @@ async fn connect(
     context: &Context,
     gate: &Gate,
     wanted: &Wanted,
-) -> Result<(Upstream, Arc<TargetCatalog>), NotConnected> {
+) -> Result<(Upstream, Arc<TargetCatalog>, Option<Arc<str>>), NotConnected> {
     let target = gate.grant().target();
     let TargetKind::Postgres(postgres) = &target.kind else {
         return Err(NotConnected::OtherProtocol);
@@ -363,7 +375,11 @@ async fn connect(
     let tables = context.sessions.catalogs.of(target, &connector, database);
     let upstream =
         connector.connect(database, ProtocolVersion::V3_0, parameters, &password).await?;
-    Ok((upstream, tables))
+    if !gate.masks().masks_columns() {
+        return Ok((upstream, tables, None));
+    }
+    let (upstream, search_path) = upstream.with_setting("search_path").await?;
+    Ok((upstream, tables, Some(search_path)))
 }
 
 /// Why a target was not reached; for operators alone.
@@ -375,6 +391,41 @@ enum NotConnected {
     Credential(#[from] SecretError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+}
+
+impl NotConnected {
+    /// Whose fault it is: what only the operator can mend is the operator's.
+    fn fault(&self) -> Fault {
+        match self {
+            Self::OtherProtocol | Self::Credential(_) => Fault::Operator,
+            Self::Upstream(error) if error.is_of_configuration() => Fault::Operator,
+            Self::Upstream(_) => Fault::Target,
+        }
+    }
+
+    /// What the client is told: the server's own refusal where it concerns the client and names
+    /// nothing else.
+    fn refusal(&self, target: TargetName, wanted: &Wanted) -> Refusal {
+        let Self::Upstream(UpstreamError::Server(error)) = self else {
+            return Refusal::Unreachable(target);
+        };
+        let sent = |name: &str| {
+            let same = |own: &str| own.eq_ignore_ascii_case(name);
+            wanted.settings.iter().any(|(key, value)| same(key) || value == name)
+        };
+        let Some((code, own)) = error.for_client(sent) else {
+            return Refusal::Unreachable(target);
+        };
+        let message = own.map(str::to_owned).unwrap_or_else(|| match code {
+            "3D000" => match &wanted.database {
+                Some(named) => format!("target \"{target}\" has no database \"{named}\""),
+                None => format!("the database of target \"{target}\" does not exist"),
+            },
+            "53300" => format!("target \"{target}\" has no room for another connection"),
+            _ => format!("target \"{target}\" does not take connections now"),
+        });
+        Refusal::Target { code, message }
+    }
 }
 
 impl Open {

@@ -1,15 +1,19 @@
-//! Startup parameters: an allow-list, and what the gateway takes from them for itself.
+//! Startup parameters: what the gateway takes from them for itself, and which settings may be asked
+//! for. Whether a setting is allowed is decided like the SET that it is: [`super::settings`].
 
 use crate::decode::postgres::startup::Startup;
+use crate::decode::sql::is_utf8;
 use crate::names::TargetName;
 
 use super::refusal::Refusal;
 
-/// Settings that a client may give at startup, in lower case. Nothing here changes how the server
-/// reads SQL text, whose rights it uses, what it loads, or what it logs.
-const ALLOWED: &[&str] = &[
+/// Settings that any client gives, in lower case, and that harm nobody: a rule may refuse them by
+/// name, the target's default does not. Nothing here changes how the server reads SQL text, whose
+/// rights it uses, what it loads, or what it logs.
+const HARMLESS: &[&str] = &[
     "application_name",
     "bytea_output",
+    "client_encoding",
     "client_min_messages",
     "datestyle",
     "default_transaction_deferrable",
@@ -28,6 +32,92 @@ const ALLOWED: &[&str] = &[
     "work_mem",
 ];
 
+/// What a startup message can set and no SET in a session does: these load code, write to the
+/// server's log or hold a connection up. And what is no setting.
+const NEVER: &[&str] = &[
+    "database",
+    "ignore_system_indexes",
+    "jit_debugging_support",
+    "jit_profiling_support",
+    "local_preload_libraries",
+    "log_connections",
+    "log_disconnections",
+    "options",
+    "post_auth_delay",
+    "pre_auth_delay",
+    "replication",
+    "session_preload_libraries",
+    "user",
+];
+
+/// Encodings that are plain ASCII where a client writes ASCII, by the letters and digits of their
+/// names: a session in UTF-8 stands for them. In the others, of East Asia, a second byte may look
+/// like a quote or a backslash. Source: `pg_encname_tbl` in PostgreSQL's `encnames.c`.
+const ASCII_LIKE: &[&str] = &[
+    "abc",
+    "alt",
+    "euccn",
+    "eucjis2004",
+    "eucjp",
+    "euckr",
+    "euctw",
+    "iso88591",
+    "iso885910",
+    "iso885913",
+    "iso885914",
+    "iso885915",
+    "iso885916",
+    "iso88592",
+    "iso88593",
+    "iso88594",
+    "iso88595",
+    "iso88596",
+    "iso88597",
+    "iso88598",
+    "iso88599",
+    "koi8",
+    "koi8r",
+    "koi8u",
+    "latin1",
+    "latin10",
+    "latin2",
+    "latin3",
+    "latin4",
+    "latin5",
+    "latin6",
+    "latin7",
+    "latin8",
+    "latin9",
+    "muleinternal",
+    "sqlascii",
+    "tcvn",
+    "tcvn5712",
+    "vscii",
+    "win",
+    "win1250",
+    "win1251",
+    "win1252",
+    "win1253",
+    "win1254",
+    "win1255",
+    "win1256",
+    "win1257",
+    "win1258",
+    "win866",
+    "win874",
+    "windows1250",
+    "windows1251",
+    "windows1252",
+    "windows1253",
+    "windows1254",
+    "windows1255",
+    "windows1256",
+    "windows1257",
+    "windows1258",
+    "windows866",
+    "windows874",
+];
+
 /// The longest workflow or run name that is kept, in bytes.
 const MAX_NAME: usize = 200;
 
@@ -42,6 +132,8 @@ pub(super) struct Wanted {
     pub(super) named: String,
     /// What goes to the target, `client_encoding` included.
     pub(super) settings: Vec<(String, String)>,
+    /// The encoding that the client asked for, when it is told that the session runs in UTF-8.
+    pub(super) other_encoding: Option<String>,
     /// The workflow that the client says it is.
     pub(super) workflow: Option<String>,
     /// The run that the client says it is.
@@ -68,6 +160,7 @@ impl Wanted {
             database,
             named: named.chars().take(63).collect(),
             settings: vec![("client_encoding".to_owned(), "UTF8".to_owned())],
+            other_encoding: None,
             workflow: None,
             run: None,
             unknown_options: Vec::new(),
@@ -92,8 +185,7 @@ impl Wanted {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         let lower = name.to_ascii_lowercase();
         match lower.as_str() {
-            "client_encoding" if is_utf8(value) => return Ok(()),
-            "client_encoding" => return Err(Refusal::Encoding),
+            "client_encoding" => return self.encoding(value),
             "portcullis.workflow" => self.workflow = some_name(value),
             "portcullis.run" => self.run = some_name(value),
             "application_name" => {
@@ -104,11 +196,53 @@ impl Wanted {
                 }
                 self.settings.push((lower, value.to_owned()));
             }
-            listed if ALLOWED.contains(&listed) => self.settings.push((lower, value.to_owned())),
-            _ => return Err(Refusal::Parameter(name.chars().take(63).collect())),
+            never
+                if NEVER.contains(&never)
+                    || never.starts_with("_pq_.")
+                    || !is_setting_name(never) =>
+            {
+                return Err(Refusal::Parameter(name.chars().take(63).collect()));
+            }
+            _ => self.settings.push((lower, value.to_owned())),
         }
         Ok(())
     }
+
+    /// The session runs in UTF-8 whatever is asked for; the server tells the client so.
+    fn encoding(&mut self, value: &str) -> Result<(), Refusal> {
+        if is_utf8(value) {
+            return Ok(());
+        }
+        let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+        let name = name.to_ascii_lowercase();
+        if !ASCII_LIKE.contains(&name.as_str()) {
+            return Err(Refusal::Encoding(value.chars().take(63).collect()));
+        }
+        // "No encoding" is what a client asks for that does not care: LC_ALL=C.
+        self.other_encoding = (name != "sqlascii").then(|| name.to_ascii_uppercase());
+        Ok(())
+    }
+
+    /// Settings as they may be stored: what an application sets may be a secret.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.settings.iter().map(|(name, value)| {
+            let shown = if is_harmless(name) { value } else { "?" };
+            (name.clone(), shown.to_owned())
+        })
+    }
+}
+
+/// Whether only a rule that names a setting refuses it.
+pub(super) fn is_harmless(name: &str) -> bool {
+    HARMLESS.contains(&name)
+}
+
+/// Whether a setting can have this name: words of letters, digits, `_` and `$`, with full stops
+/// between them. Anything else would be judged as another name than the server reads.
+fn is_setting_name(name: &str) -> bool {
+    name.split('.').all(|word| {
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_$".contains(&b))
+    })
 }
 
 /// Whether a text holds what looks like a JWT: base64url of `{"` and two full stops behind it.
@@ -125,17 +259,6 @@ fn some_name(value: &str) -> Option<String> {
 
 fn is_off(value: &str) -> bool {
     ["false", "off", "no", "0"].iter().any(|off| value.eq_ignore_ascii_case(off))
-}
-
-/// The spellings of UTF-8 that PostgreSQL takes: it looks at letters and digits only.
-fn is_utf8(value: &str) -> bool {
-    let plain: String = value
-        .trim_matches(['\'', '"'])
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
-    plain == "utf8" || plain == "unicode"
 }
 
 /// Reads the command-line options that libpq's `options` brings: `-c name=value` and
@@ -198,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_parameters_reach_the_target() {
+    fn what_no_session_can_set_never_reaches_the_target() {
         let wanted = read(&[
             ("user", "x"),
             ("DateStyle", "ISO"),
@@ -218,17 +341,17 @@ mod tests {
         );
         for (name, value) in [
             ("session_preload_libraries", "x"),
-            ("standard_conforming_strings", "off"),
-            ("backslash_quote", "on"),
-            ("role", "admin"),
-            ("session_authorization", "admin"),
-            ("row_security", "off"),
-            ("options", "-c role=admin"),
-            ("options", "-crole=admin"),
-            ("options", "--role=admin"),
+            ("Local_Preload_Libraries", "x"),
+            ("options", "-c user=admin"),
+            ("options", "-creplication=database"),
+            ("options", "--database=other"),
+            ("options", "-c _pq_.x=y"),
+            ("options", "--log-connections=off"),
             ("options", "-f -c jit=off"),
             ("options", "-c"),
             ("options", r"-c\ role=admin"),
+            ("jit ", "off"),
+            ("a..b", "x"),
         ] {
             let refused = read(&[("user", "x"), (name, value)]);
             assert!(matches!(refused, Err(Refusal::Parameter(_))), "{name} {value}: {refused:?}");
@@ -241,9 +364,34 @@ mod tests {
             assert_eq!(read(&[("replication", value)]), Err(Refusal::Replication));
         }
         assert!(read(&[("replication", "false")]).is_ok());
-        for value in ["LATIN1", "SQL_ASCII", "", "utf16"] {
-            assert_eq!(read(&[("client_encoding", value)]), Err(Refusal::Encoding), "{value}");
+        for value in ["SJIS", "", "utf16", "GB18030", "big5"] {
+            let refused = Err(Refusal::Encoding(value.to_owned()));
+            assert_eq!(read(&[("client_encoding", value)]), refused, "{value}");
         }
+    }
+
+    #[test]
+    fn a_session_in_utf8_stands_for_what_is_ascii_where_ascii_is() {
+        for (value, other) in [
+            ("SQL_ASCII", None),
+            ("'Unicode'", None),
+            ("LATIN1", Some("LATIN1")),
+            ("iso-8859-1", Some("ISO88591")),
+            ("WIN1252", Some("WIN1252")),
+            ("EUC_JP", Some("EUCJP")),
+        ] {
+            let wanted = read(&[("client_encoding", value)]).unwrap();
+            assert_eq!(wanted.other_encoding.as_deref(), other, "{value}");
+            assert_eq!(wanted.settings, [("client_encoding".to_owned(), "UTF8".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_an_application_sets_is_not_stored() {
+        let wanted = read(&[("app.jwt", "SECRET"), ("TimeZone", "UTC")]).unwrap();
+        let stored: Vec<_> = wanted.stored().skip(1).collect();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(stored, [pair("app.jwt", "?"), pair("timezone", "UTC")]);
     }
 
     #[test]
@@ -263,7 +411,7 @@ mod tests {
         fn no_options_smuggle_a_setting(text in "[-c=a-z \\\\\t]{0,40}") {
             if let Ok(wanted) = read(&[("options", &text)]) {
                 for (name, _) in wanted.settings {
-                    prop_assert!(name == "client_encoding" || ALLOWED.contains(&name.as_str()));
+                    prop_assert!(!NEVER.contains(&name.as_str()), "{}", name);
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Reads texts for all sessions, off their locks, and large ones off their threads.
 //!
 //! Common statements take microseconds, and those seen before less. A text at the bounds of the
-//! grammar takes up to a second; one thread reads such texts for everybody, one after the other,
-//! so that hostile ones hold up each other and no session else.
+//! grammar, or one that nests deeply, takes up to a second; one thread reads such texts for everybody,
+//! one after the other, so that hostile ones hold up each other and no session else.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tokio::sync::oneshot;
 
-use crate::decode::sql::{Analyzer, LexerSettings, Reading, Unparsed};
+use crate::decode::sql::{Analyzer, LexerSettings, Reading, Unparsed, is_deep};
 
 /// Bytes that readings of all sessions may take.
 const REMEMBERED: usize = 64 << 20;
@@ -44,7 +44,12 @@ impl Reader {
     /// Reads a text. Cancel safe.
     pub(super) async fn read(&self, sql: &str, settings: LexerSettings) -> Arc<Reading> {
         if sql.len() <= LARGE {
-            return self.analyzer.read(sql, settings);
+            if let Some(known) = self.analyzer.known(sql, settings) {
+                return known;
+            }
+            if !is_deep(sql, settings) {
+                return self.analyzer.read(sql, settings);
+            }
         }
         let (answer, answered) = oneshot::channel();
         let too_busy = || Reading::new(sql, settings, Err(Unparsed::TooComplex));

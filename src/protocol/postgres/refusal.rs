@@ -7,21 +7,37 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::decode::postgres::Malformed;
+use crate::decode::sql::{SyntaxError, Unparsed};
 use crate::names::{SessionId, TargetName};
 
-/// Words of the gateway's own. Made in this file alone, so nothing of a target is in them.
+/// Words of the gateway's own. Made in this file alone, so nothing of a target is in them but what
+/// [`Refusal::Target`] takes.
 #[derive(Debug, Clone)]
-pub(super) struct Words(Bytes);
+pub(super) struct Words {
+    shown: Bytes,
+    stored: Bytes,
+}
 
 impl Words {
     /// Nothing: the client does not see what came.
     pub(super) fn none() -> Self {
-        Self(Bytes::new())
+        Self::from(Bytes::new())
     }
 
     /// The messages, as they are sent.
     pub(super) fn as_bytes(&self) -> &Bytes {
-        &self.0
+        &self.shown
+    }
+
+    /// The messages, as they are stored: without what the client's own text may hold.
+    pub(super) fn stored(&self) -> &Bytes {
+        &self.stored
+    }
+}
+
+impl From<Bytes> for Words {
+    fn from(shown: Bytes) -> Self {
+        Self { stored: shown.clone(), shown }
     }
 }
 
@@ -49,8 +65,25 @@ pub(super) enum Refusal {
     Parameter(String),
     /// Replication is not relayed.
     Replication,
-    /// The client wants another encoding than UTF-8.
-    Encoding,
+    /// The client wants an encoding that UTF-8 cannot stand for, by this name.
+    Encoding(String),
+    /// Policy refused a setting of the startup message.
+    Setting {
+        /// The rule's reason, if it has one.
+        reason: Option<String>,
+        /// Whether people could allow it.
+        approve: bool,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
+    /// The target refused the gateway for something that concerns the client, in words that name
+    /// nothing but what the client sent.
+    Target {
+        /// The SQLSTATE.
+        code: &'static str,
+        /// The words.
+        message: String,
+    },
     /// All sessions are taken.
     TooManySessions,
     /// The target cannot be reached, or did not let the gateway in.
@@ -65,6 +98,8 @@ pub(super) enum Refusal {
     Shutdown,
     /// The target broke the protocol or went away.
     TargetLost(TargetName),
+    /// The target gave an answer that was not asked for.
+    OutOfStep(TargetName),
 }
 
 impl Refusal {
@@ -75,9 +110,12 @@ impl Refusal {
             Self::TlsRequired | Self::Expired | Self::AccessLost | Self::AccessAsked { .. } => {
                 "28000"
             }
-            Self::Malformed(_) => "08P01",
+            Self::Malformed(what) if *what == NOT_UTF8 => "22021",
+            Self::Malformed(_) | Self::OutOfStep(_) => "08P01",
             Self::Parameter(_) | Self::Replication => "0A000",
-            Self::Encoding => "22023",
+            Self::Encoding(_) => "22023",
+            Self::Setting { .. } => "42501",
+            Self::Target { code, .. } => code,
             Self::TooManySessions => "53300",
             Self::Unreachable(_) => "08001",
             Self::NotRecorded => "58030",
@@ -101,7 +139,15 @@ impl Refusal {
             Self::Malformed(what) => what.to_string(),
             Self::Parameter(name) => format!("startup parameter \"{name}\" is not allowed"),
             Self::Replication => "replication connections are not relayed".to_owned(),
-            Self::Encoding => "client_encoding must be UTF8".to_owned(),
+            Self::Encoding(name) => {
+                format!("client_encoding \"{name}\" cannot be used: the gateway reads UTF8")
+            }
+            Self::Setting { reason: Some(reason), .. } => reason.clone(),
+            Self::Setting { approve: true, .. } => {
+                "a startup parameter needs an approval".to_owned()
+            }
+            Self::Setting { .. } => "a startup parameter is refused by policy".to_owned(),
+            Self::Target { message, .. } => message.clone(),
             Self::TooManySessions => "the gateway has no room for another session".to_owned(),
             Self::Unreachable(target) => format!("target \"{target}\" cannot be reached"),
             Self::NotRecorded => "the session cannot be recorded".to_owned(),
@@ -109,28 +155,53 @@ impl Refusal {
             Self::AccessLost => "the access to this target was withdrawn".to_owned(),
             Self::Shutdown => "the gateway is stopping".to_owned(),
             Self::TargetLost(target) => format!("the connection to target \"{target}\" was lost"),
+            Self::OutOfStep(target) => {
+                format!("target \"{target}\" gave an answer that was not asked for")
+            }
         }
     }
 
-    fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::AccessDenied => Some(
-                "The database is the name of a target, the password a current token or ticket for this gateway.",
-            ),
-            Self::AccessAsked { denied: true, .. } => Some("Ask again later."),
-            Self::AccessAsked { .. } => Some("Connect again once it is granted."),
-            Self::TlsRequired => Some("Connect with sslmode=require or stricter."),
-            Self::Expired => Some("Get a new token and connect again."),
-            Self::TooManySessions => Some("Try again later."),
-            _ => None,
-        }
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::AccessDenied => {
+                "The database is the name of a target, the password a current token or ticket for this gateway."
+            }
+            Self::AccessAsked { denied: true, .. } => "Ask again later.",
+            Self::AccessAsked { .. } => "Connect again once it is granted.",
+            Self::TlsRequired => "Connect with sslmode=require or stricter.",
+            Self::Expired => "Get a new token and connect again.",
+            Self::TooManySessions => "Try again later.",
+            Self::Unreachable(_) => "The gateway's operator finds why in its log.",
+            Self::Encoding(_) => "Set client_encoding to UTF8: PGCLIENTENCODING=UTF8, for example.",
+            Self::Malformed(what) if *what == NOT_UTF8 => {
+                "The session runs in UTF8: send UTF-8, and set PGCLIENTENCODING=UTF8."
+            }
+            Self::Malformed(what) if *what == TOO_LARGE => {
+                "Send large data by COPY, or in several statements."
+            }
+            Self::Parameter(_) => "Only the server's operator can set it. Leave it out.",
+            Self::Replication => "Dump with pg_dump, or connect replication to the server itself.",
+            Self::Setting { approve: true, session, .. } => {
+                return Some(format!(
+                    "SET it in the session, where it can wait for approval. Session {session}."
+                ));
+            }
+            Self::Setting { session, .. } => return Some(format!("Session {session}.")),
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 
     /// The `ErrorResponse` that says it.
     pub(super) fn to_words(&self) -> Words {
-        error_response("FATAL", self.code(), &self.message(), self.hint())
+        error_response("FATAL", self.code(), &self.message(), self.hint().as_deref())
     }
 }
+
+/// What says that the client sends another encoding.
+const NOT_UTF8: Malformed = crate::decode::postgres::NOT_UTF8;
+/// What says that the client sends more at once than is kept.
+const TOO_LARGE: Malformed = crate::decode::postgres::frame::TOO_LARGE;
 
 /// Why a command was refused in a session that goes on. It is an ERROR like any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +219,8 @@ pub(super) enum Objection {
         why: String,
         /// The client asked to cancel.
         cancelled: bool,
+        /// Too many commands wait.
+        too_many: bool,
         /// The rule's reason, if it has one.
         reason: Option<String>,
         /// The session that it is recorded in.
@@ -155,6 +228,26 @@ pub(super) enum Objection {
     },
     /// The function call message is not relayed.
     FunctionCall,
+    /// It would change the encoding of the session.
+    Encoding {
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
+    /// It is not understood, and policy lets only pass what is.
+    NotUnderstood {
+        /// Why not.
+        unparsed: Unparsed,
+        /// What the parser says, where it is no SQL.
+        syntax: Option<SyntaxError>,
+        /// Why that matters here.
+        reason: String,
+        /// The session that it is recorded in.
+        session: SessionId,
+    },
+    /// Nobody was asked: the transaction failed before.
+    TransactionAborted,
+    /// Nobody was asked: what prepares the command fails.
+    NotPrepared,
 }
 
 impl Objection {
@@ -169,6 +262,10 @@ impl Objection {
                 let message = "canceling statement due to user request";
                 error_response("ERROR", "57014", message, Some(&format!("Session {session}.")))
             }
+            Self::NotReleased { why, too_many: true, session, .. } => {
+                let message = format!("nobody was asked to approve the command: {why}");
+                error_response("ERROR", "53400", &message, Some(&format!("Session {session}.")))
+            }
             Self::NotReleased { why, reason, session, .. } => {
                 let message = match reason {
                     Some(reason) => format!("the command was not approved: {why}. {reason}"),
@@ -176,35 +273,74 @@ impl Objection {
                 };
                 error_response("ERROR", "42501", &message, Some(&format!("Session {session}.")))
             }
+            Self::TransactionAborted => error_response(
+                "ERROR",
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+                None,
+            ),
+            Self::NotPrepared => error_response(
+                "ERROR",
+                "42501",
+                "the command was not approved: it could not be prepared when people were to be asked",
+                Some("Run it again."),
+            ),
             Self::FunctionCall => error_response(
                 "ERROR",
                 "0A000",
                 "the function call message is not relayed",
-                Some("Call the function in a statement: SELECT lo_open(…), for example."),
+                Some(
+                    "Call the function in a statement: SELECT lo_get(…), for example. \
+                     Dump with pg_dump --no-blobs.",
+                ),
             ),
+            Self::Encoding { session } => error_response(
+                "ERROR",
+                "22023",
+                "client_encoding can only be UTF8 in this session",
+                Some(&format!("Leave it at UTF8, and convert in the client. Session {session}.")),
+            ),
+            Self::NotUnderstood { unparsed, syntax, reason, session } => {
+                let hint = format!("Session {session}.");
+                let code = match unparsed {
+                    Unparsed::Syntax => "42601",
+                    Unparsed::TooLong => "54000",
+                    _ => "54001",
+                };
+                let whole = match unparsed {
+                    Unparsed::Syntax => "syntax error".to_owned(),
+                    limit => format!("the text is not understood: {limit}"),
+                };
+                let (shown, stored, position) = match syntax {
+                    Some(SyntaxError { message, stored, position }) => (message, stored, *position),
+                    None => (&whole, &whole, None),
+                };
+                let position = position.map(|at| at.to_string());
+                let words = |message: &str| {
+                    let own = [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', code), (b'M', message)];
+                    let more = [(b'D', reason.as_str()), (b'H', &hint)];
+                    let position = position.iter().map(|at| (b'P', at.as_str()));
+                    report_of(b'E', own.into_iter().chain(more).chain(position))
+                };
+                Words { shown: words(shown), stored: words(stored) }
+            }
         }
     }
 }
 
+/// `NoticeResponse`: the session runs in another encoding than the client asked for.
+pub(super) fn other_encoding(asked: &str) -> Words {
+    let message = format!("client_encoding {asked} was asked for; the session runs in UTF8");
+    report(b'N', "NOTICE", "00000", &message, None)
+}
+
 /// `NoticeResponse`: the client learns that its command waits, and where people decide it.
 pub(super) fn waits_for_approval(id: &str, link: &str, left: Duration) -> Words {
-    let mut out = BytesMut::new();
     let message = format!(
         "the command waits for approval, {} s at most: request {id}",
         left.as_secs().max(1)
     );
-    let hint = format!("Decide: {link}");
-    framed(&mut out, b'N', |body| {
-        let severity = "NOTICE";
-        for (field, text) in
-            [(b'S', severity), (b'V', severity), (b'C', "00000"), (b'M', &message), (b'H', &hint)]
-        {
-            body.put_u8(field);
-            text_with_nul(body, text);
-        }
-        body.put_u8(0);
-    });
-    Words(out.freeze())
+    report(b'N', "NOTICE", "00000", &message, Some(&format!("Decide: {link}")))
 }
 
 /// A text that is no SQL in any setting: the server says so and does nothing else, and its own
@@ -231,6 +367,22 @@ pub(super) fn failing_parse(unnamed: bool) -> Bytes {
         body.put_slice(NO_SQL);
         body.put_u16(0);
     });
+    out.freeze()
+}
+
+/// Flush: the server sends what it has, and nothing else comes of it in any state.
+pub(super) const FLUSH: &[u8] = b"H\0\0\0\x04";
+
+/// Sync.
+pub(super) const SYNC: &[u8] = b"S\0\0\0\x04";
+
+/// What the server repeats when the gateway ends a COPY.
+pub(super) const GIVEN_UP: &str = "portcullis: a message that is no COPY data came";
+
+/// A `CopyFail` of the gateway's own.
+pub(super) fn copy_fail() -> Bytes {
+    let mut out = BytesMut::new();
+    framed(&mut out, b'f', |body| text_with_nul(body, GIVEN_UP));
     out.freeze()
 }
 
@@ -271,21 +423,25 @@ fn error_response(severity: &str, code: &str, message: &str, hint: Option<&str>)
 }
 
 fn report(tag: u8, severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
+    let fields = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
+    report_of(tag, fields.into_iter().chain(hint.map(|hint| (b'H', hint)))).into()
+}
+
+fn report_of<'f>(tag: u8, fields: impl Iterator<Item = (u8, &'f str)>) -> Bytes {
     let mut out = BytesMut::new();
     framed(&mut out, tag, |body| {
-        let fields = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
-        for (field, text) in fields.into_iter().chain(hint.map(|hint| (b'H', hint))) {
+        for (field, text) in fields {
             body.put_u8(field);
             text_with_nul(body, text);
         }
         body.put_u8(0);
     });
-    Words(out.freeze())
+    out.freeze()
 }
 
 /// `AuthenticationCleartextPassword`.
 pub(super) fn ask_password() -> Words {
-    Words(Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03"))
+    Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03").into()
 }
 
 /// `NegotiateProtocolVersion`: the newest minor version that is spoken, and the protocol options
@@ -299,7 +455,7 @@ pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Words {
             text_with_nul(body, option);
         }
     });
-    Words(out.freeze())
+    out.freeze().into()
 }
 
 /// Everything from `AuthenticationOk` to the first `ReadyForQuery`: what the target said of
@@ -326,7 +482,7 @@ pub(super) fn welcome(
         out.put_slice(notice);
     }
     out.put_slice(b"Z\0\0\0\x05I");
-    Words(out.freeze())
+    out.freeze().into()
 }
 
 fn framed(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {

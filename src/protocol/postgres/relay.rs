@@ -5,17 +5,18 @@
 //! pipelines without reading waits for its own replies, as it would without a gateway.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
-use crate::decode::postgres::frame::{Piece, Side, Walker};
+use crate::decode::postgres::frame::{self, Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
 use crate::gate::{Gate, Permitted, Released};
@@ -23,11 +24,13 @@ use crate::gate::{Gate, Permitted, Released};
 use super::answers::{Answer, Answers};
 use super::down::Down;
 use super::end::End;
-use super::entering::{Entering, Placed};
+use super::entering::{Entering, Placed, Stopped};
+use super::holding::MOST_AHEAD;
 use super::masking::{Masking, MasksNow};
 use super::reader::Reader;
-use super::refusal::Words;
-use super::replies::Replies;
+use super::refusal::{self, Words};
+use super::rehearsal::Unit;
+use super::replies::{Course, Entered, Replies};
 use super::stream::Stream;
 
 /// What an idle direction keeps for reading, in bytes: an idle session costs kilobytes.
@@ -37,6 +40,8 @@ const READ_MAX: usize = 128 << 10;
 
 /// How long what runs may go on when the client closed its side without a word.
 const ABANDONED: Duration = Duration::from_secs(5);
+/// How long a target that takes no more bytes gets to say why, and to close the connection.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Words of the gateway's own that wait for the client to take them.
 const MAX_NOTICES: usize = 4;
 
@@ -49,6 +54,8 @@ pub(super) struct Relay {
     pub(super) replies: Mutex<Replies>,
     /// Told when the queue of replies got shorter.
     progress: Notify,
+    /// Told when Syncs that were kept back are to be forwarded.
+    owed: Notify,
     /// No new command may start.
     closing: AtomicBool,
     /// Nothing waits for people any more.
@@ -57,6 +64,8 @@ pub(super) struct Relay {
     notices: (mpsc::Sender<Words>, Mutex<Option<mpsc::Receiver<Words>>>),
     /// The client said that it leaves, or closed its side.
     client_left: AtomicBool,
+    /// Bytes that the client still sends of a message that was refused for its size.
+    refused_rest: AtomicUsize,
 }
 
 impl Relay {
@@ -74,10 +83,12 @@ impl Relay {
             masking,
             replies: Mutex::new(Replies::new(parameters)),
             progress: Notify::new(),
+            owed: Notify::new(),
             closing: AtomicBool::new(false),
             no_holds: watch::Sender::new(false),
             notices: (sender, Mutex::new(Some(receiver))),
             client_left: AtomicBool::new(false),
+            refused_rest: AtomicUsize::new(0),
         }
     }
 
@@ -98,6 +109,16 @@ impl Relay {
         if self.notices.0.try_send(words).is_err() {
             tracing::debug!(session = %self.gate.session(), "a notice is left out");
         }
+    }
+
+    /// Bytes that the client still sends of a message that was refused for its size.
+    pub(super) fn client_owes(&self) -> usize {
+        self.refused_rest.load(Ordering::Acquire)
+    }
+
+    /// Whether the target itself told the client that the session ends.
+    pub(super) fn target_said_its_last(&self) -> bool {
+        self.replies.lock().is_over()
     }
 
     /// Whether the server owes nothing.
@@ -135,14 +156,36 @@ impl Relay {
         client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<std::convert::Infallible, End> {
+        let carried = self.carry_up(client, target).await;
+        if let Err(End::TargetBroken(_)) = carried {
+            // Why it broke stands in what it sent before: `down` reads that to its end.
+            let _read: Result<(), _> = timeout(LAST_WORDS, std::future::pending()).await;
+        }
+        carried
+    }
+
+    async fn carry_up(
+        &self,
+        client: &mut ReadHalf<Stream>,
+        target: &mut Outgoing,
+    ) -> Result<std::convert::Infallible, End> {
         let mut incoming = Incoming::new(Side::Frontend, BytesMut::new());
         let mut said_so = false;
         loop {
             self.until(Replies::has_room).await;
-            let (bytes, pieces) = incoming.take().map_err(End::ClientMalformed)?;
+            self.forward_owed(target).await?;
+            let taken = incoming.take().inspect_err(|_| {
+                self.refused_rest.store(incoming.owed, Ordering::Release);
+            });
+            let (bytes, pieces) = taken.map_err(End::ClientMalformed)?;
             if bytes.is_empty() {
-                if incoming.read(client).await.map_err(End::ClientBroken)? == 0 {
-                    break;
+                tokio::select! {
+                    read = incoming.read(client) => {
+                        if read.map_err(End::ClientBroken)? == 0 {
+                            break;
+                        }
+                    }
+                    () = self.owed.notified() => {}
                 }
                 continue;
             }
@@ -192,11 +235,14 @@ impl Relay {
             use Message::{Bind, Execute, FunctionCall, Parse, Query};
             matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
         };
-        if self.closing.load(Ordering::Acquire) && messages.iter().any(|(_, m, _)| starts(m)) {
+        // At the session's end nothing new starts; whoever watches for it ends the session.
+        let closes = self.closing.load(Ordering::Acquire) || self.gate.is_over();
+        if closes && messages.iter().any(|(_, m, _)| starts(m)) {
             return std::future::pending().await;
         }
         let leaves = messages.iter().any(|(_, m, _)| matches!(m, Message::Terminate));
         let mut rest = messages.as_slice();
+        let mut waits: Option<(Option<Unit>, Bytes)> = None;
         loop {
             let start = rest.first().map_or(0, |(range, ..)| range.start);
             let masks = if rest.iter().any(|(_, m, _)| starts(m)) {
@@ -204,8 +250,12 @@ impl Relay {
             } else {
                 None
             };
+            let (unit, taken_back) = waits.take().unwrap_or_default();
             let admitted = self.gate.admit(bytes.clone(), |admission| {
                 let mut replies = self.replies.lock();
+                if !taken_back.is_empty() {
+                    admission.resume(&taken_back);
+                }
                 Entering {
                     admission,
                     replies: &mut replies,
@@ -216,23 +266,102 @@ impl Relay {
                     now: Instant::now(),
                     plain: start..start,
                     secret: start..start,
-                    acts: false,
+                    unit,
                 }
                 .enter(rest)
             });
             let (permitted, entered) = admitted.await?;
-            let stop = entered.map_err(End::ClientMalformed)?;
+            let stopped = entered.map_err(End::ClientMalformed)?;
             target.permit(permitted).await.map_err(End::TargetBroken)?;
-            let Some(stop) = stop else { return Ok(leaves) };
-            let Some(((_, message, _), behind)) = rest.get(stop.at..).and_then(<[_]>::split_first)
-            else {
-                return Ok(leaves);
-            };
-            if self.until_decided(stop, message, incoming, client, target).await? {
-                return Ok(true);
+            match stopped {
+                None => return Ok(leaves),
+                Some(Stopped::Waits(at)) => {
+                    rest = rest.get(at..).unwrap_or_default();
+                    let Some((_, message, _)) = rest.first() else { return Ok(leaves) };
+                    let waits = |replies: &Replies| replies.course(message) == Course::Wait;
+                    self.settled(|replies| !waits(replies), incoming, client).await?;
+                    if rest.len() > 1 || !incoming.buffer.is_empty() {
+                        self.replies.lock().sent_early();
+                    }
+                    self.forward_owed(target).await?;
+                }
+                Some(Stopped::Unsettled(at, unit, taken_back)) => {
+                    rest = rest.get(at..).unwrap_or_default();
+                    let last = unit.as_ref().map_or(0, |unit| unit.replies(&self.replies.lock()));
+                    let settled = |replies: &Replies| replies.is_settled_but_for(last);
+                    self.settled(settled, incoming, client).await?;
+                    if !self.replies.lock().skips() {
+                        waits = Some((unit, taken_back));
+                    }
+                }
+                Some(Stopped::Held(stop)) => {
+                    let held = rest.get(stop.at..).and_then(<[_]>::split_first);
+                    let Some(((_, message, _), behind)) = held else { return Ok(leaves) };
+                    let message = (message, &bytes);
+                    if self.until_decided(stop, message, incoming, client, target).await? {
+                        return Ok(true);
+                    }
+                    rest = behind;
+                }
             }
-            rest = behind;
         }
+    }
+
+    /// Waits for what the server answers; reads ahead what the client sends meanwhile, to notice that
+    /// it leaves. Cancel safe.
+    pub(super) async fn settled(
+        &self,
+        condition: impl Fn(&Replies) -> bool,
+        incoming: &mut Incoming,
+        client: &mut ReadHalf<Stream>,
+    ) -> Result<(), End> {
+        let mut settled = pin!(self.until(condition));
+        let mut abandoned = None;
+        loop {
+            let room = abandoned.is_none() && incoming.buffer.len() < MOST_AHEAD;
+            let too_long = async {
+                match abandoned {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut settled => return Ok(()),
+                read = incoming.read(client), if room => {
+                    if read.map_err(End::ClientBroken)? == 0 {
+                        abandoned = Some(tokio::time::Instant::now() + ABANDONED);
+                    }
+                }
+                () = too_long => return Err(End::Client),
+            }
+        }
+    }
+
+    /// Forwards a message of the gateway's own that does nothing.
+    pub(super) async fn send_own(&self, bytes: &[u8], target: &mut Outgoing) -> Result<(), End> {
+        let own = self.gate.admit(Bytes::new(), |admission| admission.beside(bytes));
+        let (permitted, ()) = own.await?;
+        target.permit(permitted).await.map_err(End::TargetBroken)
+    }
+
+    /// Forwards Syncs that were kept back and count.
+    async fn forward_owed(&self, target: &mut Outgoing) -> Result<(), End> {
+        let owed = self.replies.lock().take_owed_syncs();
+        if owed == 0 {
+            return Ok(());
+        }
+        let bytes = Bytes::from(refusal::SYNC.repeat(owed));
+        let admitted = self.gate.admit(bytes.clone(), |admission| {
+            let mut replies = self.replies.lock();
+            admission.data(0..bytes.len(), None);
+            (0..owed).try_for_each(|_| {
+                replies.expect(&Message::Sync, Instant::now(), Entered::default())
+            })
+        });
+        let (permitted, entered) = admitted.await?;
+        entered.map_err(End::ClientMalformed)?;
+        target.permit(permitted).await.map_err(End::TargetBroken)
     }
 
     /// The masks for some commands; the catalog is looked up again when they name what it did not
@@ -277,48 +406,68 @@ impl Relay {
                 continue;
             }
             let masks = self.masks_for(&bytes, &pieces).await?;
-            let released = self.record_answers(&bytes, &pieces, masks.as_ref())?;
+            let (released, end) = self.record_answers(&bytes, &pieces, masks.as_ref())?;
             self.progress.notify_waiters();
-            client.at_boundary = incoming.walker.at_boundary();
+            client.at_boundary = match &end {
+                Some((_, at_boundary)) => *at_boundary,
+                None => incoming.walker.at_boundary(),
+            };
             client.release(released).await.map_err(End::ClientBroken)?;
+            if let Some((end, _)) = end {
+                return Err(end);
+            }
         }
     }
 
     /// The masks for some messages; the catalog is looked up again when columns of tables come
-    /// that it did not have.
+    /// that it did not have, or of types.
     async fn masks_for(&self, bytes: &Bytes, pieces: &[Piece]) -> Result<Option<MasksNow>, End> {
         let Some(mut masks) = self.masking.now().await else { return Ok(None) };
-        let mut at = 0;
+        let (mut at, mut types, mut lacks, mut nested) = (0, Vec::new(), false, false);
         for piece in pieces.iter().filter(|_| !masks.are_blind()) {
             let message = bytes.get(at..at + piece.length).unwrap_or_default();
             at += piece.length;
+            nested |= matches!(piece.tag, b'H' | b'T');
             if piece.tag == b'T' {
                 let columns = backend::row_description(message).map_err(End::TargetMalformed)?;
-                if masks.lack(&columns) {
-                    masks = self.masking.newer_than(masks).await;
-                    break;
-                }
+                lacks |= masks.lack(&columns);
+                types.extend(masks.unknown_types(&columns));
             }
+        }
+        if lacks {
+            masks = self.masking.newer_than(masks).await;
+        }
+        if !types.is_empty() || (nested && masks.lack_types()) {
+            masks = self.masking.with_types(masks, &types).await;
         }
         Ok(Some(masks))
     }
 
-    /// Holds the server's messages against the queue, masks and records them.
+    /// Holds the server's messages against the queue, masks and records them, up to one that ends the
+    /// session: with the end comes whether it is a message's beginning.
     fn record_answers(
         &self,
         bytes: &Bytes,
         pieces: &[Piece],
         masks: Option<&MasksNow>,
-    ) -> Result<Released, End> {
+    ) -> Result<(Released, Option<(End, bool)>), End> {
         let mut answers = Answers::new(bytes.clone());
         let mut at = 0;
+        let mut end = None;
         {
             let (now, mut replies) = (Instant::now(), self.replies.lock());
             let mut down = Down { replies: &mut replies, answers: &mut answers, masks, now };
             for piece in pieces {
                 let range = at..at + piece.length;
                 at = range.end;
-                down.piece(piece, range.clone(), bytes.get(range).unwrap_or_default())?;
+                let message = bytes.get(range.clone()).unwrap_or_default();
+                if let Err(unfit) = down.piece(piece, range, message) {
+                    end = Some((unfit, piece.first));
+                    break;
+                }
+            }
+            if replies.owes_syncs() {
+                self.owed.notify_one();
             }
             if masks.is_some() && replies.is_at_rest() {
                 self.masking.at_rest();
@@ -335,7 +484,7 @@ impl Relay {
                 }
             }
         })?;
-        Ok(released)
+        Ok((released, end))
     }
 }
 
@@ -355,11 +504,13 @@ pub(super) struct Incoming {
     pub(super) buffer: BytesMut,
     walker: Walker,
     last_read: usize,
+    /// What is to come of a message that is refused.
+    owed: usize,
 }
 
 impl Incoming {
     fn new(side: Side, buffer: BytesMut) -> Self {
-        Self { buffer, walker: Walker::new(side), last_read: 0 }
+        Self { buffer, walker: Walker::new(side), last_read: 0, owed: 0 }
     }
 
     /// Reads once; 0 is the end. The room follows what came last, so idle sessions stay small
@@ -378,7 +529,12 @@ impl Incoming {
     fn take(&mut self) -> Result<(Bytes, Vec<Piece>), Malformed> {
         let mut pieces = Vec::new();
         let mut end = 0;
-        while let Some(piece) = self.walker.next(self.buffer.get(end..).unwrap_or_default())? {
+        loop {
+            let rest = self.buffer.get(end..).unwrap_or_default();
+            let next = self.walker.next(rest).inspect_err(|_| {
+                self.owed = frame::announced(rest).saturating_sub(rest.len());
+            });
+            let Some(piece) = next? else { break };
             end += piece.length;
             pieces.push(piece);
         }

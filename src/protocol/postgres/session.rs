@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
-use crate::access::NoAccess;
 use crate::gate::Gate;
 use crate::names::TargetName;
 
@@ -19,6 +19,9 @@ use super::{Context, GOODBYE, OpenSession};
 
 /// How long a cancelled command gets to tell the client so.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a client may go on sending a message that was refused for its size.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A session whose client has not been told yet that it is open.
 pub(super) struct Session {
@@ -35,7 +38,7 @@ impl Session {
     /// Runs the session to its end, and says and records how it ended.
     pub(super) async fn run(self) {
         let Self { stream, opened, context } = self;
-        let OpenSession { gate, upstream, tables, cancel_key, _slot } = opened;
+        let OpenSession { gate, upstream, tables, search_path, cancel_key, _slot } = opened;
         let target = gate.grant().target().name.clone();
         let session = gate.session();
         let username = gate.grant().identity().username().to_owned();
@@ -45,7 +48,7 @@ impl Session {
         let (mut from_target, to_target) = tokio::io::split(upstream.stream);
         let (mut to_client, mut to_target) = (Outgoing::new(to_client), Outgoing::new(to_target));
         let reader = Arc::clone(&context.sessions.reader);
-        let masking = Masking::new(Arc::clone(&gate), tables);
+        let masking = Masking::new(Arc::clone(&gate), tables, search_path);
         let relay = Relay::new(Arc::clone(&gate), reader, masking, &upstream.parameters);
         let words = |key: &[u8]| {
             let id = cancel_key.process_id;
@@ -67,34 +70,51 @@ impl Session {
             }
         };
 
-        tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
-        let _gone = timeout(GOODBYE, say_goodbye(&gate, &mut to_client, &end, &target)).await;
+        // What the gateway cut is not said to have been the client's leaving.
+        let end = match end {
+            End::Client | End::ClientBroken(_) => gate.lost().map_or(end, End::Lost),
+            end => end,
+        };
+        let _gone = timeout(GOODBYE, say_goodbye(&relay, &mut to_client, &end, &target)).await;
         if !relay.is_idle() && !matches!(end, End::Target | End::TargetBroken(_)) {
             // Nobody waits for it any more, and the server would not look before its end.
             gate.note("cancel", "what ran was cancelled: its client is gone".to_owned());
             let _too_late = timeout(GOODBYE, upstream.cancel.cancel()).await;
         }
         let _gone = timeout(GOODBYE, to_target.shutdown()).await;
-        gate.close(end.how(), end.to_string());
+        // A client that is closed upon while it sends does not read what it was told.
+        let _gone = timeout(LINGER, read_out(&mut from_client, relay.client_owes())).await;
+        let _gone = timeout(GOODBYE, to_client.shutdown()).await;
+        gate.close(&end.of_session());
+    }
+}
+
+/// Reads so much of what a client still sends, and throws it away.
+async fn read_out(client: &mut (impl AsyncRead + Unpin), mut owed: usize) {
+    let mut rest = vec![0; owed.min(64 << 10)];
+    while owed > 0 {
+        match client.read(&mut rest).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => owed = owed.saturating_sub(read),
+        }
     }
 }
 
 /// Finishes what was being written, then says why the session ends, where that can be said.
-async fn say_goodbye(gate: &Gate, client: &mut Outgoing, end: &End, target: &TargetName) {
+async fn say_goodbye(relay: &Relay, client: &mut Outgoing, end: &End, target: &TargetName) {
     if client.finish().await.is_err() {
         return;
     }
-    if let Some(refusal) = end.refusal(target).filter(|_| client.at_boundary()) {
+    let (gate, said) = (&relay.gate, relay.target_said_its_last());
+    if let Some(refusal) = end.refusal(target, said).filter(|_| client.at_boundary()) {
         let words = refusal.to_words();
         // That nothing can be recorded must still be said.
         if let Err(failure) = gate.announce(words.as_bytes()) {
             tracing::debug!(session = %gate.session(), %failure, "last words not recorded");
         }
-        if client.say(&words).await.is_err() {
-            return;
-        }
+        // One that is gone is told nothing.
+        let _gone = client.say(&words).await;
     }
-    let _closed = client.shutdown().await;
 }
 
 /// Waits for whatever ends a session from outside: its time, a reload, the gateway's stop.
@@ -104,11 +124,11 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
         tokio::select! {
             () = gate.grant().ends().over(gate.opened()) => break End::Expired,
             changed = changes.changed() => match changed {
-                Ok(()) => match gate.still_granted() {
-                    Ok(()) => {}
-                    Err(NoAccess::Killed(by)) => break End::Killed(by),
-                    Err(_) => break End::AccessLost,
-                },
+                Ok(()) => {
+                    if let Some(end) = gate.lost() {
+                        break End::Lost(end);
+                    }
+                }
                 Err(_) => break End::Shutdown,
             },
             () = async {
@@ -121,7 +141,7 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
     };
     relay.begin_closing();
     let grace = match end {
-        End::Expired => context.expiry_grace,
+        End::Expired => gate.grace_left(),
         _ => Duration::ZERO,
     };
     if timeout(grace, relay.idle()).await.is_err() {

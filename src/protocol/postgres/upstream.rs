@@ -11,6 +11,8 @@
 //! Limits:
 //! - Without TLS, or with `tls = "require"`, nothing tells the target from somebody in its place,
 //!   and a server that asks for the password itself gets it. `verify-full` is the default.
+//! - A server whose very certificate stands in the target's `ca` is taken whatever that certificate
+//!   says of names and dates.
 //! - A TLS connection is never tried first and then given up for a plain one.
 //! - The copies of the password that `postgres-protocol` and TLS make while they compute are
 //!   freed, not wiped.
@@ -19,6 +21,7 @@ mod authentication;
 mod channel_binding;
 mod error;
 mod frames;
+mod pinned;
 mod query;
 mod startup;
 mod tcp;

@@ -1,19 +1,43 @@
 //! What masks mean for what the client asks: whether it may run, and what is stored of it.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::decode::postgres::command;
+use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::sql::{Reading, Source, Withhold};
-use crate::gate::Against;
+use crate::gate::{Against, Sent};
 use crate::policy::Attributes;
 
 use super::entering::Entering;
-use super::masking::{Judgement, Masking};
+use super::masking::{AtSource, Judgement, Masking};
 use super::refusal::Words;
 use super::replies::Candidates;
+
+/// Bound values that may be shown and kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Withheld {
+    /// None of them.
+    None,
+    /// All of them.
+    All,
+    /// All but those at these places.
+    But(BTreeSet<usize>),
+}
+
+impl Withheld {
+    /// Whether the value at a place is one.
+    pub(super) fn has(&self, at: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::But(clear) => !clear.contains(&at),
+        }
+    }
+}
 
 /// What masks mean for a command, as a whole.
 #[derive(Debug, Default)]
@@ -22,11 +46,18 @@ pub(super) struct Weighed {
     pub(super) against: Option<Against>,
     /// Its literals, values and COPY data may be shown and kept nowhere.
     pub(super) withhold: bool,
+    /// It may make or drop prepared statements and cursors out of sight.
+    pub(super) makes_names: bool,
     /// Its statements, with what each does.
     judged: Vec<(Source, Judgement)>,
 }
 
 impl Weighed {
+    /// The same, with what else is against it.
+    pub(super) fn or_against(self, other: Option<Against>) -> Self {
+        Self { against: other.or(self.against), ..self }
+    }
+
     /// The command passes, unless it was refused.
     pub(super) fn passes(&self, masking: &Masking, refused: Option<&Words>) {
         if refused.is_none() {
@@ -37,7 +68,43 @@ impl Weighed {
     }
 }
 
+/// What passes in the place of a message whose text another goes to the server for.
+pub(super) fn sent_instead(
+    message: &Message<'_>,
+    reading: &Reading,
+    weighed: &Weighed,
+) -> Option<Sent> {
+    let text = &reading.sent()?.text;
+    let bytes = match message {
+        Message::Query { .. } => frontend::query_message(text),
+        Message::Parse { statement, parameter_types, .. } => {
+            frontend::parse_message(statement, text, parameter_types)
+        }
+        _ => return None,
+    };
+    let view = reading.view_of_sent(withheld(weighed))?.into_owned();
+    Some(Sent { bytes: bytes.into(), view })
+}
+
+fn withheld(weighed: &Weighed) -> Withhold {
+    if weighed.withhold { Withhold::Literals } else { Withhold::Secrets }
+}
+
 impl Entering<'_, '_, '_> {
+    /// A text with what goes to the server in its place, and why it must not run, if so.
+    pub(super) fn masked_at_source(
+        &self,
+        reading: &Arc<Reading>,
+    ) -> (Arc<Reading>, Option<Against>) {
+        let at_source =
+            self.masks.map(|masks| masks.at_source(reading, self.masking.names_moved()));
+        match at_source {
+            None | Some(AtSource::Same) => (Arc::clone(reading), None),
+            Some(AtSource::Instead(reading)) => (reading, None),
+            Some(AtSource::Refused(against)) => (Arc::clone(reading), Some(against)),
+        }
+    }
+
     /// What masks mean for a text and for what it, or a portal, runs by name.
     pub(super) fn weigh(&self, reading: Option<&Arc<Reading>>, named: &Candidates) -> Weighed {
         let Some(masks) = self.masks else { return Weighed::default() };
@@ -49,28 +116,70 @@ impl Entering<'_, '_, '_> {
             (0..reading.statements().len()).map(|at| Source::new(Arc::clone(reading), at))
         });
         let mut weighed = Weighed::default();
+        let own_text =
+            |source: &Source| reading.is_some_and(|reading| Arc::ptr_eq(reading, source.reading()));
+        // A table made of what a prepared statement gives.
+        let statements = || reading.into_iter().flat_map(|reading| reading.statements());
+        let stores = statements().any(|statement| {
+            statement.references().next().is_some()
+                && statement.effects.iter().any(|effect| effect.action == "sql.create")
+        });
+        let mut effects = statements().flat_map(|statement| &statement.effects);
+        let explains = effects.any(|effect| effect.action == "sql.explain");
         for source in own.chain(named.iter().map(|candidate| candidate.source.clone())) {
             let judged = masks.judge(Some(&source));
             weighed.withhold |= masks.withhold(&judged);
+            // An empty text does nothing.
+            weighed.makes_names |= source.statement().is_some() && Masking::makes_names(&judged);
             weighed.against = weighed.against.or_else(|| masks.objection(Some(&source), &judged));
+            if !own_text(&source) {
+                if explains {
+                    weighed.against = weighed.against.or_else(|| masks.counts_others(&source));
+                }
+                let moved = self.masking.names_moved();
+                weighed.against =
+                    weighed.against.or_else(|| masks.outdated(source.reading(), moved));
+            }
+            if stores && !own_text(&source) {
+                weighed.against = weighed.against.or_else(|| masks.gives_masked(&judged));
+            }
             if Masking::may_change(&judged) {
                 masks = Cow::Owned(masks.unsettled());
             }
             weighed.judged.push((source, judged));
         }
-        if named.unknown {
+        if named.unknown || named.doubtful {
             let judged = masks.judge(None);
             weighed.withhold |= masks.withhold(&judged);
+            weighed.makes_names = true;
             weighed.against = weighed.against.or_else(|| masks.objection(None, &judged));
+            if stores {
+                weighed.against = weighed.against.or_else(|| masks.gives_masked(&judged));
+            }
         }
         weighed
     }
 
     /// The request view of a text.
     pub(super) fn view<'r>(&self, reading: &'r Reading, weighed: &Weighed) -> Cow<'r, str> {
-        let withhold = if weighed.withhold { Withhold::Literals } else { Withhold::Secrets };
-        let view = reading.view(withhold);
-        self.masks.map_or(Cow::Borrowed(view), |masks| masks.plan().view(view))
+        let view = match (weighed.withhold, self.masks) {
+            (true, Some(masks)) if self.settles(weighed) => {
+                reading.view_for(|belonging| masks.is_clear(belonging))
+            }
+            (true, _) => Cow::Borrowed(reading.view(Withhold::Literals)),
+            (false, _) => Cow::Borrowed(reading.view(Withhold::Secrets)),
+        };
+        let Some(masks) = self.masks else { return view };
+        match view {
+            Cow::Borrowed(view) => masks.plan().view(view),
+            Cow::Owned(view) => Cow::Owned(masks.plan().view(&view).into_owned()),
+        }
+    }
+
+    /// Whether the catalog is what it was when it was read, and stays it.
+    fn settles(&self, weighed: &Weighed) -> bool {
+        let changes = weighed.judged.iter().any(|(_, judged)| Masking::may_change(judged));
+        !changes && !self.masking.is_changing()
     }
 
     /// The same for a text that a command runs by name.
@@ -99,10 +208,21 @@ impl Entering<'_, '_, '_> {
         shown
     }
 
-    /// Whether values that are bound to one of these may be shown and kept nowhere.
-    pub(super) fn withholds_values(&self, candidates: &Candidates) -> bool {
-        candidates.unknown
-            || candidates.iter().any(|candidate| candidate.source.reading().is_secret())
-            || self.weigh(None, candidates).withhold
+    /// Which values that are bound to one of these may be shown and kept nowhere.
+    pub(super) fn withholds_values(&self, candidates: &Candidates) -> Withheld {
+        let secret = |source: &Source| source.reading().is_secret();
+        if candidates.unknown || candidates.iter().any(|candidate| secret(&candidate.source)) {
+            return Withheld::All;
+        }
+        let weighed = self.weigh(None, candidates);
+        let mut all = candidates.iter();
+        match (weighed.withhold, self.masks, all.next(), all.next()) {
+            (false, ..) => Withheld::None,
+            (true, Some(masks), Some(only), None) if self.settles(&weighed) => {
+                let reading = only.source.reading();
+                Withheld::But(reading.clear_parameters(|belonging| masks.is_clear(belonging)))
+            }
+            _ => Withheld::All,
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::config::SshTarget;
 use crate::decode::ssh::lines::TypedLines;
 use crate::decode::ssh::message::{self, Size};
-use crate::gate::{Gate, Held, NotReleased, Permitted, Released};
+use crate::gate::{Gate, Held, NotAdmitted, NotReleased, Permitted, Released};
 use crate::mask::Masked;
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
@@ -117,6 +117,16 @@ pub(super) enum Broken {
 
 /// Something could not be recorded, which ends the session.
 pub(super) struct Unrecorded;
+
+impl From<NotAdmitted> for Broken {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        match not_admitted {
+            NotAdmitted::NotRecorded(failure) => Self::NotRecorded(failure),
+            // Who watches the session ends it.
+            NotAdmitted::Lapsed(_) => Self::Session,
+        }
+    }
+}
 
 impl From<RecordingFailure> for Broken {
     fn from(failure: RecordingFailure) -> Self {
@@ -254,14 +264,22 @@ impl Channel {
         way: &Way,
     ) -> Result<(russh::Channel<russh::client::Msg>, Connection), Broken> {
         let entering = self.session.entering.acquire().await;
-        let connected = upstream::connect(&self.gate, target, way).await;
+        let name = self.session.grant().target().name.clone();
+        let address = (target.host.as_str(), target.port);
+        let connecting = upstream::connect(&self.gate, target, way);
+        let backoff = &self.session.context.backoff;
+        let connected = backoff.attempt(&name, address, connecting).await;
         drop(entering);
         match connected {
-            Ok(upstream) => Ok(upstream.split()),
+            Ok(upstream) => {
+                self.gate.grant().opens();
+                Ok(upstream.split())
+            }
             Err(error) => {
-                let name = self.session.grant().target().name.clone();
-                tracing::warn!(session = %self.gate.session(), target = %name, %error, "target not reached");
+                let cause = error.cause();
+                tracing::warn!(session = %self.gate.session(), target = %name, cause, %error, "target not reached");
                 self.gate.metrics().not_connected();
+                self.gate.metrics().upstream_refused(cause);
                 let error =
                     CommandError { code: error.code().to_owned(), message: error.to_string() };
                 Err(Broken::Refused { refusal: Refusal::Unreachable(name), error })
@@ -327,10 +345,10 @@ impl Channel {
             return Ok(());
         }
         let (number, of) = (self.down.id().number(), Some(self.of));
-        let admitted = self.gate.admit(Bytes::new(), |admission| {
+        let recorded = self.gate.record(|admission| {
             message::each_data(number, None, &rest, |data| admission.data_as(0..0, of, data));
         });
-        admitted.await.map(drop)
+        recorded.await
     }
 
     /// Records what goes down.
@@ -374,7 +392,7 @@ impl Channel {
     }
 
     /// Says words of the gateway's own on standard error, recorded first.
-    async fn say(&self, words: &str) -> Result<(), Broken> {
+    pub(super) async fn say(&self, words: &str) -> Result<(), Broken> {
         let mut recorded = Vec::new();
         message::put_data(&mut recorded, self.down.id().number(), Some(1), words.as_bytes());
         self.gate.announce(&recorded)?;

@@ -1,27 +1,37 @@
 //! Logging in with a browser (keyboard-interactive): the client shows an address and a code, and
 //! waits. There is nothing to type; the client is asked again and again without a question, so that
-//! one that went away is noticed.
+//! one that went away is noticed. The issuer is asked for a code once the client has answered the
+//! first time: one that only connects costs no code and no place.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use russh::server::{Auth, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handler::Connection;
 use crate::identity::login::{Device, Logins, NoLogin, Progress};
+use crate::listener::{Share, Shares};
 
 /// How long somebody may take in the browser.
 const DEVICE_TIME: Duration = Duration::from_secs(300);
-/// Clients that wait for a browser at a time. Each has the issuer asked every few seconds.
-const MAX_WAITING: usize = 64;
+/// Clients that wait for a browser at a time, and how many of them one address may have. Each has
+/// the issuer asked every few seconds.
+const MAX_WAITING: usize = 256;
+const WAITING_OF_ADDRESS: usize = 16;
+/// A code counts against its address this long, even when the client left at once: so many are
+/// opened in this time at most.
+const CODE_TIME: Duration = Duration::from_secs(60);
+/// How long a client may take to answer a question that nobody has to read: programs answer at
+/// once, and some show a window first.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// Where people log in, and how many do.
 #[derive(Debug)]
 pub(super) struct Browsers {
     logins: Logins,
-    room: Arc<Semaphore>,
+    room: Arc<Shares>,
 }
 
 /// What has become of a connection's one login with a browser.
@@ -29,6 +39,8 @@ pub(super) struct Browsers {
 pub(super) enum DeviceLogin {
     #[default]
     Untried,
+    /// It was told that a login with a browser begins; the user.
+    Asked(String),
     Waiting(Box<Waiting>),
     Over,
 }
@@ -37,12 +49,12 @@ pub(super) struct Waiting {
     device: Device,
     user: String,
     until: Instant,
-    _room: OwnedSemaphorePermit,
+    _room: Share,
 }
 
 impl Browsers {
     pub(super) fn new(logins: Logins) -> Self {
-        Self { logins, room: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Self { logins, room: Shares::new(MAX_WAITING, WAITING_OF_ADDRESS, CODE_TIME) }
     }
 
     /// Whether there is a place to log in at.
@@ -50,9 +62,9 @@ impl Browsers {
         !self.logins.is_empty()
     }
 
-    async fn begin(&self, user: &str) -> Result<Waiting, String> {
-        let room = Arc::clone(&self.room).try_acquire_owned();
-        let room = room.map_err(|_| "too many wait for a browser".to_owned())?;
+    async fn begin(&self, user: &str, client: IpAddr) -> Result<Waiting, String> {
+        let room = self.room.take(client);
+        let room = room.ok_or_else(|| "too many wait for a browser".to_owned())?;
         let device = self.logins.begin_device().await.map_err(|error| error.to_string())?;
         let until = device.ends().min(Instant::now() + DEVICE_TIME);
         Ok(Waiting { device, user: user.to_owned(), until, _room: room })
@@ -86,12 +98,21 @@ impl Connection {
         let context = Arc::clone(&self.context);
         let browsers = &context.browsers;
         let answered = answers.map(Iterator::count);
+        if self.presented {
+            return self.refused();
+        }
         let step = match (std::mem::replace(&mut self.device, DeviceLogin::Over), answered) {
-            (DeviceLogin::Untried, None) => browsers.begin(user).await.map(|waiting| {
-                self.deadline.extend(waiting.until);
-                let shown = waiting.shown();
-                (Box::new(waiting), shown)
-            }),
+            (DeviceLogin::Untried, None) => {
+                self.device = DeviceLogin::Asked(user.to_owned());
+                return say(String::new());
+            }
+            (DeviceLogin::Asked(asked), Some(0)) if asked == user => {
+                let waiting = browsers.begin(user, self.client.ip()).await;
+                waiting.map(|waiting| {
+                    let shown = waiting.shown();
+                    (Box::new(waiting), shown)
+                })
+            }
             // Whoever answers, or is somebody else by now, was not asked.
             (DeviceLogin::Waiting(mut waiting), Some(0)) if waiting.user == user => {
                 match waiting.ask(&browsers.logins).await {
@@ -101,7 +122,10 @@ impl Connection {
                     Ok(Progress::Waiting) => Err("nobody logged in in time".to_owned()),
                     Ok(Progress::Token(token)) => {
                         let grant = self.caller(user).with_token(token).await;
-                        return self.proved(grant);
+                        return match grant {
+                            Some(grant) => self.proved(Some(grant)),
+                            None => Auth::reject(),
+                        };
                     }
                     Err(error) => Err(error.to_string()),
                 }
@@ -110,6 +134,9 @@ impl Connection {
         };
         match step {
             Ok((waiting, text)) => {
+                // As long as it answers.
+                let answer = Instant::now() + waiting.device.interval() + ANSWER_TIME;
+                self.deadline.extend(waiting.until.min(answer));
                 self.device = DeviceLogin::Waiting(waiting);
                 say(text)
             }

@@ -14,7 +14,10 @@ use russh::keys::{Algorithm, Certificate};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Pty, Sig};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet,
+    Pty, Sig,
+};
 use tokio::sync::oneshot;
 
 use crate::access::Grant;
@@ -51,7 +54,7 @@ pub(super) struct Connection {
     pub(super) context: Arc<Context>,
     /// The session's, once there is one.
     id: SessionId,
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     state: State,
     pub(super) channels: HashMap<ChannelId, Open>,
     /// How much had passed when a stalled channel trickled last.
@@ -59,6 +62,9 @@ pub(super) struct Connection {
     windows: Windows,
     /// The last user name that came with a key and no certificate.
     bare_key: Option<String>,
+    /// Whether the client has presented something that was refused: a key, a certificate, a token.
+    /// It is no client for a browser then.
+    pub(super) presented: bool,
     pub(super) device: DeviceLogin,
     pub(super) deadline: Arc<Deadline>,
 }
@@ -104,6 +110,7 @@ impl Connection {
             trickled: 0,
             windows: Windows::default(),
             bare_key: None,
+            presented: false,
             device: DeviceLogin::default(),
             deadline,
         }
@@ -116,10 +123,22 @@ impl Connection {
     pub(super) fn proved(&mut self, grant: Option<Grant>) -> Auth {
         self.bare_key = None;
         let (Some(grant), State::Unproved(open)) = (grant, &mut self.state) else {
-            return Auth::reject();
+            return self.refused();
         };
         self.state = State::Proved(Box::new(grant), open.take());
         Auth::Accept
+    }
+
+    /// Refuses what was presented. A login with a browser is not offered after it: a program whose
+    /// certificate or token is over would wait for somebody who is not there. An expired
+    /// certificate is not shown to this handler, only its key before it, so a key counts too.
+    pub(super) fn refused(&mut self) -> Auth {
+        self.presented = true;
+        let methods = [MethodKind::PublicKey, MethodKind::Password];
+        Auth::Reject {
+            proceed_with_methods: Some(MethodSet::from(methods.as_slice())),
+            partial_success: false,
+        }
     }
 
     /// The session, and its gate; ends the session when it cannot be recorded.
@@ -155,7 +174,8 @@ impl Drop for Connection {
     /// The connection is over, and so are its channels.
     fn drop(&mut self) {
         if let Some(user) = &self.bare_key {
-            self.caller(user).denied(None, "a key without a certificate");
+            let reason = "a key without a certificate, or with one that is out of date";
+            self.caller(user).denied(None, reason);
         }
         for open in self.channels.values() {
             open.inbox.close();
@@ -169,6 +189,14 @@ impl Handler for Connection {
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
         let token = Secret::new(password.to_owned());
         let grant = self.caller(user).with_token(token).await;
+        if grant.is_none() {
+            // The same token is not tried again, and asking a program for another is of no use.
+            self.presented = true;
+            return Ok(Auth::Reject {
+                proceed_with_methods: Some(MethodSet::from([MethodKind::PublicKey].as_slice())),
+                partial_success: false,
+            });
+        }
         Ok(self.proved(grant))
     }
 
@@ -203,7 +231,7 @@ impl Handler for Connection {
     ) -> Result<Auth, russh::Error> {
         // Clients try such keys on the way to the right one; it is told of when nothing follows.
         self.bare_key = Some(user.chars().take(MAX_TERM).collect());
-        Ok(Auth::reject())
+        Ok(self.refused())
     }
 
     async fn auth_openssh_certificate(
@@ -220,6 +248,7 @@ impl Handler for Connection {
             return Err(russh::Error::Inconsistent);
         };
         let Some(slot) = self.context.limits.session() else {
+            grant.give_back().await;
             let words = "the gateway has no room for another session";
             return session.disconnect(Disconnect::TooManyConnections, words, "");
         };

@@ -39,7 +39,7 @@ impl Caller<'_> {
     /// Logs in with a certificate, for a key that the client proved to have.
     pub(super) async fn with_certificate(&self, certificate: &Certificate) -> Option<Grant> {
         let context = self.context;
-        self.log_in(context.authority.verify(certificate, self.user, &context.verifier)).await
+        self.log_in(context.authority.verify(certificate, self.user, &context.verifier).await).await
     }
 
     async fn log_in(&self, proved: Result<Arc<Identity>, Refused>) -> Option<Grant> {
@@ -74,13 +74,6 @@ impl Caller<'_> {
             identity: identity.map(recorded_identity),
             reason: reason.to_owned(),
         };
-        tracing::warn!(
-            client = %self.client,
-            target = ?refused.target,
-            username = identity.map(Identity::username),
-            reason,
-            "access denied"
-        );
         metrics::denied(Protocol::Ssh);
         self.context.store.refused(&refused);
         None

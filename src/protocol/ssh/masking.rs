@@ -66,14 +66,16 @@ struct Streams {
     found: u64,
     /// Since when the client waits for something.
     waits: Option<Instant>,
+    /// The client knows that bytes were changed that are no text.
+    told: bool,
 }
 
 impl Masking {
     pub(super) fn new(plan: Arc<MaskPlan>, carries: Carries) -> Self {
         let to_terminal = carries == Carries::Text { terminal: true };
         let output = || plan.output(to_terminal);
-        let streams =
-            Streams { out: [output(), output()], input: plan.output(false), found: 0, waits: None };
+        let (out, input) = ([output(), output()], plan.output(false));
+        let streams = Streams { out, input, found: 0, waits: None, told: false };
         Self { carries, streams: Mutex::new(streams), plan }
     }
 
@@ -100,6 +102,12 @@ impl Masking {
     /// Whether the client may see this whole text.
     pub(super) fn may_be_seen(&self, text: &[u8]) -> bool {
         self.plan.text(&Bytes::copy_from_slice(text)).shown() == text
+    }
+
+    /// A line that was typed, as its echo is recorded.
+    pub(super) fn line(&self, text: &str) -> String {
+        let masked = self.plan.text(&Bytes::copy_from_slice(text.as_bytes()));
+        String::from_utf8_lossy(masked.stored()).into_owned()
     }
 
     /// Decides and records a command within the channel's.
@@ -173,6 +181,22 @@ impl Masking {
         [(None, out), (Some(1), err)]
     }
 
+    /// What the client is told of output that is not text and was changed; once, at its end. A
+    /// terminal shows what was masked.
+    pub(super) fn notice(&self) -> Option<String> {
+        let mut streams = self.streams.lock();
+        let altered: u64 = streams.out.iter().filter_map(Output::altered).sum();
+        let terminal = self.carries == Carries::Text { terminal: true };
+        if altered == 0 || terminal || std::mem::replace(&mut streams.told, true) {
+            return None;
+        }
+        let values = if altered == 1 { "value" } else { "values" };
+        Some(format!(
+            "portcullis: this output is not text, and masks replaced {altered} {values} in it: its bytes \
+             are not those that the program wrote\r\n"
+        ))
+    }
+
     /// How many secrets were masked so far in what is recorded.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         let found = self.streams.lock().found;
@@ -191,7 +215,7 @@ impl Streams {
 /// What masks in force for the client are against what they cannot be applied to.
 pub(super) fn against(plan: &MaskPlan, reason: &'static str) -> Option<Against> {
     let masks: Vec<Arc<str>> = plan.patterns_shown().cloned().collect();
-    (!masks.is_empty()).then_some(Against { masks, reason })
+    (!masks.is_empty()).then_some(Against { masks, reason: reason.into() })
 }
 
 /// Decides and records a command; the recording has it as it may be seen.
@@ -214,6 +238,7 @@ pub(super) fn decide(
             prepares: false,
             of: None,
             against,
+            sent: None,
         },
     )
 }

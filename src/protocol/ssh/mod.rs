@@ -10,6 +10,7 @@
 //! refused), `break`, and extensions that the library does not know.
 
 mod algorithms;
+mod backoff;
 mod channel;
 mod deadline;
 mod device;
@@ -46,6 +47,7 @@ use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
 use crate::recording::Store;
 use crate::shutdown::Shutdown;
 
+use backoff::Backoff;
 use deadline::Deadline;
 use device::Browsers;
 use handler::Connection;
@@ -73,6 +75,7 @@ pub struct Context {
     /// The stop.
     pub shutdown: Shutdown,
     browsers: Browsers,
+    backoff: Backoff,
     server: Arc<russh::server::Config>,
 }
 
@@ -97,6 +100,7 @@ impl Context {
             expiry_grace: Duration::ZERO,
             shutdown,
             browsers,
+            backoff: Backoff::default(),
             server,
         }
     }
@@ -112,6 +116,8 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     let Accepted { stream, client, handshake } = accepted;
     let deadline = Arc::new(Deadline::new(Instant::now() + HANDSHAKE_DEADLINE));
     let cut = CancellationToken::new();
+    // The connection's own loop is another task; it ends with this.
+    let _cut = cut.clone().drop_guard();
     let (open, opened) = oneshot::channel::<Arc<Session>>();
     let connection = Connection::new(Arc::clone(&context), client, open, Arc::clone(&deadline));
     let stream = Cuttable::new(stream, cut.clone());

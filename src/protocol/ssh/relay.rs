@@ -140,10 +140,10 @@ impl<'c> Relay<'c> {
 
     /// Records input.
     pub(super) async fn input(&self, data: Bytes, of: Sequence) -> Result<Permitted, Broken> {
-        if let Some(lines) = &self.channel.lines {
-            lines.lock().typed(&data);
-        }
         let masking = &self.channel.masking;
+        if let Some(lines) = &self.channel.lines {
+            lines.lock().typed(&data, |line| masking.line(line));
+        }
         let withheld = self.withhold || masking.keeps_lengths();
         // The end of it may be recorded with what follows.
         let seen = if withheld { Bytes::new() } else { masking.input(&data) };
@@ -164,13 +164,10 @@ impl<'c> Relay<'c> {
     /// Records what goes up and is no input.
     async fn note(&self, recorded: &[u8]) -> Result<(), Broken> {
         let of = Some(self.channel.of);
-        let admitted = self
-            .channel
-            .gate
-            .admit(Bytes::new(), |admission| admission.data_as(0..0, of, recorded))
-            .await;
+        let gate = &self.channel.gate;
+        let noted = gate.record(|admission| admission.data_as(0..0, of, recorded)).await;
         self.channel.session.active();
-        Ok(admitted.map(drop)?)
+        Ok(noted?)
     }
 
     /// Sends up what may; waits while the target takes no more.
@@ -210,7 +207,7 @@ impl<'c> Relay<'c> {
                 ChannelMsg::ExtendedData { data, ext } => self.output(Some(ext), data).await?,
                 ChannelMsg::Failure => return Err(self.refused()),
                 ChannelMsg::Eof => {
-                    self.put_all(masking.rest()).await?;
+                    self.put_rest().await?;
                     drained = true;
                     self.tell(&mut ending).await?;
                     // A client that has nothing more to say closes the channel when it hears this,
@@ -225,7 +222,7 @@ impl<'c> Relay<'c> {
                     ending = Ending::Signal(signal_name, core_dumped, error_message);
                 }
                 ChannelMsg::Close => {
-                    self.put_all(masking.rest()).await?;
+                    self.put_rest().await?;
                     self.tell(&mut ending).await?;
                     if !ending.is_told() {
                         self.ended("closed".to_owned()).await?;
@@ -242,7 +239,7 @@ impl<'c> Relay<'c> {
                 self.tell(&mut ending).await?;
             }
         }
-        self.put_all(masking.rest()).await?;
+        self.put_rest().await?;
         self.tell(&mut ending).await?;
         if ending.is_told() { Ok(()) } else { Err(self.lost()) }
     }
@@ -256,6 +253,16 @@ impl<'c> Relay<'c> {
             self.put(code, masked).await?;
         }
         Ok(())
+    }
+
+    /// Gives what masks held back of the output, and says that they changed bytes that are no text.
+    async fn put_rest(&self) -> Result<(), Broken> {
+        let masking = &self.channel.masking;
+        self.put_all(masking.rest()).await?;
+        match masking.notice() {
+            Some(notice) => self.channel.say(&notice).await,
+            None => Ok(()),
+        }
     }
 
     /// Records and gives what is masked, if there is anything.

@@ -70,8 +70,8 @@ impl Connection {
             .await;
         let (permitted, (of, ruling)) = match admitted {
             Ok(admitted) => admitted,
-            Err(failure) => {
-                own.fail(End::NotRecorded(failure));
+            Err(not_admitted) => {
+                own.fail(not_admitted.into());
                 return Ok(());
             }
         };
@@ -115,7 +115,7 @@ impl Connection {
         let Some((session, gate)) = self.gate() else { return };
         let command = forward.command();
         let masking = Masking::new(gate.masks(), Carries::Anything);
-        let decided = gate.admit(Bytes::new(), |admission| {
+        let decided = gate.record(|admission| {
             let (_, ruling) = masking.decide(admission, 0..0, &command, None);
             if matches!(ruling, Ruling::Passes) {
                 let text = "it was refused: such a thing is never forwarded".to_owned();
@@ -162,8 +162,8 @@ impl Connection {
             .await;
         let (permitted, (of, ruling)) = match admitted {
             Ok(admitted) => admitted,
-            Err(failure) => {
-                own.fail(End::NotRecorded(failure));
+            Err(not_admitted) => {
+                own.fail(not_admitted.into());
                 return None;
             }
         };

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Grant;
 use crate::config::{SshTarget, TargetKind};
-use crate::gate::{Gate, recorded_identity};
+use crate::gate::{Gate, SessionEnd, recorded_identity};
 use crate::names::{Protocol, SessionId};
 use crate::recording::{Opened, RecordingFailure, Told};
 
@@ -140,7 +140,7 @@ impl Session {
         let opened = self.opened(&recording);
         let catalog = Arc::clone(&self.context.catalog);
         let gate = Gate::open(self.grant.clone(), catalog, &self.context.store, &opened)?;
-        let gate = Arc::new(gate);
+        let gate = Arc::new(gate.with_grace(self.context.expiry_grace));
         recording.gate = Some(Arc::clone(&gate));
         drop(recording);
         let username = self.grant.identity().username();
@@ -227,10 +227,17 @@ impl Session {
             },
             end = self.watch() => end,
         };
+        // What the gateway cut is not said to have been the client's leaving.
+        let end = match end {
+            End::Client | End::Broken(_) => self.lost().map_or(end, End::Lost),
+            end => end,
+        };
         if let Some(words) = end.words() {
             *self.closing.lock() = Some(words);
             if matches!(end, End::Expired) {
-                let _still_running = timeout(self.context.expiry_grace, self.at_rest()).await;
+                let gate = self.recording.lock().gate.clone();
+                let grace = gate.map_or(self.context.expiry_grace, |gate| gate.grace_left());
+                let _still_running = timeout(grace, self.at_rest()).await;
             }
             let goodbye = async {
                 self.end_channels().await;
@@ -248,9 +255,7 @@ impl Session {
         }
         match self.gate() {
             Ok(gate) => {
-                let (session, target) = (gate.session(), &self.grant.target().name);
-                tracing::info!(%session, %target, how = end.how(), reason = %end, "session ended");
-                gate.close(end.how(), end.to_string());
+                gate.close(&end.of_session());
             }
             Err(failure) => tracing::error!(%failure, "a login is not recorded"),
         }
@@ -281,8 +286,8 @@ impl Session {
                     if changed.is_err() {
                         return End::Shutdown;
                     }
-                    if !self.is_still_granted() {
-                        return End::AccessLost;
+                    if let Some(end) = self.lost() {
+                        return End::Lost(end);
                     }
                 }
                 Ok(end) = failed.wait_for(Option::is_some) => {
@@ -299,15 +304,18 @@ impl Session {
 }
 
 impl Session {
-    /// Whether the right that the session stands on still holds, and nobody ended it.
-    fn is_still_granted(&self) -> bool {
+    /// How the session must end because somebody ended it, or because its right holds no more.
+    fn lost(&self) -> Option<SessionEnd> {
         if let Some(gate) = &self.recording.lock().gate {
-            return gate.still_granted().is_ok();
+            return gate.lost();
         }
         let desk = self.context.catalog.desk();
+        if let Some(by) = desk.is_killed(self.id) {
+            return Some(SessionEnd::killed(&by));
+        }
         let rules = self.context.catalog.current();
-        desk.is_killed(self.id).is_none()
-            && self.grant.still_holds(&rules, desk.withdrawn()).is_ok()
+        let lost = self.grant.still_holds(&rules, desk.withdrawn().last_known()).err();
+        lost.map(|why| SessionEnd::lost(&why))
     }
 }
 

@@ -35,12 +35,20 @@ pub(super) enum UpstreamError {
     Credential(#[from] SecretError),
     #[error("the credential is no private key in OpenSSH's format without a passphrase")]
     NotAKey,
-    #[error("no connection: {0}")]
-    Connect(std::io::Error),
-    #[error("it shows another host key than the catalog has: {0}")]
+    #[error("no connection to {0}: {1}")]
+    Connect(String, std::io::Error),
+    #[error("it shows another host key than the target's host_key: {0}")]
     HostKey(String),
-    #[error("it does not let the gateway's user in")]
-    Denied,
+    #[error("it does not let the user {0:?} of the target's credential in")]
+    Denied(String),
+    #[error(
+        "it closed the connection before any login: its sshd may be full (MaxStartups) or penalise \
+         the gateway's address for refused logins (PerSourcePenalties); name that address in \
+         PerSourcePenaltyExemptList there"
+    )]
+    Dropped,
+    #[error("{1}; it is tried again in {seconds} s", seconds = .0.as_secs() + 1)]
+    Resting(Duration, &'static str),
     #[error("the connection failed: {0}")]
     Protocol(#[from] russh::Error),
     #[error("no channel within {} seconds", CONNECT_TIME.as_secs())]
@@ -52,8 +60,26 @@ impl UpstreamError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::HostKey(_) => "host-key",
-            Self::Credential(_) | Self::NotAKey | Self::Denied => "credential",
-            Self::Connect(_) | Self::Protocol(_) | Self::Slow => "unreachable",
+            Self::Credential(_) | Self::NotAKey | Self::Denied(_) => "credential",
+            Self::Connect(..)
+            | Self::Protocol(_)
+            | Self::Slow
+            | Self::Dropped
+            | Self::Resting(..) => "unreachable",
+        }
+    }
+
+    /// The word for it in log and metric.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Self::HostKey(_) => "host-key",
+            Self::Credential(_) | Self::NotAKey => "credential",
+            Self::Denied(_) => "refused",
+            Self::Dropped => "dropped",
+            Self::Resting(..) => "resting",
+            Self::Connect(..) => "connect",
+            Self::Slow => "slow",
+            Self::Protocol(_) => "protocol",
         }
     }
 }
@@ -107,10 +133,11 @@ async fn connecting(target: &SshTarget, way: &Way) -> Result<Upstream, UpstreamE
 }
 
 async fn entering(target: &SshTarget) -> Result<client::Handle<Verify>, UpstreamError> {
-    let stream = TcpStream::connect((target.host.as_str(), target.port))
-        .await
-        .map_err(UpstreamError::Connect)?;
-    stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+    let unreached =
+        |error| UpstreamError::Connect(format!("{}:{}", target.host, target.port), error);
+    let stream =
+        TcpStream::connect((target.host.as_str(), target.port)).await.map_err(unreached)?;
+    stream.set_nodelay(true).map_err(unreached)?;
     let seen = Arc::new(parking_lot::Mutex::new(None));
     let verify = Verify { wanted: target.host_key.clone(), seen: Arc::clone(&seen) };
     let config = Arc::new(algorithms::upstream(&target.host_key));
@@ -118,13 +145,31 @@ async fn entering(target: &SshTarget) -> Result<client::Handle<Verify>, Upstream
         Ok(handle) => handle,
         Err(error) => {
             let other = seen.lock().take();
-            return Err(other.map_or(UpstreamError::Protocol(error), UpstreamError::HostKey));
+            return Err(match other {
+                Some(other) => UpstreamError::HostKey(other),
+                None if is_dropped(&error) => UpstreamError::Dropped,
+                None => UpstreamError::Protocol(error),
+            });
         }
     };
     if !log_in(&mut handle, target).await? {
-        return Err(UpstreamError::Denied);
+        return Err(UpstreamError::Denied(target.user.clone()));
     }
     Ok(handle)
+}
+
+/// Whether the other side just closed.
+fn is_dropped(error: &russh::Error) -> bool {
+    match error {
+        russh::Error::HUP | russh::Error::Disconnect => true,
+        russh::Error::IO(error) => matches!(
+            error.kind(),
+            std::io::ErrorKind::UnexpectedEof
+                | std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::BrokenPipe
+        ),
+        _ => false,
+    }
 }
 
 async fn log_in(

@@ -10,6 +10,10 @@ pub(super) const BLOCKED: u32 = 126;
 /// The exit status of a command that never reached its target; what ssh says of lost connections.
 pub(super) const FAILED: u32 = 255;
 
+/// What is said where the target's default refused.
+const NO_RULE: &str = "No rule allows it, and this target runs only what a rule allows. Where rules \
+                       name a program by its whole path, so must the command.";
+
 /// Why a command does not run, or does not go on.
 #[derive(Debug, Clone)]
 pub(super) enum Refusal {
@@ -42,7 +46,8 @@ pub(super) enum Refusal {
 impl Refusal {
     /// A decision against a command.
     pub(super) fn policy(decision: &Decision, session: SessionId) -> Self {
-        Self::Policy { reason: decision.reason().map(str::to_owned), session }
+        let reason = decision.reason().or(decision.rules().is_empty().then_some(NO_RULE));
+        Self::Policy { reason: reason.map(str::to_owned), session }
     }
 
     /// The exit status that goes with it; none when the program's own would be made up.
@@ -63,7 +68,9 @@ impl Refusal {
             }
             Self::NotReleased { why, session } => format!("{why} (session {session})"),
             Self::Closing(words) => (*words).to_owned(),
-            Self::Unreachable(target) => format!("target \"{target}\" cannot be reached"),
+            Self::Unreachable(target) => format!(
+                "target \"{target}\" cannot be reached; the gateway's operator finds why in its log"
+            ),
             Self::TargetRefused(target) => format!("target \"{target}\" refuses the request"),
             Self::TargetLost(target) => format!("the connection to target \"{target}\" was lost"),
             Self::Malformed => "what was sent is not sftp, version 3".to_owned(),

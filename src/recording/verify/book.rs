@@ -1,10 +1,10 @@
 //! What the ledger says of recordings, read once.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use super::{Against, Failed, Report, SealOf, Wrong, wrong};
+use crate::files;
 use crate::names::SessionId;
 use crate::recording::block::Sealed;
 use crate::recording::ledger::{self, Entry, Head, LedgerError, Reign};
@@ -60,7 +60,7 @@ impl Book {
         for head in against.heads.iter().filter(|head| head.lines > 0) {
             unmet.entry(head.lines).or_default().push(head);
         }
-        let walked = ledger::walk(&File::open(path).map_err(Failed::Io)?, |line, hash| {
+        let walked = ledger::walk(&files::open(path).map_err(Failed::Io)?, |line, hash| {
             if let Some(heads) = unmet.get_mut(&(line.n + 1)) {
                 heads.retain(|head| head.hash != hash);
             }

@@ -36,7 +36,8 @@ pub(super) struct Line {
     pub(super) object: String,
     /// The session's page, when the object is one.
     pub(super) link: Option<String>,
-    pub(super) refused: bool,
+    /// What became of it, unless it was done.
+    pub(super) outcome: Option<String>,
     pub(super) detail: String,
 }
 
@@ -67,7 +68,7 @@ impl Line {
             link: page
                 .filter(|_| object.parse::<uuid::Uuid>().is_ok())
                 .map(|page| format!("/{page}/{object}")),
-            refused: entry.outcome == "refused",
+            outcome: (entry.outcome != "done").then(|| text::line(&entry.outcome)),
             detail: text::line(&detail.collect::<Vec<_>>().join(", ")),
         }
     }

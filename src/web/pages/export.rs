@@ -60,11 +60,16 @@ struct Line {
     detailed: bool,
 }
 
-/// Writes a recording as a page, with what verifying it found.
+/// Writes a recording as a page, with what verifying it found. Gives the damage before which the page
+/// ends, if there is one; the page tells of it.
 ///
 /// # Errors
 /// When it cannot be read at all, or the page not written.
-pub fn html(path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), ExportError> {
+pub fn html(
+    path: &Path,
+    keyring: &Keyring,
+    out: &mut dyn Write,
+) -> Result<Option<ExportError>, ExportError> {
     let against = Against { keyring: keyring.clone(), ..Against::default() };
     let report = recording::verify(path, &against).map_err(ReplayError::from)?;
     let (mut opened, mut lines, mut count) = (None::<Opened>, Vec::new(), 0);
@@ -81,7 +86,7 @@ pub fn html(path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), E
         }
         Ok(())
     });
-    let damage = read.err().map(|error| text::line(&error.to_string()));
+    let damage = read.err();
     let opened = match opened {
         Some(opened) => opened,
         None => first(path, keyring)?,
@@ -104,10 +109,11 @@ pub fn html(path: &Path, keyring: &Keyring, out: &mut dyn Write) -> Result<(), E
         lines,
         details,
         undetailed,
-        damage,
+        damage: damage.as_ref().map(|error| text::line(&error.to_string())),
     };
     let html = page.render().map_err(std::io::Error::other)?;
-    Ok(out.write_all(html.as_bytes())?)
+    out.write_all(html.as_bytes())?;
+    Ok(damage)
 }
 
 /// Who opened a session that has no commands.

@@ -16,13 +16,11 @@ use crate::database::Latest;
 use crate::names::SessionId;
 use crate::policy::Verdict;
 use crate::web::api::{Api, Named, named};
-use crate::web::kills::killed;
+use crate::web::kills::{How, killed};
 use crate::web::problem::Problem;
 
 /// Open sessions on one page.
 const MOST: u32 = 500;
-/// The longest reason, in bytes.
-const MAX_REASON: usize = 2000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/live", get(live)).route("/sessions/{id}/end", post(end))
@@ -83,9 +81,8 @@ async fn end(State(api): State<Arc<Api>>, id: Named, posted: Posted) -> Result<R
         return Err(Problem::no_right().into());
     }
     let reason = posted.field("reason").ok_or_else(|| Problem::bad("reason: say why"))?;
-    if reason.len() > MAX_REASON {
-        return Err(Problem::bad(format!("reason: at most {MAX_REASON} bytes")).into());
-    }
-    killed(&api, caller, Ok(axum::extract::Path(id.to_string())), Some(reason)).await?;
+    let only_session = posted.field("only_session").is_some();
+    let how = How { only_session, reason: Some(reason.to_owned()) };
+    killed(&api, caller, Ok(axum::extract::Path(id.to_string())), how).await?;
     Ok(Redirect::to(&format!("/sessions/{id}")).into_response())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -15,8 +15,7 @@ use serde_json::Value;
 use super::visitor::{Posted, Turned, Visitor};
 use super::{Failed, Frame, Shown, page, text};
 use crate::identity::browser::NotOpened;
-use crate::identity::login::{Attempt, NoLogin};
-use crate::secret::Secret;
+use crate::identity::login::{Answer, Attempt, NoLogin};
 use crate::web::api::Api;
 use crate::web::caller::{Arrival, Caller};
 use crate::web::entrance::{CALLBACK, place_to_go};
@@ -27,6 +26,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/", get(front))
         .route("/login", get(login))
         .route(CALLBACK, get(callback))
+        .route(&format!("{CALLBACK}/{{issuer}}"), get(callback))
         .route("/logout", post(logout))
 }
 
@@ -68,8 +68,8 @@ fn ways(api: &Api, to: &str) -> FrontPage {
             link: format!("/login?issuer={}&to={to}", text::encoded(name)),
         })
         .collect();
-    let missing = match (entrance.callback(), ways.is_empty()) {
-        (None, _) => Some("[web] public_url is not set, so no issuer could send you back here."),
+    let missing = match (entrance.has_address(), ways.is_empty()) {
+        (false, _) => Some("[web] public_url is not set, so no issuer could send you back here."),
         (_, true) => Some("No [[issuer]] has a client_id, so there is nowhere to log in."),
         _ => None,
     };
@@ -101,7 +101,7 @@ async fn login(
         (None, Some(only), None) => only,
         _ => return page(&ways(&api, to)),
     };
-    let Some(callback) = entrance.callback() else { return page(&ways(&api, to)) };
+    let Some(callback) = entrance.callback(issuer) else { return page(&ways(&api, to)) };
     let attempt = Attempt::new(issuer, to).ok_or_else(Problem::internal)?;
     let at_issuer = entrance.logins.begin(&attempt, &callback).await.map_err(|error| {
         tracing::warn!(issuer, %error, "login not begun");
@@ -112,45 +112,42 @@ async fn login(
     Ok(response)
 }
 
-/// What an issuer sends back (RFC 6749 section 4.1.2, RFC 9207).
-#[derive(Deserialize)]
-struct Back {
-    code: Option<String>,
-    state: Option<String>,
-    error: Option<String>,
-}
-
 /// The browser is back: proves who it is, and opens a login with a new secret.
 async fn callback(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    place: Option<Path<String>>,
     headers: HeaderMap,
-    back: Result<Query<Back>, axum::extract::rejection::QueryRejection>,
+    answer: Result<Query<Answer>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Failed> {
-    let Query(back) = back.map_err(|error| Problem::bad(error.body_text()))?;
+    // A parameter that comes twice is an error too (RFC 6749 section 3.1).
+    let Query(answer) = answer.map_err(|error| Problem::bad(error.body_text()))?;
     let Arrival::Network { client, private: true } = arrival else {
         return Err(Problem::needs_tls().into());
     };
     let entrance = api.entrance();
     let over = || Problem::no_login("this login is over, or was begun in another browser");
     let attempt = entrance.attempt(&headers).ok_or_else(over)?;
-    if !back.state.as_deref().is_some_and(|state| attempt.is_state(state)) {
+    let place = place.map(|Path(name)| name);
+    if place.as_deref() != entrance.logins.redirect_part(attempt.issuer()) {
+        let (issuer, came_to) = (attempt.issuer(), place.as_deref().unwrap_or_default());
+        tracing::warn!(%client, issuer, came_to, "login refused: redirected by another issuer");
         return Err(over().into());
     }
-    if let Some(error) = back.error {
-        return Err(Problem::no_login(format!("the issuer says: {error}")).into());
-    }
-    let (Some(code), Some(uri)) = (back.code, entrance.callback()) else {
-        return Err(over().into());
-    };
-    let code = Secret::new(code);
-    let finished = entrance.logins.finish(&attempt, &uri, &code, api.verifier()).await;
+    let uri = entrance.callback(attempt.issuer()).ok_or_else(over)?;
+    let finished = entrance.logins.finish(&attempt, &uri, answer, api.verifier()).await;
     let identity = finished.map_err(|error| {
         tracing::warn!(%client, issuer = attempt.issuer(), %error, "login refused");
-        Problem::no_login(match error {
-            NoLogin::Issuer(_) => "the issuer's answer is of no use; the gateway's log says more",
-            NoLogin::Refused(_) => "the issuer does not prove who you are to this gateway",
-        })
+        match error {
+            NoLogin::OtherAttempt => over(),
+            NoLogin::Denied(error) => Problem::no_login(format!("the issuer says: {error}")),
+            NoLogin::Issuer(_) => {
+                Problem::no_login("the issuer's answer is of no use; the gateway's log says more")
+            }
+            NoLogin::Refused(_) => {
+                Problem::no_login("the issuer does not prove who you are to this gateway")
+            }
+        }
     })?;
     let caller = Caller::Remote(identity, client);
     api.done(&caller, "web.login", None, BTreeMap::from([issuer(&caller)])).await?;

@@ -126,7 +126,7 @@ async fn policy(
     if let Some(facts) = facts.as_ref().filter(|_| !command.trim().is_empty()) {
         match decode::command(facts.protocol, &command) {
             Ok(read) => {
-                let masked = rules.masks().mask_columns(facts.name.as_str());
+                let masked = rules.masks().guard(facts.name.as_str(), &caller.groups);
                 let told = policy.explain(&caller, facts, &SessionFacts::default(), masked, &read);
                 explained = Some(Explained::of(&told, word(facts.default)));
             }

@@ -127,7 +127,7 @@ fn why_it_does_not_run_is_told_once_and_then_it_is_asked_for_anew() {
     std::fs::write(large.path(), vec![b'x'; (1 << 20) + 1]).unwrap();
     let large = format!("@{}", large.path().display());
     let told = caller.curl("/crew/refunds", &[&PREFER[..], &["--data-binary", &large]].concat());
-    refused(&told, "over 1 MiB");
+    refused(&told, "it is too large to be shown to those who approve");
     assert_eq!(caller.curl("/crew/refunds", &PREFER).status, 200);
     assert_eq!(app.paths(), ["/refunds"]);
     assert!(gateway.stop().success());

@@ -12,12 +12,12 @@ use crate::support::http::{App, Caller, setup as http_setup};
 use crate::support::ssh::{Site, Sshd, fed};
 
 /// The API's groups, behind a section that has its own address.
-pub(super) fn groups() -> &'static str {
+pub fn groups() -> &'static str {
     WEB.split_once('\n').unwrap().1
 }
 
 /// A host whose command lines that write wait.
-pub(super) fn site(timeout: &str) -> Site {
+pub fn site(timeout: &str) -> Site {
     let policy = format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"ssh.exec\"]\ntext = '>>'\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
@@ -112,7 +112,7 @@ fn ctrl_c_at_a_terminal_ends_the_wait_over_ssh() {
 }
 
 /// POSTs wait.
-pub(super) fn rule(timeout: &str) -> String {
+pub fn rule(timeout: &str) -> String {
     format!(
         "[[rule]]\nname = \"writes-need-a-human\"\nactions = [\"http.post\"]\n\
          verdict = \"approve\"\napprovers = [\"dba\"]\ntimeout = \"{timeout}\"\n\
@@ -121,12 +121,12 @@ pub(super) fn rule(timeout: &str) -> String {
 }
 
 /// A service whose POSTs wait.
-pub(super) fn service(timeout: &str) -> (App, Gateway) {
+pub fn service(timeout: &str) -> (App, Gateway) {
     service_by(timeout, "")
 }
 
 /// The same with more rules.
-pub(super) fn service_by(timeout: &str, rules: &str) -> (App, Gateway) {
+pub fn service_by(timeout: &str, rules: &str) -> (App, Gateway) {
     let app = App::start();
     let sections = format!("web = \"127.0.0.1:0\"\n{}\n{}", groups(), app.target("crew", ""));
     let gateway = Gateway::start(&Setup { policy: rule(timeout) + rules, ..http_setup(&sections) });

@@ -18,7 +18,7 @@ use crate::support::postgres::{Options, PostgresServer};
 use crate::support::random::{Random, amount};
 
 /// UPDATE and DELETE wait.
-pub(super) const RULES: &str = r#"
+pub const RULES: &str = r#"
 [[rule]]
 name = "writes-need-a-human"
 actions = ["sql.update", "sql.delete"]
@@ -29,7 +29,7 @@ reason = "Writes are looked at."
 "#;
 
 /// A database with a table, and a gateway that holds its writes.
-pub(super) fn started(rules: &str) -> (Database, Gateway) {
+pub fn started(rules: &str) -> (Database, Gateway) {
     let database = with_pears();
     let gateway = Gateway::start(&Setup { policy: rules.to_owned(), ..setup(&database) });
     wait_for_state(&gateway);
@@ -45,16 +45,16 @@ fn with_pears() -> Database {
 }
 
 /// What the table holds, asked past the gateway.
-pub(super) fn pears(database: &Database) -> String {
+pub fn pears(database: &Database) -> String {
     psql(&database.client(), "select n from pears").1.trim().to_owned()
 }
 
 /// Starts a program, which will wait.
-pub(super) fn start(command: Command) -> JoinHandle<(bool, String)> {
+pub fn start(command: Command) -> JoinHandle<(bool, String)> {
     thread::spawn(move || transcript(command))
 }
 
-pub(super) fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
+pub fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bool, String)> {
     let mut psql = client.psql();
     for statement in statements {
         psql.args(["-c", statement]);
@@ -63,7 +63,7 @@ pub(super) fn start_psql(client: &Client, statements: &[&str]) -> JoinHandle<(bo
 }
 
 /// The one request that waits, once there is one.
-pub(super) fn pending(gateway: &Gateway) -> Value {
+pub fn pending(gateway: &Gateway) -> Value {
     let mut found = Value::Null;
     let token = gateway.issuer().token("anna");
     wait_until("a request", || {
@@ -75,16 +75,16 @@ pub(super) fn pending(gateway: &Gateway) -> Value {
     found
 }
 
-pub(super) fn id(request: &Value) -> String {
+pub fn id(request: &Value) -> String {
     request["id"].as_str().unwrap().to_owned()
 }
 
-pub(super) fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
+pub fn decide(gateway: &Gateway, who: &str, request: &Value, word: &str) -> (u16, Value) {
     let body = r#"{"comment": "I looked"}"#;
     ask(gateway, who, "POST", &format!("/approvals/{}/{word}", id(request)), body)
 }
 
-pub(super) fn state(gateway: &Gateway, request: &Value) -> Value {
+pub fn state(gateway: &Gateway, request: &Value) -> Value {
     ask(gateway, "anna", "GET", &format!("/approvals/{}", id(request)), "").1
 }
 

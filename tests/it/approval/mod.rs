@@ -4,8 +4,8 @@
 mod access;
 mod again;
 mod balanced;
-mod elsewhere;
-mod held;
+pub mod elsewhere;
+pub mod held;
 mod kills;
 mod moments;
 mod notify;
@@ -31,12 +31,12 @@ const WEB: &str =
     "web = \"127.0.0.1:0\"\n[web]\nauditors = [\"security\"]\nadmins = [\"platform\"]";
 
 /// A gateway with its API on.
-fn setup(database: &Database) -> Setup {
+pub fn setup(database: &Database) -> Setup {
     Setup { listen: WEB.to_owned(), ..Setup::for_targets([database.target("orders")]) }
 }
 
 /// Gateways that share an issuer and the database of their state; these rules for each.
-fn gateways<const N: usize>(database: &Database, access: &str, policy: &str) -> [Gateway; N] {
+pub fn gateways<const N: usize>(database: &Database, access: &str, policy: &str) -> [Gateway; N] {
     let issuer = Arc::new(Issuer::start(3600));
     let state = format!("url = {:?}", PostgresServer::fresh_index());
     let gateways = [(); N].map(|()| {
@@ -53,12 +53,12 @@ fn gateways<const N: usize>(database: &Database, access: &str, policy: &str) -> 
 }
 
 /// Waits until the gateway has read state.
-fn wait_for_state(gateway: &Gateway) {
+pub fn wait_for_state(gateway: &Gateway) {
     gateway.daemon().wait_for_log("state is read");
 }
 
 /// Asks the API as somebody; gives status and JSON.
-fn ask(gateway: &Gateway, who: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub fn ask(gateway: &Gateway, who: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
     ask_with(gateway, &gateway.issuer().token(who), method, path, body)
 }
 
@@ -87,7 +87,7 @@ pub fn ask_with(
 }
 
 /// Makes a ticket for the agent; gives its id and its secret.
-fn ticket(gateway: &Gateway, body: &str) -> (String, String) {
+pub fn ticket(gateway: &Gateway, body: &str) -> (String, String) {
     let (status, made) = ask(gateway, "agent", "POST", "/tickets", body);
     assert_eq!(status, 201, "{made}");
     let text = |key: &str| made[key].as_str().unwrap().to_owned();
@@ -95,19 +95,19 @@ fn ticket(gateway: &Gateway, body: &str) -> (String, String) {
 }
 
 /// A client that presents something to a gateway.
-fn client_with(gateway: &Gateway, target: &str, secret: &str) -> Client {
+pub fn client_with(gateway: &Gateway, target: &str, secret: &str) -> Client {
     Client::new(gateway.address().port(), target, "agent", secret)
 }
 
 /// Whether psql could run a statement, and what it said.
-fn psql(client: &Client, statement: &str) -> (bool, String) {
+pub fn psql(client: &Client, statement: &str) -> (bool, String) {
     let mut psql = client.psql();
     psql.args(["-c", statement]);
     transcript(psql)
 }
 
 /// What one of the binary's commands said, run as somebody against a gateway's API.
-fn command(gateway: &Gateway, who: &str, arguments: &[&str]) -> (bool, String) {
+pub fn command(gateway: &Gateway, who: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = std::process::Command::new(PORTCULLIS);
     command.args(arguments).args(["--server", &format!("http://{}", gateway.web())]);
     command.env("PORTCULLIS_TOKEN", gateway.issuer().token(who));
@@ -115,14 +115,14 @@ fn command(gateway: &Gateway, who: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 /// A session that stays open, and tells when it has ended.
-struct OpenSession {
+pub struct OpenSession {
     runtime: tokio::runtime::Runtime,
     client: Arc<tokio_postgres::Client>,
     ended: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
 }
 
 impl OpenSession {
-    fn open(client: &Client) -> Self {
+    pub fn open(client: &Client) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -134,18 +134,18 @@ impl OpenSession {
         Self { runtime, client: Arc::new(client), ended }
     }
 
-    fn query(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+    pub fn query(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
         self.runtime.block_on(self.client.simple_query(sql)).map(drop)
     }
 
     /// Runs a statement that nobody waits for.
-    fn start(&self, sql: &'static str) {
+    pub fn start(&self, sql: &'static str) {
         let client = Arc::clone(&self.client);
         drop(self.runtime.spawn(async move { client.simple_query(sql).await.map(drop) }));
     }
 
     /// Waits for its end; says how long that took and what the gateway said.
-    fn wait_for_end(self) -> (Duration, String) {
+    pub fn wait_for_end(self) -> (Duration, String) {
         let began = Instant::now();
         let ended =
             self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.ended).await });
@@ -158,7 +158,7 @@ impl OpenSession {
 }
 
 /// The id of the one session of a user that is open, once the index has it.
-fn open_session_id(gateway: &Gateway) -> String {
+pub fn open_session_id(gateway: &Gateway) -> String {
     let mut id = String::new();
     wait_until("the open session in the index", || {
         let (_, page) = ask(gateway, "auditor", "GET", "/sessions", "");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use portcullis::config::{self, Durability, OnRecordingFailure};
 use portcullis::database::{
-    Database, DatabaseError, Filter, IndexSettings, Indexer, LagWatch, QueryError, Wanted,
+    Database, DatabaseError, Filter, IndexSettings, Indexer, LagWatch, QueryError, SchemaError,
+    Wanted,
 };
 use portcullis::names::{Protocol, SessionId};
 use portcullis::policy::Verdict;
@@ -314,6 +315,24 @@ async fn an_outage_and_an_empty_database_lose_nothing() {
     gateway.caught_up().await;
     gateway.stop().await;
     same_after_reindex(&database, folder.path()).await;
+}
+
+#[tokio::test]
+async fn whoever_looks_while_migrations_are_applied_waits_for_the_rest() {
+    let server = &PostgresServer::shared().server;
+    for _ in 0..5 {
+        let database = database(server, &server.create_database());
+        let migrating = TaskTracker::new().spawn({
+            let database = database.clone();
+            async move { database.migrate().await.unwrap() }
+        });
+        while !migrating.is_finished() {
+            let checked = database.check_version().await;
+            let whole = matches!(checked, Ok(()) | Err(DatabaseError::Schema(SchemaError::Empty)));
+            assert!(whole, "{checked:?}");
+        }
+        database.check_version().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -263,6 +263,7 @@ fn own_pieces() {
     fs::create_dir(home.path().join("config")).unwrap();
     let own = |page| {
         Reader::of(page, home.path())
+            .sets("PGHOST", "127.0.0.1")
             .sets("PGPORT", &server.port().to_string())
             .sets("PGUSER", "postgres")
     };
@@ -271,8 +272,10 @@ fn own_pieces() {
         .leaves("scripts/quickstart", "the command that it runs: getting_started")
         .leaves("PGPASSFILE", "getting_started")
         .leaves("cargo build", "it made this program")
-        .says("psql", "CREATE ROLE")
-        .says("psql", "CREATE DATABASE")
+        // This server lets postgres in by name, whoever asks.
+        .puts("sudo -u postgres ", "")
+        .says("sudo -u postgres psql", "CREATE ROLE")
+        .says("sudo -u postgres psql", "CREATE DATABASE")
         .starts("portcullis issuer", "DEVELOPMENT ISSUER at");
     let issuer_address = address(&issuer);
     let config = fs::read_to_string(root().join("config/portcullis.toml")).unwrap();
@@ -354,6 +357,7 @@ fn the_other_pages() {
         .leaves("scripts/prepare", "scripts/test begins with it")
         .leaves("cargo build", "it made this program")
         .leaves("cargo test", "it runs this")
+        .leaves("scripts/check", "it runs part of this")
         .leaves("scripts/test", "it runs this")
         .goes_through();
     demo.reader("docs/deployment.md", "agent")

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::support::sources::test_is_there;
+
 /// The tests that do what a row says, as `file: function`.
 const ROWS: &[(&str, &[&str])] = &[
     (
@@ -148,8 +150,7 @@ fn every_row_is_held_by_tests_that_are_there() {
         assert!(!tests.is_empty(), "{id}");
         for test in *tests {
             let (file, function) = test.split_once(": ").unwrap();
-            let text = fs::read_to_string(root.join("tests/it").join(file)).unwrap();
-            assert!(text.contains(&format!("fn {function}")), "{id}: no {test}");
+            assert_eq!(test_is_there(file, function), Ok(()), "{id}");
         }
     }
 }

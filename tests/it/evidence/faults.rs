@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use crate::support::client::{Client, Database, transcript};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::http::{self, App};
 
 fn run(client: &Client, statement: &str) -> (bool, String) {
     let mut psql = client.psql();
@@ -78,6 +80,57 @@ fn without_descriptors_nobody_is_served_unrecorded_and_service_resumes_with_them
     for room in rooms.lines() {
         assert!(recorded.contains(&format!("values ({room})")), "{room} ran unrecorded");
     }
+}
+
+#[test]
+fn connections_that_prove_nothing_leave_descriptors_for_sessions() {
+    const DESCRIPTORS: usize = 256;
+    let (database, app) = (Database::fresh(), App::start());
+    let setup = Setup {
+        targets: vec![database.target("orders")],
+        descriptors: Some(DESCRIPTORS as u64),
+        ..http::setup(&app.target("crew", ""))
+    };
+    let gateway = Gateway::start(&setup);
+    let daemon = gateway.daemon();
+    let caller = http::Caller::of(&gateway);
+    assert_eq!(caller.get("/crew/x").status, 200);
+    let log = daemon.log();
+    assert!(log.contains("limit of open files") && log.contains("there is room for "), "{log}");
+
+    // Requests whose heads do not end, and idle connections after a request without a token.
+    let greeting = ["", "GET /crew/x HTTP/1.1\r\nHost: x\r\nX-Slow: "];
+    let refused = "GET /crew/x HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut open = Vec::new();
+    for number in 0..DESCRIPTORS + 44 {
+        let mut stream = caller.connect();
+        let sent = [greeting[0], greeting[1], refused][number % 3];
+        // It may have made way already.
+        let _sent = stream.write_all(sent.as_bytes());
+        open.push(stream);
+    }
+    let used =
+        || fs::read_dir(format!("/proc/{}/fd", daemon.pid().as_raw_nonzero())).unwrap().count();
+    wait_until("most to make way", || used() < DESCRIPTORS / 2);
+    assert!(!daemon.log().contains("cannot accept a connection"), "{}", daemon.log());
+    assert!(run(&gateway.client("orders"), "select 1").0, "a session finds room");
+    assert_eq!(caller.get("/crew/y").status, 200, "and so does another");
+
+    // A connection that brought a token stays, whoever comes.
+    let mut kept = caller.connect();
+    let request = caller.with_token("GET /crew/kept HTTP/1.1\r\nHost: x\r\n{auth}\r\n");
+    let mut ask = || {
+        kept.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 15];
+        kept.read_exact(&mut answer).map(|()| answer == *b"HTTP/1.1 200 OK")
+    };
+    assert!(ask().unwrap());
+    for _ in 0..DESCRIPTORS {
+        open.push(caller.connect());
+    }
+    assert!(ask().is_ok(), "it made way");
+    drop(open);
+    assert!(gateway.stop().success());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod guarantees;
 mod har;
 mod limits;
 mod masks;
+mod php;
 mod proxy;
 mod secrets;
 mod sentinel;

@@ -230,7 +230,8 @@ fn however_it_is_written_and_cut_a_masked_value_does_not_cross() {
         format!("id: {EMAIL}\r\nevent: {CARD}\r\n: {EMAIL}\r\ndata: {HARMLESS} {EMAIL}\r\n\r\n"),
         format!("data: {HARMLESS}\rdata: {EMAIL}\r\rdata: {CARD}\r\r"),
         format!("\u{feff}data: {HARMLESS}\n\nretry: 1\ndata\ndata: {EMAIL}\n\ndata: {json}"),
-        format!("{EMAIL}: {HARMLESS}\n\n"),
+        // A line that is no part of an event stream becomes a comment.
+        format!("{EMAIL}: x\ndata: {HARMLESS}\n\n"),
     ];
     let forms = [
         format!("a={HARMLESS}&ssn={SSN}&to={}&n={CARD}", EMAIL.replace('@', "%40")),

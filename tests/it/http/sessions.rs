@@ -97,7 +97,7 @@ fn a_reload_that_takes_the_access_away_ends_what_runs() {
     let reloaded = gateway.reload(|text| text.replace("groups = [\"agents\"]", "groups = [\"x\"]"));
     assert!(reloaded.status.success());
     assert!(!listening.wait().unwrap().success(), "the stream went on");
-    assert_eq!(caller.get("/crew/x").status, 401);
+    assert_eq!(caller.get("/crew/x").status, 403);
     assert!(gateway.stop().success());
     gateway.verify_all();
 }

@@ -20,7 +20,7 @@ const LOGIN: &str =
     "client_id = \"pages\"\nclient_secret = { command = [\"echo\", \"pages-secret\"] }";
 
 /// A gateway whose pages people can log in to.
-fn start(setup: Setup) -> Gateway {
+pub fn start(setup: Setup) -> Gateway {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{address}");
     let web = format!(
@@ -46,13 +46,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
     /// Where it sends the browser.
-    fn location(&self) -> &str {
+    pub fn location(&self) -> &str {
         self.header("location").unwrap_or_else(|| panic!("{} {}", self.status, self.body))
     }
 }
@@ -60,11 +60,11 @@ impl Answer {
 /// As much of a browser as logins need: cookies by name, nothing followed by itself.
 pub struct Browser {
     origin: String,
-    cookies: BTreeMap<String, String>,
+    pub cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
-    fn of(gateway: &Gateway) -> Self {
+    pub fn of(gateway: &Gateway) -> Self {
         Self::at(&format!("http://{}", gateway.web()))
     }
 
@@ -74,7 +74,7 @@ impl Browser {
     }
 
     /// Somebody who is logged in.
-    fn logged_in(gateway: &Gateway, user: &str) -> Self {
+    pub fn logged_in(gateway: &Gateway, user: &str) -> Self {
         let mut browser = Self::of(gateway);
         browser.log_in(user);
         browser
@@ -88,7 +88,7 @@ impl Browser {
     }
 
     /// Goes to the issuer, logs in there, and gives where that sends the browser.
-    fn at_issuer(&mut self, user: &str, to: &str) -> String {
+    pub fn at_issuer(&mut self, user: &str, to: &str) -> String {
         let answer = self.get(&format!("/login?to={to}"));
         assert_eq!(answer.status, 303, "{}", answer.body);
         let address = answer.location().to_owned();
@@ -104,7 +104,7 @@ impl Browser {
     }
 
     /// Sends a form of a page that this login was shown.
-    fn post(&mut self, path: &str, fields: &str) -> Answer {
+    pub fn post(&mut self, path: &str, fields: &str) -> Answer {
         let proof = self.proof();
         self.send("POST", path, &[], &format!("{fields}&proof={proof}"))
     }
@@ -116,7 +116,7 @@ impl Browser {
         rest.split('"').next().unwrap().to_owned()
     }
 
-    fn send(&mut self, method: &str, address: &str, headers: &[&str], body: &str) -> Answer {
+    pub fn send(&mut self, method: &str, address: &str, headers: &[&str], body: &str) -> Answer {
         let address = match address.starts_with('/') {
             true => format!("{}{address}", self.origin),
             false => address.to_owned(),

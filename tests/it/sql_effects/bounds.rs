@@ -86,13 +86,38 @@ fn nesting_and_repetition_of_any_length_get_an_answer() {
     }
 }
 
+/// Up to some nesting a text is taken apart on the thread that asks, whatever nests there.
 #[test]
-fn what_is_nested_a_little_is_understood() {
+fn what_is_taken_apart_where_it_is_asked_for_fits_a_small_stack() {
+    for (before, middle, after) in SHAPES {
+        for times in [5, 10, 15, 20, 25, 29, 30, 31, 40, 58, 60, 61] {
+            let (head, tail) = (before.repeat(times), after.repeat(times));
+            let _ = soon(format!("SELECT {head}{middle}{tail}"));
+        }
+    }
+    for repeated in [" UNION SELECT 1, 2", " EXCEPT SELECT 1, a, b FROM a, b"] {
+        for times in [10, 50, 60, 100, 500] {
+            let _ = soon(format!("SELECT 1, 2{}", repeated.repeat(times)));
+        }
+    }
+    let body = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; ";
+    for times in [5, 20, 60, 200] {
+        let _ = soon(format!("{}SELECT 1; {}", body.repeat(times), "END; ".repeat(times)));
+    }
+}
+
+#[test]
+fn what_is_nested_as_deep_as_postgresql_takes_it_is_understood() {
     for (times, shape) in [
         (12, ("(SELECT ", "1", ")")),
+        // As deep as a parser without optimisation has stack for.
+        (200, ("(SELECT ", "1", ")")),
         (1_000, ("(", "1", ")")),
-        (30, ("f(", "1", ")")),
+        (700, ("f(", "1", ")")),
         (40, ("", "1", "||a")),
+        (700, ("", "1", "||a")),
+        (1_200, ("", "1", " UNION ALL SELECT 1, 2")),
+        (600, ("", "1 FROM a", " JOIN a USING (a)")),
     ] {
         let (before, middle, after) = shape;
         let sql = format!("SELECT {}{middle}{}", before.repeat(times), after.repeat(times));
@@ -141,7 +166,7 @@ fn what_costs_too_much_is_refused_before_the_grammar_sees_it() {
     }
     let deep = format!("SELECT {}1{}", "(".repeat(15_000), ")".repeat(15_000));
     assert_eq!(soon(deep), Err(Unparsed::TooDeep));
-    assert_eq!(soon(format!("SELECT 1{}", "+1".repeat(3_000))), Err(Unparsed::TooDeep));
+    assert_eq!(soon(format!("SELECT 1{}", "+1".repeat(20_000))), Err(Unparsed::TooDeep));
 }
 
 /// Parsing is not to touch the process's standard error, which belongs to the log.

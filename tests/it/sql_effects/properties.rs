@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis::decode::sql::{LexerSettings, Withhold, analyze, view};
+use portcullis::decode::sql::{LexerSettings, Reading, Withhold, analyze, view};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -40,6 +40,14 @@ fn check(sql: &str, settings: LexerSettings) {
             // Nothing is left to withhold but our own marks.
             assert!(!again.contains('\'') || again.contains('"'), "{sql:?} {shown:?} {again:?}");
         }
+    }
+    let reading = Reading::new(sql, settings, found);
+    assert_eq!(reading.view_for(|_| false), reading.view(Withhold::Literals), "{sql:?}");
+    assert!(reading.clear_parameters(|_| false).is_empty());
+    if let Some(error) = reading.syntax_error() {
+        let places = 1..=sql.chars().count() + 1;
+        assert!(error.position.is_none_or(|at| places.contains(&at)), "{sql:?} {error:?}");
+        assert!(error.stored.len() <= error.message.len());
     }
 }
 

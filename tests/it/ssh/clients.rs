@@ -7,7 +7,7 @@ use crate::support::client::{clients_folder, venv};
 use crate::support::gateway::told;
 use crate::support::ssh::{Site, Sshd};
 
-fn python(site: &Site, program: &str) -> String {
+pub fn python(site: &Site, program: &str) -> String {
     let mut python = site.program(venv().join("bin/python").to_str().unwrap());
     python
         .arg("-B")

@@ -11,3 +11,6 @@ mod masking;
 mod policy;
 mod recording;
 mod transfer;
+mod unknown;
+
+pub use channels::AnyKey;

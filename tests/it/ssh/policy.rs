@@ -45,7 +45,7 @@ fn a_blocked_command_is_told_on_stderr_with_126_and_the_connection_lives() {
         let output = ssh().arg(&line).output().unwrap();
         assert_eq!(output.status.code(), Some(126), "{line}: {}", told(&output));
         assert_eq!(output.stdout, b"");
-        assert!(told(&output).contains("portcullis: "), "{}", told(&output));
+        assert!(told(&output).contains("portcullis: No rule allows it"), "{}", told(&output));
         assert!(!marker.exists(), "{line} ran");
         let after = ssh().arg("/usr/bin/id").output().unwrap();
         assert!(after.status.success(), "after {line}: {:?} {}", after.status, told(&after));
@@ -54,6 +54,45 @@ fn a_blocked_command_is_told_on_stderr_with_126_and_the_connection_lives() {
     assert_eq!(site.gateway.recordings().len(), 1, "it was one connection");
     let recorded = site.recorded("\"verdict\":\"block\"");
     assert!(recorded.contains("\"rules\":[\"may-run\"]"), "{recorded}");
+    site.finish();
+}
+
+#[test]
+fn a_program_that_runs_what_its_folder_says_is_allowed_as_a_whole_line_or_not() {
+    let programs = "[[rule]]\nname = \"programs\"\nactions = [\"ssh.exec\"]\n\
+                    objects = [\"program:/usr/bin/git\", \"program:/usr/bin/make\", \"program:/usr/bin/npm\"]\n\
+                    when = 'effect.simple'\nverdict = \"allow\"\n";
+    let line = "[[rule]]\nname = \"one-line\"\nactions = [\"ssh.exec\"]\n\
+                text = '^/usr/bin/git --no-pager version --build-options$'\nverdict = \"allow\"\n";
+    let site = Site::with(Sshd::shared(), "default = \"block\"", &format!("{programs}{line}"));
+    let (folder, marker) = (site.path("in"), site.path("marker"));
+    fs::create_dir(&folder).unwrap();
+    let mut git = Command::new("git");
+    assert!(git.args(["init", "-q"]).arg(&folder).status().unwrap().success());
+    let monitor = format!("touch {}; false", marker.display());
+    let mut git = Command::new("git");
+    git.arg("-C").arg(&folder).args(["config", "core.fsmonitor", &monitor]);
+    assert!(git.status().unwrap().success());
+    fs::write(folder.join("Makefile"), format!("all:\n\ttouch {}\n", marker.display())).unwrap();
+    // It would run.
+    let mut git = Command::new("git");
+    git.arg("-C").arg(&folder).arg("status").stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(git.status().unwrap().success() && marker.exists());
+    fs::remove_file(&marker).unwrap();
+    let folder = folder.display();
+    for line in [
+        format!("/usr/bin/git -C {folder} status"),
+        format!("/usr/bin/git -C {folder} diff"),
+        format!("/usr/bin/make -C {folder}"),
+        "/usr/bin/make".to_owned(),
+        format!("/usr/bin/npm --prefix {folder} test"),
+    ] {
+        let output = site.run(&line);
+        assert_eq!(output.status.code(), Some(126), "{line}: {}", told(&output));
+        assert!(!marker.exists(), "{line} ran what the folder says");
+    }
+    assert!(site.run("/usr/bin/git --version").status.success());
+    assert!(site.run("/usr/bin/git --no-pager version --build-options").status.success());
     site.finish();
 }
 

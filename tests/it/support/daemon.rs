@@ -140,6 +140,20 @@ impl Daemon {
         self.wait_for_end()
     }
 
+    /// Stops it where it stands (SIGSTOP), as a machine that stalls does, until [`Self::go_on`].
+    pub fn stall(&self) {
+        kill_process(self.pid, Signal::STOP).unwrap();
+        let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        wait_until("the process to stand still", || {
+            fs::read_to_string(&status).unwrap().contains("State:\tT")
+        });
+    }
+
+    /// Lets it run again.
+    pub fn go_on(&self) {
+        kill_process(self.pid, Signal::CONT).unwrap();
+    }
+
     fn wait_for_end(&self) -> ExitStatus {
         let mut ended = None;
         wait_until("the daemon's end", || {

@@ -53,6 +53,8 @@ pub struct Setup {
     pub issuer_lines: String,
     /// What its environment has beside that of the tests.
     pub environment: Vec<(String, String)>,
+    /// How many descriptors it may have, when not as many as the tests.
+    pub descriptors: Option<u64>,
 }
 
 impl Setup {
@@ -86,6 +88,7 @@ pub struct Gateway {
     folder: TempDir,
     data_dir: PathBuf,
     environment: Vec<(String, String)>,
+    descriptors: Option<u64>,
 }
 
 impl Gateway {
@@ -99,13 +102,15 @@ impl Gateway {
         let data_dir = setup.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
         write_configuration(folder.path(), &data_dir, &issuer, setup);
         let environment = setup.environment.clone();
-        let daemon = serve(folder.path(), &environment);
-        Self { address: daemon.address(), daemon, issuer, folder, data_dir, environment }
+        let descriptors = setup.descriptors;
+        let daemon = serve(folder.path(), &environment, descriptors);
+        let address = daemon.address();
+        Self { address, daemon, issuer, folder, data_dir, environment, descriptors }
     }
 
     /// Starts it again with the same configuration, on another port.
     pub fn restart(&mut self) {
-        self.daemon = serve(self.folder.path(), &self.environment);
+        self.daemon = serve(self.folder.path(), &self.environment, self.descriptors);
         self.address = self.daemon.address();
     }
 
@@ -142,6 +147,13 @@ impl Gateway {
     /// The configuration file it was started with.
     pub fn configuration(&self) -> PathBuf {
         self.folder.path().join("portcullis.toml")
+    }
+
+    /// The URL of the database that its state is in.
+    pub fn state_url(&self) -> String {
+        let text = fs::read_to_string(self.configuration()).unwrap();
+        let (_, rest) = text.split_once("[database]\nurl = \"").expect("a database");
+        rest.split('"').next().unwrap().to_owned()
     }
 
     /// Has it read its configuration again, changed by `change`; what the command said.
@@ -215,14 +227,20 @@ pub fn told(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
-fn serve(folder: &Path, environment: &[(String, String)]) -> Daemon {
+fn serve(folder: &Path, environment: &[(String, String)], descriptors: Option<u64>) -> Daemon {
     let configuration = folder.join("portcullis.toml");
     let mut arguments: Vec<_> =
         environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let serve = ["serve", "--config", configuration.to_str().unwrap(), "--log-format", "json"];
     arguments.extend([PORTCULLIS].iter().chain(&serve).map(|text| (*text).to_owned()));
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    Daemon::of("env", &arguments)
+    let arguments = arguments.iter().map(String::as_str);
+    match descriptors.map(|most| format!("--nofile={most}:{most}")) {
+        None => Daemon::of("env", &arguments.collect::<Vec<_>>()),
+        Some(limit) => {
+            let limited = [&*limit, "env"].into_iter().chain(arguments);
+            Daemon::of("prlimit", &limited.collect::<Vec<_>>())
+        }
+    }
 }
 
 fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &Setup) {

@@ -19,7 +19,7 @@ use super::gateway::{Gateway, Setup};
 /// A program of `tests/servers` in Python. It ends when this is dropped.
 pub struct App {
     child: Child,
-    _stdin: ChildStdin,
+    stdin: Mutex<ChildStdin>,
     pub port: u16,
     told: Arc<Mutex<Vec<Value>>>,
 }
@@ -60,12 +60,19 @@ impl App {
             }
         });
         let port = first["port"].as_u64().unwrap().try_into().unwrap();
-        Self { child, _stdin: stdin, port, told }
+        Self { child, stdin: Mutex::new(stdin), port, told }
     }
 
-    /// What it has told so far: its requests.
+    /// What the ASGI application has told up to now: its requests.
     pub fn told(&self) -> Vec<Value> {
-        self.told.lock().unwrap().clone()
+        // What it told before it sees the mark comes before the mark's echo.
+        let mark = uuid::Uuid::now_v7().to_string();
+        writeln!(self.stdin.lock().unwrap(), "{mark}").unwrap();
+        wait_until("the application's echo", || {
+            self.told.lock().unwrap().iter().any(|told| told["mark"] == mark.as_str())
+        });
+        let told = self.told.lock().unwrap();
+        told.iter().filter(|told| told["mark"].is_null()).cloned().collect()
     }
 
     /// The paths of the requests that it got.
@@ -191,9 +198,18 @@ pub struct Canned {
 impl Canned {
     /// Answers with these bytes, then closes.
     pub fn answering(bytes: &[u8]) -> Self {
+        Self::with(|_| bytes.to_vec())
+    }
+
+    /// The same, with an answer that names its port.
+    pub fn answering_with(answer: impl FnOnce(u16) -> String) -> Self {
+        Self::with(|port| answer(port).into_bytes())
+    }
+
+    fn with(answer: impl FnOnce(u16) -> Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let bytes = bytes.to_vec();
+        let bytes = answer(port);
         thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 read_head(&mut stream);

@@ -78,7 +78,8 @@ impl Issuer {
     pub fn for_pages(url: &str) -> Self {
         let people = format!(
             "[[client]]\nid = \"pages\"\nsecret = \"pages-secret\"\n\
-             grants = [\"authorization_code\"]\nredirect_uris = [\"{url}/login/callback\"]\n\
+             grants = [\"authorization_code\"]\nredirect_uris = [\"{url}/login/callback\", \
+             \"{url}/login/callback/dev\", \"{url}/login/callback/hostile\"]\n\
              post_logout_redirect_uris = [\"{url}/\"]\n\
              [[user]]\nname = \"sam\"\ngroups = [\"agents\"]\n\
              [[user]]\nname = \"dora\"\ngroups = [\"dba\"]\n\
@@ -87,7 +88,8 @@ impl Issuer {
         Self::start_with(3600, &people)
     }
 
-    fn start_with(token_seconds: u64, more: &str) -> Self {
+    /// The same with more clients: lines of its settings.
+    pub fn start_with(token_seconds: u64, more: &str) -> Self {
         let folder = TempDir::with_prefix("portcullis-issuer-").unwrap();
         let file = folder.path().join("issuer.toml");
         let text = format!("token_seconds = {token_seconds}\n{CLIENTS}{more}");

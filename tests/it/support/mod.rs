@@ -10,6 +10,7 @@ pub mod issuer;
 pub mod postgres;
 pub mod random;
 pub mod sink;
+pub mod sources;
 pub mod ssh;
 pub mod talk;
 pub mod wire;

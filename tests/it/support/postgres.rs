@@ -320,7 +320,8 @@ fn new_directory() -> PathBuf {
     directory
 }
 
-fn private_file(path: &Path, text: &str) {
+/// Writes a file that a server alone may read.
+pub fn private_file(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     if let Some((uid, gid)) = server_user() {

@@ -130,12 +130,25 @@ impl Talk {
         self.until_ready(ready)
     }
 
+    /// What comes up to a message of this tag that has not come yet, or the end.
+    pub fn until_tag(&mut self, tag: u8) -> Vec<String> {
+        self.wire.read_to(tag);
+        self.news()
+    }
+
     /// What comes up to so many `ReadyForQuery`s, or the end.
     pub fn until_ready(&mut self, count: usize) -> Vec<String> {
         let seen = self.seen;
         self.wire.read_until(|received| {
             messages(&received[seen..]).filter(|came| came[0] == b'Z').count() >= count
         });
+        self.news()
+    }
+
+    /// What comes up to a message of this tag, or the end.
+    pub fn until(&mut self, tag: u8) -> Vec<String> {
+        let seen = self.seen;
+        self.wire.read_until(|received| messages(&received[seen..]).any(|came| came[0] == tag));
         self.news()
     }
 

@@ -116,6 +116,16 @@ impl Wire {
         while !enough(&self.received) && self.read_some() {}
     }
 
+    /// Reads what comes within a time, if anything does.
+    pub fn read_for(&mut self, time: Duration) {
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let mut buffer = [0; 16 << 10];
+        if let Ok(count) = self.socket.read(&mut buffer) {
+            self.received.extend(&buffer[..count]);
+        }
+        self.socket.set_read_timeout(Some(HANGING)).unwrap();
+    }
+
     /// Reads to the end. Panics when nothing comes, or no end.
     pub fn read_to_end(&mut self) {
         let started = Instant::now();

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::super::super::{Database, DatabaseError};
 use super::super::grants::{NewGrant, add_grant};
-use super::{Request, RequestKind, RequestState, VoteVerdict, one};
+use super::{Person, Request, RequestKind, RequestState, VoteVerdict, one};
 use crate::names::{GrantId, RequestId, SessionId};
 
 /// Who decides.
@@ -20,6 +20,18 @@ pub struct Voter {
     pub email: Option<String>,
     /// The groups.
     pub groups: Vec<String>,
+}
+
+impl Voter {
+    /// Who that is.
+    pub fn person(&self) -> Person<'_> {
+        Person {
+            issuer: &self.issuer,
+            subject: &self.subject,
+            username: &self.username,
+            email: self.email.as_deref(),
+        }
+    }
 }
 
 /// What a person says.
@@ -61,7 +73,7 @@ pub enum DecideError {
     #[error("the request is for other bytes than those of this hash")]
     OtherBytes,
     /// Once is enough.
-    #[error("you have decided this request already")]
+    #[error("you have decided this request already, under this account or another one")]
     Again,
     /// The database failed.
     #[error(transparent)]
@@ -88,7 +100,7 @@ impl Database {
     ) -> Result<Decided, DecideError> {
         let mut transaction = self.pool.begin().await?;
         let locked: Option<(String, Option<String>)> =
-            sqlx::query_as("select kind, lower(email) from requests where id = $1 for update")
+            sqlx::query_as("select kind, email from requests where id = $1 for update")
                 .bind(id.as_uuid())
                 .fetch_optional(&mut *transaction)
                 .await?;
@@ -98,12 +110,15 @@ impl Database {
         // The clock counts from behind the lock: who waited for it may have come too late.
         let request = one(&mut transaction, id).await?.ok_or(DecideError::NotFound)?;
         may_decide(&request, email.as_deref(), voter)?;
+        if request.votes.iter().any(|vote| vote.person().is(&voter.person())) {
+            return Err(DecideError::Again);
+        }
         if answer.exact.is_some() && answer.exact != request.exact {
             return Err(DecideError::OtherBytes);
         }
         let voted = sqlx::query(
-            "insert into votes (request, issuer, subject, username, groups, verdict, comment) \
-             values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+            "insert into votes (request, issuer, subject, username, groups, verdict, comment, email) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
         )
         .bind(id.as_uuid())
         .bind(&voter.issuer)
@@ -115,6 +130,7 @@ impl Database {
             VoteVerdict::Deny => "deny",
         })
         .bind(answer.comment.as_deref())
+        .bind(voter.email.as_deref())
         .execute(&mut *transaction)
         .await?;
         if voted.rows_affected() == 0 {
@@ -227,10 +243,9 @@ impl Database {
 /// Whether this person's word counts. The requester is known by issuer and subject, and under
 /// another account by the name that people see and by the verified address.
 fn may_decide(request: &Request, email: Option<&str>, voter: &Voter) -> Result<(), DecideError> {
-    let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
-    let requester = (request.issuer == voter.issuer && request.subject == voter.subject)
-        || same(&request.username, &voter.username)
-        || email.zip(voter.email.as_deref()).is_some_and(|(a, b)| same(a, b));
+    let (issuer, subject) = (&request.issuer, &request.subject);
+    let asked = Person { issuer, subject, username: &request.username, email };
+    let requester = asked.is(&voter.person());
     if !request.needs.iter().any(|need| need.names(&voter.groups)) {
         return Err(DecideError::NotAnApprover);
     }

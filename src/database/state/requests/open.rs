@@ -14,19 +14,36 @@ const ASK_AGAIN: &str = "10 minutes";
 /// For how long after its end a client that asks again is told of a request.
 const TOLD_FOR: &str = "1 hour";
 
+/// How many commands may wait for people, or are approved and not used yet. People are told of each,
+/// so one caller must not be able to pile them up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Of one identity, at a time.
+    pub per_identity: usize,
+    /// Of one session, at a time.
+    pub per_session: usize,
+    /// For one target, at a time.
+    pub per_target: usize,
+    /// Of one identity, opened within a minute.
+    pub per_minute: usize,
+}
+
 impl Database {
     /// Opens a request for one command, which waits so many seconds.
     ///
     /// # Errors
-    /// When the database fails; then nothing may be waited for.
+    /// When the database fails, or there are too many; then nothing may be waited for.
     pub async fn open_command_request(
         &self,
         request: &NewRequest,
         command: &Command,
         seconds: u64,
+        limits: RequestLimits,
     ) -> Result<(), DatabaseError> {
-        let mut connection = self.pool.acquire().await?;
-        insert_command(&mut connection, request, command, seconds).await
+        let mut transaction = self.pool.begin().await?;
+        within(&mut transaction, request, command, limits).await?;
+        insert_command(&mut transaction, request, command, seconds).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// The request of this identity for the very same command, from a client that asks again: one
@@ -41,6 +58,7 @@ impl Database {
         request: &NewRequest,
         command: &Command,
         seconds: u64,
+        limits: RequestLimits,
     ) -> Result<(Request, bool), DatabaseError> {
         let mut transaction = self.pool.begin().await?;
         alone(&mut transaction, &command.exact).await?;
@@ -57,6 +75,7 @@ impl Database {
         .fetch_optional(&mut *transaction)
         .await?;
         if there.is_none() {
+            within(&mut transaction, request, command, limits).await?;
             insert_command(&mut transaction, request, command, seconds).await?;
         }
         let id = there.map_or(request.id, RequestId::from);
@@ -126,6 +145,47 @@ impl Database {
 async fn alone(transaction: &mut PgConnection, what: &str) -> Result<(), sqlx::Error> {
     let lock = sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))").bind(what);
     lock.execute(transaction).await.map(drop)
+}
+
+/// Makes sure that there is room for one more request of this identity, session and target, until
+/// the transaction ends.
+async fn within(
+    transaction: &mut PgConnection,
+    request: &NewRequest,
+    command: &Command,
+    limits: RequestLimits,
+) -> Result<(), DatabaseError> {
+    // Always in this order, so that no two wait for each other.
+    alone(transaction, &format!("requests of {}\n{}", request.issuer, request.subject)).await?;
+    alone(transaction, &format!("requests for {}", request.target)).await?;
+    let open = "state in ('pending', 'approved') and expires_at > clock_timestamp() \
+                and kind = 'command'";
+    let query = format!(
+        "select (select count(*) from requests where issuer = $1 and subject = $2 and {open}), \
+         (select count(*) from requests where session = $3 and {open}), \
+         (select count(*) from requests where target = $4 and {open}), \
+         (select count(*) from requests where issuer = $1 and subject = $2 and kind = 'command' \
+         and created_at > clock_timestamp() - interval '1 minute')"
+    );
+    let counts: (i64, i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        .bind(&request.issuer)
+        .bind(&request.subject)
+        .bind(command.session.as_uuid())
+        .bind(&request.target)
+        .fetch_one(transaction)
+        .await?;
+    let RequestLimits { per_identity, per_session, per_target, per_minute } = limits;
+    for (count, most, what) in [
+        (counts.0, per_identity, "commands of yours wait for approval"),
+        (counts.1, per_session, "commands of this session wait for approval"),
+        (counts.2, per_target, "commands for this target wait for approval"),
+        (counts.3, per_minute, "approvals were asked for by you within a minute"),
+    ] {
+        if usize::try_from(count).is_ok_and(|count| count >= most) {
+            return Err(DatabaseError::Limit(format!("{count} {what}, the most that may")));
+        }
+    }
+    Ok(())
 }
 
 async fn insert_command(

@@ -23,8 +23,27 @@ pub(super) struct Catalog {
     pub(super) shown_by: Vec<(u32, u32)>,
     /// Schemas in which everybody may make things.
     pub(super) open_schemas: Vec<String>,
-    /// Functions that run with their owner's rights for everybody, as `regprocedure` writes them.
+    /// Functions that run with their owner's rights for everybody, or reach other servers, as
+    /// `regprocedure` writes them.
     pub(super) definers: Vec<String>,
+    /// Rules on INSERT, UPDATE and DELETE whose actions give rows.
+    pub(super) rules: Vec<Rule>,
+    /// Triggers whose functions run with their owner's rights: relation, trigger, function.
+    pub(super) triggers: Vec<(u32, String, String)>,
+    /// Foreign servers: name, whether everybody is mapped to a user there, whether everybody may
+    /// use it.
+    pub(super) servers: Vec<(String, bool, bool)>,
+    /// Foreign tables with their servers.
+    pub(super) foreign: Vec<(u32, String)>,
+}
+
+/// A rule (`CREATE RULE`) whose action gives rows, read with the rights of the relation's owner.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rule {
+    pub(super) relation: u32,
+    pub(super) name: String,
+    /// The action of policy that it runs at.
+    pub(super) at: &'static str,
 }
 
 /// A table, view, sequence or whatever else has columns.
@@ -49,6 +68,8 @@ pub(super) enum Kind {
     View,
     MaterializedView,
     Sequence,
+    /// Its rows are another server's.
+    Foreign,
 }
 
 /// A column.
@@ -56,8 +77,10 @@ pub(super) enum Kind {
 pub(super) struct Column {
     pub(super) number: i16,
     pub(super) name: String,
-    /// Its type as SQL writes it, with its schema; a domain's is the type under it.
+    /// Its type as SQL writes it, with its schema; a domain's is the type under it, and under all
+    /// domains between.
     pub(super) type_name: String,
+    pub(super) type_oid: u32,
     /// Whether the type's values are texts.
     pub(super) text: bool,
 }
@@ -67,7 +90,8 @@ const PATH: &str = "SELECT pg_catalog.current_setting('server_version_num');
 SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))";
 
 /// What of the database is not the system's.
-const OWN: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+const OWN: &str = "n.nspname !~ '^pg_' \
+    AND n.nspname NOT IN ('information_schema', 'portcullis_masks')";
 
 impl Catalog {
     /// Reads it; `own` is the schema of the role's views. The connection loses its search path.
@@ -97,6 +121,14 @@ impl Catalog {
             shown_by: all(asked.next(), |row| Ok((one(Some(row), 0)?, one(Some(row), 1)?)))?,
             open_schemas: all(asked.next(), |row| text(row, 0))?,
             definers: all(asked.next(), |row| text(row, 0))?,
+            rules: all(asked.next(), rule)?,
+            triggers: all(asked.next(), |row| {
+                Ok((one(Some(row), 0)?, text(row, 1)?, text(row, 2)?))
+            })?,
+            servers: all(asked.next(), |row| {
+                Ok((text(row, 0)?, text(row, 1)? == "t", text(row, 2)? == "t"))
+            })?,
+            foreign: all(asked.next(), |row| Ok((one(Some(row), 0)?, text(row, 1)?)))?,
         })
     }
 }
@@ -117,14 +149,19 @@ SELECT c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity,
     {table} OR EXISTS (SELECT FROM pg_catalog.pg_attribute t WHERE t.attrelid = c.oid AND {column})
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') AND {OWN} ORDER BY c.oid;
-SELECT c.oid, a.attnum, a.attname,
-    CASE WHEN t.typbasetype = 0 THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
-      ELSE pg_catalog.format_type(t.typbasetype, t.typtypmod) END,
-    CASE WHEN t.typbasetype = 0 THEN t.typcategory ELSE b.typcategory END = 'S'
+WITH RECURSIVE under(domain, oid, typmod) AS (
+    SELECT oid, typbasetype, typtypmod FROM pg_catalog.pg_type WHERE typtype = 'd'
+    UNION ALL SELECT u.domain, t.typbasetype, t.typtypmod FROM under u
+      JOIN pg_catalog.pg_type t ON t.oid = u.oid AND t.typtype = 'd')
+  SELECT c.oid, a.attnum, a.attname,
+    CASE WHEN b.oid IS NULL THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
+      ELSE pg_catalog.format_type(b.oid, u.typmod) END,
+    CASE WHEN b.oid IS NULL THEN t.typcategory ELSE b.typcategory END = 'S', coalesce(b.oid, t.oid)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-  LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
+  LEFT JOIN (under u JOIN pg_catalog.pg_type b ON b.oid = u.oid AND b.typtype <> 'd')
+    ON u.domain = t.oid
   WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND {OWN} ORDER BY c.oid, a.attnum;
 SELECT d.refobjid, r.ev_class FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
@@ -135,12 +172,26 @@ SELECT d.refobjid, r.ev_class FROM pg_catalog.pg_depend d
 SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE {OWN} AND {schema} ORDER BY 1;
 SELECT p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE p.prosecdef AND {OWN} AND (p.proacl IS NULL OR {function}) ORDER BY 1;
+  WHERE (p.prosecdef OR p.proname LIKE 'dblink%') AND {OWN} AND (p.proacl IS NULL OR {function})
+  ORDER BY 1;
+SELECT r.ev_class, r.rulename, r.ev_type FROM pg_catalog.pg_rewrite r
+  WHERE r.ev_type <> '1' AND r.oid >= 16384
+    AND pg_catalog.pg_get_ruledef(r.oid) ~* '\\m(select|returning|execute)\\M' ORDER BY r.oid;
+SELECT g.tgrelid, g.tgname, p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_trigger g
+  JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
+  WHERE p.prosecdef AND NOT g.tgisinternal ORDER BY g.oid;
+SELECT s.srvname,
+    EXISTS (SELECT FROM pg_catalog.pg_user_mappings m WHERE m.srvid = s.oid AND m.umuser = 0),
+    {server}
+  FROM pg_catalog.pg_foreign_server s ORDER BY 1;
+SELECT f.ftrelid, s.srvname FROM pg_catalog.pg_foreign_table f
+  JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver ORDER BY 1;
 COMMIT",
         table = public("c.relacl", "<> ''"),
         column = public("t.attacl", "<> ''"),
         schema = public("n.nspacl", "= 'CREATE'"),
         function = public("p.proacl", "= 'EXECUTE'"),
+        server = public("s.srvacl", "= 'USAGE'"),
     )
 }
 
@@ -153,6 +204,7 @@ fn relation(row: &Row) -> Result<Relation, UpstreamError> {
             "v" => Kind::View,
             "m" => Kind::MaterializedView,
             "S" => Kind::Sequence,
+            "f" => Kind::Foreign,
             _ => Kind::Table,
         },
         row_security: text(row, 4)? == "t",
@@ -161,12 +213,24 @@ fn relation(row: &Row) -> Result<Relation, UpstreamError> {
     })
 }
 
+fn rule(row: &Row) -> Result<Rule, UpstreamError> {
+    // CmdType of PostgreSQL's nodes.h, as pg_rewrite has it.
+    let at = match &*text(row, 2)? {
+        "2" => "sql.update",
+        "3" => "sql.insert",
+        "4" => "sql.delete",
+        _ => return Err(bad("a rule on something unknown")),
+    };
+    Ok(Rule { relation: one(Some(row), 0)?, name: text(row, 1)?, at })
+}
+
 fn column(row: &Row) -> Result<Column, UpstreamError> {
     Ok(Column {
         number: one(Some(row), 1)?,
         name: text(row, 2)?,
         type_name: text(row, 3)?,
         text: text(row, 4)? == "t",
+        type_oid: one(Some(row), 5)?,
     })
 }
 

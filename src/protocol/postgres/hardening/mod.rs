@@ -6,7 +6,7 @@
 //!
 //! Honest limits: rules with conditions, texts or groups close nothing here, for a role is one for
 //! all callers. What `PUBLIC` may do this role may, too: it is told, not taken away. Functions run
-//! as ever.
+//! as ever; rules of tables that give rows cost the right to write there.
 
 mod catalog;
 mod powers;
@@ -15,14 +15,17 @@ mod script;
 
 use crate::config::{PostgresTarget, SecretError};
 use crate::mask::{HashKey, Masks};
-use crate::policy::{Policy, TargetFacts};
+use crate::policy::{Pattern, Policy, TargetFacts};
 
-use super::masking::Exposed;
+use super::masking::{Exposed, exist};
 use super::upstream::{Connector, ProtocolVersion, Questions, UpstreamError};
 use catalog::Catalog;
 use rights::Rights;
 
+pub use super::masking::preview::{Mode, Preview, modes, preview};
 pub use powers::powers;
+pub use script::functions;
+pub(super) use script::{LEFT, MARK};
 
 /// Why a target gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +68,25 @@ pub async fn harden(
     Ok(script::write(facts, database, &masks, role, &catalog, &rights))
 }
 
+/// Whether some database of a target has an object that a pattern of a rule or a mask names, pattern
+/// by pattern; `true` for kinds of objects that are not looked for.
+pub async fn have(
+    target: &PostgresTarget,
+    patterns: &[&Pattern],
+) -> Result<Vec<bool>, HardenError> {
+    let mut found = vec![false; patterns.len()];
+    for database in std::iter::once(&target.database).chain(&target.databases) {
+        let mut questions = ask(target, database).await?;
+        let here = exist(&mut questions, patterns).await?;
+        for (found, here) in found.iter_mut().zip(here) {
+            *found |= here;
+        }
+    }
+    Ok(found)
+}
+
 /// A connection for questions, with the target's credential.
-async fn ask(target: &PostgresTarget, database: &str) -> Result<Questions, HardenError> {
+pub(super) async fn ask(target: &PostgresTarget, database: &str) -> Result<Questions, HardenError> {
     let password = target.password.read().await?;
     let connector = Connector::new(target)?;
     let version = ProtocolVersion::V3_0;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::mask::Action;
 use crate::policy::{Effect, Object, Policy, TargetFacts};
 
-use super::catalog::{Catalog, Column, Kind, Relation};
+use super::catalog::{Catalog, Column, Kind, Relation, Rule};
 
 /// A role's rights, relation by relation.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) enum Because<'c> {
     Rules,
     /// It shows rows of one that rules leave to nobody.
     Shows(&'c Relation),
+    /// Its rows are another server's, and nothing tells whether they are masked ones.
+    Foreign(&'c str),
 }
 
 /// The rights on one relation.
@@ -39,6 +41,10 @@ pub(super) struct Granted<'c> {
     pub(super) view: Option<Vec<Output<'c>>>,
     /// Why there is no view though columns are masked.
     pub(super) no_view: Option<&'static str>,
+    /// Rules of the relation (`CREATE RULE`) because of which a right to write is left out.
+    pub(super) ruled: Vec<&'c Rule>,
+    /// Triggers on it that run with other rights than the role's.
+    pub(super) triggers: Vec<(&'c str, &'c str)>,
 }
 
 /// Columns of one relation that a right is for.
@@ -68,10 +74,18 @@ impl<'c> Rights<'c> {
     ) -> Self {
         let weighing = Weighing { catalog, target, policy, masked };
         let closed = weighing.closed();
+        // Whether anything is kept from the role that a foreign table could show after all.
+        let hides = !closed.is_empty()
+            || catalog.relations.iter().any(|relation| weighing.is_masked(relation));
         let mut rights = Self::default();
         for relation in &catalog.relations {
             if let Some(because) = closed.get(&relation.oid) {
                 rights.refused.push((relation, *because));
+                continue;
+            }
+            let elsewhere = catalog.foreign.iter().find(|(oid, _)| *oid == relation.oid);
+            if let Some((_, server)) = elsewhere.filter(|_| hides) {
+                rights.refused.push((relation, Because::Foreign(server)));
                 continue;
             }
             let granted = weighing.weigh(relation);
@@ -134,7 +148,7 @@ impl<'c, M: Fn(u32, i16) -> Option<Action>> Weighing<'c, '_, M> {
 
     fn weigh(&self, relation: &'c Relation) -> Granted<'c> {
         let could = |action| self.could(action, relation, None);
-        let table = relation.kind == Kind::Table;
+        let table = matches!(relation.kind, Kind::Table | Kind::Foreign);
         let sequence = relation.kind == Kind::Sequence;
         let select = match sequence {
             true if could("sql.select") => Columns::All,
@@ -144,10 +158,16 @@ impl<'c, M: Fn(u32, i16) -> Option<Action>> Weighing<'c, '_, M> {
                     && self.could("sql.select", relation, Some(column))
             }),
         };
-        let write = |action: &'static str| match table {
+        let ruled: Vec<&Rule> =
+            self.catalog.rules.iter().filter(|rule| rule.relation == relation.oid).collect();
+        // What the rule's action gives is read with the rights of the relation's owner.
+        let free = |action: &str| ruled.iter().all(|rule| rule.at != action);
+        let write = |action: &'static str| match table && free(action) {
             true => self.columns(relation, |column| self.could(action, relation, Some(column))),
             false => Columns::None,
         };
+        let triggers = self.catalog.triggers.iter().filter(|(oid, ..)| *oid == relation.oid);
+        let triggers = triggers.map(|(_, name, function)| (&**name, &**function)).collect();
         let (insert, update) = (write("sql.insert"), write("sql.update"));
         let (view, no_view) = match self.view(relation, &select) {
             Ok(view) => (view, None),
@@ -158,12 +178,18 @@ impl<'c, M: Fn(u32, i16) -> Option<Action>> Weighing<'c, '_, M> {
             select,
             insert,
             update,
-            delete: table && could("sql.delete"),
+            delete: table && free("sql.delete") && could("sql.delete"),
             truncate: table && could("sql.truncate"),
             usage: sequence && could("sql.sequence"),
             view,
             no_view,
+            ruled,
+            triggers,
         }
+    }
+
+    fn is_masked(&self, relation: &Relation) -> bool {
+        relation.columns.iter().any(|column| (self.masked)(relation.oid, column.number).is_some())
     }
 
     /// The view of a relation with masked columns, where names without a schema mean the relation.
@@ -173,7 +199,7 @@ impl<'c, M: Fn(u32, i16) -> Option<Action>> Weighing<'c, '_, M> {
         select: &Columns<'c>,
     ) -> Result<Option<Vec<Output<'c>>>, &'static str> {
         let masked = |column: &Column| (self.masked)(relation.oid, column.number);
-        if relation.columns.iter().all(|column| masked(column).is_none()) {
+        if !self.is_masked(relation) {
             return Ok(None);
         }
         if *select == Columns::None {
@@ -233,6 +259,7 @@ mod tests {
                 number,
                 name: (*name).to_owned(),
                 type_name: "text".to_owned(),
+                type_oid: 25,
                 text: true,
             });
             made.collect::<Vec<_>>()

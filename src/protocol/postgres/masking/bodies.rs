@@ -8,6 +8,33 @@ use std::collections::HashSet;
 
 use crate::decode::sql::reads_unseen;
 
+/// Words without which code neither makes nor drops a prepared statement or a named cursor.
+pub(super) const NAMING: &[&str] = &["close", "deallocate", "discard", "open", "prepare"];
+/// The word without which code takes nothing from a cursor that it did not open.
+pub(super) const FETCHING: &[&str] = &["fetch"];
+
+/// The functions that may do something: those of `first`, those whose code has a word for it, and
+/// those that call such a function.
+pub(super) fn doing(
+    words: &[&str],
+    first: &HashSet<Box<str>>,
+    bodies: &[(Box<str>, Body)],
+) -> HashSet<Box<str>> {
+    let mut found = first.clone();
+    let has_word = |body: &Body| words.iter().any(|word| body.names(word));
+    found.extend(bodies.iter().filter(|(_, body)| has_word(body)).map(|(name, _)| name.clone()));
+    loop {
+        let lower: Vec<String> = found.iter().map(|name| name.to_lowercase()).collect();
+        let calls = |body: &Body| lower.iter().any(|name| body.names(name));
+        let more = bodies.iter().filter(|(name, body)| !found.contains(name) && calls(body));
+        let more: Vec<Box<str>> = more.map(|(name, _)| name.clone()).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
 /// What a function's code names, in lower case.
 #[derive(Debug)]
 pub(super) struct Body {
@@ -45,6 +72,23 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_may_make_names_itself_or_by_what_it_calls() {
+        let bodies: Vec<(Box<str>, Body)> = [
+            ("opens", "begin open c for select 1; end"),
+            ("Through", "select opens()"),
+            ("twice", "select through()"),
+            ("dynamic", "select run('x')"),
+            ("harmless", "select 1 from prepared"),
+        ]
+        .map(|(name, code)| (name.into(), Body::new(code).unwrap()))
+        .into();
+        let unseen = HashSet::from(["run".into()]);
+        let mut found: Vec<Box<str>> = doing(NAMING, &unseen, &bodies).into_iter().collect();
+        found.sort();
+        assert_eq!(found.join(" "), "Through dynamic opens run twice");
+    }
 
     #[test]
     fn code_names_what_it_may_read() {

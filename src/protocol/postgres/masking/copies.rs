@@ -138,7 +138,8 @@ impl MasksNow {
             let (holds, wholes) = match known {
                 Some((type_oid, lineage)) => {
                     let holds = Holds::of(*type_oid, format, shapes.is_text(*type_oid));
-                    let wholes = lineage.map(|l| self.wholes(&l.masks, l.itself));
+                    let wholes =
+                        lineage.filter(|l| !l.masked).map(|l| self.wholes(&l.masks, l.itself));
                     (holds, wholes.unwrap_or_default())
                 }
                 None => {
@@ -251,6 +252,7 @@ mod tests {
             ],
             masker: Some(Arc::new(Masker::new(patterns, Action::Redact, key.clone()))),
             key: Some(key),
+            types: Arc::default(),
         }
     }
 
@@ -278,7 +280,12 @@ mod tests {
     #[test]
     fn what_is_shown_and_what_is_stored_are_two() {
         let none = || Cell { holds: Holds::Text, masked: None };
-        let open = Cells { cells: vec![none(), none(), none()], masker: None, key: None };
+        let open = Cells {
+            cells: vec![none(), none(), none()],
+            masker: None,
+            key: None,
+            types: Arc::default(),
+        };
         let rows = CopyRows::new(CopyFormat::Text, false);
         let mut copy = CopyMasks::new(rows, open, Some(cells(Action::Redact)));
         let masked = copy.take(b"a\tb\tc\n", &mut Counts::new()).unwrap();

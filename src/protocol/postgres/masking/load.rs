@@ -9,8 +9,10 @@ use std::str::FromStr;
 
 use crate::decode::postgres::backend::Column;
 use crate::policy::Glob;
+use crate::protocol::postgres::hardening::{LEFT, MARK};
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};
 
+use super::expression::{KEYED, KEYED_FUNCTIONS};
 use super::shapes::{ColumnMasks, Does, Read, TableColumn, showing};
 
 /// More relations than a database has that anybody works with.
@@ -18,9 +20,12 @@ const MOST_RELATIONS: usize = 1_000_000;
 /// More views over masked columns than anybody makes.
 const MOST_VIEWS: usize = 10_000;
 
+/// How many functions `policy harden` makes of the names of [`KEYED_FUNCTIONS`].
+const KEYED_OVERLOADS: usize = 4;
+
 /// How the connection's session is set up: names in definitions are written in full.
 pub(super) const SETTINGS: &str = "SET search_path = ''; SET standard_conforming_strings = on; \
-    SET client_encoding = 'UTF8'; SET statement_timeout = '15s'; SET lock_timeout = '5s'; \
+    SET client_encoding = 'UTF8'; SET statement_timeout = '15s'; SET lock_timeout = '1s'; \
     SET application_name = 'portcullis masks'";
 
 /// The columns of views by their definitions: seldom asked for anew.
@@ -34,7 +39,11 @@ pub(super) async fn read(
 ) -> Result<Read, UpstreamError> {
     let mut results = questions.rows(&question(masks)).await?.into_iter();
     let mut next = || results.next().ok_or_else(|| bad("fewer results than questions"));
-    let mut read = Read { relations: rows(&next()?, relation)?, ..Read::default() };
+    let setting = rows(&next()?, |row| text(row, 0))?.pop();
+    let path = rows(&next()?, |row| text(row, 0))?;
+    next()?;
+    let relations = rows(&next()?, relation)?;
+    let mut read = Read { path_setting: setting, path, relations, ..Read::default() };
     read.functions = rows(&next()?, |row| {
         let body = row.get(2).cloned().flatten();
         let does = match (row.get(1).and_then(Option::as_deref), body) {
@@ -46,21 +55,30 @@ pub(super) async fn read(
         Ok((text(row, 0)?, does))
     })?;
     read.texts = rows(&next()?, |row| number(row, 0))?;
+    read.ruled = rows(&next()?, |row| number(row, 0))?;
+    read.walled = rows(&next()?, |row| {
+        let remark = row.get(2).cloned().flatten();
+        let left = remark.and_then(|remark| remark.strip_prefix(LEFT)?.parse().ok());
+        Ok((number(row, 0)?, number(row, 1)?, left))
+    })?;
+    let keyed: Option<usize> = rows(&next()?, |row| number(row, 0))?.pop();
+    read.keyed = keyed == Some(KEYED_OVERLOADS);
     read.columns = rows(&next()?, column)?;
     read.inherits = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
     read.generated = rows(&next()?, |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
-    let views = rows(&next()?, |row| Ok((number(row, 0)?, text(row, 1)?)))?;
+    let views = rows(&next()?, |row| Ok((number(row, 0)?, text(row, 1)?, text(row, 2)? == "m")))?;
     if read.relations.len() > MOST_RELATIONS || views.len() > MOST_VIEWS {
         return Err(bad("more tables or views than can be looked at"));
     }
     let mut kept = Described::new();
-    for (view, definition) in views {
+    for (view, definition, stored) in views {
         let columns = match described.remove(&definition) {
             Some(columns) => columns,
             None => questions.describe(definition.trim_end_matches(';')).await?,
         };
         kept.insert(definition.clone(), columns.clone());
         read.views.push((view, definition, columns));
+        read.stored.extend(stored.then_some(view));
     }
     *described = kept;
     Ok(read)
@@ -79,6 +97,12 @@ fn question(masks: &ColumnMasks) -> String {
             named,
             " OR (n.nspname LIKE {schema} AND c.relname LIKE {table} AND a.attname LIKE {column})"
         );
+    }
+    for pattern in masks.tables() {
+        let mut parts = pattern.parts().iter().map(like);
+        let mut part = || parts.next().unwrap_or_else(|| "'%'".to_owned());
+        let (schema, table) = (part(), part());
+        let _ = write!(named, " OR (n.nspname LIKE {schema} AND c.relname LIKE {table})");
     }
     let showing: Vec<String> = showing().map(quoted).collect();
     let showing = showing.join(", ");
@@ -105,6 +129,10 @@ reach(oid) AS (
     );
     format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT pg_catalog.set_config('search_path', reset_val, true) FROM pg_catalog.pg_settings
+  WHERE name = 'search_path';
+SELECT pg_catalog.unnest(pg_catalog.current_schemas(true));
+SELECT pg_catalog.set_config('search_path', '', true);
 SELECT c.oid, n.nspname, c.relname, c.relkind IN ('v', 'm') FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S') LIMIT {limit};
@@ -114,10 +142,43 @@ SELECT DISTINCT proname, 'known', NULL FROM pg_catalog.pg_proc p
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE {OPAQUE};
 SELECT oid FROM pg_catalog.pg_type WHERE oid >= 16384 AND typcategory = 'S' AND typtype = 'b';
-{reach} SELECT a.attrelid, a.attnum, a.attname,
-    CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, a.attgenerated <> '' FROM reach
+SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND oid >= 16384;
+SELECT c.oid, a.attnum, pg_catalog.col_description(c.oid, a.attnum) FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+  WHERE c.relkind = 'v' AND pg_catalog.obj_description(n.oid, 'pg_namespace') = {mark}
+    AND NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE')
+    AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+    AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE');
+SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_class k ON k.relnamespace = n.oid AND k.relname = 'key'
+  WHERE n.nspname = {keyed} AND p.proname IN ({functions}) AND p.prosecdef
+    AND pg_catalog.obj_description(n.oid, 'pg_namespace') = {mark}
+    AND p.proowner = n.nspowner AND k.relowner = n.nspowner
+    AND NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE')
+    AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+    AND NOT pg_catalog.has_any_column_privilege(k.oid, 'SELECT, INSERT, UPDATE')
+    AND NOT pg_catalog.has_table_privilege(k.oid, 'DELETE, TRUNCATE')
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE');
+{reach}, domains(oid, base, typmod) AS (
+  SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_catalog.pg_type t WHERE t.typtype = 'd'
+  UNION ALL SELECT d.oid, t.typbasetype, t.typtypmod
+    FROM domains d JOIN pg_catalog.pg_type t ON t.oid = d.base WHERE t.typtype = 'd')
+SELECT a.attrelid, a.attnum, a.attname, t.oid, a.attgenerated <> '',
+    pg_catalog.format_type(t.oid, coalesce(d.typmod, a.atttypmod)),
+    CASE WHEN a.attcollation NOT IN (0, t.typcollation) THEN
+      pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(l.collname) END,
+    coalesce(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'), true),
+    EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid
+      AND k.contype = 'p' AND NOT k.condeferrable AND a.attnum = ANY (k.conkey)) FROM reach
   JOIN pg_catalog.pg_attribute a ON a.attrelid = reach.oid
-  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN (domains d JOIN pg_catalog.pg_type b ON b.oid = d.base AND b.typtype <> 'd')
+    ON d.oid = a.atttypid
+  JOIN pg_catalog.pg_type t ON t.oid = coalesce(d.base, a.atttypid)
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = l.collnamespace
   WHERE a.attnum > 0 AND NOT a.attisdropped;
 {reach} SELECT i.inhrelid, i.inhparent FROM reach
   JOIN pg_catalog.pg_inherits i ON i.inhrelid = reach.oid;
@@ -128,10 +189,13 @@ SELECT oid FROM pg_catalog.pg_type WHERE oid >= 16384 AND typcategory = 'S' AND 
     AND d.refobjid = a.attrelid AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum
     AND (d.classid = d.refclassid AND d.objid = a.attrelid AND d.objsubid = a.attnum
       OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid);
-{reach} SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) FROM reach
+{reach} SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid), c.relkind FROM reach
   JOIN pg_catalog.pg_class c ON c.oid = reach.oid
   WHERE c.relkind IN ('v', 'm') AND c.oid >= 16384 LIMIT {views};
 COMMIT",
+        mark = quoted(MARK),
+        keyed = quoted(KEYED),
+        functions = KEYED_FUNCTIONS.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
         limit = MOST_RELATIONS + 1,
         views = MOST_VIEWS + 1,
     )
@@ -145,7 +209,7 @@ const OPAQUE: &str = "(p.oid >= 16384 AND (l.lanname NOT IN ('internal', 'c') \
     OR p.proname LIKE 'tuple\\_data%' OR p.proname LIKE 'http%'))";
 
 /// A glob as a quoted pattern of LIKE.
-fn like(glob: &Glob) -> String {
+pub(super) fn like(glob: &Glob) -> String {
     let mut pattern = String::new();
     for character in glob.as_str().chars() {
         match character {
@@ -173,6 +237,10 @@ fn column(row: &Row) -> Result<TableColumn, UpstreamError> {
         name: text(row, 2)?,
         type_oid: number(row, 3)?,
         generated: text(row, 4)? == "t",
+        type_name: text(row, 5)?,
+        collation: row.get(6).cloned().flatten(),
+        readable: text(row, 7)? == "t",
+        key: text(row, 8)? == "t",
     })
 }
 

@@ -30,11 +30,13 @@ pub(super) fn report(
     let fields = backend::report_fields(message)?;
     let about_text = seen == Seen::OfText && is_about_text(&fields);
     let withheld = !(seen == Seen::All || about_text);
+    let valueless = withheld && holds_no_value(&fields);
     let mut changed = withheld;
     let written = framed(message.first().copied().unwrap_or(b'E'), |body| {
         for (kind, text) in fields {
             let shown = match kind {
                 _ if !withheld => masker.and_then(|masker| masker.mask(text)),
+                b'M' if valueless => masker.and_then(|masker| masker.mask(text)),
                 b'M' => Some(WITHHELD.into()),
                 // What SQL cannot choose: severity, position, and the place in the server's code.
                 b'S' | b'V' | b'P' | b'F' | b'L' | b'R' => None,
@@ -51,12 +53,123 @@ pub(super) fn report(
     Ok(changed.then_some(written))
 }
 
+/// Whether an error names values of a row that the statement does not: the row that an exclusion
+/// constraint found (23P01, `check_exclusion_or_unique_constraint` in `execIndexing.c`).
+pub(super) fn names_other_rows(message: &[u8]) -> Result<bool, Malformed> {
+    let fields = backend::report_fields(message)?;
+    Ok(fields.iter().any(|(kind, text)| *kind == b'C' && *text == b"23P01"))
+}
+
+/// A whole `ErrorResponse` or `NoticeResponse` with another position in the statement's text; none
+/// where `position` gives none.
+pub(in super::super) fn placed(
+    message: &[u8],
+    position: impl Fn(usize) -> Option<usize>,
+) -> Result<Bytes, Malformed> {
+    let fields = backend::report_fields(message)?;
+    framed(message.first().copied().unwrap_or(b'E'), |body| {
+        for (kind, text) in fields {
+            let mut shown = text.to_vec();
+            if kind == b'P' {
+                let at = std::str::from_utf8(text).ok().and_then(|at| at.parse().ok());
+                let Some(at) = at.and_then(&position) else { continue };
+                shown = at.to_string().into_bytes();
+            }
+            body.put_u8(kind);
+            body.put_slice(&shown);
+            body.put_u8(0);
+        }
+        body.put_u8(0);
+    })
+}
+
 /// Whether an error is about the statement's text and nothing else: of class 42, at a position in
 /// it, and raised by no function. Nothing ran then.
 fn is_about_text(fields: &[(u8, &[u8])]) -> bool {
     let has = |wanted: u8| fields.iter().any(|(kind, _)| *kind == wanted);
     let code = fields.iter().find(|(kind, _)| *kind == b'C').map(|(_, code)| *code);
     code.is_some_and(|code| code.starts_with(b"42")) && has(b'P') && !has(b'W') && !has(b'q')
+}
+
+/// Errors and notices whose message is made of names and fixed words, by their code and the routine
+/// of PostgreSQL that raises them: code in the database can choose the code, not the routine.
+/// Source: the `ereport` calls in `prepare.c`, `portalcmds.c`, `postgres.c`, `portalmem.c`, `xact.c`,
+/// `proc.c` (`DeadLockReport` in `deadlock.c`), `aclchk.c` and `rewriteHandler.c` of PostgreSQL 12 to 18.
+const VALUELESS: &[(&[u8], &[&[u8]])] = &[
+    // No such prepared statement.
+    (
+        b"26000",
+        &[
+            b"FetchPreparedStatement",
+            b"exec_bind_message",
+            b"exec_describe_statement_message",
+            b"DropPreparedStatement",
+        ],
+    ),
+    // No such cursor or portal.
+    (
+        b"34000",
+        &[
+            b"exec_execute_message",
+            b"exec_describe_portal_message",
+            b"PerformPortalFetch",
+            b"PerformPortalClose",
+        ],
+    ),
+    // It exists already.
+    (b"42P05", &[b"StorePreparedStatement"]),
+    (b"42P03", &[b"CreatePortal"]),
+    // No such savepoint.
+    (b"3B001", &[b"ReleaseSavepoint", b"RollbackToSavepoint"]),
+    // The state of the transaction.
+    (
+        b"25P02",
+        &[
+            b"exec_simple_query",
+            b"exec_parse_message",
+            b"exec_bind_message",
+            b"exec_execute_message",
+            b"exec_describe_statement_message",
+            b"exec_describe_portal_message",
+        ],
+    ),
+    (
+        b"25001",
+        &[b"BeginTransactionBlock", b"PreventInTransactionBlock", b"PreventTransactionChain"],
+    ),
+    (
+        b"25P01",
+        &[
+            b"EndTransactionBlock",
+            b"UserAbortTransactionBlock",
+            b"CheckTransactionBlock",
+            b"CheckTransactionChain",
+            b"RequireTransactionBlock",
+            b"DefineSavepoint",
+            b"ReleaseSavepoint",
+            b"RollbackToSavepoint",
+        ],
+    ),
+    (b"25006", &[b"PreventCommandIfReadOnly"]),
+    // Cancelled, ended, in each other's way.
+    (b"57014", &[b"ProcessInterrupts"]),
+    (b"57P01", &[b"ProcessInterrupts"]),
+    (b"40P01", &[b"DeadLockReport"]),
+    (b"55P03", &[b"ProcessInterrupts"]),
+    // Names a table, a schema, a function.
+    (b"42501", &[b"aclcheck_error"]),
+    // Names a view, and a column of it that cannot be written.
+    (b"0A000", &[b"rewriteTargetView"]),
+    (b"55000", &[b"rewriteTargetView", b"error_view_not_updatable"]),
+];
+
+/// Whether an error's message holds no value of a row: it is listed, and nothing that runs text of its
+/// own (a function, a DO block) stands around it, which could have made a value into a name.
+fn holds_no_value(fields: &[(u8, &[u8])]) -> bool {
+    let field = |wanted: u8| fields.iter().find(|(kind, _)| *kind == wanted).map(|(_, text)| *text);
+    let (Some(code), Some(routine)) = (field(b'C'), field(b'R')) else { return false };
+    let listed = |(of, routines): &(&[u8], &[&[u8]])| *of == code && routines.contains(&routine);
+    field(b'W').is_none() && field(b'q').is_none() && VALUELESS.iter().any(listed)
 }
 
 fn is_code(text: &[u8]) -> bool {
@@ -91,18 +204,53 @@ pub(super) fn notification(
     .map(Some)
 }
 
-/// Masks a whole `ParameterStatus`.
+/// Whether a parameter's value is one of few, or the name of a time zone: clients need these to read
+/// what comes. Anything else that a parameter says may hold anything (`application_name`).
+pub(super) fn is_of_vocabulary(name: &str, value: &str) -> bool {
+    let word = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-');
+        part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.chars().all(known)
+    };
+    match name {
+        // No other is let pass.
+        "client_encoding" => value == "UTF8",
+        "standard_conforming_strings"
+        | "integer_datetimes"
+        | "is_superuser"
+        | "in_hot_standby"
+        | "default_transaction_read_only" => matches!(value, "on" | "off"),
+        "DateStyle" => value.split(", ").all(|part| {
+            matches!(part, "ISO" | "Postgres" | "SQL" | "German" | "MDY" | "DMY" | "YMD")
+        }),
+        "IntervalStyle" => {
+            matches!(value, "postgres" | "postgres_verbose" | "sql_standard" | "iso_8601")
+        }
+        "TimeZone" => value.len() <= 40 && value.split('/').all(word),
+        _ => false,
+    }
+}
+
+/// Masks a whole `ParameterStatus`. Like that of a notification, its value may come from anywhere: it
+/// is withheld where columns are masked.
 pub(super) fn parameter(
     message: &[u8],
+    withheld: bool,
     masker: Option<&Arc<Masker>>,
 ) -> Result<Option<Bytes>, Malformed> {
     let (name, value) = backend::parameter_status(message)?;
-    let Some(masked) = masker.and_then(|masker| masker.mask(value.as_bytes())) else {
-        return Ok(None);
+    let masked = |text: &str| masker.and_then(|masker| masker.mask(text.as_bytes()));
+    let shown = match withheld {
+        true if value.is_empty() => None,
+        true => Some(REDACTED.into()),
+        false => masked(value),
     };
+    let named = masked(name);
+    if shown.is_none() && named.is_none() {
+        return Ok(None);
+    }
     framed(b'S', |body| {
-        for text in [name.as_bytes(), &masked] {
-            body.put_slice(text);
+        for (text, masked) in [(name, named), (value, shown)] {
+            body.put_slice(masked.as_deref().unwrap_or(text.as_bytes()));
             body.put_u8(0);
         }
     })
@@ -172,6 +320,28 @@ mod tests {
         assert!(report(&raised, Seen::OfText, None).unwrap().is_some());
         let odd = message(b'E', b"SERROR\0Cal\xffce\0Mx\0\0");
         assert!(!report(&odd, Seen::Kind, None).unwrap().unwrap().contains(&0xff), "no code");
+    }
+
+    #[test]
+    fn what_is_made_of_names_is_told_and_stored() {
+        let gone = |routine: &str, more: &str| {
+            let text = "Mprepared statement \"p\" does not exist";
+            let fields = format!("SERROR\0VERROR\0C26000\0{text}\0R{routine}\0{more}\0");
+            message(b'E', fields.as_bytes())
+        };
+        let told = |error: &[u8]| {
+            let shown = report(error, Seen::Kind, None).unwrap();
+            shown.is_none_or(|shown| !String::from_utf8_lossy(&shown).contains(WITHHELD))
+        };
+        assert!(told(&gone("exec_bind_message", "")));
+        let raised = gone("exec_stmt_raise", "WPL/pgSQL function f()\0");
+        assert!(!told(&raised), "a function may raise any code");
+        let within = gone("FetchPreparedStatement", "WSQL statement \"EXECUTE …\"\0");
+        assert!(!told(&within), "a name may be made of a value");
+        assert!(!told(&gone("somewhere_else", "")));
+        let column = "Mcannot insert into column \"email\" of view \"customers\"";
+        let fields = format!("SERROR\0VERROR\0C0A000\0{column}\0RrewriteTargetView\0\0");
+        assert!(told(&message(b'E', fields.as_bytes())));
     }
 
     #[test]

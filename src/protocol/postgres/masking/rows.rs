@@ -7,6 +7,7 @@ use bytes::{BufMut as _, BytesMut};
 use crate::decode::postgres::{Malformed, backend};
 use crate::mask::{Action, Counts, HashKey, Masker, PATTERNS, count};
 
+use super::types::{Searched, Types};
 use super::values::Holds;
 
 /// What is done with the columns of a result, for two pairs of eyes.
@@ -15,6 +16,11 @@ pub(in super::super) struct RowMasks {
     shown: Cells,
     /// Where storage is masked otherwise than what the client sees.
     stored: Option<Cells>,
+    /// The server described no columns: rows that come all the same are hidden whole.
+    undescribed: bool,
+    /// For each column the masks that were applied before the server computed it, for counting;
+    /// empty where there are none at all.
+    noted: Vec<Arc<[Arc<str>]>>,
 }
 
 /// What is done with the columns of a result.
@@ -23,6 +29,7 @@ pub(super) struct Cells {
     pub(super) cells: Vec<Cell>,
     pub(super) masker: Option<Arc<Masker>>,
     pub(super) key: Option<HashKey>,
+    pub(super) types: Arc<Types>,
 }
 
 /// What is done with the values of one column.
@@ -43,12 +50,41 @@ pub(super) struct Whole {
 
 impl RowMasks {
     pub(super) fn new(shown: Cells, stored: Option<Cells>) -> Self {
-        Self { shown, stored }
+        Self { shown, stored, undescribed: false, noted: Vec::new() }
+    }
+
+    /// For a result of which the server said that it has no columns. A rule of the target's can
+    /// make rows of it.
+    pub(in super::super) fn undescribed() -> Self {
+        Self { undescribed: true, ..Self::default() }
+    }
+
+    /// The same, counting values that were masked at the source.
+    pub(super) fn noting(self, noted: Vec<Arc<[Arc<str>]>>) -> Self {
+        match noted.iter().all(|masks| masks.is_empty()) {
+            true => self,
+            false => Self { noted, ..self },
+        }
     }
 
     /// Whether rows pass as they are.
     pub(in super::super) fn is_plain(&self) -> bool {
-        self.shown.is_plain() && self.stored.as_ref().is_none_or(Cells::is_plain)
+        !self.undescribed
+            && self.shown.is_plain()
+            && self.stored.as_ref().is_none_or(Cells::is_plain)
+            && self.noted.is_empty()
+    }
+
+    fn note(&self, row: &[u8], counts: &mut Counts) -> Result<(), Malformed> {
+        if self.noted.is_empty() {
+            return Ok(());
+        }
+        for (masks, value) in self.noted.iter().zip(backend::data_row(row)?) {
+            if value?.is_some() {
+                masks.iter().for_each(|mask| count(counts, mask, 1));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the client sees what is stored.
@@ -63,6 +99,10 @@ impl RowMasks {
         out: &mut BytesMut,
         counts: &mut Counts,
     ) -> Result<(), Malformed> {
+        if self.undescribed {
+            return hide(row, out);
+        }
+        self.note(row, counts)?;
         self.shown.write(row, out, counts)
     }
 
@@ -73,13 +113,17 @@ impl RowMasks {
         out: &mut BytesMut,
         counts: &mut Counts,
     ) -> Result<(), Malformed> {
+        if self.undescribed {
+            return hide(row, out);
+        }
+        self.note(row, counts)?;
         self.stored.as_ref().unwrap_or(&self.shown).write(row, out, counts)
     }
 }
 
 impl Cells {
     pub(super) fn is_plain(&self) -> bool {
-        let searched = |cell: &Cell| self.masker.is_some() && cell.holds != Holds::Harmless;
+        let searched = |cell: &Cell| self.masker.is_some() && !cell.holds.is_harmless(&self.types);
         self.cells.iter().all(|cell| cell.masked.is_none() && !searched(cell))
     }
 
@@ -140,13 +184,15 @@ impl Cells {
                 };
                 masked.map_or(Masking::Null, Masking::Instead)
             }
-            (None, Some(masker)) => match cell.holds.searched(value, masker) {
-                None => Masking::Kept,
-                Some(found) => {
-                    count(counts, PATTERNS, 1);
-                    found.map_or(Masking::Null, Masking::Instead)
-                }
-            },
+            (None, Some(masker)) => {
+                let masking = match cell.holds.searched(value, masker, &self.types) {
+                    Searched::Kept => return Masking::Kept,
+                    Searched::Null => Masking::Null,
+                    Searched::Instead(masked) => Masking::Instead(masked),
+                };
+                count(counts, PATTERNS, 1);
+                masking
+            }
             (None, None) => Masking::Kept,
         }
     }
@@ -196,7 +242,7 @@ mod tests {
         let number = Cell { holds: Holds::Harmless, ..text(Some(Some(Action::Partial))) };
         let cells = vec![text(None), text(Some(Some(Action::Partial))), number, text(Some(None))];
         let key = Some(HashKey::new([7; 32]));
-        RowMasks::new(Cells { cells, masker: None, key }, None)
+        RowMasks::new(Cells { cells, masker: None, key, types: Arc::default() }, None)
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use crate::decode::postgres::frontend::Format;
 use crate::mask::{Action, HashKey, Masker, REDACTED, whole_value};
 
+use super::types::{Search, Searched, Types};
+
 /// How a type's values are written, in one of the two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
@@ -20,9 +22,10 @@ pub(super) enum Holds {
     Bytes,
     /// Bytes as `\x` and hexadecimal digits, or in the older escape format.
     Hex,
-    /// A 64-bit number.
-    Long,
-    /// Something in which a text may stand, but that a mask cannot be written into.
+    /// Anything else, of this type: a mask cannot be written into it whole, though perhaps into values
+    /// that it holds.
+    Typed(u32, Format),
+    /// Of a type that nobody tells, in the binary format.
     Other,
     /// Something in which no secret that a pattern finds can stand.
     Harmless,
@@ -40,15 +43,14 @@ impl Holds {
             (3802, Format::Binary) => Self::Jsonb,
             (17, Format::Binary) => Self::Bytes,
             (17, Format::Text) => Self::Hex,
-            (20, Format::Binary) => Self::Long,
-            // bool, int2, int4, oid, xid, cid, tid, float4, float8, date, time, timestamp,
+            // bool, int2, int4, oid, xid, cid, tid, float4, date, time, timestamp,
             // timestamptz, interval, timetz, uuid, pg_lsn, money, macaddr, macaddr8, bit, varbit
             (
-                16 | 21 | 23 | 26 | 27 | 28 | 29 | 700 | 701 | 774 | 790 | 829 | 1082 | 1083 | 1114
+                16 | 21 | 23 | 26 | 27 | 28 | 29 | 700 | 774 | 790 | 829 | 1082 | 1083 | 1114
                 | 1184 | 1186 | 1266 | 1560 | 1562 | 2950 | 3220 | 5069,
                 _,
             ) => Self::Harmless,
-            _ => Self::Other,
+            _ => Self::Typed(type_oid, format),
         }
     }
 
@@ -58,7 +60,7 @@ impl Holds {
             Self::Text | Self::Json | Self::Bytes => value.into(),
             Self::Jsonb => value.get(1..).unwrap_or_default().into(),
             Self::Hex => unhex(value),
-            Self::Long | Self::Other | Self::Harmless => return None,
+            Self::Typed(..) | Self::Other | Self::Harmless => return None,
         };
         self.written(whole_value(action, &raw, key)?)
     }
@@ -68,25 +70,27 @@ impl Holds {
         self.written(REDACTED.into())
     }
 
-    /// What a value is with the secrets that patterns find masked: `None` when there are none,
-    /// `Some(None)` when it must be NULL.
-    pub(super) fn searched(self, value: &[u8], masker: &Arc<Masker>) -> Option<Option<Vec<u8>>> {
+    /// What comes of a value in which secrets that patterns find are masked.
+    pub(super) fn searched(self, value: &[u8], masker: &Arc<Masker>, types: &Types) -> Searched {
+        let search = |format| Search::new(types, masker, format);
         match self {
-            Self::Harmless | Self::Hex => None,
-            Self::Text => masker.mask(value).map(Some),
-            Self::Json | Self::Jsonb => {
-                let document = if self == Self::Jsonb { value.get(1..)? } else { value };
-                let masked = masker.mask(document)?;
-                // A number that became words is no document any more.
-                let whole = serde_json::from_slice::<serde::de::IgnoredAny>(&masked).is_ok();
-                let written = if whole { masked } else { quoted(REDACTED.as_bytes()) };
-                Some(Some(self.framed(written)))
-            }
-            Self::Long => {
-                let number = i64::from_be_bytes(value.try_into().ok()?);
-                masker.mask(number.to_string().as_bytes()).map(|_| None)
-            }
-            Self::Bytes | Self::Other => masker.mask(value).map(|_| None),
+            Self::Harmless => Searched::Kept,
+            Self::Text => masker.mask(value).map_or(Searched::Kept, Searched::Instead),
+            Self::Json => search(Format::Text).value(114, value),
+            Self::Jsonb => search(Format::Binary).value(3802, value),
+            Self::Bytes => search(Format::Binary).value(17, value),
+            Self::Hex => search(Format::Text).value(17, value),
+            Self::Typed(oid, format) => search(format).value(oid, value),
+            Self::Other => search(Format::Binary).anything(value),
+        }
+    }
+
+    /// Whether patterns never find anything in values.
+    pub(super) fn is_harmless(self, types: &Types) -> bool {
+        match self {
+            Self::Harmless => true,
+            Self::Typed(oid, _) => types.is_harmless(oid),
+            _ => false,
         }
     }
 
@@ -95,7 +99,7 @@ impl Holds {
             Self::Text | Self::Bytes => Some(text),
             Self::Json | Self::Jsonb => Some(self.framed(quoted(&text))),
             Self::Hex => Some(hex(&text)),
-            Self::Long | Self::Other | Self::Harmless => None,
+            Self::Typed(..) | Self::Other | Self::Harmless => None,
         }
     }
 
@@ -121,7 +125,7 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
 
 /// The bytes of a `bytea` in text, when it is written in hexadecimal; a hash of it is then the same
 /// in both formats.
-fn unhex(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unhex(text: &[u8]) -> Cow<'_, [u8]> {
     let Some(digits) = text.strip_prefix(b"\\x") else { return text.into() };
     let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
     let byte = |two: &[u8]| match two {
@@ -134,7 +138,6 @@ fn unhex(text: &[u8]) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::Pattern;
 
     fn key() -> HashKey {
         HashKey::new([7; 32])
@@ -168,26 +171,5 @@ mod tests {
         assert_eq!(text, hex(&hash(17, Format::Binary, b"abc")));
         let text = hash(3802, Format::Text, b"{}");
         assert_eq!(text, hash(3802, Format::Binary, b"\x01{}")[1..]);
-    }
-
-    #[test]
-    fn what_patterns_find_leaves_a_value_of_its_type() {
-        let patterns = ["email", "credit-card"].map(|name| Pattern::built_in(name).unwrap());
-        let masker = Arc::new(Masker::new(patterns.into(), Action::Redact, key()));
-        let searched = |type_oid, format, value: &[u8]| {
-            Holds::of(type_oid, format, false).searched(value, &masker)
-        };
-        let card = 4_111_111_111_111_111_i64;
-        let (text, binary) = (Format::Text, Format::Binary);
-        assert_eq!(searched(25, text, b"to a@b.cc"), Some(Some(b"to [email]".to_vec())));
-        assert_eq!(searched(25, text, b"nothing"), None);
-        assert_eq!(searched(20, text, card.to_string().as_bytes()), Some(None));
-        assert_eq!(searched(20, binary, &card.to_be_bytes()), Some(None));
-        assert_eq!(searched(20, binary, &7_i64.to_be_bytes()), None);
-        let document = br#"{"a": "a@b.cc"}"#;
-        assert_eq!(searched(114, text, document), Some(Some(br#"{"a": "[email]"}"#.to_vec())));
-        let number = br#"{"a": 4111111111111111}"#;
-        assert_eq!(searched(114, text, number), Some(Some(b"\"[masked]\"".to_vec())));
-        assert_eq!(searched(1009, binary, b"\0\0\0\x06a@b.cc"), Some(None), "an array");
     }
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::refusal::{NO_SQL_CODE, Words};
-use super::{Answered, Expected, Name, Replies, Running, Runs, Work};
-use crate::decode::postgres::Malformed;
+use super::{Answered, Expected, Key, Name, Replies, Running, Runs, Stage, Unfit};
 use crate::decode::postgres::backend::{self, TransactionStatus};
 use crate::decode::sql::Source;
 use crate::recording::{CommandError, Outcome, Sequence};
@@ -15,38 +14,57 @@ const SUSPENDED: &str = "SUSPENDED";
 
 impl Replies {
     /// Holds one whole message of the server (never `DataRow` or `CopyData`) against the queue.
+    pub(in crate::protocol::postgres) fn fits_now(&self, message: &[u8]) -> Result<(), Unfit> {
+        let tag = message.first().copied().unwrap_or(0);
+        let is_fatal = tag == b'E' && backend::report(message)?.is_fatal();
+        self.fits(tag, is_fatal)
+    }
+
+    /// Takes a message that [fits](Replies::fits_now). `stored` is what is stored of it, where masks
+    /// change it.
     pub(in crate::protocol::postgres) fn answer(
         &mut self,
         message: &[u8],
+        stored: &[u8],
         now: Instant,
-    ) -> Result<Answered, Malformed> {
+    ) -> Result<Answered, Unfit> {
         let mut ended = Vec::new();
         let mut instead = None;
         let of = self.front();
-        match message.first().copied().unwrap_or(0) {
+        let tag = message.first().copied().unwrap_or(0);
+        self.doubt_names(tag);
+        if let Some(Expected::Rehearsal { .. }) = self.expected.front()
+            && b"123tTnCEZN".contains(&tag)
+            && !(tag == b'E' && backend::report(message)?.is_fatal())
+        {
+            self.rehearse(tag);
+            return Ok(Answered { of, ended, instead: Some(Words::none()) });
+        }
+        match tag {
             b'1' => {
-                if let Some(Expected::Parse { of, name, reading, .. }) = self.pop_if(is_parse) {
+                if let Some(Expected::Parse { of, name, reading, .. }) = self.expected.pop_front() {
                     let source = reading.map(|reading| Source::new(reading, 0));
                     self.names.prepare(name, of, source);
                 }
             }
             b'2' => {
-                if let Some(Expected::Bind { of, portal, statement, bound }) = self.pop_if(is_bind)
+                if let Some(Expected::Bind { of, portal, statement, bound, .. }) =
+                    self.expected.pop_front()
                 {
                     self.names.bind(portal, of, &statement, bound);
                 }
             }
-            b'3' => match self.pop_if(|e| matches!(e, Expected::Close(_))) {
+            b'3' => match self.expected.pop_front() {
                 Some(Expected::Close(Name::Statement(name))) => self.names.deallocate(&name),
                 Some(Expected::Close(Name::Portal(name))) => self.names.close(&name),
                 _ => {}
             },
-            b'T' | b'n' => {
-                let asked = |e: &Expected| matches!(e, Expected::Describe(_) | Expected::Probe(_));
-                if let Some(Expected::Probe(_)) = self.pop_if(asked) {
-                    instead = Some(Words::none());
+            b't' => {
+                if let Some(Expected::Describe { parameters, .. }) = self.expected.front_mut() {
+                    *parameters = true;
                 }
             }
+            b'T' | b'n' => instead = self.described(tag == b'T'),
             b'S' => {
                 let (name, value) = backend::parameter_status(message)?;
                 self.parameter(name, value);
@@ -54,65 +72,142 @@ impl Replies {
             b'C' => self.complete(backend::command_tag(message)?, now, &mut ended),
             b'I' => self.complete("EMPTY", now, &mut ended),
             b's' => self.complete(SUSPENDED, now, &mut ended),
-            b'G' => self.copy_in_began(),
-            b'E' => {
-                let report = backend::report(message)?;
-                instead = self.refusal().filter(|_| report.code == NO_SQL_CODE);
-                // A refused command failed by the gateway's words, not by what stood in its place.
-                let own = instead.as_ref().and_then(|words| backend::report(words.as_bytes()).ok());
-                self.failed(own.unwrap_or(report), now, &mut ended);
+            b'G' => {
+                self.goes_to(Stage::CopyIn);
+                self.copy_in_began();
             }
+            b'H' => self.goes_to(Stage::CopyOut),
+            b'c' => self.goes_to(Stage::CopyOutEnded),
+            b'E' => instead = self.error(message, stored, now, &mut ended)?,
             b'Z' => self.ready(backend::ready_for_query(message)?, now, &mut ended),
             _ => {}
         }
         Ok(Answered { of, ended, instead })
     }
 
+    /// What answers a command that may have made or dropped names, ended or stopped or failed, comes:
+    /// names that were made before may mean something else by now.
+    fn doubt_names(&mut self, tag: u8) {
+        let of = match self.expected.front() {
+            Some(front) if !front.makes_names() || !b"2CIsE".contains(&tag) => return,
+            Some(Expected::Query(running) | Expected::Execute(running)) => running.of,
+            Some(Expected::Bind { of, .. }) => *of,
+            _ => return,
+        };
+        self.names.doubt(of);
+    }
+
+    fn goes_to(&mut self, stage: Stage) {
+        if let Some(Expected::Query(running) | Expected::Execute(running)) =
+            self.expected.front_mut()
+        {
+            running.stage = stage;
+        }
+    }
+
+    /// The server says which columns come, or that none do.
+    fn described(&mut self, some: bool) -> Option<Words> {
+        if let Some(Expected::Query(_)) = self.expected.front() {
+            self.goes_to(Stage::Rows);
+            return None;
+        }
+        let (name, own) = match self.expected.pop_front() {
+            Some(Expected::Describe { name: Name::Portal(name), .. }) => (name, false),
+            Some(Expected::Probe(name)) => (name, true),
+            _ => return None,
+        };
+        self.names.gives_rows(&name, some);
+        own.then(Words::none)
+    }
+
+    /// An answer to the gateway's own messages.
+    fn rehearse(&mut self, tag: u8) {
+        let Some(Expected::Rehearsal { readies, failed }) = self.expected.front_mut() else {
+            return;
+        };
+        match tag {
+            b'E' => *failed = true,
+            b'Z' => *readies = readies.saturating_sub(1),
+            _ => {}
+        }
+        if *readies == 0 {
+            self.rehearsed = Some(!*failed);
+            self.expected.pop_front();
+        }
+    }
+
+    fn error(
+        &mut self,
+        message: &[u8],
+        stored: &[u8],
+        now: Instant,
+        ended: &mut Vec<(Sequence, Outcome)>,
+    ) -> Result<Option<Words>, Unfit> {
+        let report = backend::report(message)?;
+        if report.is_fatal() {
+            self.is_over = true;
+        }
+        let instead = self.refusal().filter(|_| report.code == NO_SQL_CODE);
+        if let Some(Expected::Query(running) | Expected::Execute(running)) = self.expected.front()
+            && running.copies.from_client
+        {
+            self.feed_failed(&report)?;
+        }
+        // A refused command failed by the gateway's words, not by what stood in its place.
+        let own = instead.as_ref().and_then(|words| backend::report(words.stored()).ok());
+        let report = match own {
+            Some(own) => own,
+            None => backend::report(stored)?,
+        };
+        self.failed(report, now, ended);
+        Ok(instead)
+    }
+
     /// What the client is told instead of an error that comes now.
     fn refusal(&mut self) -> Option<Words> {
-        self.pop_if(|_| false);
         match self.expected.front_mut() {
             Some(Expected::Query(running) | Expected::Execute(running)) => running.refused.take(),
-            Some(Expected::Parse { refused, .. } | Expected::FunctionCall { refused }) => {
+            Some(Expected::Parse { refused, .. } | Expected::FunctionCall { refused, .. }) => {
                 refused.take()
             }
             _ => None,
         }
     }
 
-    fn pop_if(&mut self, wanted: impl Fn(&Expected) -> bool) -> Option<Expected> {
-        while matches!(self.expected.front(), Some(Expected::CopyEnd)) {
-            self.expected.pop_front();
-        }
-        if self.expected.front().is_some_and(wanted) { self.expected.pop_front() } else { None }
-    }
-
     /// A statement ended well: a whole Execute, or one of a Query's.
     fn complete(&mut self, tag: &str, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
-        self.copying_in = false;
         let of = self.front();
-        let done = match self.pop_if(|e| matches!(e, Expected::Execute(_))) {
-            Some(Expected::Execute(mut running)) => {
-                let done = self.running(&running.runs).map(|(source, _)| source);
+        let done = match self.expected.front_mut() {
+            Some(Expected::Query(running)) => {
+                let took = running.stage == Stage::CopyIn;
+                (running.rows, running.copy, running.stage) = (None, None, Stage::Between);
                 succeed(&mut running.outcome, tag);
-                ended.push(running.end(now));
-                done
-            }
-            _ => match self.expected.front_mut() {
-                Some(Expected::Query(running)) => {
-                    (running.rows, running.copy) = (None, None);
-                    succeed(&mut running.outcome, tag);
-                    match &mut running.runs {
-                        Runs::Text(Some(reading), at) => {
-                            let source = Source::new(Arc::clone(reading), *at);
-                            *at += 1;
-                            Some(source)
-                        }
-                        _ => None,
+                let source = match &mut running.runs {
+                    Runs::Text(reading, at) => {
+                        let source = reading.as_ref().map(|r| Source::new(Arc::clone(r), *at));
+                        *at += 1;
+                        source
                     }
+                    Runs::Portal(_) => None,
+                };
+                if took {
+                    self.copy_in_done();
+                }
+                source
+            }
+            Some(Expected::Execute(_)) => match self.expected.pop_front() {
+                Some(Expected::Execute(mut running)) => {
+                    if running.stage == Stage::CopyIn {
+                        self.copy_in_done();
+                    }
+                    let done = self.ran(&running.runs);
+                    succeed(&mut running.outcome, tag);
+                    self.end(running, now, ended);
+                    done
                 }
                 _ => None,
             },
+            _ => None,
         };
         self.failed |= tag == "ROLLBACK";
         if let (Some(of), Some(source)) = (of, done)
@@ -122,19 +217,12 @@ impl Replies {
         }
     }
 
-    /// The server reads COPY data now: it ignores Syncs up to the end of the data.
-    fn copy_in_began(&mut self) {
-        let end = self.expected.iter().position(|e| matches!(e, Expected::CopyEnd));
-        let mut at = 0;
-        let before = self.expected.len();
-        self.expected.retain(|expected| {
-            let within = end.is_none_or(|end| at <= end);
-            at += 1;
-            !(within && matches!(expected, Expected::Sync | Expected::CopyEnd))
-        });
-        // Places behind those that went are now further ahead than they are: still expected.
-        self.entered -= (before - self.expected.len()) as u64;
-        self.copying_in = end.is_none();
+    /// A command ended.
+    fn end(&mut self, running: Running, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
+        if running.copies.from_client {
+            self.feed_ended();
+        }
+        ended.push(running.end(now));
     }
 
     fn failed(
@@ -143,14 +231,24 @@ impl Replies {
         now: Instant,
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
-        self.copying_in = false;
         self.failed = true;
         let error = CommandError { code: report.code, message: report.message };
-        self.pop_if(|_| false);
         match self.expected.front_mut() {
-            Some(Expected::Query(running)) => running.outcome.error = Some(error),
+            Some(Expected::Query(running)) => {
+                running.outcome.error = Some(error);
+                running.stage = Stage::Failed;
+            }
             // An error at the Sync itself: the commit failed. ReadyForQuery still follows.
-            Some(Expected::Sync | Expected::FunctionCall { .. }) | None => {}
+            Some(Expected::Sync { failed } | Expected::FunctionCall { failed, .. }) => {
+                *failed = true;
+            }
+            // An error between messages: ReadyForQuery follows, and nothing is skipped.
+            None if self.step_is_open && !self.skipping => {
+                self.expected.push_back(Expected::Sync { failed: true });
+                self.step_is_open = false;
+            }
+            // The session ends.
+            None | Some(Expected::Rehearsal { .. }) => {}
             Some(_) => self.skip_to_sync(error, now, ended),
         }
     }
@@ -168,29 +266,25 @@ impl Replies {
             && name.is_empty()
         {
             // The unnamed statement goes before the text is even read.
-            self.names.deallocate("");
+            self.names.deallocate(&Key::from(""));
         }
         while let Some(expected) = self.expected.pop_front() {
             let mut running = match expected {
-                Expected::Sync => {
-                    self.expected.push_front(Expected::Sync);
+                Expected::Sync { .. } => {
+                    self.expected.push_front(expected);
                     self.skipping = false;
                     return;
                 }
                 Expected::Query(running) | Expected::Execute(running) => running,
                 Expected::Parse { of, .. } | Expected::Bind { of, .. } => {
-                    let (outcome, makes) = (Outcome::default(), Vec::new());
-                    let runs = Runs::Text(None, 0);
-                    let (rows, copy, work) = (None, None, Work::default());
-                    let refused = None;
-                    Running { of, since: now, outcome, refused, runs, makes, rows, copy, work }
+                    Running::new(of, now, Runs::Text(None, 0))
                 }
                 // The error is that of the Execute that the question was asked for.
                 Expected::Probe(_) => continue,
-                Expected::Describe(_)
+                Expected::Describe { .. }
                 | Expected::Close(_)
                 | Expected::FunctionCall { .. }
-                | Expected::CopyEnd => {
+                | Expected::Rehearsal { .. } => {
                     error = None;
                     continue;
                 }
@@ -199,8 +293,9 @@ impl Replies {
                 Some(error) => running.outcome.error = Some(error),
                 None => running.outcome.status = Some("SKIPPED".to_owned()),
             }
-            ended.push(running.end(now));
+            self.end(running, now, ended);
         }
+        self.step_is_open = false;
     }
 
     fn ready(
@@ -210,7 +305,6 @@ impl Replies {
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
         self.transaction = status;
-        self.copying_in = false;
         if status == TransactionStatus::Idle {
             self.names.transaction_ended(!self.failed);
             self.failed = false;
@@ -224,17 +318,15 @@ impl Replies {
     }
 
     fn take_to_ready(&mut self, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
-        while let Some(expected) = self.expected.pop_front() {
-            match expected {
-                Expected::Query(running) => {
-                    // The unnamed statement and portal do not outlive a simple query.
-                    self.names.deallocate("");
-                    self.names.close("");
-                    return ended.push(running.end(now));
-                }
-                Expected::Sync | Expected::FunctionCall { .. } => return,
-                _ => {}
+        match self.expected.pop_front() {
+            Some(Expected::Query(running)) => {
+                // The unnamed statement and portal do not outlive a simple query.
+                self.names.forget_unnamed();
+                self.end(running, now, ended);
             }
+            // A Query stood in its place.
+            Some(Expected::FunctionCall { .. }) => self.names.forget_unnamed(),
+            _ => {}
         }
     }
 }
@@ -245,12 +337,4 @@ fn succeed(outcome: &mut Outcome, tag: &str) {
         outcome.rows = Some(outcome.rows.unwrap_or(0).saturating_add(rows));
     }
     outcome.status = Some(tag.to_owned());
-}
-
-fn is_parse(expected: &Expected) -> bool {
-    matches!(expected, Expected::Parse { .. })
-}
-
-fn is_bind(expected: &Expected) -> bool {
-    matches!(expected, Expected::Bind { .. })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::decode::sql::{Reading, Reference, Source, StatementKind};
 
-use super::super::names::{Bound, Portal};
+use super::super::names::{Bound, Key, Portal, same};
 use super::{Expected, Replies, Running};
 
 /// How many statements that run others by name are followed from one to the next: SQL has no more
@@ -21,6 +21,8 @@ pub(in crate::protocol::postgres) struct Candidates {
     rest: Vec<Candidate>,
     /// It may also stand for something that is not known.
     pub(in crate::protocol::postgres) unknown: bool,
+    /// Code that nobody looked into may have given the name to something else since.
+    pub(in crate::protocol::postgres) doubtful: bool,
 }
 
 /// One statement that may run.
@@ -80,13 +82,22 @@ impl Replies {
 
     /// What a Bind or EXECUTE of this prepared statement may mean.
     pub(in crate::protocol::postgres) fn statement_candidates(&self, name: &str) -> Candidates {
+        self.statement_candidates_before(self.expected.len(), &Key::from(name))
+    }
+
+    /// The same, of what was forwarded before a place in the queue: what came later takes no part in
+    /// it. Names are as of the last answer, and that came before everything in the queue.
+    fn statement_candidates_before(&self, end: usize, name: &Key) -> Candidates {
         let mut candidates = Candidates::default();
+        let pending = if self.is_expected(self.last.statement) { end } else { 0 };
         // The last one that makes it does so, unless an error before it has the server skip it:
         // but then it also skips what is asked about here, unless a Sync is between.
-        let mut behind_sync = false;
-        for expected in self.pending(self.last.statement) {
+        let (mut behind_sync, mut behind_naming) = (false, false);
+        for expected in self.expected.iter().take(pending).rev() {
+            behind_naming |= expected.makes_names();
             match expected {
-                Expected::Parse { name: made, reading, refused: None, .. } if **made == *name => {
+                Expected::Parse { name: made, reading, refused: None, .. } if made == name => {
+                    candidates.doubtful |= behind_naming && !name.is_empty();
                     let source = reading.as_ref().map(|r| Source::new(Arc::clone(r), 0));
                     candidates.add(source.as_ref(), None);
                     if !behind_sync {
@@ -95,16 +106,19 @@ impl Replies {
                 }
                 Expected::Query(running) | Expected::Execute(running) => {
                     behind_sync |= matches!(expected, Expected::Query(_));
-                    running.add_made(&mut candidates, |kind| {
-                        matches!(kind, StatementKind::Prepare { name: made } if made == name)
+                    let made = running.add_made(&mut candidates, |kind| {
+                        matches!(kind, StatementKind::Prepare { name: made } if name.is(made))
                     });
+                    candidates.doubtful |= made && behind_naming;
                 }
-                Expected::Sync => behind_sync = true,
+                Expected::Sync { .. } => behind_sync = true,
                 _ => {}
             }
         }
-        if let Some(prepared) = self.names.statement(name) {
+        if let Some(prepared) = self.names.statement_by(name) {
             candidates.add(prepared.source.as_ref(), None);
+            let naming = !name.is_empty() && self.is_expected(self.last.naming);
+            candidates.doubtful |= naming || self.names.certain_statement(name).is_none();
         }
         candidates
     }
@@ -112,19 +126,23 @@ impl Replies {
     /// What an Execute of this portal, or a FETCH from it, may run.
     pub(in crate::protocol::postgres) fn portal_candidates(&self, name: &str) -> Candidates {
         let mut candidates = Candidates::default();
+        let key = Key::from(name);
+        let naming = !key.is_empty() && self.is_expected(self.last.naming);
         for expected in self.pending(self.last.cursor) {
             if let Expected::Query(running) | Expected::Execute(running) = expected {
+                candidates.doubtful |= naming;
                 running.add_made(&mut candidates, |kind| {
-                    matches!(kind, StatementKind::Declare { name: made, .. } if made == name)
+                    matches!(kind, StatementKind::Declare { name: made, .. } if same(made, name))
                 });
             }
         }
         let mut behind_sync = false;
-        for expected in self.expected.iter().rev() {
+        for (at, expected) in self.expected.iter().enumerate().rev() {
             match expected {
-                Expected::Bind { portal, statement, bound, .. } if **portal == *name => {
-                    let of = self.statement_candidates(statement);
+                Expected::Bind { portal, bound, statement, .. } if portal.is(name) => {
+                    let of = self.statement_candidates_before(at, statement);
                     candidates.unknown |= of.unknown;
+                    candidates.doubtful |= of.doubtful || naming;
                     for candidate in of.iter() {
                         candidates.add(Some(&candidate.source), bound.as_ref());
                     }
@@ -132,12 +150,14 @@ impl Replies {
                         return candidates;
                     }
                 }
-                Expected::Sync | Expected::Query(_) => behind_sync = true,
+                Expected::Sync { .. } | Expected::Query(_) => behind_sync = true,
                 _ => {}
             }
         }
         if let Some(Portal { source, bound, .. }) = self.names.portal(name) {
             candidates.add(source.as_ref(), bound.as_ref());
+            let certain = self.names.certain_portal(&key).and_then(Portal::certain_source);
+            candidates.doubtful |= naming || certain.is_none();
         }
         candidates
     }
@@ -178,6 +198,7 @@ impl Replies {
                 for reference in statement.references() {
                     let named = self.referred(&reading, reference);
                     found.unknown |= named.unknown || named.is_empty();
+                    found.doubtful |= named.doubtful;
                     for candidate in named.iter() {
                         found.add(Some(&candidate.source), candidate.bound.as_ref());
                         ahead.push(Arc::clone(candidate.source.reading()));
@@ -190,6 +211,9 @@ impl Replies {
 
     fn referred(&self, reading: &Arc<Reading>, reference: Reference<'_>) -> Candidates {
         let mut named = match reference {
+            Reference::Statement(name) | Reference::Cursor(name) if !self.names.compares(name) => {
+                Candidates { unknown: true, ..Candidates::default() }
+            }
             Reference::Statement(name) => self.statement_candidates(name),
             Reference::Cursor(name) => self.portal_candidates(name),
         };
@@ -197,7 +221,7 @@ impl Replies {
             let made = match (&statement.kind, reference) {
                 (StatementKind::Prepare { name }, Reference::Statement(wanted))
                 | (StatementKind::Declare { name, .. }, Reference::Cursor(wanted)) => {
-                    name == wanted
+                    same(name, wanted)
                 }
                 _ => false,
             };
@@ -210,12 +234,19 @@ impl Replies {
 }
 
 impl Running {
-    /// Adds the statements in it that make what is asked for.
-    fn add_made(&self, candidates: &mut Candidates, makes: impl Fn(&StatementKind) -> bool) {
+    /// Adds the statements in it that make what is asked for; says whether there are any.
+    fn add_made(
+        &self,
+        candidates: &mut Candidates,
+        makes: impl Fn(&StatementKind) -> bool,
+    ) -> bool {
+        let mut any = false;
         for source in &self.makes {
             if source.statement().is_some_and(|statement| makes(&statement.kind)) {
                 candidates.add(Some(source), None);
+                any = true;
             }
         }
+        any
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::sql::{Source, StatementKind};
 
-use super::super::names::Bound;
+use super::super::names::{Bound, Key};
 use super::candidates::MAX_STEPS;
 use super::{Expected, Name, Replies, Runs};
 
@@ -31,13 +31,12 @@ impl Replies {
     /// What made the results that come now; for what masks and records them. What the server
     /// answers is never behind what it has done, so this is certain where it is known.
     pub(in crate::protocol::postgres) fn producer(&self) -> Producer {
-        let front = self.expected.iter().find(|e| !matches!(e, Expected::CopyEnd));
-        let named = match front {
+        let named = match self.expected.front() {
             None | Some(Expected::FunctionCall { .. } | Expected::Close(_)) => {
                 return Producer::Nobody;
             }
             // A commit that fails tells of rows of any statement before it.
-            Some(Expected::Sync | Expected::CopyEnd) => {
+            Some(Expected::Sync { .. } | Expected::Rehearsal { .. }) => {
                 return Producer::Unknown;
             }
             Some(Expected::Query(running) | Expected::Execute(running)) => {
@@ -47,9 +46,10 @@ impl Replies {
                 reading.as_ref().map(|reading| (Source::new(Arc::clone(reading), 0), None))
             }
             Some(
-                Expected::Bind { statement, .. } | Expected::Describe(Name::Statement(statement)),
+                Expected::Bind { statement, .. }
+                | Expected::Describe { name: Name::Statement(statement), .. },
             ) => self.prepared(statement),
-            Some(Expected::Probe(name) | Expected::Describe(Name::Portal(name))) => {
+            Some(Expected::Probe(name) | Expected::Describe { name: Name::Portal(name), .. }) => {
                 self.opened(name)
             }
         };
@@ -57,15 +57,15 @@ impl Replies {
         for _ in 0..MAX_STEPS {
             let Some((source, bound)) = named else { return Producer::Unknown };
             named = match source.statement().map(|statement| &statement.kind) {
-                Some(StatementKind::Execute { name }) => self.prepared(name),
-                Some(StatementKind::Fetch { name }) => self.opened(name),
+                Some(StatementKind::Execute { name }) => self.prepared(&name.as_str().into()),
+                Some(StatementKind::Fetch { name }) => self.opened(&name.as_str().into()),
                 _ => return Producer::Statement(source, bound),
             };
         }
         Producer::Unknown
     }
 
-    pub(super) fn running(&self, runs: &Runs) -> Option<(Source, Option<Arc<Bound>>)> {
+    fn running(&self, runs: &Runs) -> Option<(Source, Option<Arc<Bound>>)> {
         match runs {
             Runs::Text(reading, done) => {
                 Some((Source::new(Arc::clone(reading.as_ref()?), *done), None))
@@ -74,12 +74,20 @@ impl Replies {
         }
     }
 
-    fn prepared(&self, name: &str) -> Option<(Source, Option<Arc<Bound>>)> {
-        Some((self.names.statement(name)?.source.clone()?, None))
+    /// What a command ran, as far as its portal's name tells.
+    pub(super) fn ran(&self, runs: &Runs) -> Option<Source> {
+        match runs {
+            Runs::Text(..) => self.running(runs).map(|(source, _)| source),
+            Runs::Portal(name) => self.names.portal_by(name)?.source.clone(),
+        }
     }
 
-    fn opened(&self, name: &str) -> Option<(Source, Option<Arc<Bound>>)> {
-        let portal = self.names.portal(name)?;
-        Some((portal.source.clone()?, portal.bound.clone()))
+    fn prepared(&self, name: &Key) -> Option<(Source, Option<Arc<Bound>>)> {
+        Some((self.names.certain_statement(name)?.clone(), None))
+    }
+
+    fn opened(&self, name: &Key) -> Option<(Source, Option<Arc<Bound>>)> {
+        let portal = self.names.certain_portal(name)?;
+        Some((portal.certain_source()?.clone(), portal.bound.clone()))
     }
 }

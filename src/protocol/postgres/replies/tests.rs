@@ -55,7 +55,7 @@ fn enter(replies: &mut Replies, message: &Message<'_>, of: Sequence, refused: Op
         }
         _ => None,
     };
-    let entered = Entered { of, refused, reading, bound, candidates, takes_secrets: false };
+    let entered = Entered { of, refused, reading, bound, candidates, ..Entered::default() };
     replies.expect(message, Instant::now(), entered).unwrap();
 }
 
@@ -71,13 +71,19 @@ fn forward(replies: &mut Replies, messages: &[Message<'_>]) {
     }
 }
 
+/// Takes a message that must fit.
+fn take(replies: &mut Replies, message: &[u8]) -> Answered {
+    replies.fits_now(message).unwrap();
+    replies.answer(message, message, Instant::now()).unwrap()
+}
+
 /// Gives what ended: sequence, status, error code.
 fn answer(
     replies: &mut Replies,
     tag: u8,
     body: &[u8],
 ) -> Vec<(u64, Option<String>, Option<String>)> {
-    let answered = replies.answer(&frame(tag, body), Instant::now()).unwrap();
+    let answered = take(replies, &frame(tag, body));
     let ended = answered.ended.into_iter();
     ended.map(|(of, o)| (of, o.status, o.error.map(|e| e.code))).collect()
 }
@@ -94,7 +100,7 @@ fn a_query_ends_with_ready_for_query_and_its_rows_add_up() {
     forward(&mut replies, &[Message::Query { sql: "…" }]);
     assert!(answer(&mut replies, b'C', b"INSERT 0 2\0").is_empty());
     assert!(answer(&mut replies, b'C', b"SELECT 3\0").is_empty());
-    let answered = replies.answer(&frame(b'Z', b"T"), Instant::now()).unwrap();
+    let answered = take(&mut replies, &frame(b'Z', b"T"));
     assert_eq!(answered.of, Some(0));
     assert_eq!(answered.ended[0].1.rows, Some(5));
     assert!(replies.is_idle());
@@ -145,26 +151,87 @@ fn a_failed_parse_replaces_nothing() {
     assert_eq!(replies.basis(&bind("", "a")), Some(0));
 }
 
+/// A session in which the server reads COPY data for an Execute.
+fn copying() -> Replies {
+    let mut replies = session();
+    forward(&mut replies, &[parse_of("", "copy t from stdin"), bind("", ""), EXECUTE]);
+    answer(&mut replies, b'1', b"");
+    answer(&mut replies, b'2', b"");
+    assert_eq!(replies.course(&Message::Sync), Course::Wait, "it may not be a COPY yet");
+    answer(&mut replies, b'G', b"\0\0\0");
+    replies
+}
+
 #[test]
-fn a_sync_before_the_end_of_copy_data_is_swallowed() {
-    for end_first in [false, true] {
-        let mut replies = session();
-        forward(&mut replies, &[parse(""), bind("", ""), EXECUTE, Message::Sync]);
-        answer(&mut replies, b'1', b"");
-        answer(&mut replies, b'2', b"");
-        if end_first {
-            forward(&mut replies, &[Message::CopyData, Message::CopyDone]);
-            answer(&mut replies, b'G', b"\0\0\0");
-        } else {
-            answer(&mut replies, b'G', b"\0\0\0");
-            forward(&mut replies, &[Message::Sync, Message::CopyData, Message::CopyDone]);
+fn what_the_server_may_ignore_is_kept_back_until_it_says() {
+    // The data end: a Sync before them was ignored, one behind them counts.
+    let mut replies = copying();
+    assert_eq!(replies.course(&Message::Sync), Course::Keep);
+    replies.keep_sync();
+    forward(&mut replies, &[Message::CopyData, Message::CopyDone]);
+    assert_eq!(replies.course(&Message::Sync), Course::Forward);
+    assert_eq!(replies.course(&query("select 1")), Course::Wait);
+    forward(&mut replies, &[Message::Sync]);
+    assert_eq!(answer(&mut replies, b'C', b"COPY 1\0").len(), 1);
+    answer(&mut replies, b'Z', b"I");
+    assert!(replies.is_idle() && !replies.owes_syncs());
+
+    // It fails in the data: a Sync behind them counts.
+    let mut replies = copying();
+    forward(&mut replies, &[Message::CopyData]);
+    replies.keep_sync();
+    assert_eq!(replies.course(&query("select 1")), Course::Fail);
+    replies.end_copy();
+    assert_eq!(replies.course(&query("select 1")), Course::Wait);
+    answer(&mut replies, b'E', ERROR);
+    assert_eq!(replies.course(&query("select 1")), Course::Forward);
+    assert_eq!(replies.take_owed_syncs(), 1);
+
+    // A Sync among data: whether it counted is not known when the COPY fails.
+    let mut replies = copying();
+    forward(&mut replies, &[Message::CopyData]);
+    replies.keep_sync();
+    forward(&mut replies, &[Message::CopyData]);
+    let error = frame(b'E', ERROR);
+    assert_eq!(replies.fits_now(&error), Ok(()));
+    let failed = replies.answer(&error, &error, Instant::now());
+    assert_eq!(failed.map(drop), Err(Unfit::SyncAmongData));
+}
+
+#[test]
+fn what_fits_nothing_that_is_owed_is_told() {
+    let unfit = |replies: &Replies, tags: &[u8]| {
+        for tag in tags {
+            assert_eq!(replies.fits_now(&frame(*tag, b"")), Err(Unfit::Answer), "{}", *tag as char);
         }
-        forward(&mut replies, &[Message::Sync]);
-        assert_eq!(answer(&mut replies, b'C', b"COPY 1\0").len(), 1);
-        assert!(!replies.is_idle());
-        answer(&mut replies, b'Z', b"I");
-        assert!(replies.is_idle(), "end first: {end_first}");
-    }
+    };
+    unfit(&session(), b"123tTnCIsGHcZ");
+    let mut replies = session();
+    forward(&mut replies, &[query("select 1; select 2")]);
+    unfit(&replies, b"123tnIsGHcZ");
+    assert_eq!(replies.takes_data(b'D'), Err(Unfit::Answer));
+    answer(&mut replies, b'T', b"\0\0");
+    unfit(&replies, b"TGHcZ");
+    assert_eq!((replies.takes_data(b'D'), replies.takes_data(b'd')), (Ok(()), Err(Unfit::Answer)));
+    answer(&mut replies, b'C', b"SELECT 1\0");
+    unfit(&replies, b"Z");
+    answer(&mut replies, b'C', b"SELECT 1\0");
+    unfit(&replies, b"CT");
+    answer(&mut replies, b'Z', b"I");
+
+    // An error that ends the session fits always, and nothing behind it does.
+    let fatal = frame(b'E', b"SFATAL\0VFATAL\0C57P01\0Mgone\0\0");
+    assert_eq!(replies.fits_now(&frame(b'E', ERROR)), Err(Unfit::Answer));
+    take(&mut replies, &fatal);
+    assert_eq!(replies.fits_now(&fatal), Err(Unfit::Answer));
+
+    // A timeout within a step that no Sync ended.
+    let mut replies = session();
+    forward(&mut replies, &[parse("")]);
+    answer(&mut replies, b'1', b"");
+    answer(&mut replies, b'E', ERROR);
+    answer(&mut replies, b'Z', b"I");
+    assert!(replies.is_idle());
 }
 
 #[test]
@@ -184,18 +251,18 @@ fn a_refused_command_answers_with_the_refusal_and_only_for_its_own_error() {
     let mut replies = session();
     enter(&mut replies, &Message::FunctionCall, 0, refusal());
     let cancelled = frame(b'E', b"C57014\0Mcancelled\0\0");
-    assert!(replies.answer(&cancelled, Instant::now()).unwrap().instead.is_none());
+    assert!(take(&mut replies, &cancelled).instead.is_none());
 
     let mut replies = session();
     enter(&mut replies, &parse("a"), 0, refusal());
     let syntax = frame(b'E', b"C42601\0Mno\0\0");
-    let answered = replies.answer(&syntax, Instant::now()).unwrap();
+    let answered = take(&mut replies, &syntax);
     assert!(answered.instead.is_some());
     // What is recorded is the refusal too.
     let codes: Vec<_> =
         answered.ended.iter().map(|(_, o)| o.error.as_ref().unwrap().code.clone()).collect();
     assert_eq!(codes, ["0A000"]);
-    assert!(replies.answer(&syntax, Instant::now()).unwrap().instead.is_none());
+    assert_eq!(replies.fits_now(&syntax), Err(Unfit::Answer), "one error, one answer");
 }
 
 #[test]
@@ -246,8 +313,10 @@ fn results_of_execute_and_fetch_are_those_of_what_they_name() {
     }
     answer(&mut replies, b'Z', b"I");
     assert_eq!(producer(&replies), "prepare p as select email from c");
+    answer(&mut replies, b'C', b"SELECT 1\0");
     answer(&mut replies, b'Z', b"I");
     assert_eq!(producer(&replies), "unknown", "the cursor went with its transaction");
+    answer(&mut replies, b'E', ERROR);
     answer(&mut replies, b'Z', b"I");
     assert_eq!(producer(&replies), "unknown");
 }
@@ -296,6 +365,18 @@ fn a_portal_runs_its_statement_whatever_the_name_stands_for_later() {
     // A portal that was bound in the same step as a Sync lives on in an open transaction.
     forward(&mut replies, &[bind("q", ""), Message::Sync]);
     assert_eq!(texts(&replies.portal_candidates("q")), ["select 1"]);
+}
+
+#[test]
+fn a_portal_on_its_way_is_of_the_statement_as_it_was_at_its_bind() {
+    let mut replies = session();
+    forward(&mut replies, &[parse_of("", "delete from t"), Message::Sync]);
+    answer(&mut replies, b'1', b"");
+    answer(&mut replies, b'Z', b"I");
+    forward(&mut replies, &[bind("", ""), parse_of("", "select 1")]);
+    assert_eq!(texts(&replies.portal_candidates("")), ["delete from t"]);
+    forward(&mut replies, &[bind("", "")]);
+    assert_eq!(texts(&replies.portal_candidates("")), ["select 1"]);
 }
 
 #[test]
@@ -358,13 +439,13 @@ fn a_question_of_the_gateways_own_stays_unseen_and_its_error_is_the_commands() {
     let mut replies = session();
     replies.expect_probe("");
     enter(&mut replies, &EXECUTE, 5, Some(Words::none()));
-    let seen = replies.answer(&frame(b'T', b"\0\0"), Instant::now()).unwrap();
+    let seen = take(&mut replies, &frame(b'T', b"\0\0"));
     assert!(seen.instead.is_some_and(|words| words.as_bytes().is_empty()));
 
     let mut replies = session();
     replies.expect_probe("");
     enter(&mut replies, &EXECUTE, 5, Some(Words::none()));
-    let answered = replies.answer(&frame(b'E', b"C34000\0Mno\0\0"), Instant::now()).unwrap();
+    let answered = take(&mut replies, &frame(b'E', b"C34000\0Mno\0\0"));
     assert!(answered.instead.is_none());
     assert_eq!(answered.ended[0].0, 5);
     assert_eq!(answered.ended[0].1.error.as_ref().unwrap().code, "34000");

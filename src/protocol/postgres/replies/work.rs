@@ -53,7 +53,7 @@ impl Replies {
         let (mut behind_end, mut works, mut begins) = (false, false, false);
         for expected in self.expected.iter().rev() {
             match expected {
-                Expected::Sync => behind_end = true,
+                Expected::Sync { .. } => behind_end = true,
                 Expected::Query(running) | Expected::Execute(running)
                     if running.refused.is_none() =>
                 {

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{self, Algorithm, SHA224, SHA256, SHA384, SHA512};
 use crate::protocol::postgres::stream::Stream;
 
 /// DER tags.
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const CONTEXT_0: u8 = 0xa0;
 
@@ -73,7 +73,7 @@ fn hash_of_pss(parameters: &[u8]) -> Option<&'static Algorithm> {
 }
 
 /// The content of the DER element at the front, which must have this tag, and what is behind it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, der) = der.split_first()?;
     let (length, der) = der.split_first()?;
     let (length, der) = match length {

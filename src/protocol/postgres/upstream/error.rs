@@ -82,6 +82,15 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether it is the target's configuration that is wrong, its credential above all: class 28.
+    pub fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::Configuration(_) => true,
+            Self::Server(error) => error.code.starts_with("28"),
+            _ => false,
+        }
+    }
+
     /// The SQLSTATE for the client: it tells the client whether to try again, and nothing else.
     pub fn client_code(&self) -> &'static str {
         match self {
@@ -111,7 +120,44 @@ pub struct ServerError {
     pub message: String,
 }
 
+/// What a server says against a setting of the startup message.
+/// Source: PostgreSQL documentation, appendix A.
+const ABOUT_SETTINGS: &[&str] = &[
+    "0A000", // feature_not_supported
+    "22023", // invalid_parameter_value
+    "42501", // insufficient_privilege
+    "42602", // invalid_name
+    "42704", // undefined_object: an unknown setting
+    "55P02", // cant_change_runtime_param
+];
+
+/// What a server says that does not take connections, in all words that PostgreSQL has for it.
+const NOT_NOW: &[&str] = &[
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not accepting connections",
+    "the database system is not yet accepting connections",
+    "sorry, too many clients already",
+];
+
 impl ServerError {
+    /// The code, where the refusal concerns the client, and the server's own words, where they name
+    /// nothing but what the client `sent`. Roles, hosts and databases are the operator's.
+    pub fn for_client(&self, sent: impl Fn(&str) -> bool) -> Option<(&'static str, Option<&str>)> {
+        let message = self.message.as_str();
+        let listed = |codes: &[&'static str]| codes.iter().copied().find(|code| self.code == *code);
+        if let Some(code) = listed(&["3D000", "53300", "57P03"]) {
+            return Some((code, Some(message).filter(|message| NOT_NOW.contains(message))));
+        }
+        let code = listed(ABOUT_SETTINGS)?;
+        // Other languages have other quotes.
+        let parts: Vec<&str> = message.split('"').collect();
+        let mut named = parts.iter().skip(1).step_by(2).peekable();
+        let about_sent = message.is_ascii() && parts.len() % 2 == 1 && named.peek().is_some();
+        (about_sent && named.all(|name| sent(name))).then_some((code, Some(message)))
+    }
+
     /// Reads the fields of an `ErrorResponse`; what is missing or broken stays empty.
     pub(super) fn parse(body: &Bytes) -> Self {
         let field = |tag: u8| {
@@ -142,6 +188,35 @@ mod tests {
         assert!(error.to_string().starts_with("FATAL 57P03: \u{fffd}[2J\u{fffd}xx"));
         assert_eq!(error.message.chars().count(), TEXT_MAX);
         assert_eq!(UpstreamError::Server(error).client_code(), "57P03");
+    }
+
+    #[test]
+    fn a_client_reads_the_servers_words_where_they_name_what_it_sent() {
+        let error = |code: &str, message: &str| ServerError {
+            severity: "FATAL".to_owned(),
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        let sent = |name: &str| ["TimeZone", "Mars/Phobos"].contains(&name);
+        for (code, message, words) in [
+            ("22023", "invalid value for parameter \"TimeZone\": \"Mars/Phobos\"", Some(true)),
+            ("22023", "invalid value for parameter \"x\" of role \"svc\"", None),
+            ("42501", "permission denied for database \"orders\"", None),
+            ("42501", "permission denied for database orders", None),
+            ("42501", "Recht verweigert für »TimeZone«", None),
+            ("53300", "sorry, too many clients already", Some(true)),
+            ("53300", "too many connections for role \"svc\"", Some(false)),
+            ("57P03", "the database system is starting up", Some(true)),
+            ("57P03", "host db-7.internal is starting", Some(false)),
+            ("3D000", "database \"orders\" does not exist", Some(false)),
+            ("28P01", "password authentication failed for user \"svc\"", None),
+            ("28000", "no pg_hba.conf entry for host \"10.0.0.7\"", None),
+        ] {
+            let error = error(code, message);
+            let told = error.for_client(sent);
+            assert_eq!(told.map(|(_, own)| own.is_some()), words, "{message}");
+            assert!(told.is_none_or(|(told, _)| told == code));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What it asks is fixed text with quoted names; what comes back is bounded, and foreign.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -34,6 +35,28 @@ pub struct Questions {
 impl From<Upstream> for Questions {
     fn from(upstream: Upstream) -> Self {
         Self { stream: upstream.stream, buffer: upstream.buffered }
+    }
+}
+
+impl Upstream {
+    /// What a setting of the server is in this session. From PostgreSQL 18 on the server reports
+    /// `search_path` unasked; where it does not, it is asked.
+    pub async fn with_setting(
+        mut self,
+        name: &'static str,
+    ) -> Result<(Self, Arc<str>), UpstreamError> {
+        if let Some((_, value)) = self.parameters.iter().rev().find(|(known, _)| known == name) {
+            let value = Arc::from(value.as_str());
+            return Ok((self, value));
+        }
+        let mut questions = Questions { stream: self.stream, buffer: self.buffered };
+        let question = format!("SELECT pg_catalog.current_setting('{name}')");
+        let rows = questions.rows(&question).await?.pop().unwrap_or_default();
+        let value = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        let value =
+            value.ok_or_else(|| UpstreamError::Protocol("a setting without a value".to_owned()))?;
+        (self.stream, self.buffered) = (questions.stream, questions.buffer);
+        Ok((self, Arc::from(value)))
     }
 }
 

@@ -4,9 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
-    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
+    verify_tls13_signature,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -18,7 +20,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::UpstreamError;
+use super::pinned::Pinned;
 use crate::config::{PostgresTarget, UpstreamTls};
+use crate::files;
 use crate::protocol::postgres::stream::Stream;
 
 /// Length 8, then 1234 in the upper half and 5679 in the lower.
@@ -43,7 +47,7 @@ impl Tls {
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| UpstreamError::Configuration(e.to_string()))?;
         let config = match target.tls {
@@ -52,12 +56,14 @@ impl Tls {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(algorithms)))
                 .with_no_client_auth(),
-            UpstreamTls::VerifyFull => builder
-                .with_root_certificates(match &target.ca {
-                    Some(path) => roots_of(path)?,
-                    None => system_roots()?,
-                })
-                .with_no_client_auth(),
+            UpstreamTls::VerifyFull => match &target.ca {
+                Some(path) => {
+                    let pinned = pinned_by(path, &provider)?;
+                    let verifier = builder.dangerous().with_custom_certificate_verifier(pinned);
+                    verifier.with_no_client_auth()
+                }
+                None => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+            },
         };
         let name = ServerName::try_from(target.host.clone()).map_err(|_| {
             UpstreamError::Configuration(format!(
@@ -137,20 +143,33 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-fn roots_of(path: &Path) -> Result<Arc<RootCertStore>, UpstreamError> {
+/// The certificates of a file: each is trusted itself, and as an authority where it may be one.
+fn pinned_by(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<Pinned>, UpstreamError> {
     let wrong = |what: String| {
         let path = path.display();
         UpstreamError::Configuration(format!("the target's `ca` {path}: {what}"))
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {
-        let added = roots.add(certificate.map_err(|e| wrong(e.to_string()))?);
-        added.map_err(|e| wrong(e.to_string()))?;
-    }
-    if roots.is_empty() {
+    let text = files::read(path, files::MAX_KEY_FILE).map_err(|e| wrong(e.to_string()))?;
+    let read = CertificateDer::pem_slice_iter(&text);
+    let certificates: Vec<CertificateDer<'static>> =
+        read.collect::<Result<_, _>>().map_err(|e| wrong(e.to_string()))?;
+    if certificates.is_empty() {
         return Err(wrong("no certificate in it; it should be a PEM file".to_owned()));
     }
-    Ok(Arc::new(roots))
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    let chains = match roots.is_empty() {
+        true => None,
+        false => {
+            let roots = Arc::new(roots);
+            let built = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+            let built: Arc<dyn ServerCertVerifier> =
+                built.build().map_err(|e| wrong(e.to_string()))?;
+            Some(built)
+        }
+    };
+    let algorithms = provider.signature_verification_algorithms;
+    Ok(Arc::new(Pinned { certificates, chains, algorithms }))
 }
 
 fn system_roots() -> Result<Arc<RootCertStore>, UpstreamError> {
@@ -178,17 +197,29 @@ fn hint(error: &io::Error) -> &'static str {
         Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
             // The second is an authority of the same name with another key.
             C::UnknownIssuer | C::BadSignature => {
-                "set the target's `ca` to the PEM file of the authority that signed it"
+                "set the target's `ca` to the PEM file of the authority that signed it, or to the \
+                 server's own certificate"
+            }
+            C::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+                "the certificate has a common name and no subjectAltName: give it one, or set the \
+                 target's `ca` to the server's own certificate"
             }
             C::NotValidForName | C::NotValidForNameContext { .. } => {
                 "connect by a name that the certificate has as subjectAltName"
             }
             C::Expired | C::ExpiredContext { .. } => "renew the server's certificate",
             C::NotValidYet | C::NotValidYetContext { .. } => "check the clocks",
-            C::Other(_) => {
-                "look at the server's certificate; one that is its own `ca` must not be marked \
-                 as an authority (basicConstraints CA:FALSE)"
-            }
+            C::Other(other) => match other.to_string().as_str() {
+                "CaUsedAsEndEntity" => {
+                    "the server shows a certificate that is marked as an authority: set the target's \
+                     `ca` to that very certificate, or issue one with basicConstraints CA:FALSE"
+                }
+                "UnsupportedCertVersion" => {
+                    "the certificate is of version 1: set the target's `ca` to that very certificate, \
+                     or issue one of version 3 with subjectAltName"
+                }
+                _ => "look at the server's certificate",
+            },
             _ => "look at the server's certificate",
         },
         _ => "check the TLS versions and ciphers of the server",

@@ -1,0 +1,80 @@
+"""Compares two builds of the gateway before one PostgreSQL server: the processor time that a
+transaction costs, by turns in one run, so that what else the machine does meets both alike."""
+
+import argparse
+import os
+import pathlib
+import re
+import statistics
+
+import servers
+from servers import Bench, run
+
+MODES = ("simple", "extended", "prepared", "connections")
+WAYS = ("portcullis", "ruled", "masked")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("builds", nargs=2, type=pathlib.Path, help="folders with a portcullis each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--transactions", type=int, default=3000, help="of each of four clients")
+    arguments = parser.parse_args()
+    figures = {}
+    with Bench() as bench:
+        direct = bench.postgres()
+        gateways = {}
+        for at, build in enumerate(arguments.builds):
+            servers.RELEASE = build
+            for way in WAYS:
+                gateways[way, at] = start(bench, direct, way, at)
+        for _ in range(arguments.rounds):
+            for mode in MODES:
+                for way in WAYS:
+                    for at in (0, 1):
+                        cost = measure(*gateways[way, at], mode, arguments.transactions)
+                        figures.setdefault((mode, way), ([], []))[at].append(cost)
+    print("| processor time, µs a transaction | before | after | after of before | of each round |")
+    print("| --- | ---: | ---: | ---: | --- |")
+    for (mode, way), both in figures.items():
+        before, after = map(statistics.median, both)
+        rounds = " ".join(f"{b / a:.2f}" for a, b in zip(*both))
+        print(f"| {mode}, {way} | {before:.1f} | {after:.1f} | {after / before:.3f} | {rounds} |")
+    print(f"\n{os.cpu_count()} cores, load at the end {os.getloadavg()[0]:.1f}")
+
+
+def start(bench: Bench, direct: dict, way: str, at: int) -> tuple:
+    name = f"{way}-{at}"
+    sections = "".join((servers.HERE / file).read_text() for file in {
+        "portcullis": (), "ruled": ("rules.toml",), "masked": ("rules.toml", "masks.toml"),
+    }[way])
+    environment = bench.portcullis(direct, name, sections)
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "\0serve\0" in command and command.split("\0")[3].endswith(f"/{name}.toml"):
+            return environment, process / "stat"
+    raise SystemExit(f"{name} does not run")
+
+
+def measure(environment: dict, stat: pathlib.Path, mode: str, transactions: int) -> float:
+    """Microseconds of the gateway's processor time for each transaction, or each connection."""
+    if mode == "connections":
+        options = ("-M", "simple", "-C", "-t", str(max(transactions // 30, 10)))
+    else:
+        options = ("-M", mode, "-t", str(transactions))
+    before = ticks(stat)
+    said = run("pgbench", "-n", "-S", "-c", "4", "-j", "1", *options, env=environment,
+               capture_output=True).stdout
+    done = int(re.search(r"actually processed: (\d+)", said).group(1))
+    return (ticks(stat) - before) / os.sysconf("SC_CLK_TCK") * 1e6 / done
+
+
+def ticks(stat: pathlib.Path) -> int:
+    fields = stat.read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+main()

@@ -1,0 +1,183 @@
+//! Row filters: which rows of a table there are for a caller.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::decode::sql::rewrite::{BoundCondition, Condition, Given};
+use crate::policy::{Glob, Pattern};
+
+/// The longest value of a caller's that stands in a condition, in bytes.
+const LONGEST_VALUE: usize = 1024;
+
+/// One `[[rows]]`, checked.
+#[derive(Debug, Clone)]
+pub struct RowFilter {
+    /// What recordings and people call it.
+    pub name: Arc<str>,
+    /// Names of targets; none names every target.
+    pub targets: Option<Vec<Glob>>,
+    /// The table as it was written.
+    pub table: Box<str>,
+    /// The same as a pattern of objects: `table:public.customers`.
+    pub named: Pattern,
+    /// The condition as it was written.
+    pub text: Box<str>,
+    /// The rows that there are.
+    pub condition: Condition,
+    /// Groups whose sessions it is for; `*` is everybody, and so is none.
+    pub groups: Vec<String>,
+    /// Groups whose sessions it is not for; `*` is everybody.
+    pub unless_groups: Vec<String>,
+}
+
+/// Whom rows are filtered for.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer<'a> {
+    /// The name shown to people.
+    pub username: &'a str,
+    /// The groups, compared byte for byte.
+    pub groups: &'a [String],
+    /// The claims of the token.
+    pub claims: &'a Map<String, Value>,
+}
+
+/// A row filter of a session's target.
+#[derive(Debug, Clone)]
+pub struct AppliedRows {
+    /// The filter.
+    pub filter: Arc<RowFilter>,
+    /// Whether it is in force for the caller.
+    pub acts: bool,
+    /// The condition with the caller's values, or those that the caller lacks: then there are no
+    /// rows.
+    pub bound: Result<BoundCondition, Vec<Given>>,
+}
+
+impl RowFilter {
+    /// Whether it is about a target.
+    pub fn names_target(&self, target: &str) -> bool {
+        self.targets.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(target)))
+    }
+
+    /// Whether it names this relation.
+    pub fn names(&self, schema: &str, table: &str) -> bool {
+        self.named.parts().iter().zip([schema, table]).all(|(glob, name)| glob.matches(name))
+    }
+
+    /// Whether it is in force for callers in these groups.
+    pub fn acts_on(&self, groups: &[String]) -> bool {
+        let among = |named: &[String]| named.iter().any(|one| one == "*" || groups.contains(one));
+        (self.groups.is_empty() || among(&self.groups)) && !among(&self.unless_groups)
+    }
+
+    /// The filter for one caller.
+    pub fn applied(self: &Arc<Self>, viewer: &Viewer<'_>) -> AppliedRows {
+        AppliedRows {
+            filter: Arc::clone(self),
+            acts: self.acts_on(viewer.groups),
+            bound: self.condition.bind(&|given| viewer.value(given)),
+        }
+    }
+}
+
+impl AppliedRows {
+    /// Why the caller may not use the table, if so: a value that the condition needs is not there.
+    pub fn lacking(&self) -> Option<String> {
+        let lacking = self.bound.as_ref().err().filter(|_| self.acts)?;
+        let lacking: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+        Some(lacking.join(" and "))
+    }
+}
+
+impl Viewer<'_> {
+    /// A value of the caller's as a text; `None` where there is none, or it is not one value.
+    fn value(&self, given: &Given) -> Option<String> {
+        let value = match given {
+            Given::User => self.username.to_owned(),
+            Given::Claim(name) => match self.claims.get(name)? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Bool(flag) => flag.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            },
+        };
+        (1..=LONGEST_VALUE).contains(&value.len()).then_some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn filter(groups: &[&str], unless: &[&str]) -> Arc<RowFilter> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let text = "tenant_id = {claim.tenant}";
+        Arc::new(RowFilter {
+            name: "tenants".into(),
+            targets: None,
+            table: "public.customers".into(),
+            named: "table:public.customers".parse().unwrap(),
+            text: text.into(),
+            condition: Condition::parse(text).unwrap(),
+            groups: owned(groups),
+            unless_groups: owned(unless),
+        })
+    }
+
+    fn bound(claims: &Value) -> Option<String> {
+        let claims = claims.as_object().unwrap();
+        let viewer = Viewer { username: "ann", groups: &[], claims };
+        filter(&[], &[]).applied(&viewer).bound.ok().map(|bound| bound.written("c"))
+    }
+
+    #[test]
+    fn groups_say_for_whom_it_is() {
+        let groups = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert!(filter(&[], &[]).acts_on(&[]));
+        assert!(filter(&["*"], &[]).acts_on(&[]));
+        assert!(!filter(&["a"], &[]).acts_on(&groups(&["b"])));
+        assert!(filter(&["a"], &[]).acts_on(&groups(&["b", "a"])));
+        assert!(!filter(&["a"], &["b"]).acts_on(&groups(&["b", "a"])));
+        assert!(!filter(&[], &["*"]).acts_on(&[]));
+    }
+
+    #[test]
+    fn a_claim_is_one_value_or_none() {
+        let text =
+            |value: &str| Some(format!("(\"c\".\"tenant_id\" OPERATOR(pg_catalog.=) {value})"));
+        assert_eq!(bound(&json!({ "tenant": "acme" })), text("'acme'"));
+        assert_eq!(bound(&json!({ "tenant": "a'b\\" })), text(r"E'a''b\\'"));
+        assert_eq!(bound(&json!({ "tenant": 42 })), text("'42'"));
+        assert_eq!(bound(&json!({ "tenant": true })), text("'true'"));
+        for none in [
+            json!({}),
+            json!({ "tenant": null }),
+            json!({ "tenant": "" }),
+            json!({ "tenant": ["acme"] }),
+            json!({ "tenant": { "id": 1 } }),
+            json!({ "tenant": "a\0b" }),
+            json!({ "tenant": "x".repeat(LONGEST_VALUE + 1) }),
+            json!({ "Tenant": "acme" }),
+        ] {
+            assert_eq!(bound(&none), None, "{none}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_claim_is_a_constant(value in "[^\\x00]{1,60}|['\"\\\\;$E-]{1,20}") {
+            let written = bound(&json!({ "tenant": value })).unwrap();
+            let quoted = written.split_once(") ").unwrap().1.strip_suffix(')').unwrap();
+            let plain = match quoted.strip_prefix('E') {
+                Some(escaped) => escaped.replace("\\\\", "\\"),
+                None => quoted.to_owned(),
+            };
+            let inner = plain.strip_prefix('\'').and_then(|p| p.strip_suffix('\'')).unwrap();
+            prop_assert_eq!(inner.replace("''", "'"), value);
+        }
+    }
+}

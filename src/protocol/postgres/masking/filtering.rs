@@ -1,0 +1,278 @@
+//! Row filters on statements: which rows of a relation there are, what is beyond a filter, and the
+//! nets behind the rewritten text.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::MasksNow;
+use super::filtered::{Filtered, Way};
+use super::judge::Judged;
+use super::shapes::{Candidate, MaskSet, Shapes};
+use super::source::{Key, SourceNames};
+use crate::decode::postgres::backend::Column;
+use crate::decode::sql::rewrite::{BoundCondition, Given, Refusal, Rows, rewrite};
+use crate::decode::sql::{LexerSettings, Source, Statement, StatementKind};
+use crate::gate::Against;
+use crate::policy::{Effect, Object};
+
+/// How deep views over filtered tables are replaced by their queries.
+const MOST_VIEWS: usize = 16;
+/// The longest query that stands for a view.
+const LONGEST_VIEW: usize = 256 << 10;
+
+const STORED: Refusal = Refusal::of(
+    "a materialized view over a table with a row filter holds rows outside of it: it needs one of its own",
+);
+const VIEW: Refusal =
+    Refusal::of("a view over a table with a row filter is too complex to be replaced by its query");
+const DEFINED: Refusal = Refusal::of(
+    "a table with a row filter may be read, inserted into, updated and deleted from, and no more",
+);
+const CASCADING: Refusal = Refusal::of(
+    "rows outside of a row filter could go with what is dropped or emptied: leave CASCADE out",
+);
+const RETYPED: Refusal =
+    Refusal::of("a type is changed that a column which a row filter names could have");
+
+/// A filter's condition with the caller's values, or those that the caller lacks.
+pub(super) type Bound = Result<BoundCondition, Vec<Given>>;
+
+impl MasksNow {
+    /// The row filters that act, by their places in the plan.
+    pub(super) fn acting_filters(&self) -> MaskSet {
+        let mut acting = MaskSet::default();
+        for (at, applied) in (0..).zip(self.plan.rows()) {
+            if applied.acts {
+                acting.insert(at);
+            }
+        }
+        acting
+    }
+
+    pub(super) fn bound_filters(&self) -> Vec<(u16, Bound)> {
+        let all = (0..).zip(self.plan.rows()).filter(|(_, applied)| applied.acts);
+        all.map(|(at, applied)| (at, applied.bound.clone())).collect()
+    }
+
+    /// What is against a statement: these masks, and the row filters.
+    pub(super) fn against_all(
+        &self,
+        masks: &MaskSet,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Option<Against> {
+        let masks = self.acting(masks).map(|mask| Arc::clone(&mask.name));
+        let filters = self.plan.rows().iter().filter(|applied| applied.acts);
+        let names = masks.chain(filters.map(|applied| Arc::clone(&applied.filter.name)));
+        let masks: Vec<Arc<str>> = names.collect();
+        (!masks.is_empty()).then(|| Against { masks, reason: reason.into() })
+    }
+
+    /// The second net of row filters: what reads a table of theirs goes up with the filter in it, and
+    /// rows that nobody looked at are not copied.
+    pub(super) fn unfiltered(
+        &self,
+        source: Option<&Source>,
+        judged: &Judged,
+        shapes: &Shapes,
+    ) -> Option<Against> {
+        let acting = self.acting_filters();
+        let statement = source.and_then(Source::statement).filter(|_| !acting.is_empty())?;
+        let reads = |effect: &Effect| match (&*effect.action, &effect.object) {
+            ("sql.select" | "sql.copy-to", Some(table)) => shapes.filters_of(table).meets(&acting),
+            _ => false,
+        };
+        let read = statement.remaining.is_none() && statement.effects.iter().any(reads);
+        let copies = matches!(statement.kind, StatementKind::CopyTo(_));
+        let unseen = copies && (judged.opaque || judged.unknown);
+        // A partition of a moment ago, for example.
+        let writes = |effect: &Effect| {
+            ["sql.delete", "sql.truncate", "sql.update"].contains(&&*effect.action)
+        };
+        let unknown = judged.unknown && statement.effects.iter().any(writes);
+        let reason = match unknown {
+            true => "a table is written that is not known: it may have a row filter",
+            false => "a table with a row filter is read in a way that is not known",
+        };
+        let against = || self.against_all(&MaskSet::default(), reason);
+        (read || unseen || unknown).then(against).flatten()
+    }
+
+    /// Why a statement may not be explained: estimates are made from all rows.
+    pub(in super::super) fn counts_others(&self, source: &Source) -> Option<Against> {
+        let (shapes, acting) = (self.shapes.as_ref()?, self.acting_filters());
+        let tables = source.statement()?.effects.iter().filter_map(|e| e.object.as_ref());
+        let mut tables = tables.filter(|object| object.kind() == "table");
+        let reason = "EXPLAIN of a table with a row filter tells of rows outside of it";
+        tables
+            .any(|table| shapes.filters_of(table).meets(&acting))
+            .then(|| self.against_all(&MaskSet::default(), reason))
+            .flatten()
+    }
+
+    /// Whether a column of a result may hold values of rows that are not there for the caller.
+    pub(super) fn may_be_of_others(
+        &self,
+        column: &Column,
+        statement: Option<&Statement>,
+        judged: &Judged,
+        shapes: &Shapes,
+    ) -> bool {
+        let acting = self.acting_filters();
+        if acting.is_empty() {
+            return false;
+        }
+        let filtered = shapes.filters_at(column.table).is_some_and(|found| found.meets(&acting));
+        let is_rewritten = statement.is_some_and(|statement| statement.remaining.is_some());
+        let known = shapes.has(column.table) && !shapes.may_change(column.table);
+        (filtered && !is_rewritten) || ((judged.opaque || judged.unknown) && (filtered || !known))
+    }
+
+    /// The names of the row filters that act.
+    pub(super) fn filter_names(&self) -> Arc<[Arc<str>]> {
+        let acting = self.plan.rows().iter().filter(|applied| applied.acts);
+        acting.map(|applied| Arc::clone(&applied.filter.name)).collect()
+    }
+}
+
+/// What is done to a table as a whole, or to what makes it a table with a row filter.
+const BEYOND: &[&str] = &[
+    "sql.alter",
+    "sql.cluster",
+    "sql.copy-from",
+    "sql.create",
+    "sql.drop",
+    "sql.lock",
+    "sql.references",
+    "sql.reindex",
+    "sql.truncate",
+    "sql.vacuum",
+];
+
+/// Why an effect cannot be kept within these row filters, whatever it is written as.
+pub(super) fn beyond(effect: &Effect, shapes: &Shapes, filters: &MaskSet) -> Option<Refusal> {
+    let action = &*effect.action;
+    let object = effect.object.as_ref().filter(|_| !filters.is_empty())?;
+    let is_on = |attribute| effect.attributes.get(attribute).is_some_and(|value| value == true);
+    let takes = ["sql.drop", "sql.truncate"].contains(&action);
+    if takes && (is_on("cascade") || is_on("owned")) {
+        return Some(CASCADING);
+    }
+    let rows = effect.attributes.get("mode").is_some_and(|mode| mode == "rows");
+    if !BEYOND.contains(&action) || rows {
+        return None;
+    }
+    if (action, object.kind()) == ("sql.alter", "type") {
+        return Some(RETYPED);
+    }
+    let touched = match object.kind() {
+        "table" | "column" | "constraint" | "policy" | "rule" | "trigger" => {
+            let parts: Vec<Option<String>> =
+                object.parts().take(2).map(|part| part.map(str::to_owned)).collect();
+            shapes.filters_of(&Object::new("table", parts)).meets(filters)
+        }
+        "schema" => object.name().is_none_or(|schema| shapes.filters_in(schema, filters)),
+        _ => false,
+    };
+    touched.then_some(DEFINED)
+}
+
+/// The caller lacks values that the row filter of a table needs.
+fn lacks(values: &[Given]) -> Refusal {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    let values = values.join(" and ");
+    Refusal(
+        format!(
+            "the row filter of the table needs {values}, which the token does not have, or not as \
+             one value"
+        )
+        .into(),
+    )
+}
+
+/// A table lacks a column that its row filter names.
+fn without(column: &str) -> Refusal {
+    Refusal(
+        format!(
+            "the row filter of the table names the column \"{column}\", which the table does not \
+             have: ask the gateway's operator"
+        )
+        .into(),
+    )
+}
+
+/// The row filters of the relations that a name could mean.
+impl SourceNames<'_> {
+    pub(super) fn filters<'c>(&self, candidate: &Candidate<'c>) -> Option<&'c Filtered> {
+        let acts = |found: &&Filtered| {
+            found.filters.iter().any(|at| self.key.rows.iter().any(|(n, _)| usize::from(*n) == at))
+        };
+        candidate.filtered.filter(acts)
+    }
+
+    /// The rows that there are of a relation.
+    pub(super) fn rows(&self, meant: &[Candidate<'_>]) -> Rows {
+        let Some(first) = meant.first() else { return Rows::All };
+        let Some(found) = self.filters(first) else { return Rows::All };
+        match found.way {
+            Way::Shown => Rows::All,
+            Way::Stored => Rows::Refused(STORED),
+            Way::Query => self.query(found),
+            Way::Own => {
+                let mut conditions = Vec::new();
+                for (at, bound) in &self.key.rows {
+                    if !found.filters.iter().any(|filter| filter == usize::from(*at)) {
+                        continue;
+                    }
+                    let bound = match bound {
+                        Ok(bound) => bound,
+                        Err(lacking) => return Rows::Refused(lacks(lacking)),
+                    };
+                    let has = |name: &str| first.columns.iter().any(|column| column.name == *name);
+                    if let Some(column) = bound.columns().into_iter().find(|name| !has(name)) {
+                        self.log_without(*at, first, column);
+                        return Rows::Refused(without(column));
+                    }
+                    conditions.push(bound.clone());
+                }
+                Rows::Where(conditions)
+            }
+        }
+    }
+
+    /// Tells the operator of a filter that names a column which a table of its does not have.
+    fn log_without(&self, filter: u16, table: &Candidate<'_>, column: &str) {
+        let Some(applied) = self.masks.plan.rows().get(usize::from(filter)) else { return };
+        tracing::warn!(
+            filter = &*applied.filter.name,
+            table = format!("{}.{}", table.schema, table.name),
+            column,
+            "a row filter names a column that the table does not have: its statements are refused"
+        );
+    }
+
+    /// A view's query, with the filters of its tables in it. Its masks are the view's own.
+    fn query(&self, found: &Filtered) -> Rows {
+        if self.depth >= MOST_VIEWS {
+            return Rows::Refused(VIEW);
+        }
+        let key = Key {
+            text: found.query.clone(),
+            settings: LexerSettings::default(),
+            acting: MaskSet::default(),
+            lifted: MaskSet::default(),
+            rows: self.key.rows.clone(),
+            path_moved: false,
+            temporary: true,
+        };
+        let names = SourceNames { key: &key, depth: self.depth + 1, ..*self };
+        let text = match rewrite(&key.text, key.settings, &names) {
+            Ok(Some(sent)) => sent.text,
+            Ok(None) => found.query.to_string(),
+            Err(refusal) => return Rows::Refused(refusal),
+        };
+        match text.len() {
+            ..=LONGEST_VIEW => Rows::Query(text),
+            _ => Rows::Refused(VIEW),
+        }
+    }
+}

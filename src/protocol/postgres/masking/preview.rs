@@ -1,0 +1,133 @@
+//! What masks and row filters would do, for those who look at a policy and open no session.
+
+use std::sync::Arc;
+
+use super::MasksNow;
+use super::load::{self, Described};
+use super::shapes::{ColumnMasks, Shapes};
+use super::source::AtSource;
+use crate::config::PostgresTarget;
+use crate::decode::sql::{LexerSettings, Reading, analyze};
+use crate::mask::{Applied, Enforce, MaskPlan};
+use crate::policy::Unprovable;
+use crate::protocol::postgres::hardening::{HardenError, ask};
+
+/// What goes to the server in the place of a statement that a new session sends.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preview {
+    /// The statement as it is.
+    Same,
+    /// This text.
+    Instead(String),
+    /// Nothing.
+    Refused {
+        /// The masks and row filters that are against it.
+        by: Vec<String>,
+        /// Why, as the client is told.
+        reason: String,
+    },
+}
+
+/// Where the columns that a mask names are masked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mode {
+    /// The mask.
+    pub mask: String,
+    /// Before the server computes with them.
+    pub source: bool,
+    /// Why not, where they are masked at the output alone.
+    pub because: Option<&'static str>,
+    /// The gateway's role may read none of them.
+    pub role: bool,
+}
+
+/// Asks a target's catalog what goes up in the place of a statement. `plan` is that of the caller.
+///
+/// # Errors
+/// When the target or its catalog cannot be reached.
+pub async fn preview(
+    target: &PostgresTarget,
+    plan: MaskPlan,
+    unprovable: Unprovable,
+    text: &str,
+) -> Result<Preview, HardenError> {
+    let settings = LexerSettings::default();
+    let reading = Arc::new(Reading::new(text, settings, analyze(text, settings)));
+    let shapes = shapes(target, &plan).await?;
+    let masks = MasksNow::of_new_session(plan, shapes, unprovable);
+    Ok(match masks.at_source(&reading, (false, false)) {
+        AtSource::Same => Preview::Same,
+        AtSource::Instead(reading) => {
+            Preview::Instead(reading.sent().map(|sent| sent.text.clone()).unwrap_or_default())
+        }
+        AtSource::Refused(against) => Preview::Refused {
+            by: against.masks.iter().map(ToString::to_string).collect(),
+            reason: against.reason.into_owned(),
+        },
+    })
+}
+
+/// Asks a target's catalog where each mask with columns holds that names some there.
+///
+/// # Errors
+/// When the target or its catalog cannot be reached.
+pub async fn modes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Vec<Mode>, HardenError> {
+    if plan.masks().iter().all(|applied| applied.mask.columns.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let shapes = shapes(target, plan).await?;
+    let masks = (0..).zip(plan.masks());
+    Ok(masks.filter_map(|(at, applied)| mode(&shapes, at, applied)).collect())
+}
+
+fn mode(shapes: &Shapes, at: u16, applied: &Applied) -> Option<Mode> {
+    let mask = &applied.mask;
+    let readable = shapes.readable_by_role(at)?;
+    let because = match mask.enforce {
+        Enforce::Output => Some("enforce = \"output\""),
+        Enforce::Source { .. } if mask.with.is_keyed() && !shapes.keyed() => {
+            Some("the server lacks the functions of policy harden --functions")
+        }
+        Enforce::Source { .. } => None,
+    };
+    Some(Mode { mask: mask.name.to_string(), source: because.is_none(), because, role: !readable })
+}
+
+async fn shapes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Shapes, HardenError> {
+    let columns = ColumnMasks::of(plan);
+    if !plan.masks_columns() {
+        return Ok(Shapes::default());
+    }
+    let mut questions = ask(target, &target.database).await?;
+    questions.rows(load::SETTINGS).await?;
+    let read = load::read(&mut questions, &columns, &mut Described::default()).await?;
+    Ok(Shapes::new(&columns, read))
+}
+
+impl MasksNow {
+    fn of_new_session(plan: MaskPlan, shapes: Shapes, unprovable: Unprovable) -> Self {
+        Self {
+            columns: Arc::new(ColumnMasks::of(&plan)),
+            plan: Arc::new(plan),
+            search_path: shapes.path_setting().map(Arc::from),
+            shapes: Some(Arc::new(shapes)),
+            types: Arc::default(),
+            made: Arc::default(),
+            views_hold: true,
+            unprovable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_is_one_word_or_a_word_with_its_text() {
+        let json = |preview| serde_json::to_string(&preview).unwrap();
+        assert_eq!(json(Preview::Same), "\"same\"");
+        assert_eq!(json(Preview::Instead("x".into())), "{\"instead\":\"x\"}");
+    }
+}

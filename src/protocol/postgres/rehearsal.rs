@@ -1,0 +1,164 @@
+//! Before people are asked about an Execute, the server says whether it could run: what prepares it is
+//! rehearsed under names of the gateway's own, and undone.
+//!
+//! The client's Parse and Bind wait with their Execute, so that nothing is locked while people
+//! decide. They may fail, and the Execute would then be skipped: people would be asked for
+//! nothing. Within a transaction the rehearsal is undone by a savepoint, else by its Sync.
+
+use std::ops::Range;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use crate::decode::postgres::frontend::{Message, Named};
+
+use super::names::Key;
+use super::refusal::SYNC;
+use super::replies::Replies;
+
+/// The name of what the gateway makes for a moment.
+const OWN: &str = "portcullis rehearsal";
+
+/// The messages that make the portal which the next Execute runs, as far as they came one behind the
+/// other: its Parse, its Bind, and questions about both.
+#[derive(Debug)]
+pub(super) struct Unit {
+    /// How many replies were expected before them.
+    mark: u64,
+    /// Messages were forwarded before them in the same step.
+    within_step: bool,
+    statement: Key,
+    portal: Option<Key>,
+    parse: Option<Range<usize>>,
+    bind: Option<Range<usize>>,
+}
+
+impl Unit {
+    /// The unit that a message begins, if it is one that prepares.
+    pub(super) fn begun_by(
+        message: &Message<'_>,
+        range: &Range<usize>,
+        replies: &Replies,
+    ) -> Option<Self> {
+        let (statement, portal) = match message {
+            Message::Parse { statement, .. } => (*statement, None),
+            Message::Bind(bind) => (bind.statement, Some(bind.portal)),
+            _ => return None,
+        };
+        Some(Self {
+            mark: replies.entered(),
+            within_step: replies.step_is_open(),
+            statement: statement.into(),
+            portal: portal.map(Key::from),
+            parse: portal.is_none().then(|| range.clone()),
+            bind: portal.is_some().then(|| range.clone()),
+        })
+    }
+
+    /// Takes a message that goes on with it; says whether it does.
+    pub(super) fn takes(&mut self, message: &Message<'_>, range: &Range<usize>) -> bool {
+        match message {
+            Message::Bind(bind) if self.portal.is_none() && self.statement.is(bind.statement) => {
+                (self.portal, self.bind) = (Some(bind.portal.into()), Some(range.clone()));
+                true
+            }
+            Message::Describe(Named::Statement(name)) => self.statement.is(name),
+            Message::Describe(Named::Portal(name)) | Message::Execute { portal: name, .. } => {
+                self.portal.as_ref().is_some_and(|portal| portal.is(name))
+            }
+            _ => false,
+        }
+    }
+
+    /// How many replies are expected for it.
+    pub(super) fn replies(&self, replies: &Replies) -> u64 {
+        replies.entered().saturating_sub(self.mark)
+    }
+
+    /// Whether other messages of its step were forwarded before it.
+    pub(super) fn is_within_step(&self) -> bool {
+        self.within_step
+    }
+
+    /// The messages that rehearse it, and how many `ReadyForQuery`s answer them.
+    pub(super) fn rehearsal(&self, bytes: &Bytes, in_transaction: bool) -> (Bytes, usize) {
+        let message = |range: &Option<Range<usize>>| {
+            range.as_ref().and_then(|range| bytes.get(range.clone())).unwrap_or_default()
+        };
+        let mut out = BytesMut::new();
+        let mut readies = 1;
+        if in_transaction {
+            run(&mut out, b"savepoint portcullis_rehearsal");
+            readies += 3;
+        }
+        close_own(&mut out);
+        let parse = message(&self.parse);
+        if !parse.is_empty() {
+            renamed(&mut out, parse, &[Some(OWN)]);
+        }
+        let statement = (!parse.is_empty()).then_some(OWN);
+        renamed(&mut out, message(&self.bind), &[Some(OWN), statement]);
+        close_own(&mut out);
+        out.put_slice(SYNC);
+        if in_transaction {
+            run(&mut out, b"rollback to savepoint portcullis_rehearsal");
+            run(&mut out, b"release savepoint portcullis_rehearsal");
+        }
+        (out.freeze(), readies)
+    }
+}
+
+/// Runs a statement. A Query would drop the client's unnamed statement.
+fn run(out: &mut BytesMut, sql: &[u8]) {
+    close_own(out);
+    framed(out, b'P', &[OWN.as_bytes(), b"\0", sql, b"\0\0\0"]);
+    framed(out, b'B', &[OWN.as_bytes(), b"\0", OWN.as_bytes(), b"\0\0\0\0\0\0\0"]);
+    framed(out, b'E', &[OWN.as_bytes(), b"\0\0\0\0\0"]);
+    close_own(out);
+    out.put_slice(SYNC);
+}
+
+fn close_own(out: &mut BytesMut) {
+    for kind in [b"P", b"S"] {
+        framed(out, b'C', &[kind, OWN.as_bytes(), b"\0"]);
+    }
+}
+
+/// A message with other names at its beginning; `None` leaves one as it is.
+fn renamed(out: &mut BytesMut, message: &[u8], names: &[Option<&str>]) {
+    let Some((tag, rest)) = message.split_first() else { return };
+    let mut rest = rest.get(4..).unwrap_or_default();
+    let mut parts = Vec::new();
+    for name in names {
+        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        let (old, behind) = rest.split_at(end);
+        parts.extend([name.map_or(old, str::as_bytes), b"\0"]);
+        rest = behind.get(1..).unwrap_or_default();
+    }
+    parts.push(rest);
+    framed(out, *tag, &parts);
+}
+
+fn framed(out: &mut BytesMut, tag: u8, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    out.put_u8(tag);
+    // Messages are bounded far below: `frame::MAX_WHOLE`.
+    out.put_u32(u32::try_from(length + 4).unwrap_or(u32::MAX));
+    parts.iter().for_each(|part| out.put_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::postgres::frame::message;
+    use crate::decode::postgres::frontend;
+
+    #[test]
+    fn a_message_keeps_everything_but_its_names() {
+        let bind = message(b'B', b"p\0s\0\0\0\0\x01\0\0\0\x02ab\0\0");
+        let mut out = BytesMut::new();
+        renamed(&mut out, &bind, &[Some(OWN), None]);
+        let Ok(Message::Bind(read)) = frontend::message(&out) else { panic!("{out:?}") };
+        assert_eq!((read.portal, read.statement), (OWN, "s"));
+        assert_eq!(read.parameters[0].value, Some(&b"ab"[..]));
+    }
+}
