@@ -66,16 +66,30 @@ pub fn visible(text: &str) -> Visible {
 
 /// Writes a word; gives how many of its characters were escaped.
 fn push_word(shown: &mut String, word: &str) -> usize {
-    let letters = || word.chars().filter(|c| c.is_alphabetic());
-    let latin = letters().any(|c| c.is_ascii_alphabetic());
-    let all_alike = letters().next().is_some() && letters().all(|c| LOOKALIKES.contains(c));
-    let mut escaped = 0;
+    let latin = word.chars().any(|c| c.is_ascii_alphabetic() || is_styled(c));
     let mut marks = 0;
-    for c in word.chars() {
+    let mut is_escaped = |c: char| {
         marks = if is_mark(c) { marks + 1 } else { 0 };
+        is_styled(c) || marks > MAX_MARKS
+    };
+    let (mut escaped, mut begin) = (0, 0);
+    for (at, c) in word.char_indices().filter(|(_, c)| is_escaped(*c)) {
+        // What is written for a character parts the word for whoever reads it.
+        escaped += 1 + push_part(shown, word.get(begin..at).unwrap_or_default(), latin);
+        push_escaped(shown, c);
+        begin = at + c.len_utf8();
+    }
+    escaped + push_part(shown, word.get(begin..).unwrap_or_default(), latin)
+}
+
+/// Writes a part of a word that may have Latin letters.
+fn push_part(shown: &mut String, part: &str, latin: bool) -> usize {
+    let mut letters = part.chars().filter(|c| c.is_alphabetic()).peekable();
+    let all_alike = letters.peek().is_some() && letters.all(|c| LOOKALIKES.contains(c));
+    let mut escaped = 0;
+    for c in part.chars() {
         let other_alphabet = !c.is_ascii() && c.is_alphabetic() && !is_accented_latin(c);
-        let passes = other_alphabet && (all_alike || (latin && !is_far_from_latin(c)));
-        if passes || is_styled(c) || marks > MAX_MARKS {
+        if other_alphabet && (all_alike || (latin && !is_far_from_latin(c))) {
             escaped += 1;
             push_escaped(shown, c);
         } else {
@@ -155,6 +169,12 @@ mod tests {
             ("\u{1d41d}rop", "\\u{1d41d}rop"),
             ("a\u{300}\u{300}\u{300}\u{300}\u{300}", "a\u{300}\u{300}\u{300}\u{300}\\u{300}"),
             ("a\u{a0}b", "a\\u{a0}b"),
+            // What is left of a word beside characters that are written out passes for no other.
+            ("ｏ\u{43e}", "\\u{ff4f}\\u{43e}"),
+            (
+                "\u{43e}\u{300}\u{300}\u{300}\u{300}\u{300}\u{436}",
+                "\\u{43e}\u{300}\u{300}\u{300}\u{300}\\u{300}\u{436}",
+            ),
         ] {
             let seen = visible(text);
             assert_eq!(seen.text, shown);

@@ -93,8 +93,7 @@ fn grouped_card(candidate: &Candidate<'_>, groups: &Groups, separator: u8) -> Op
         let rest = candidate.behind(end);
         let digits: Vec<u8> = digits(found.get(..end).unwrap_or_default()).collect();
         let goes_on = match rest {
-            // A date may follow.
-            [b'-' | b'/', next, ..] if next.is_ascii_digit() => true,
+            [b'-', next, ..] if next.is_ascii_digit() => true,
             [b'-', next, ..] if separator == b'-' => next.is_ascii_alphabetic() || is_mask(rest),
             [b'.', next, ..] => next.is_ascii_digit() || is_mask(rest),
             [byte, ..] => byte.is_ascii_digit(),

@@ -1,6 +1,7 @@
 //! One run of the server's messages, held against the queue of expected replies and masked.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use crate::recording::Sequence;
 
 use super::answers::Answers;
 use super::end::End;
-use super::masking::{Judgement, MasksNow, RowMasks, hide, placed};
+use super::masking::{Judgement, Masking, MasksNow, RowMasks, hide, placed};
 use super::replies::{Producer, Replies};
 
 /// Tag and length of a message, in bytes.
@@ -23,6 +24,7 @@ const HEADER: usize = 5;
 pub(super) struct Down<'d> {
     pub(super) replies: &'d mut Replies,
     pub(super) answers: &'d mut Answers,
+    pub(super) masking: &'d Masking,
     /// `None` where nothing is masked.
     pub(super) masks: Option<&'d MasksNow>,
     pub(super) now: Instant,
@@ -200,15 +202,14 @@ impl Down<'_> {
     fn described(&mut self, masks: &MasksNow, tag: u8, bytes: &[u8]) -> Result<(), End> {
         let rows = match tag {
             b'T' => {
-                let columns = backend::row_description(bytes).map_err(End::TargetMalformed)?;
                 let producer = self.replies.producer();
                 let source = match &producer {
                     Producer::Statement(source, _) => Some(source),
                     Producer::Nobody | Producer::Unknown => None,
                 };
-                masks.rows(&columns, source, &masks.judge(source))
+                self.masking.rows(masks, bytes, source).map_err(End::TargetMalformed)?
             }
-            _ => Some(RowMasks::undescribed()),
+            _ => Some(Arc::new(RowMasks::undescribed())),
         };
         self.replies.describe(rows);
         Ok(())

@@ -456,7 +456,9 @@ impl Relay {
         let mut end = None;
         {
             let (now, mut replies) = (Instant::now(), self.replies.lock());
-            let mut down = Down { replies: &mut replies, answers: &mut answers, masks, now };
+            let masking = &self.masking;
+            let mut down =
+                Down { replies: &mut replies, answers: &mut answers, masking, masks, now };
             for piece in pieces {
                 let range = at..at + piece.length;
                 at = range.end;

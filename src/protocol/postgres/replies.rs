@@ -439,8 +439,7 @@ impl Replies {
     }
 
     /// The server says now which columns come: what is to be done with the rows.
-    pub(super) fn describe(&mut self, rows: Option<RowMasks>) {
-        let rows = rows.map(Arc::new);
+    pub(super) fn describe(&mut self, rows: Option<Arc<RowMasks>>) {
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => running.rows = rows,
             Some(Expected::Probe(name) | Expected::Describe { name: Name::Portal(name), .. }) => {

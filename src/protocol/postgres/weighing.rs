@@ -13,7 +13,7 @@ use crate::gate::{Against, Sent};
 use crate::policy::Attributes;
 
 use super::entering::Entering;
-use super::masking::{AtSource, Judgement, Masking};
+use super::masking::{AtSource, Masking, Standing};
 use super::refusal::Words;
 use super::replies::Candidates;
 
@@ -49,7 +49,7 @@ pub(super) struct Weighed {
     /// It may make or drop prepared statements and cursors out of sight.
     pub(super) makes_names: bool,
     /// Its statements, with what each does.
-    judged: Vec<(Source, Judgement)>,
+    judged: Vec<(Source, Arc<Standing>)>,
 }
 
 impl Weighed {
@@ -61,8 +61,8 @@ impl Weighed {
     /// The command passes, unless it was refused.
     pub(super) fn passes(&self, masking: &Masking, refused: Option<&Words>) {
         if refused.is_none() {
-            for (source, judged) in &self.judged {
-                source.statement().iter().for_each(|s| masking.passes(s, judged));
+            for (source, standing) in &self.judged {
+                source.statement().iter().for_each(|s| masking.passes(s, &standing.judged));
             }
         }
     }
@@ -96,9 +96,7 @@ impl Entering<'_, '_, '_> {
         &self,
         reading: &Arc<Reading>,
     ) -> (Arc<Reading>, Option<Against>) {
-        let at_source =
-            self.masks.map(|masks| masks.at_source(reading, self.masking.names_moved()));
-        match at_source {
+        match self.masks.map(|masks| self.masking.at_source(masks, reading)) {
             None | Some(AtSource::Same) => (Arc::clone(reading), None),
             Some(AtSource::Instead(reading)) => (reading, None),
             Some(AtSource::Refused(against)) => (Arc::clone(reading), Some(against)),
@@ -127,26 +125,26 @@ impl Entering<'_, '_, '_> {
         let mut effects = statements().flat_map(|statement| &statement.effects);
         let explains = effects.any(|effect| effect.action == "sql.explain");
         for source in own.chain(named.iter().map(|candidate| candidate.source.clone())) {
-            let judged = masks.judge(Some(&source));
-            weighed.withhold |= masks.withhold(&judged);
+            let standing = self.masking.standing(&masks, &source);
+            let judged = &standing.judged;
+            weighed.withhold |= standing.withhold;
             // An empty text does nothing.
-            weighed.makes_names |= source.statement().is_some() && Masking::makes_names(&judged);
-            weighed.against = weighed.against.or_else(|| masks.objection(Some(&source), &judged));
+            weighed.makes_names |= source.statement().is_some() && Masking::makes_names(judged);
+            weighed.against = weighed.against.or_else(|| standing.objection.clone());
             if !own_text(&source) {
                 if explains {
                     weighed.against = weighed.against.or_else(|| masks.counts_others(&source));
                 }
-                let moved = self.masking.names_moved();
-                weighed.against =
-                    weighed.against.or_else(|| masks.outdated(source.reading(), moved));
+                let outdated = || standing.outdated(self.masking, &masks, &source);
+                weighed.against = weighed.against.or_else(outdated);
             }
             if stores && !own_text(&source) {
-                weighed.against = weighed.against.or_else(|| masks.gives_masked(&judged));
+                weighed.against = weighed.against.or_else(|| masks.gives_masked(judged));
             }
-            if Masking::may_change(&judged) {
+            if Masking::may_change(judged) {
                 masks = Cow::Owned(masks.unsettled());
             }
-            weighed.judged.push((source, judged));
+            weighed.judged.push((source, standing));
         }
         if named.unknown || named.doubtful {
             let judged = masks.judge(None);
@@ -178,7 +176,8 @@ impl Entering<'_, '_, '_> {
 
     /// Whether the catalog is what it was when it was read, and stays it.
     fn settles(&self, weighed: &Weighed) -> bool {
-        let changes = weighed.judged.iter().any(|(_, judged)| Masking::may_change(judged));
+        let changes =
+            weighed.judged.iter().any(|(_, standing)| Masking::may_change(&standing.judged));
         !changes && !self.masking.is_changing()
     }
 

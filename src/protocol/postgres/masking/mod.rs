@@ -19,6 +19,7 @@
 
 mod bodies;
 mod copies;
+mod effects;
 mod exposed;
 mod expression;
 mod filtered;
@@ -27,6 +28,7 @@ mod judge;
 mod load;
 mod pool;
 pub(super) mod preview;
+mod recall;
 mod reports;
 mod rows;
 mod shapes;
@@ -51,6 +53,8 @@ pub(super) use exposed::{Exposed, exist};
 pub(super) use expression::OfType;
 use judge::Judged;
 pub(super) use pool::{Catalogs, TargetCatalog};
+use recall::Recall;
+pub(super) use recall::Standing;
 use reports::Seen;
 pub(super) use reports::placed;
 use rows::{Cell, Cells, Whole};
@@ -71,6 +75,7 @@ pub(super) struct Masking {
     /// The search path that the session was opened with; `None` where nobody asked for it.
     search_path: Option<Arc<str>>,
     known: Mutex<Known>,
+    recall: Mutex<Recall>,
 }
 
 /// What a session knows of itself.
@@ -110,7 +115,8 @@ impl Masking {
         catalog: Arc<TargetCatalog>,
         search_path: Option<Arc<str>>,
     ) -> Self {
-        Self { gate, catalog, search_path, known: Mutex::default() }
+        let (known, recall) = (Mutex::default(), Mutex::default());
+        Self { gate, catalog, search_path, known, recall }
     }
 
     /// Whether anything is masked.
@@ -187,7 +193,7 @@ impl Masking {
 
     /// A statement is on its way that may change the catalog.
     pub(super) fn passes(&self, statement: &Statement, judged: &Judgement) {
-        let (moves, temporary) = source::unsettles(statement, judged.0.opaque);
+        let (moves, temporary) = effects::unsettles(statement, judged.0.opaque);
         let mut known = self.known.lock();
         known.path_moved |= moves;
         known.temporary |= temporary;
