@@ -8,7 +8,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use portcullis::decode::sql::LexerSettings;
 use portcullis::decode::sql::rewrite::{
-    Condition, MaskedColumn, MaskedRelation, Relations, Resolved, Rows, Shown, rewrite,
+    Condition, MaskedColumn, MaskedRelation, Relations, Resolved, Rows, Shown, Value, rewrite,
 };
 
 struct One(Arc<MaskedRelation>);
@@ -30,11 +30,15 @@ impl Relations for One {
     }
 }
 
-// Two lines: a condition, a value.
+// A line with a condition, and one for each value.
 fuzz_target!(|text: &str| {
     let (condition, value) = text.split_once('\n').unwrap_or((text, "v"));
     let Ok(condition) = Condition::parse(condition) else { return };
-    let Ok(bound) = condition.bind(&|_| Some(value.to_owned())) else { return };
+    let given = match value.lines().count() {
+        0 | 1 => Value::One(value.to_owned()),
+        _ => Value::Several(value.lines().map(str::to_owned).collect()),
+    };
+    let Ok(bound) = condition.bind(&|_| Some(given.clone())) else { return };
     let columns = condition.columns().into_iter().map(|name| MaskedColumn {
         name: name.to_owned(),
         null: "NULL::pg_catalog.text".to_owned(),

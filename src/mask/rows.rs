@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value as Json};
 
-use crate::decode::sql::rewrite::{BoundCondition, Condition, Given};
+use crate::decode::sql::rewrite::{BoundCondition, Condition, Given, Value};
 use crate::policy::{Glob, Pattern};
 
 /// The longest value of a caller's that stands in a condition, in bytes.
 const LONGEST_VALUE: usize = 1024;
+/// The most values of one list: each is compared with in every statement.
+const MOST_VALUES: usize = 200;
 
 /// One `[[rows]]`, checked.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ pub struct Viewer<'a> {
     /// The groups, compared byte for byte.
     pub groups: &'a [String],
     /// The claims of the token.
-    pub claims: &'a Map<String, Value>,
+    pub claims: &'a Map<String, Json>,
 }
 
 /// A row filter of a session's target.
@@ -91,19 +93,34 @@ impl AppliedRows {
 }
 
 impl Viewer<'_> {
-    /// A value of the caller's as a text; `None` where there is none, or it is not one value.
-    fn value(&self, given: &Given) -> Option<String> {
-        let value = match given {
-            Given::User => self.username.to_owned(),
-            Given::Claim(name) => match self.claims.get(name)? {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Bool(flag) => flag.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return None,
-            },
+    /// What the caller has of a value; `None` where there is nothing that a condition takes.
+    fn value(&self, given: &Given) -> Option<Value> {
+        let several = |values: Option<Vec<String>>| {
+            values.filter(|values| values.len() <= MOST_VALUES).map(Value::Several)
         };
-        (1..=LONGEST_VALUE).contains(&value.len()).then_some(value)
+        match given {
+            Given::User => fitting(self.username.to_owned()).map(Value::One),
+            Given::Groups => several(self.groups.iter().cloned().map(fitting).collect()),
+            Given::Claim(name) => match self.claims.get(name)? {
+                Json::Array(values) => several(values.iter().map(scalar).collect()),
+                value => scalar(value).map(Value::One),
+            },
+        }
     }
+}
+
+/// A claim's value as a text.
+fn scalar(value: &Json) -> Option<String> {
+    match value {
+        Json::String(text) => fitting(text.clone()),
+        Json::Number(number) => fitting(number.to_string()),
+        Json::Bool(flag) => fitting(flag.to_string()),
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
+    }
+}
+
+fn fitting(value: String) -> Option<String> {
+    (1..=LONGEST_VALUE).contains(&value.len()).then_some(value)
 }
 
 #[cfg(test)]
@@ -128,7 +145,7 @@ mod tests {
         })
     }
 
-    fn bound(claims: &Value) -> Option<String> {
+    fn bound(claims: &Json) -> Option<String> {
         let claims = claims.as_object().unwrap();
         let viewer = Viewer { username: "ann", groups: &[], claims };
         filter(&[], &[]).applied(&viewer).bound.ok().map(|bound| bound.written("c"))
@@ -165,6 +182,41 @@ mod tests {
         ] {
             assert_eq!(bound(&none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_list_is_each_of_its_values_or_none() {
+        let text = "tenant_id in ({claim.tenants}) and owner in ({groups})";
+        let condition = Condition::parse(text).unwrap();
+        let written = |claims: &Json, groups: &[&str]| {
+            let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+            let claims = claims.as_object().unwrap();
+            let viewer = Viewer { username: "ann", groups: &groups, claims };
+            condition.bind(&|given| viewer.value(given)).map(|bound| bound.written("c")).ok()
+        };
+        let is = |column: &str, value: &str| {
+            format!("(\"c\".\"{column}\" OPERATOR(pg_catalog.=) '{value}')")
+        };
+        let both = format!("({} OR {})", is("tenant_id", "acme"), is("tenant_id", "7"));
+        assert_eq!(
+            written(&json!({ "tenants": ["acme", 7] }), &["ops"]),
+            Some(format!("({both} AND {})", is("owner", "ops")))
+        );
+        assert_eq!(
+            written(&json!({ "tenants": "acme" }), &["ops"]),
+            Some(format!("({} AND {})", is("tenant_id", "acme"), is("owner", "ops")))
+        );
+        for none in [
+            json!([]),
+            json!([["acme"]]),
+            json!(["acme", null]),
+            json!(["acme", ""]),
+            json!(["acme", "x".repeat(LONGEST_VALUE + 1)]),
+            json!(vec!["acme"; MOST_VALUES + 1]),
+        ] {
+            assert_eq!(written(&json!({ "tenants": none }), &["ops"]), None);
+        }
+        assert_eq!(written(&json!({ "tenants": "acme" }), &[]), None);
     }
 
     proptest! {

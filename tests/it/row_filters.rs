@@ -651,7 +651,7 @@ fn a_claim_is_a_constant_or_nothing_is_there() {
             assert!(named, "{client} {sql}\n{said}");
         }
     }
-    assert!(filtered.gateway.daemon().log().contains("the claim \\\"tenant\\\""));
+    filtered.gateway.daemon().wait_for_log("the claim \\\"tenant\\\"");
     assert!(asks("agent", "select count(*) from notes").contains("D[2]"));
     // A value of another kind than the column's: the server says so.
     assert!(asks("list-bot", "select who from seats").contains("E[22P02"));
@@ -669,6 +669,63 @@ fn a_claim_is_a_constant_or_nothing_is_there() {
     assert!(asks("free-bot", "select n from v_count").contains("D[6]"));
     assert!(asks("free-bot", "explain analyze select * from customers").contains("C[EXPLAIN]"));
     assert_eq!(filtered.of_others(), before);
+}
+
+#[test]
+fn an_in_list_takes_each_value_of_a_claim_and_each_group() {
+    let filtered = Filtered::with(
+        r#"
+[[rows]]
+name = "tenants"
+table = "public.customers"
+where = "tenant_id IN ('public', {claim.tenant})"
+
+[[rows]]
+name = "of-groups"
+table = "public.notes"
+where = "text IN ({groups})"
+"#,
+    );
+    let client = filtered.database.client();
+    let more =
+        "insert into customers values (201, 'initech', 'Sentinel-Third'), (202, 'public', 'Pat');
+                insert into notes values (3, 'acme', 'agents'), (4, 'acme', 'staff')";
+    assert!(run(&client, more).0);
+    let others = "select * from customers where tenant_id = 'initech' order by id";
+    let before = run(&client, others).1;
+    let asks = |client: &str, sql: &str| filtered.talk(client).ask(&[query(sql)]).join(" ");
+    assert!(asks("list-bot", "select count(*) from customers").contains("D[7]"));
+    assert!(asks("acme-bot", "select count(*) from customers").contains("D[4]"));
+    assert!(asks("list-bot", "select n from v_count").contains("D[7]"));
+    assert!(asks("acme-bot", "select id from notes").contains("D[3] C[SELECT 1]"));
+    assert!(asks("free-bot", "select count(*) from notes").contains("D[2]"));
+    assert!(asks("agent", "select count(*) from customers").contains("the claim \"tenant\""));
+    // New rows have one of the values, as a constant or a parameter.
+    assert!(
+        asks("list-bot", "insert into customers values (51, 'globex'), (52, 'public')")
+            .contains("C[INSERT 0 2]")
+    );
+    assert!(asks("list-bot", "insert into customers values (53, 'initech')").contains("E[42501"));
+    assert!(asks("acme-bot", "insert into customers values (54, 'globex')").contains("E[42501"));
+    assert!(
+        asks("list-bot", "update customers set tenant_id = 'acme' where id = 51")
+            .contains("C[UPDATE 1]")
+    );
+    assert!(
+        asks("list-bot", "update customers set note = 'z' where id = 201").contains("C[UPDATE 0]")
+    );
+    let mut talk = filtered.talk("list-bot");
+    let mut insert = |id: &str, tenant: &str| {
+        let sql = "insert into customers (id, tenant_id) values ($1, $2)";
+        talk.ask(&[parse("", sql), bind("", "", &[id, tenant]), execute(""), sync()]).join(" ")
+    };
+    for (id, tenant) in [("61", "globex"), ("62", "public")] {
+        let said = insert(id, tenant);
+        assert!(said.contains("C[INSERT 0 1]"), "{said}");
+    }
+    let said = insert("63", "initech");
+    assert!(said.contains("E[22P02") && said.contains("outside of the row filter"), "{said}");
+    assert_eq!(run(&client, others).1, before);
 }
 
 const MASKED_TOO: &str = r#"
@@ -854,9 +911,8 @@ fn a_column_that_is_not_there_is_named_to_client_and_operator() {
     let filtered = Filtered::with(rows);
     let said = filtered.talk("acme-bot").ask(&[query("select text from notes")]).join(" ");
     assert!(said.contains("E[42501") && said.contains("the column \"tennant_id\""), "{said}");
-    let log = filtered.gateway.daemon().log();
     for named in ["\"typo\"", "public.notes", "tennant_id"] {
-        assert!(log.contains(named), "{named}: {log}");
+        filtered.gateway.daemon().wait_for_log(named);
     }
     let file = filtered.gateway.configuration();
     let checked = told(&portcullis(&["check", "--online", "--config", file.to_str().unwrap()]));

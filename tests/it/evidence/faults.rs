@@ -95,8 +95,8 @@ fn connections_that_prove_nothing_leave_descriptors_for_sessions() {
     let daemon = gateway.daemon();
     let caller = http::Caller::of(&gateway);
     assert_eq!(caller.get("/crew/x").status, 200);
-    let log = daemon.log();
-    assert!(log.contains("limit of open files") && log.contains("there is room for "), "{log}");
+    daemon.wait_for_log("limit of open files");
+    daemon.wait_for_log("there is room for ");
 
     // Requests whose heads do not end, and idle connections after a request without a token.
     let greeting = ["", "GET /crew/x HTTP/1.1\r\nHost: x\r\nX-Slow: "];

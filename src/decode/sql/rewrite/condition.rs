@@ -1,8 +1,8 @@
 //! Conditions on the rows of one table, as operators write them for row filters.
 //!
-//! The language is small: columns of the table, constants, `{claim.NAME}` and `{user}`; `=`, `<>`,
-//! `<`, `<=`, `>`, `>=`, IN, BETWEEN, IS NULL, AND, OR, NOT, `lower`, `upper`, and casts to common
-//! types. Nothing of it depends on settings, reads a table or runs code of the database's own.
+//! The language is small: columns of the table, constants, `{claim.NAME}`, `{user}` and `{groups}`; `=`,
+//! `<>`, `<`, `<=`, `>`, `>=`, IN, BETWEEN, IS NULL, AND, OR, NOT, `lower`, `upper`, and casts to common
+//! types. In an IN list a claim may have several values. Nothing of it depends on settings, reads a table or runs code of the database's own.
 //!
 //! A condition is kept as a value and not as text. When a caller's values are in it, it is written out
 //! with every operator, function and type in `pg_catalog`, so that no search path changes what it
@@ -28,6 +28,17 @@ pub enum Given {
     User,
     /// A claim of the token, by its name.
     Claim(String),
+    /// The caller's groups.
+    Groups,
+}
+
+/// What a caller has of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// One value.
+    One(String),
+    /// A list of values, which only IN takes.
+    Several(Vec<String>),
 }
 
 impl fmt::Display for Given {
@@ -35,6 +46,7 @@ impl fmt::Display for Given {
         match self {
             Self::User => f.write_str("the user's name"),
             Self::Claim(name) => write!(f, "the claim \"{name}\""),
+            Self::Groups => f.write_str("a group of the user's"),
         }
     }
 }
@@ -75,6 +87,8 @@ enum Term {
     Number(String),
     Flag(bool),
     Given(Given),
+    /// Each of the values, in an IN list.
+    Each(Given),
     Called(&'static str, Box<Self>),
     Cast(Box<Self>, &'static str),
 }
@@ -123,7 +137,7 @@ impl Condition {
     pub fn given(&self) -> Vec<&Given> {
         let mut given = Vec::new();
         self.0.terms(&mut |term| {
-            if let Term::Given(value) = term {
+            if let Term::Given(value) | Term::Each(value) = term {
                 given.push(value);
             }
         });
@@ -133,21 +147,24 @@ impl Condition {
     /// The condition with the caller's values.
     ///
     /// # Errors
-    /// With the values that are not there, or hold a byte that no text of PostgreSQL has.
+    /// With the values that are not there, are several where one is needed, or hold a byte that no text
+    /// of PostgreSQL has.
     pub fn bind(
         &self,
-        value: &dyn Fn(&Given) -> Option<String>,
+        value: &dyn Fn(&Given) -> Option<Value>,
     ) -> Result<BoundCondition, Vec<Given>> {
-        let value = |given: &Given| value(given).filter(|value| !value.contains('\0'));
-        self.0.bound(&value).map(BoundCondition).ok_or_else(|| {
-            let mut lacking: Vec<Given> = Vec::new();
-            for given in self.given().into_iter().filter(|given| value(given).is_none()) {
-                if !lacking.contains(given) {
-                    lacking.push(given.clone());
-                }
+        let mut lacking: Vec<Given> = Vec::new();
+        self.0.terms(&mut |term| {
+            let (given, there) = match term {
+                Term::Given(given) => (given, one(value, given).is_some()),
+                Term::Each(given) => (given, each(value, given).is_some()),
+                _ => return,
+            };
+            if !there && !lacking.contains(given) {
+                lacking.push(given.clone());
             }
-            lacking
-        })
+        });
+        self.0.bound(value).map(BoundCondition).ok_or(lacking)
     }
 }
 
@@ -157,11 +174,11 @@ impl BoundCondition {
         self.0.columns()
     }
 
-    /// The value that each of its columns must have, where it says no more than that.
-    pub fn pinned(&self) -> Option<Vec<(&str, &str)>> {
+    /// The values of which each of its columns must have one, where it says no more than that.
+    pub fn pinned(&self) -> Option<Vec<(&str, Vec<&str>)>> {
         match &self.0 {
-            Expression::All(all) => all.iter().map(pin).collect(),
-            only => Some(vec![pin(only)?]),
+            Expression::All(all) => all.iter().map(pins).collect(),
+            only => Some(vec![pins(only)?]),
         }
     }
 
@@ -177,6 +194,40 @@ impl BoundCondition {
         let reader = Reader { alias: Some(alias), given: &[] };
         reader.expression(node, 0).is_ok_and(|read| read == self.0)
     }
+}
+
+fn text_of(value: String) -> Option<String> {
+    (!value.contains('\0')).then_some(value)
+}
+
+/// The one value that a caller has.
+fn one(value: &dyn Fn(&Given) -> Option<Value>, given: &Given) -> Option<String> {
+    match value(given)? {
+        Value::One(value) => text_of(value),
+        Value::Several(_) => None,
+    }
+}
+
+/// The values that a caller has, one at least.
+fn each(value: &dyn Fn(&Given) -> Option<Value>, given: &Given) -> Option<Vec<String>> {
+    let values = match value(given)? {
+        Value::One(value) => vec![value],
+        Value::Several(values) => values,
+    };
+    let values: Vec<String> = values.into_iter().map(text_of).collect::<Option<_>>()?;
+    (!values.is_empty()).then_some(values)
+}
+
+/// A column and the values of which it must have one.
+fn pins(expression: &Expression) -> Option<(&str, Vec<&str>)> {
+    let Expression::Any(any) = expression else {
+        let (column, value) = pin(expression)?;
+        return Some((column, vec![value]));
+    };
+    let pinned: Vec<(&str, &str)> = any.iter().map(pin).collect::<Option<_>>()?;
+    let (column, _) = *pinned.first()?;
+    let same = pinned.iter().all(|(other, _)| *other == column);
+    same.then(|| (column, pinned.iter().map(|(_, value)| *value).collect()))
 }
 
 /// A column and the one value that it may have.
@@ -233,11 +284,16 @@ impl Expression {
         columns
     }
 
-    fn bound(&self, value: &dyn Fn(&Given) -> Option<String>) -> Option<Self> {
+    fn bound(&self, value: &dyn Fn(&Given) -> Option<Value>) -> Option<Self> {
         let all = |all: &Vec<Self>| all.iter().map(|of| of.bound(value)).collect::<Option<_>>();
         Some(match self {
             Self::All(of) => Self::All(all(of)?),
-            Self::Any(of) => Self::Any(all(of)?),
+            Self::Any(of) => {
+                let any = of.iter().map(|of| of.alternatives(value));
+                let any: Vec<Vec<Self>> = any.collect::<Option<_>>()?;
+                Self::Any(any.into_iter().flatten().collect())
+            }
+            Self::Compared(_, _, Term::Each(_)) => Self::any(self.alternatives(value)?),
             Self::Not(of) => Self::Not(Box::new(of.bound(value)?)),
             Self::Compared(one, operator, other) => {
                 Self::Compared(one.bound(value)?, operator, other.bound(value)?)
@@ -245,6 +301,16 @@ impl Expression {
             Self::IsNull(of) => Self::IsNull(of.bound(value)?),
             Self::Holds(of) => Self::Holds(of.bound(value)?),
         })
+    }
+
+    /// What of a list of alternatives one of them is with the caller's values: one for each value.
+    fn alternatives(&self, value: &dyn Fn(&Given) -> Option<Value>) -> Option<Vec<Self>> {
+        let Self::Compared(one, operator, Term::Each(given)) = self else {
+            return Some(vec![self.bound(value)?]);
+        };
+        let one = one.bound(value)?;
+        let same = |value| Self::Compared(one.clone(), operator, Term::Text(value));
+        Some(each(value, given)?.into_iter().map(same).collect())
     }
 
     fn write(&self, alias: &str, out: &mut String) {
@@ -292,9 +358,9 @@ impl Term {
         }
     }
 
-    fn bound(&self, value: &dyn Fn(&Given) -> Option<String>) -> Option<Self> {
+    fn bound(&self, value: &dyn Fn(&Given) -> Option<Value>) -> Option<Self> {
         Some(match self {
-            Self::Given(given) => Self::Text(value(given)?),
+            Self::Given(given) | Self::Each(given) => Self::Text(one(value, given)?),
             Self::Called(name, of) => Self::Called(name, Box::new(of.bound(value)?)),
             Self::Cast(of, name) => Self::Cast(Box::new(of.bound(value)?), name),
             Self::Column(_) | Self::Text(_) | Self::Number(_) | Self::Flag(_) => self.clone(),
@@ -312,7 +378,7 @@ impl Term {
             Self::Number(number) => out.push_str(number),
             Self::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             // Only what is bound is written.
-            Self::Given(_) => out.push_str("NULL"),
+            Self::Given(_) | Self::Each(_) => out.push_str("NULL"),
             Self::Called(name, of) => {
                 out.push_str("pg_catalog.");
                 out.push_str(name);
@@ -348,7 +414,7 @@ mod tests {
     use super::*;
 
     fn bound(text: &str, value: &str) -> BoundCondition {
-        Condition::parse(text).unwrap().bind(&|_| Some(value.to_owned())).unwrap()
+        Condition::parse(text).unwrap().bind(&|_| Some(Value::One(value.to_owned()))).unwrap()
     }
 
     fn reads_back(bound: &BoundCondition, alias: &str) -> bool {
@@ -372,10 +438,45 @@ mod tests {
             "a::text = '1' and cast(b as uuid) = {claim.u}",
             "\"We\"\"ird\" >= 1.5 and a = E'it\\'s'",
             "a is not null",
+            "a in ({claim.t})",
+            "a in ('public', {claim.t}, {user}) and b not in ({groups}, {claim.t})",
+            "a in ({claim.t}) or b = 1 or not a in (1, {groups})",
         ] {
             let bound = bound(text, "it's \\ \"x\"");
             assert!(reads_back(&bound, "c") && reads_back(&bound, "a \"b"), "{text} {bound:?}");
+            let several = |given: &Given| match given {
+                Given::User => Some(Value::One("ann".into())),
+                _ => Some(Value::Several(vec!["it's".into(), "two\\".into(), "3".into()])),
+            };
+            match Condition::parse(text).unwrap().bind(&several) {
+                Ok(bound) => assert!(reads_back(&bound, "c"), "{text} {bound:?}"),
+                Err(lacking) => assert!(text.contains("{claim.") && !lacking.is_empty(), "{text}"),
+            }
         }
+    }
+
+    #[test]
+    fn only_an_in_list_takes_several_values() {
+        let bind = |text: &str, values: &[&str]| {
+            let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+            let bound = Condition::parse(text).unwrap();
+            let bound = bound.bind(&|_| Some(Value::Several(values.clone())));
+            bound.map(|bound| bound.written("c"))
+        };
+        let t = Given::Claim("t".into());
+        assert_eq!(bind("a = {claim.t}", &["x"]), Err(vec![t.clone()]));
+        assert_eq!(bind("a in (1, {claim.t})", &[]), Err(vec![t.clone()]));
+        assert_eq!(bind("a in ({claim.t})", &["x", "y\0"]), Err(vec![t]));
+        let written = bind("a in ({claim.t}) and not b", &["x", "y"]).unwrap();
+        assert_eq!(
+            written,
+            "(((\"c\".\"a\" OPERATOR(pg_catalog.=) 'x') OR (\"c\".\"a\" OPERATOR(pg_catalog.=) 'y')) \
+             AND (NOT \"c\".\"b\"))"
+        );
+        assert!(Condition::parse("a = {groups}").unwrap_err().problem.contains("IN list"));
+        assert!(
+            Condition::parse("a in (lower({groups}))").unwrap_err().problem.contains("IN list")
+        );
     }
 
     #[test]
@@ -384,7 +485,7 @@ mod tests {
             ("a = ", 4, "end of input"),
             ("a = '{claim.t}'", 4, "without quotes"),
             ("a = {claim.t", 4, "not closed"),
-            ("a = {claims.t}", 4, "claim.NAME or user"),
+            ("a = {claims.t}", 4, "claim.NAME, user or groups"),
             ("a = $1", 4, "parameters"),
             ("a = 1; drop table t", 5, "one expression"),
             ("a = 1 -- b", 6, "comments"),
@@ -417,11 +518,20 @@ mod tests {
     }
 
     #[test]
-    fn columns_with_one_value_each_are_pinned() {
+    fn columns_with_known_values_are_pinned() {
         let pinned = |text| bound(text, "v").pinned().map(|p| format!("{p:?}"));
-        assert_eq!(pinned("a = {user} and 1 = b").as_deref(), Some(r#"[("a", "v"), ("b", "1")]"#));
-        assert_eq!(pinned("a in ('x')").as_deref(), Some(r#"[("a", "x")]"#));
-        for not in ["a = 1 or b = 2", "a = 1 and not b", "a > 1", "a = b", "lower(a) = 'x'"] {
+        let both = r#"[("a", ["v"]), ("b", ["1"])]"#;
+        assert_eq!(pinned("a = {user} and 1 = b").as_deref(), Some(both));
+        assert_eq!(pinned("a in ('x')").as_deref(), Some(r#"[("a", ["x"])]"#));
+        assert_eq!(pinned("a in ('x', {groups})").as_deref(), Some(r#"[("a", ["x", "v"])]"#));
+        for not in [
+            "a = 1 or b = 2",
+            "not a in (1, 2)",
+            "a = 1 and not b",
+            "a > 1",
+            "a = b",
+            "lower(a) = 'x'",
+        ] {
             assert_eq!(pinned(not), None, "{not}");
         }
     }
@@ -436,7 +546,7 @@ mod tests {
         #[test]
         fn no_text_does_harm(text in "[ab1'(){}.=<> ,ORANDNOTINISNULLclaim.user$\"\\\\;-]{0,60}") {
             if let Ok(condition) = Condition::parse(&text) {
-                let bound = condition.bind(&|_| Some("v'\\".to_owned()));
+                let bound = condition.bind(&|_| Some(Value::Several(vec!["v'\\".to_owned(), "w".to_owned()])));
                 prop_assert!(bound.ok().is_none_or(|bound| reads_back(&bound, "c")));
             }
         }

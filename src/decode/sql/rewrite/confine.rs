@@ -98,7 +98,7 @@ impl Rewriter<'_, '_> {
             if picked.iter().any(|column| relation.is_generated(column)) {
                 self.refuse(COMPLEX);
             }
-            if !picked.contains(&target.name.as_str()) {
+            if !picked.contains(target.name.as_str()) {
                 continue;
             }
             match target.val.as_deref_mut().filter(|_| target.indirection.is_empty()) {
@@ -185,37 +185,39 @@ impl Rewriter<'_, '_> {
     /// A value of a column that the filter names.
     fn confine_value(&mut self, relation: &MaskedRelation, column: &str, value: &mut pg::Node) {
         let Some(pinned) = relation.pinned() else { return self.refuse(COMPLEX) };
-        let mut all = pinned.iter().filter(|(name, _)| *name == column).map(|(_, value)| *value);
-        let Some(pin) = all.next() else { return self.refuse(COMPLEX) };
-        if all.any(|other| other != pin) {
+        let mut all = pinned.into_iter().filter(|(name, _)| *name == column);
+        let Some((_, mut pins)) = all.next() else { return self.refuse(COMPLEX) };
+        // Of several conditions each must be met.
+        all.for_each(|(_, others)| pins.retain(|pin| others.contains(pin)));
+        if pins.is_empty() {
             return self.refuse(OUTSIDE);
         }
-        self.confine_to(relation, column, pin, value);
+        self.confine_to(relation, column, &pins, value);
     }
 
     fn confine_to(
         &mut self,
         relation: &MaskedRelation,
         column: &str,
-        pin: &str,
+        pins: &[&str],
         value: &mut pg::Node,
     ) {
         match &mut value.node {
             Some(NodeEnum::AConst(constant)) => match constant_text(constant) {
-                Some(text) if text == pin => {}
+                Some(text) if pins.contains(&&*text) => {}
                 Some(_) => self.refuse(OUTSIDE),
                 None => self.refuse(UNPROVEN),
             },
             Some(NodeEnum::TypeCast(cast)) => {
                 let harmless = cast.type_name.as_ref().and_then(harmless_type).is_some();
                 match cast.arg.as_deref_mut().filter(|_| harmless) {
-                    Some(value) => self.confine_to(relation, column, pin, value),
+                    Some(value) => self.confine_to(relation, column, pins, value),
                     None => self.refuse(UNPROVEN),
                 }
             }
             Some(NodeEnum::ParamRef(parameter)) => {
                 let Some(splices) = &mut self.splices else { return };
-                let checked = relation.checked_parameter(column, parameter.number, pin);
+                let checked = relation.checked_parameter(column, parameter.number, pins);
                 let Some((text, node)) = checked else { return self.refuse(NOT_WRITTEN) };
                 splices.instead_of_parameter(parameter, text);
                 *value = node;

@@ -34,7 +34,7 @@ mod splice;
 mod walk;
 mod writes;
 
-pub use condition::{BoundCondition, Condition, ConditionMistake, Given};
+pub use condition::{BoundCondition, Condition, ConditionMistake, Given, Value};
 pub use relation::{MaskedColumn, MaskedRelation, Rows, Shown, qualified_type};
 
 use std::borrow::Cow;

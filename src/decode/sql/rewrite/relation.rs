@@ -1,5 +1,7 @@
 //! A relation with masked columns or filtered rows, and the subquery that stands for it.
 
+use std::collections::BTreeSet;
+
 use pg_query::NodeEnum;
 use pg_query::protobuf as pg;
 
@@ -223,18 +225,18 @@ impl MaskedRelation {
         })
     }
 
-    /// The columns that its rows are picked by.
-    pub(super) fn picked_by(&self) -> Vec<&str> {
+    /// The columns that its rows are picked by, each once.
+    pub(super) fn picked_by(&self) -> BTreeSet<&str> {
         match &self.rows {
             Rows::Where(conditions) => {
                 conditions.iter().flat_map(BoundCondition::columns).collect()
             }
-            Rows::All | Rows::Query(_) | Rows::Refused(_) => Vec::new(),
+            Rows::All | Rows::Query(_) | Rows::Refused(_) => BTreeSet::new(),
         }
     }
 
     /// The values that columns of each row have, where the conditions say no more than that.
-    pub(super) fn pinned(&self) -> Option<Vec<(&str, &str)>> {
+    pub(super) fn pinned(&self) -> Option<Vec<(&str, Vec<&str>)>> {
         let Rows::Where(conditions) = &self.rows else { return None };
         let pinned = conditions.iter().map(BoundCondition::pinned);
         let pinned: Vec<Vec<_>> = pinned.collect::<Option<_>>()?;
@@ -246,18 +248,24 @@ impl MaskedRelation {
         self.columns.iter().any(|column| column.name == name && column.generated)
     }
 
-    /// A parameter that is a column's one value, or makes the statement fail.
+    /// A parameter that is one of a column's values, or makes the statement fail.
     pub(super) fn checked_parameter(
         &self,
         column: &str,
         number: i32,
-        value: &str,
+        values: &[&str],
     ) -> Option<(String, pg::Node)> {
         let column = self.columns.iter().find(|known| known.name == column)?;
         let of_type = column.null.strip_prefix("NULL::")?;
-        let (value, said) = (quoted_text(value), quoted_text(OUTSIDE));
+        let said = quoted_text(OUTSIDE);
+        let is = |value: &&str| {
+            let value = quoted_text(value);
+            format!("${number}::{of_type} OPERATOR(pg_catalog.=) {value}::{of_type}")
+        };
+        let within: Vec<String> = values.iter().map(is).collect();
+        let within = within.join(" OR ");
         let text = format!(
-            "(CASE WHEN ${number}::{of_type} OPERATOR(pg_catalog.=) {value}::{of_type} \
+            "(CASE WHEN {within} \
              THEN ${number}::{of_type} ELSE pg_catalog.concat({said}, ${number}::{of_type})\
              ::pg_catalog.int4::pg_catalog.text::{of_type} END)"
         );

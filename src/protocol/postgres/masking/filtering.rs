@@ -182,8 +182,8 @@ fn lacks(values: &[Given]) -> Refusal {
     let values = values.join(" and ");
     Refusal(
         format!(
-            "the row filter of the table needs {values}, which the token does not have, or not as \
-             one value"
+            "the row filter of the table needs {values}, which the token does not have, or not in \
+             a form that it takes"
         )
         .into(),
     )

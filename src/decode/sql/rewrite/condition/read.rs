@@ -42,9 +42,12 @@ impl Opened {
                     Kind::Parameter => return wrong("it has no parameters", at + token.start),
                     Kind::Byte(b';') => return wrong("it is one expression", at + token.start),
                     Kind::Comment => return wrong("it has no comments", at + token.start),
-                    _ if written.contains("{claim.") || written.contains("{user}") => {
-                        let problem = "{claim.NAME} and {user} stand without quotes: each becomes a \
-                                       constant";
+                    _ if ["{claim.", "{user}", "{groups}"]
+                        .iter()
+                        .any(|open| written.contains(open)) =>
+                    {
+                        let problem = "{claim.NAME}, {user} and {groups} stand without quotes: each \
+                                       becomes a constant";
                         return wrong(problem, at + token.start);
                     }
                     _ => {}
@@ -59,7 +62,7 @@ impl Opened {
                 return wrong("a brace is not closed", at + brace);
             };
             let Some(given) = given(rest.get(brace + 1..end).unwrap_or_default()) else {
-                return wrong("braces hold claim.NAME or user", at + brace);
+                return wrong("braces hold claim.NAME, user or groups", at + brace);
             };
             opened.text.push_str(rest.get(..brace).unwrap_or_default());
             opened.given.push(given);
@@ -122,8 +125,10 @@ impl Opened {
 }
 
 fn given(text: &str) -> Option<Given> {
-    if text == "user" {
-        return Some(Given::User);
+    match text {
+        "user" => return Some(Given::User),
+        "groups" => return Some(Given::Groups),
+        _ => {}
     }
     let name = text.strip_prefix("claim.")?;
     let of_names = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
@@ -199,14 +204,19 @@ impl Reader<'_> {
                     Some(Some(NodeEnum::List(list))) => &list.items,
                     _ => return Err(unknown()),
                 };
-                let list = list.iter().map(|item| self.term(item, depth + 1));
-                let list: Vec<Term> = list.collect::<Result<_, _>>()?;
                 if kind == AexprIn {
+                    let list = list.iter().map(|item| match self.given_by(item)? {
+                        Some(given) => Ok(Term::Each(given)),
+                        None => self.term(item, depth + 1),
+                    });
+                    let list: Vec<Term> = list.collect::<Result<_, _>>()?;
                     let not = known(&of.name, &["<>"]).is_some();
                     let same = |other| Expression::Compared(one.clone(), "=", other);
                     let any = Expression::any(list.into_iter().map(same).collect());
                     return Ok(if not { Expression::Not(Box::new(any)) } else { any });
                 }
+                let list = list.iter().map(|item| self.term(item, depth + 1));
+                let list: Vec<Term> = list.collect::<Result<_, _>>()?;
                 let [low, high] = <[Term; 2]>::try_from(list).map_err(|_| unknown())?;
                 let within = Expression::all(vec![
                     Expression::Compared(one.clone(), ">=", low),
@@ -217,6 +227,14 @@ impl Reader<'_> {
             }
             _ => Err(unknown()),
         }
+    }
+
+    /// The caller's value that a node stands for, if it is one.
+    fn given_by(&self, node: &pg::Node) -> Result<Option<Given>, Wrong> {
+        let Some(NodeEnum::ParamRef(of)) = &node.node else { return Ok(None) };
+        let at = usize::try_from(of.number).ok().and_then(|number| number.checked_sub(1));
+        let given = at.and_then(|at| self.given.get(at));
+        given.cloned().map(Some).ok_or_else(|| wrong(NOT_KNOWN, of.location))
     }
 
     fn term(&self, node: &pg::Node, depth: usize) -> Result<Term, Wrong> {
@@ -241,11 +259,10 @@ impl Reader<'_> {
                     _ => Err(unknown()),
                 }
             }
-            Some(NodeEnum::ParamRef(of)) => {
-                let at = usize::try_from(of.number).ok().and_then(|number| number.checked_sub(1));
-                let given = at.and_then(|at| self.given.get(at)).ok_or_else(unknown)?;
-                Ok(Term::Given(given.clone()))
-            }
+            Some(NodeEnum::ParamRef(of)) => match self.given_by(node)?.ok_or_else(unknown)? {
+                Given::Groups => Err(wrong("{groups} stands in an IN list", of.location)),
+                given => Ok(Term::Given(given)),
+            },
             Some(NodeEnum::FuncCall(of)) => {
                 let plain = pg::FuncCall {
                     funcname: of.funcname.clone(),
@@ -276,7 +293,7 @@ impl Reader<'_> {
     }
 }
 
-const NOT_KNOWN: &str = "a row filter knows columns, constants, {claim.NAME}, {user}, comparisons, IN, \
+const NOT_KNOWN: &str = "a row filter knows columns, constants, {claim.NAME}, {user}, {groups}, comparisons, IN, \
                          BETWEEN, IS NULL, AND, OR and NOT";
 
 /// A negative number.
