@@ -6,6 +6,7 @@ mod rewrite;
 pub mod source;
 mod statements;
 mod stores;
+mod wide;
 
 use crate::support::client::{Client, Database, transcript};
 use crate::support::gateway::{Gateway, Setup};

@@ -517,7 +517,8 @@ proptest! {
 
 #[test]
 fn the_examples_of_the_document_decide_what_it_says() {
-    let document = include_str!("../../docs/policy.md");
+    let document =
+        concat!(include_str!("../../docs/policy.md"), include_str!("../../docs/masks.md"));
     let blocks: Vec<&str> =
         document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let issuer = "[[issuer]]\nname = \"dev\"\nurl = \"http://127.0.0.1:9100\"\naudiences = [\"portcullis\"]\n";

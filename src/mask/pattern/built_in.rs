@@ -1,4 +1,4 @@
-//! The patterns that need no configuration. `docs/policy.md`, section "Patterns", says what each
+//! The patterns that need no configuration. `docs/masks.md`, section "Patterns", says what each
 //! covers; `tests/cases/patterns` holds them to it.
 
 use std::borrow::Cow;
