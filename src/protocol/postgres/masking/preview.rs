@@ -1,14 +1,18 @@
 //! What masks and row filters would do, for those who look at a policy and open no session.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::MasksNow;
 use super::load::{self, Described};
+use super::pool::Catalogs;
 use super::shapes::{ColumnMasks, Shapes};
 use super::source::AtSource;
-use crate::config::PostgresTarget;
+pub use crate::catalog::Mode;
+use crate::catalog::{Held, HeldModes};
+use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
-use crate::mask::{Applied, Enforce, MaskPlan};
+use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};
 use crate::policy::Unprovable;
 use crate::protocol::postgres::hardening::{HardenError, ask};
 
@@ -27,19 +31,6 @@ pub enum Preview {
         /// Why, as the client is told.
         reason: String,
     },
-}
-
-/// Where the columns that a mask names are masked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Mode {
-    /// The mask.
-    pub mask: String,
-    /// Before the server computes with them.
-    pub source: bool,
-    /// Why not, where they are masked at the output alone.
-    pub because: Option<&'static str>,
-    /// The gateway's role may read none of them.
-    pub role: bool,
 }
 
 /// Asks a target's catalog what goes up in the place of a statement. `plan` is that of the caller.
@@ -76,9 +67,12 @@ pub async fn modes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Vec<Mode>
     if plan.masks().iter().all(|applied| applied.mask.columns.is_empty()) {
         return Ok(Vec::new());
     }
-    let shapes = shapes(target, plan).await?;
+    Ok(modes_by(&shapes(target, plan).await?, plan))
+}
+
+fn modes_by(shapes: &Shapes, plan: &MaskPlan) -> Vec<Mode> {
     let masks = (0..).zip(plan.masks());
-    Ok(masks.filter_map(|(at, applied)| mode(&shapes, at, applied)).collect())
+    masks.filter_map(|(at, applied)| mode(shapes, at, applied)).collect()
 }
 
 fn mode(shapes: &Shapes, at: u16, applied: &Applied) -> Option<Mode> {
@@ -92,6 +86,22 @@ fn mode(shapes: &Shapes, at: u16, applied: &Applied) -> Option<Mode> {
         Enforce::Source { .. } => None,
     };
     Some(Mode { mask: mask.name.to_string(), source: because.is_none(), because, role: !readable })
+}
+
+impl HeldModes for Catalogs {
+    fn held(&self, target: &Arc<Target>, masks: &Masks) -> Option<Held> {
+        let TargetKind::Postgres(postgres) = &target.kind else { return None };
+        let (name, claims) = (target.name.as_str(), serde_json::Map::new());
+        let nobody = Viewer { username: "", groups: &[], claims: &claims };
+        // Nothing is hashed by it.
+        let plan = masks.for_session(name, &[], &HashKey::new([0; 32]));
+        let plan = plan.with_rows(masks.rows_of(name, &nobody));
+        let (shapes, age) = self.last_read(target, &postgres.database)?;
+        let read_at = SystemTime::now().checked_sub(age)?;
+        // Masks that were reloaded since have other places in a plan.
+        let same = *shapes.of() == ColumnMasks::of(&plan);
+        same.then(|| Held { modes: modes_by(&shapes, &plan), read_at })
+    }
 }
 
 async fn shapes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Shapes, HardenError> {
