@@ -6,6 +6,7 @@ mod files;
 pub mod hardening;
 pub mod online;
 pub mod permissions;
+pub mod previews;
 pub mod replaying;
 
 use std::net::SocketAddr;

@@ -234,7 +234,7 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     Ok(output::print(&format!("{words}{masks}{rows}{sent}"))?)
 }
 
-fn claim(text: &str) -> Result<(String, String), String> {
+pub(super) fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -318,7 +318,8 @@ fn own_pieces() {
         .leaves("less", "a person reads")
         .says("psql --file", "")
         .leaves("psql --command", "it asks a person for the password")
-        .comes_to_say("portcullis policy backtest", "commands of")
+        .comes_to_say("portcullis policy backtest --config", "commands of")
+        .comes_to_say("portcullis policy backtest --online", "masks and row filters: ")
         .goes_through();
 }
 
