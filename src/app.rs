@@ -6,6 +6,7 @@ mod files;
 pub mod hardening;
 pub mod online;
 pub mod permissions;
+pub mod previews;
 pub mod replaying;
 
 use std::net::SocketAddr;
@@ -88,9 +89,20 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let public_url = config.web.public_url.clone();
     let doors = Doors::new(public_url.as_deref(), &config.listen, config.tls.is_some());
     let entrance = Entrance::new(logins()?, database.clone(), doors, public_url);
+    let mut postgres_context = postgres::Context::new(
+        Arc::clone(&catalog),
+        Arc::clone(&verifier),
+        store.clone(),
+        Arc::clone(&limits),
+        shutdown.clone(),
+    )
+    .context("no thread for large statements")?;
+    postgres_context.expiry_grace = config.server.expiry_grace;
+    postgres_context.insecure = config.listen.postgres_insecure;
+    postgres_context.tls = tls(&[postgres::ALPN])?;
     let api = Api::new(
         (data_dir.clone(), store.keyring()),
-        Arc::clone(&catalog),
+        (Arc::clone(&catalog), postgres_context.held()),
         indexer.lag(),
         roles,
         Arc::clone(&verifier),
@@ -130,7 +142,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     http_context.insecure = config.listen.http_insecure;
     http_context.tls = tls(http::ALPN)?;
     let mut ssh_context = ssh::Context::new(
-        Arc::clone(&catalog),
+        catalog,
         (Arc::clone(&verifier), authority, logins()?),
         store.clone(),
         Arc::clone(&limits),
@@ -138,17 +150,6 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         host_key,
     );
     ssh_context.expiry_grace = config.server.expiry_grace;
-    let mut postgres_context = postgres::Context::new(
-        catalog,
-        Arc::clone(&verifier),
-        store.clone(),
-        Arc::clone(&limits),
-        shutdown.clone(),
-    )
-    .context("no thread for large statements")?;
-    postgres_context.expiry_grace = config.server.expiry_grace;
-    postgres_context.insecure = config.listen.postgres_insecure;
-    postgres_context.tls = tls(&[postgres::ALPN])?;
     let web_tls = tls(&[server::ALPN])?;
     let insecure = config.listen.web_insecure;
     let web_context = server::Context::new(

@@ -1,6 +1,8 @@
 //! What is in force: the targets, looked up by name, and the policy, which a reload replaces as
 //! one; and the desk, where people's decisions come in while the gateway runs.
 
+mod protection;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use crate::database::RequestLimits;
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
+pub use protection::{Held, HeldModes, MaskShown, Mode, Protection, RowsShown};
 
 /// What a reload replaces: targets, access rules and policy, always of one configuration.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //!
 //! [`crate::replay::backtest`] does it; here is which recordings, and how it is told.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,12 +11,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::identities::Identities;
-use super::{ConfigFile, output};
+use super::{ConfigFile, output, policy};
+use crate::app::hardening::Preview;
+use crate::app::previews::Catalogs;
 use crate::archive;
 use crate::config::{self, Config};
 use crate::names::TargetName;
-use crate::recording::{self, Keyring, ReadError};
-use crate::replay::backtest::{Backtest, Example, Report, Target};
+use crate::recording::{self, Keyring, Opened, ReadError, Reader};
+use crate::replay::backtest::{Backtest, Example, MaskReport, Masked, Report, Statement, Target};
 
 /// Kinds of change that are listed.
 const MOST_LISTED: usize = 50;
@@ -25,7 +28,8 @@ const MOST_LISTED: usize = 50;
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
 /// else: those of the configuration's `data_dir` and its archive, or the files given. A command is
 /// undecidable where a rule looks at what its recording does not hold: claims, or texts and values
-/// that were withheld. Masks and row filters are not tried: what they refused counts as refused again.
+/// that were withheld. Masks and row filters are not tried, and what they refused counts as refused again; with
+/// --online each target's catalog is asked what they would do with every recorded statement. Nothing is run.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  portcullis policy backtest --config new.toml /var/lib/portcullis/recordings/*/*.rec"
@@ -37,6 +41,12 @@ pub(super) struct Options {
     identities: Identities,
     /// Recordings, SESSION.rec.
     paths: Vec<PathBuf>,
+    /// Ask each Postgres target's catalog once, with the target's credential, what masks and row filters would do.
+    #[arg(long)]
+    online: bool,
+    /// With --online, a claim that every caller has, as text: recordings hold none. May be given several times.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = policy::claim, requires = "online")]
+    claims: Vec<(String, String)>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -49,6 +59,17 @@ struct Told {
     report: Report,
     /// Recordings that are damaged; what was read of them counts.
     damaged: Vec<PathBuf>,
+    /// Targets that could not be asked with --online; their statements are undecidable for masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreachable: Option<Vec<Unreachable>>,
+}
+
+/// A target's database whose catalog could not be read.
+#[derive(Debug, Serialize)]
+struct Unreachable {
+    target: String,
+    database: String,
+    error: String,
 }
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
@@ -66,21 +87,55 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         paths => paths.to_vec(),
     };
     let keyring = options.identities.keyring_or(&config).await?;
-    let told = backtest(&config, &paths, &keyring)?;
+    let mut catalogs = match options.online {
+        true => {
+            let claims = options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into()));
+            let wanted = databases(&config, &paths, &keyring);
+            Some(Catalogs::read(&config, claims.collect(), wanted).await)
+        }
+        false => None,
+    };
+    let told = backtest(&config, &paths, &keyring, catalogs.as_mut())?;
     if options.json {
         return output::print_json(&told);
     }
     tell(&told)
 }
 
-fn backtest(config: &Config, paths: &[PathBuf], keyring: &Keyring) -> anyhow::Result<Told> {
+/// The databases of Postgres targets with masks or row filters that sessions were opened on.
+fn databases(
+    config: &Config,
+    paths: &[PathBuf],
+    keyring: &Keyring,
+) -> BTreeSet<(TargetName, String)> {
+    let opened = paths.iter().filter_map(|path| {
+        // One that cannot be read is told of when its commands are.
+        let first = Reader::open_with(path, keyring).ok()?.next()?.ok()?;
+        let opened: Opened = serde_json::from_slice(&first.payload).ok()?;
+        Some((opened.target, opened.database?))
+    });
+    opened.filter(|(target, _)| config.masks.hide(target.as_str())).collect()
+}
+
+fn backtest(
+    config: &Config,
+    paths: &[PathBuf],
+    keyring: &Keyring,
+    mut catalogs: Option<&mut Catalogs<'_>>,
+) -> anyhow::Result<Told> {
     let terminal = io::stderr().is_terminal();
     let targets = |name: &TargetName| {
         let facts = config.targets.get(name)?.facts();
         let (masks, name) = (&config.masks, name.as_str());
         Some(Target { facts, masked: masks.guard(name, &[]), hides: masks.hide(name) })
     };
+    let unreachable = catalogs.as_ref().map(|catalogs| unreachable(catalogs));
+    let mut masks;
     let (mut backtest, mut damaged) = (Backtest::new(&config.policy, &targets), Vec::new());
+    if let Some(catalogs) = catalogs.as_mut() {
+        masks = |statement: &Statement<'_>| masked(catalogs, statement);
+        backtest = backtest.with_masks(&mut masks);
+    }
     let mut told = None;
     for (done, path) in paths.iter().enumerate() {
         let share = done * 100 / paths.len();
@@ -101,12 +156,33 @@ fn backtest(config: &Config, paths: &[PathBuf], keyring: &Keyring) -> anyhow::Re
     if terminal {
         let _gone = write!(io::stderr(), "\r\x1b[K");
     }
-    Ok(Told { report: backtest.finish(), damaged })
+    Ok(Told { report: backtest.finish(), damaged, unreachable })
+}
+
+fn masked(catalogs: &mut Catalogs<'_>, statement: &Statement<'_>) -> Masked {
+    let Statement { target, database, caller, text } = statement;
+    let Some(database) = database else { return Masked::Undecidable };
+    let viewer = (caller.username.as_str(), caller.groups.as_slice());
+    match catalogs.preview((target, database), viewer, text) {
+        Some(Preview::Same) => Masked::Same,
+        Some(Preview::Instead(sent)) => Masked::Instead(sent),
+        Some(Preview::Refused { by, reason }) => Masked::Refused { by, reason },
+        None => Masked::Undecidable,
+    }
+}
+
+fn unreachable(catalogs: &Catalogs<'_>) -> Vec<Unreachable> {
+    let told = catalogs.unreachable().map(|(target, database, error)| Unreachable {
+        target: target.to_string(),
+        database: database.to_owned(),
+        error: error.to_owned(),
+    });
+    told.collect()
 }
 
 fn tell(told: &Told) -> anyhow::Result<()> {
-    let Told { report, damaged } = told;
-    let Report { sessions, commands, unchanged, undecidable, no_target, changed } = report;
+    let Told { report, damaged, unreachable } = told;
+    let Report { sessions, commands, unchanged, undecidable, no_target, changed, masks } = report;
     output::print(&format!(
         "{commands} commands of {sessions} sessions: {unchanged} as before, {} otherwise, \
          {undecidable} undecidable, {no_target} of targets that are not there",
@@ -120,16 +196,54 @@ fn tell(told: &Told) -> anyhow::Result<()> {
             [] => "the target's default".to_owned(),
             rules => rules.join(", "),
         };
-        let Example { session, sequence, text } = &change.example;
+        let (from, to, count) = (change.from, change.to, change.count);
+        output::print(&format!("{from} -> {to} by {by}: {count}, {}", first(&change.example)))?;
+    }
+    for Unreachable { target, database, error } in unreachable.iter().flatten() {
         output::print(&format!(
-            "{} -> {} by {by}: {}, first in {session} at {sequence}: {}",
-            change.from,
-            change.to,
-            change.count,
-            output::visible(text)
+            "target {target}, database {database}, cannot be asked, so that its statements are \
+             undecidable for masks: {}",
+            output::visible(error)
+        ))?;
+    }
+    masks.as_ref().map_or(Ok(()), tell_masks)
+}
+
+fn tell_masks(masks: &MaskReport) -> anyhow::Result<()> {
+    let MaskReport { same, undecidable, instead, refused } = masks;
+    output::print(&format!(
+        "masks and row filters: {same} sent as they are, {} answered otherwise, {} refused, \
+         {undecidable} undecidable",
+        instead.count,
+        refused.iter().map(|kind| kind.count).sum::<u64>(),
+    ))?;
+    if let (Some(example), Some(sent)) = (&instead.example, &instead.sent) {
+        output::print(&format!(
+            "answered otherwise, masked or filtered before the server computes: {}, {}\n  sent as {}",
+            instead.count,
+            first(example),
+            output::visible(sent)
+        ))?;
+    }
+    for kind in refused.iter().take(MOST_LISTED) {
+        let before = match kind.before {
+            0 => String::new(),
+            before => format!(", {before} of them as before"),
+        };
+        output::print(&format!(
+            "refused by {}: {}{before}, {}\n  {}",
+            kind.by.join(", "),
+            kind.count,
+            first(&kind.example),
+            output::visible(&kind.reason)
         ))?;
     }
     Ok(())
+}
+
+fn first(example: &Example) -> String {
+    let Example { session, sequence, text } = example;
+    format!("first in {session} at {sequence}: {}", output::visible(text))
 }
 
 fn shown(path: &Path) -> String {

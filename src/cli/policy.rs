@@ -14,7 +14,7 @@ use crate::mask::{Applied, AppliedRows, Viewer};
 use crate::names::TargetName;
 use crate::policy::{
     Caller, Command as Decided, Decision, EffectExplanation, Explanation, Pattern, RuleExplanation,
-    SessionFacts, TargetFacts, TargetMasks, Verdict,
+    SessionFacts, TargetFacts, Verdict,
 };
 
 /// Try the rules: run their tests, explain what they say to a command.
@@ -148,15 +148,7 @@ pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
         .iter()
         .map(|named| {
             let test = &named.test;
-            let masks = |target: &TargetFacts, caller: &Caller| {
-                let name = target.name.as_str();
-                let masks = config.masks.of(name, &caller.groups);
-                let hiding = masks.iter().filter(|applied| !applied.lifted);
-                TargetMasks {
-                    columns: config.masks.guard(name, &caller.groups),
-                    hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
-                }
-            };
+            let masks = |target: &TargetFacts, caller: &Caller| config.target_masks(target, caller);
             let done = test.run(&config.policy, &targets, masks, decode);
             Tested {
                 place: &named.place,
@@ -242,7 +234,7 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     Ok(output::print(&format!("{words}{masks}{rows}{sent}"))?)
 }
 
-fn claim(text: &str) -> Result<(String, String), String> {
+pub(super) fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -119,10 +119,10 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let access = access::rules(&top, &issuers, &targets);
     let policy = policy::policy(&top, &targets, digest::policy(root));
     let masks = mask::masks(&top, &targets);
-    let filters = rows::filters(&top, &targets, &masks);
+    let (filters, complete) = rows::filters(&top, &targets, &masks);
     let masks = masks.with_rows(filters);
     policy::warn_of_openings(&top, &policy, &masks, &targets);
-    let tests = policy::tests(&top, &targets);
+    let tests = policy::tests(&top, &targets, complete.then_some(&masks));
     let retention = retention::retention(&top, &targets);
     top.finish();
     let start = Place { file: 0, byte: 0 };

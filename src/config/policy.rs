@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::access;
-use super::model::{NamedTest, Target};
+use super::model::{Config, NamedTest, Target};
 use super::reader::{Field, Table};
 use super::value;
+use crate::decode::sql::rewrite::Given;
 use crate::decode::{self, sql};
-use crate::mask::Masks;
+use crate::mask::{AppliedRows, LONGEST_VALUE, Masks, Viewer};
 use crate::names::TargetName;
 use crate::policy::{
-    Caller, Mode, Opening, Policy, PolicySettings, PolicyTest, Rule, TargetSelector, Unparsed,
-    Unprovable, Verdict, advise,
+    ActingRows, Caller, Mode, Opening, Policy, PolicySettings, PolicyTest, Rule, TargetFacts,
+    TargetMasks, TargetSelector, Unparsed, Unprovable, Verdict, advise,
 };
 
 /// A command is held against every rule: this many still take less than a tenth of a millisecond.
@@ -173,11 +174,12 @@ fn target_glob(field: Field<'_>) -> Option<String> {
     value::target_glob(field).map(|glob| glob.glob().glob().to_owned())
 }
 
-pub(super) fn tests(top: &Table<'_>, targets: &Targets) -> Vec<NamedTest> {
-    top.tables("test").into_iter().filter_map(|table| test(table, targets)).collect()
+/// `masks` are there when every row filter was right; otherwise their names are not all known.
+pub(super) fn tests(top: &Table<'_>, targets: &Targets, masks: Option<&Masks>) -> Vec<NamedTest> {
+    top.tables("test").into_iter().filter_map(|table| test(table, targets, masks)).collect()
 }
 
-fn test(table: Table<'_>, targets: &Targets) -> Option<NamedTest> {
+fn test(table: Table<'_>, targets: &Targets, known: Option<&Masks>) -> Option<NamedTest> {
     let caller = table.require("identity", caller);
     let target = table.require("target", |field| {
         let name = field.text()?;
@@ -190,6 +192,7 @@ fn test(table: Table<'_>, targets: &Targets) -> Option<NamedTest> {
     let expect = table.require("expect", |field| field.word(VERDICTS));
     let rule = table.read("rule", |field| field.text().map(str::to_owned));
     let masks = table.read("masks", |field| field.list(|f| f.text().map(str::to_owned)));
+    let rows = table.read("rows", |field| field.list(|f| row_filter(f, known)));
     let place = table.findings().named(table.place());
     table.finish();
     let test = PolicyTest {
@@ -199,8 +202,55 @@ fn test(table: Table<'_>, targets: &Targets) -> Option<NamedTest> {
         expect: expect?,
         rule,
         masks,
+        rows,
     };
     Some(NamedTest { place, test })
+}
+
+fn row_filter(field: Field<'_>, masks: Option<&Masks>) -> Option<String> {
+    let name = field.text()?;
+    let filters = masks.map(Masks::rows);
+    if filters.is_none_or(|filters| filters.iter().any(|filter| *filter.name == *name)) {
+        return Some(name.to_owned());
+    }
+    let filters = filters.unwrap_or_default();
+    if filters.is_empty() {
+        return field.wrong_with("there is no row filter", "write a [[rows]] of that name");
+    }
+    field.not_one_of(name, filters.iter().map(|filter| &*filter.name))
+}
+
+impl Config {
+    /// What is masked and filtered on a target for a caller, as a [`PolicyTest`] wants it.
+    pub fn target_masks(&self, target: &TargetFacts, caller: &Caller) -> TargetMasks {
+        let (name, groups) = (target.name.as_str(), &caller.groups);
+        let masks = self.masks.of(name, groups);
+        let hiding = masks.iter().filter(|applied| !applied.lifted);
+        let viewer = Viewer { username: &caller.username, groups, claims: &caller.claims };
+        let rows = self.masks.rows_of(name, &viewer);
+        let acting = rows.iter().filter(|applied| applied.acts);
+        let filtering = acting.map(|applied| ActingRows {
+            name: applied.filter.name.to_string(),
+            lacking: lacking(applied, caller),
+        });
+        TargetMasks {
+            columns: self.masks.guard(name, groups),
+            hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
+            filtering: filtering.collect(),
+        }
+    }
+}
+
+/// What a row filter needs of a caller and does not get, in words.
+fn lacking(applied: &AppliedRows, caller: &Caller) -> Vec<String> {
+    let in_words = |given: &Given| match given {
+        Given::User => "the user's name, which the identity lacks".to_owned(),
+        Given::Claim(name) if caller.claims.contains_key(name) => {
+            format!("the claim {name} as one text, number or boolean of 1 to {LONGEST_VALUE} bytes")
+        }
+        Given::Claim(name) => format!("the claim {name}, which the identity lacks"),
+    };
+    applied.bound.as_ref().err().into_iter().flatten().map(in_words).collect()
 }
 
 /// `{ user = "crew-7", groups = ["support-agents"], claims = { … } }`

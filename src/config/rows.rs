@@ -10,14 +10,15 @@ use crate::policy::Pattern;
 /// Every statement is held against the filters of its target.
 const MAX_FILTERS: usize = 1_000;
 
-pub(super) fn filters(top: &Table<'_>, targets: &Targets, masks: &Masks) -> Vec<RowFilter> {
+/// The filters, and whether these are all that are written: a wrong one is told and left out.
+pub(super) fn filters(top: &Table<'_>, targets: &Targets, masks: &Masks) -> (Vec<RowFilter>, bool) {
     let tables = top.tables("rows");
     if tables.len() > MAX_FILTERS {
         top.wrong(format!("there are more than {MAX_FILTERS} row filters"), None);
     }
     let of_masks = masks.of_all().map(|mask| mask.name.clone());
     let mut names: Vec<_> = of_masks.collect();
-    let mut filters = Vec::new();
+    let (mut filters, written) = (Vec::new(), tables.len());
     for table in tables {
         if let Some(filter) = filter(&table, targets) {
             if table.has("name") && names.contains(&filter.name) {
@@ -29,7 +30,8 @@ pub(super) fn filters(top: &Table<'_>, targets: &Targets, masks: &Masks) -> Vec<
         }
         table.finish();
     }
-    filters
+    let complete = filters.len() == written;
+    (filters, complete)
 }
 
 fn filter(table: &Table<'_>, targets: &Targets) -> Option<RowFilter> {

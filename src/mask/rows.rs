@@ -8,7 +8,7 @@ use crate::decode::sql::rewrite::{BoundCondition, Condition, Given, Value};
 use crate::policy::{Glob, Pattern};
 
 /// The longest value of a caller's that stands in a condition, in bytes.
-const LONGEST_VALUE: usize = 1024;
+pub const LONGEST_VALUE: usize = 1024;
 /// The most values of one list: each is compared with in every statement.
 const MOST_VALUES: usize = 200;
 

@@ -38,7 +38,7 @@ pub use object::{NotAnObject, Object, Pattern};
 pub use reach::Opening;
 pub use rule::{DEFAULT_TIMEOUT, Mode, Rule, RuleMistake, TargetSelector};
 pub use session::SessionPolicy;
-pub use test::{PolicyTest, TargetMasks, TestFailure};
+pub use test::{ActingRows, PolicyTest, TargetMasks, TestFailure};
 
 use self::rule::Compiled;
 

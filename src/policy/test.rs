@@ -20,15 +20,28 @@ pub struct PolicyTest {
     pub rule: Option<String>,
     /// The masks that must hide values from the caller there: these, and no others.
     pub masks: Option<Vec<String>>,
+    /// The row filters that must act on the caller there: these, and no others.
+    pub rows: Option<Vec<String>>,
 }
 
-/// What is masked on a target.
+/// What is masked and filtered on a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetMasks {
     /// Columns, for whosever eyes: what cannot be understood may then concern them.
     pub columns: bool,
     /// The names of those that hide values from the caller.
     pub hiding: Vec<String>,
+    /// The row filters that act on the caller.
+    pub filtering: Vec<ActingRows>,
+}
+
+/// A row filter that acts on a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActingRows {
+    /// Its name.
+    pub name: String,
+    /// The values that its condition needs and the caller does not have, in words.
+    pub lacking: Vec<String>,
 }
 
 /// Why a test did not pass, in words for its author.
@@ -51,8 +64,8 @@ impl PolicyTest {
         };
         let command = decode(target, &self.command).map_err(TestFailure)?;
         let session = SessionFacts::default();
-        let TargetMasks { columns, hiding } = masks(target, &self.caller);
-        let rules = policy.for_caller(&self.caller, target, &session).masked(columns);
+        let masked = masks(target, &self.caller);
+        let rules = policy.for_caller(&self.caller, target, &session).masked(masked.columns);
         let decision = rules.decide(&command);
         let by = |decision: &Decision| match decision.rules() {
             [] => "by the target's default".to_owned(),
@@ -66,19 +79,7 @@ impl PolicyTest {
                 by(&decision),
             )));
         }
-        if let Some(expected) = &self.masks {
-            let same = |a: &[String], b: &[String]| a.iter().all(|name| b.contains(name));
-            if !same(expected, &hiding) || !same(&hiding, expected) {
-                let named = |names: &[String]| match names {
-                    [] => "no mask".to_owned(),
-                    names => names.join(", "),
-                };
-                let (expected, hiding) = (named(expected), named(&hiding));
-                return Err(TestFailure(format!(
-                    "expected {expected} to hide values from the caller, got {hiding}"
-                )));
-            }
-        }
+        self.meets_masks(&masked)?;
         match &self.rule {
             Some(rule) if !decision.rules().iter().any(|found| **found == **rule) => {
                 Err(TestFailure(format!(
@@ -90,4 +91,41 @@ impl PolicyTest {
             _ => Ok(decision),
         }
     }
+    /// Holds the masks and row filters that the test names against those that act.
+    fn meets_masks(&self, masked: &TargetMasks) -> Result<(), TestFailure> {
+        let TargetMasks { hiding, filtering, .. } = masked;
+        if let Some(expected) = &self.masks
+            && !same(expected, hiding)
+        {
+            let (expected, hiding) = (named(expected, "no mask"), named(hiding, "no mask"));
+            return Err(TestFailure(format!(
+                "expected {expected} to hide values from the caller, got {hiding}"
+            )));
+        }
+        let Some(expected) = &self.rows else { return Ok(()) };
+        let acting: Vec<String> = filtering.iter().map(|rows| rows.name.clone()).collect();
+        if !same(expected, &acting) {
+            let (expected, acting) =
+                (named(expected, "no row filter"), named(&acting, "no row filter"));
+            return Err(TestFailure(format!(
+                "expected {expected} to act on the caller, got {acting}"
+            )));
+        }
+        match filtering.iter().find(|rows| !rows.lacking.is_empty()) {
+            Some(ActingRows { name, lacking }) => {
+                Err(TestFailure(format!("the row filter {name} needs {}", lacking.join(" and "))))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether two lists have the same names, in any order.
+fn same(a: &[String], b: &[String]) -> bool {
+    let all = |a: &[String], b: &[String]| a.iter().all(|name| b.contains(name));
+    all(a, b) && all(b, a)
+}
+
+fn named(names: &[String], none: &str) -> String {
+    if names.is_empty() { none.to_owned() } else { names.join(", ") }
 }

@@ -4,14 +4,17 @@
 //! Nothing is decoded again, and nothing is run. What the record does not hold (claims of callers,
 //! texts and values where some were withheld) makes a command undecidable when a rule looks at it.
 //! Whether masks and row filters can be applied to a statement only the target's catalog tells, so
-//! a command that they refused counts as refused again while the target has any.
+//! a command that they refused counts as refused again while the target has any. What they do is
+//! counted beside that when somebody can be asked ([`Backtest::with_masks`]).
+
+mod masks;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::names::{SessionId, TargetName};
+use crate::names::{Protocol, SessionId, TargetName};
 use crate::policy::{
     Attributes, Besides, Caller, Command, CommandParts, Decision, Effect, Policy, SessionFacts,
     SessionPolicy, TargetFacts, Verdict,
@@ -19,6 +22,8 @@ use crate::policy::{
 use crate::recording::{
     Event, Keyring, Kind, Opened, ReadError, Reader, RecordedCommand, Sequence, Told,
 };
+use masks::Counted;
+pub use masks::{Instead, MaskReport, Masked, Refused, Statement};
 
 /// Commands that only prepare of which a session's last are remembered: an Execute builds on a
 /// Bind, which builds on a Parse.
@@ -41,6 +46,9 @@ pub struct Report {
     pub no_target: u64,
     /// Commands that would end otherwise, the most frequent kind of change first.
     pub changed: Vec<Change>,
+    /// What masks and row filters would do, where somebody was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masks: Option<MaskReport>,
 }
 
 /// Commands that would end otherwise in the same way.
@@ -88,12 +96,23 @@ pub struct Backtest<'p> {
     targets: &'p dyn Fn(&TargetName) -> Option<Target>,
     report: Report,
     changes: Changes,
+    masks: Option<(&'p mut Masks<'p>, Counted)>,
 }
+
+/// Says what masks and row filters do with a statement.
+pub type Masks<'p> = dyn FnMut(&Statement<'_>) -> Masked + 'p;
 
 impl<'p> Backtest<'p> {
     /// By this policy, for these targets.
     pub fn new(policy: &'p Policy, targets: &'p dyn Fn(&TargetName) -> Option<Target>) -> Self {
-        Self { policy, targets, report: Report::default(), changes: Changes::new() }
+        let (report, changes) = (Report::default(), Changes::new());
+        Self { policy, targets, report, changes, masks: None }
+    }
+
+    /// Also counts what masks and row filters do with statements of Postgres targets that have any.
+    #[must_use]
+    pub fn with_masks(self, masks: &'p mut Masks<'p>) -> Self {
+        Self { masks: Some((masks, Counted::default())), ..self }
     }
 
     /// How many commands were decided so far.
@@ -113,7 +132,8 @@ impl<'p> Backtest<'p> {
     ) -> Result<bool, ReadError> {
         let (policy, targets) = (self.policy, self.targets);
         let (report, changes) = (&mut self.report, &mut self.changes);
-        let mut session = Session { policy, targets, report, changes, at: None };
+        let masks = self.masks.as_mut().map(|(masks, counted)| (&mut **masks, counted));
+        let mut session = Session { policy, targets, report, changes, masks, at: None };
         for event in Reader::open_with(path, keyring)? {
             let event = event?;
             if !goes_on(session.report.commands, event.wall_us) {
@@ -131,26 +151,32 @@ impl<'p> Backtest<'p> {
             .map(|((from, to, rules), (count, example))| Change { from, to, rules, count, example })
             .collect();
         changed.sort_by_key(|changed| std::cmp::Reverse(changed.count));
-        Report { changed, ..self.report }
+        let masks = self.masks.map(|(_, counted)| counted.finish());
+        Report { changed, masks, ..self.report }
     }
 }
 
 /// One recording on its way through.
-struct Session<'r> {
+struct Session<'r, 'p> {
     policy: &'r Policy,
     targets: &'r dyn Fn(&TargetName) -> Option<Target>,
     report: &'r mut Report,
     changes: &'r mut Changes,
+    masks: Option<(&'r mut Masks<'p>, &'r mut Counted)>,
     at: Option<Known>,
 }
 
 /// What is known once a session has opened.
 struct Known {
     id: SessionId,
+    caller: Caller,
+    target: TargetName,
+    database: Option<String>,
     /// `None` when the configuration has no such target.
     policy: Option<SessionPolicy>,
     /// Whether masks or row filters of the target may refuse commands.
     hides: bool,
+    postgres: bool,
     /// Statements that were prepared, which serve for long.
     parsed: BTreeMap<Sequence, Prepared>,
     /// What was bound, which is run soon.
@@ -163,7 +189,7 @@ struct Prepared {
     of: Option<Sequence>,
 }
 
-impl Session<'_> {
+impl Session<'_, '_> {
     fn take(&mut self, event: &Event) {
         match event.kind {
             Kind::Opened => {
@@ -202,10 +228,22 @@ impl Session<'_> {
         };
         let target = (self.targets)(&opened.target);
         let hides = target.as_ref().is_some_and(|target| target.hides);
+        let is_postgres = |target: &Target| target.facts.protocol == Protocol::Postgres;
+        let postgres = target.as_ref().is_some_and(is_postgres);
         let policy = target.map(|target| {
             self.policy.for_caller(&caller, &target.facts, &facts).masked(target.masked)
         });
-        Known { id: opened.session, policy, hides, parsed: BTreeMap::new(), bound: BTreeMap::new() }
+        Known {
+            id: opened.session,
+            caller,
+            target: opened.target.clone(),
+            database: opened.database.clone(),
+            policy,
+            hides,
+            postgres,
+            parsed: BTreeMap::new(),
+            bound: BTreeMap::new(),
+        }
     }
 
     fn command(&mut self, event: &Event, recorded: RecordedCommand<'static>) {
@@ -214,20 +252,25 @@ impl Session<'_> {
         let prepares = matches!(&*recorded.command.form, "parse" | "bind");
         if !prepares || before != Verdict::Allow {
             self.report.commands += 1;
-            match known.decide(&recorded, event.of) {
+            let built = known.built(&recorded, event.of);
+            let decided = known.decide(&recorded, built.as_ref());
+            if let (Some((masks, counted)), Ok(built)) = (&mut self.masks, &built)
+                && known.is_masked(&recorded, &decided)
+                && !built.text.is_empty()
+            {
+                let before = recorded.decision.besides() == Some(Besides::Masks);
+                let example = || known.example(event.sequence, built.text);
+                counted.count(known.masked(built, masks), before, example);
+            }
+            match decided {
                 Err(Undecided::NoTarget) => self.report.no_target += 1,
                 Err(Undecided::NotRecorded | Undecided::Unmasked) => self.report.undecidable += 1,
                 Err(Undecided::AsBefore) => self.report.unchanged += 1,
-                Ok((after, _)) if after.verdict() == before => self.report.unchanged += 1,
-                Ok((after, text)) => {
+                Ok(after) if after.verdict() == before => self.report.unchanged += 1,
+                Ok(after) => {
                     let rules = after.rules().iter().map(ToString::to_string).collect();
-                    let example = || {
-                        let mut shown: String = text.chars().take(EXAMPLE).collect();
-                        if shown.len() < text.len() {
-                            shown.push('…');
-                        }
-                        Example { session: known.id, sequence: event.sequence, text: shown }
-                    };
+                    let text = built.map(|built| built.text).unwrap_or_default();
+                    let example = || known.example(event.sequence, text);
                     let key = (before, after.verdict(), rules);
                     self.changes.entry(key).or_insert_with(|| (0, example())).0 += 1;
                 }
@@ -246,6 +289,7 @@ impl Session<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Undecided {
     NoTarget,
     NotRecorded,
@@ -255,13 +299,57 @@ enum Undecided {
     AsBefore,
 }
 
+/// A command with what it builds on.
+struct Built<'r> {
+    text: &'r str,
+    /// Whether something of the text was withheld.
+    text_withheld: bool,
+    /// Whether something of all of it was.
+    withheld: bool,
+    effects: &'r [Effect],
+    attributes: Attributes,
+}
+
 impl Known {
-    /// The decision, and the text that it is about.
+    /// A command with the commands that it runs; an error where one of them is not there.
+    fn built<'r>(
+        &'r self,
+        recorded: &'r RecordedCommand<'_>,
+        mut of: Option<Sequence>,
+    ) -> Result<Built<'r>, Undecided> {
+        let command: &Command = &recorded.command;
+        let mut built = Built {
+            text: command.text.as_str(),
+            text_withheld: recorded.exact.is_some(),
+            withheld: recorded.exact.is_some(),
+            effects: command.effects.as_slice(),
+            attributes: command.attributes.clone(),
+        };
+        while let Some(sequence) = of {
+            let base = self.bound.get(&sequence).or_else(|| self.parsed.get(&sequence));
+            let base = base.ok_or(Undecided::NotRecorded)?;
+            let below: &Command = &base.recorded.command;
+            built.withheld |= base.recorded.exact.is_some();
+            if built.text.is_empty() {
+                built.text = &below.text;
+                built.text_withheld = base.recorded.exact.is_some();
+            }
+            if built.effects.is_empty() {
+                built.effects = &below.effects;
+            }
+            for (name, value) in &below.attributes {
+                built.attributes.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            of = base.of;
+        }
+        Ok(built)
+    }
+
     fn decide(
         &self,
         recorded: &RecordedCommand<'_>,
-        mut of: Option<Sequence>,
-    ) -> Result<(Decision, String), Undecided> {
+        built: Result<&Built<'_>, &Undecided>,
+    ) -> Result<Decision, Undecided> {
         let policy = self.policy.as_ref().ok_or(Undecided::NoTarget)?;
         match recorded.decision.besides() {
             Some(Besides::Session) => return Err(Undecided::AsBefore),
@@ -269,36 +357,53 @@ impl Known {
             Some(Besides::Masks) => return Err(Undecided::Unmasked),
             None => {}
         }
-        let command: &Command = &recorded.command;
-        let (mut text, mut effects) = (command.text.as_str(), command.effects.as_slice());
-        let mut attributes = Attributes::new();
-        let mut withheld = recorded.exact.is_some();
-        while let Some(sequence) = of {
-            let base = self.bound.get(&sequence).or_else(|| self.parsed.get(&sequence));
-            let base = base.ok_or(Undecided::NotRecorded)?;
-            let below: &Command = &base.recorded.command;
-            withheld |= base.recorded.exact.is_some();
-            if text.is_empty() {
-                text = &below.text;
-            }
-            if effects.is_empty() {
-                effects = &below.effects;
-            }
-            for (name, value) in &below.attributes {
-                attributes.entry(name.clone()).or_insert_with(|| value.clone());
-            }
-            of = base.of;
-        }
-        if policy.needs_more_than_recorded(withheld) {
+        let built = built.map_err(|undecided| *undecided)?;
+        if policy.needs_more_than_recorded(built.withheld) {
             return Err(Undecided::NotRecorded);
         }
-        attributes.extend(command.attributes.clone());
+        let command: &Command = &recorded.command;
+        let Built { text, effects, ref attributes, .. } = *built;
         let runs: [&[Effect]; 1] = [effects];
-        let parts =
-            CommandParts { form: &command.form, text, attributes: &attributes, effects: &runs };
+        let parts = CommandParts { form: &command.form, text, attributes, effects: &runs };
         let decision = policy.decide_parts(&[parts]);
         let prepares = command.form == "parse";
-        let decision = if prepares { decision.of_preparing() } else { decision };
-        Ok((decision, text.to_owned()))
+        Ok(if prepares { decision.of_preparing() } else { decision })
     }
+
+    /// Whether masks and row filters look at a command: the target has any, and neither the rules nor
+    /// the session's state keep it from the server.
+    fn is_masked(
+        &self,
+        recorded: &RecordedCommand<'_>,
+        decided: &Result<Decision, Undecided>,
+    ) -> bool {
+        let blocked = decided.as_ref().is_ok_and(|after| after.verdict() == Verdict::Block);
+        let by_session = recorded.decision.besides() == Some(Besides::Session);
+        self.postgres && self.hides && !blocked && !by_session
+    }
+
+    fn masked(&self, built: &Built<'_>, masks: &mut Masks<'_>) -> Masked {
+        if built.text_withheld {
+            return Masked::Undecidable;
+        }
+        masks(&Statement {
+            target: &self.target,
+            database: self.database.as_deref(),
+            caller: &self.caller,
+            text: built.text,
+        })
+    }
+
+    fn example(&self, sequence: Sequence, text: &str) -> Example {
+        Example { session: self.id, sequence, text: shortened(text) }
+    }
+}
+
+/// The beginning of a text.
+fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(EXAMPLE).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }

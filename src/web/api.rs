@@ -22,8 +22,10 @@ use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::entrance::Entrance;
 use super::problem::Problem;
-use super::{approvals, exports, grants, holds, kills, policy, recordings, tickets, users};
-use crate::catalog::Catalog;
+use super::{
+    approvals, exports, grants, holds, kills, policy, recordings, targets, tickets, users,
+};
+use crate::catalog::{Catalog, HeldModes};
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
@@ -42,6 +44,7 @@ const BEHIND: Duration = Duration::from_secs(60);
 pub struct Api {
     pub(super) database: Database,
     pub(super) catalog: Arc<Catalog>,
+    pub(super) held: Arc<dyn HeldModes>,
     pub(super) tickets: Tickets,
     pub(super) shutdown: Shutdown,
     data_dir: PathBuf,
@@ -54,10 +57,10 @@ pub struct Api {
 
 impl Api {
     /// The API of one gateway, which writes its recordings in a `data_dir` and may read what a keyring
-    /// opens.
+    /// opens. Of targets it tells what sessions made the gateway read of them.
     pub fn new(
         (data_dir, keyring): (PathBuf, Keyring),
-        catalog: Arc<Catalog>,
+        (catalog, held): (Arc<Catalog>, Arc<dyn HeldModes>),
         lag: LagWatch,
         roles: Roles,
         verifier: Arc<Verifier>,
@@ -69,6 +72,7 @@ impl Api {
         Arc::new(Self {
             database,
             catalog,
+            held,
             tickets,
             shutdown,
             data_dir,
@@ -96,6 +100,7 @@ impl Api {
             .merge(recordings::routes())
             .merge(exports::routes())
             .merge(policy::routes())
+            .merge(targets::routes())
             .merge(tickets::routes())
             .merge(approvals::routes())
             .merge(grants::routes())

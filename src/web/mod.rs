@@ -18,6 +18,7 @@ mod policy;
 mod problem;
 mod recordings;
 pub mod server;
+mod targets;
 mod tickets;
 mod users;
 

@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
 BASE = sys.argv[1]
-WATCHED = json.loads(sys.argv[2])
+WATCHED = json.loads(sys.argv[2]) if len(sys.argv) > 2 else None
 SHOTS = os.environ.get("PORTCULLIS_SHOTS")
 CHROMIUM = os.environ.get("PORTCULLIS_CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
@@ -432,4 +432,5 @@ def run():
     print("all pages were used")
 
 
-run()
+if __name__ == "__main__":
+    run()

@@ -63,6 +63,7 @@ const RIGHTS: &[(Right, &[&str])] = &[
     (
         Right::Person,
         &[
+            "targets",
             "tickets",
             "make_ticket",
             "revoke_ticket",

@@ -15,7 +15,10 @@ use crate::support::talk::{Talk, bind, execute, parse, query, sync};
 
 /// A gateway without rules, and what a session did there.
 fn recorded(session: impl FnOnce(&mut Talk)) -> Gateway {
-    let database = Database::fresh();
+    recorded_on(&Database::fresh(), session)
+}
+
+fn recorded_on(database: &Database, session: impl FnOnce(&mut Talk)) -> Gateway {
     let gateway = Gateway::start(&Setup::for_targets([database.target("orders")]));
     let token = gateway.issuer().token("agent");
     let mut talk = Talk::opened(gateway.address(), "agent", "orders", &token);
@@ -42,7 +45,11 @@ fn backtest(file: &Path, more: &[&str]) -> Output {
 }
 
 fn report(file: &Path) -> Value {
-    serde_json::from_slice(&backtest(file, &["--json"]).stdout).unwrap()
+    report_with(file, &[])
+}
+
+fn report_with(file: &Path, more: &[&str]) -> Value {
+    serde_json::from_slice(&backtest(file, &[&["--json"], more].concat()).stdout).unwrap()
 }
 
 #[test]
@@ -126,11 +133,109 @@ fn what_masks_refused_counts_as_refused_again() {
 
     let same = report(&gateway.configuration());
     assert_eq!((&same["commands"], &same["unchanged"]), (&json!(3), &json!(3)), "{same}");
+    let online = report_with(&gateway.configuration(), &["--online"]);
+    assert_eq!(
+        (&online["unchanged"], &online["masks"]["instead"]["count"]),
+        (&json!(3), &json!(1))
+    );
+    let refused = online["masks"]["refused"].as_array().unwrap();
+    let counts = |key: &str| refused.iter().map(|kind| kind[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((counts("count"), counts("before")), (2, 2), "{online}");
     let text = fs::read_to_string(gateway.configuration()).unwrap();
     let bare = gateway.configuration().with_file_name("bare.toml");
     fs::write(&bare, text.replace(MASK, "").replace(ROWS, "")).unwrap();
     let bare = report(&bare);
     assert_eq!((&bare["undecidable"], &bare["unchanged"]), (&json!(2), &json!(1)), "{bare}");
+}
+
+const DRAFT: &str = r#"
+[[mask]]
+name = "mails"
+columns = ["public.t.email"]
+unless_groups = ["dba"]
+
+[[rows]]
+name = "own-tenant"
+table = "public.u"
+where = "tenant = {claim.tenant}"
+
+[[rule]]
+name = "whole-table"
+actions = ["sql.delete"]
+when = "effect.has_where == false"
+verdict = "block"
+"#;
+
+/// What the catalog says counts for what was recorded when nothing was masked.
+#[test]
+fn the_catalog_says_what_masks_of_a_draft_would_do() {
+    let database = Database::fresh();
+    let tables = "create table t (i int, email text); create table u (tenant text)";
+    assert!(run(&database.client(), tables).0);
+    let gateway = recorded_on(&database, |talk| {
+        talk.ask(&[query("select 1")]);
+        talk.ask(&[query("insert into t values (1, 'a@example.com')")]);
+        talk.ask(&[query("select count(*) from t where email like 'a%'")]);
+        talk.ask(&[parse("s", "select email from t where i = $1")]);
+        let run = |value: &str| [bind("", "s", &[value]), execute("")].concat();
+        talk.ask(&[run("1"), run("2"), sync()]);
+        talk.ask(&[query("create view v as select email from t")]);
+        talk.ask(&[query("create view w as select email from t")]);
+        talk.ask(&[query("select email /* of whom? */ from t")]);
+        talk.ask(&[query("select tenant from u")]);
+        talk.ask(&[query("truncate u")]);
+        talk.ask(&[query("delete from t")]);
+        talk.ask(&[query("select email frm t")]);
+    });
+    let draft = with_rules(&gateway, DRAFT);
+    let (without, online) = (report(&draft), report_with(&draft, &["--online"]));
+    assert_eq!(without.get("masks"), None, "{without}");
+    for key in ["commands", "unchanged", "undecidable", "changed"] {
+        assert_eq!(without[key], online[key], "{key}");
+    }
+    let masks = &online["masks"];
+    assert_eq!(masks["instead"]["count"], 3, "{masks}");
+    let example = &masks["instead"]["example"]["text"];
+    assert_eq!(example, "select count(*) from t where email like 'a%'");
+    assert!(masks["instead"]["sent"].as_str().unwrap().contains("[masked]"), "{masks}");
+    // A comment was withheld, and claims are not recorded.
+    assert_eq!((&masks["undecidable"], &masks["same"]), (&json!(3), &json!(2)), "{masks}");
+    let [refused] = &masks["refused"].as_array().unwrap()[..] else { panic!("{masks}") };
+    assert_eq!((&refused["by"], &refused["count"]), (&json!(["mails"]), &json!(2)), "{masks}");
+    assert_eq!(refused["example"]["text"], "create view v as select email from t");
+    assert_eq!(online["unreachable"], json!([]));
+
+    // With the claim that every caller has.
+    let masks = &report_with(&draft, &["--online", "--claim", "tenant=acme"])["masks"];
+    let by_rows = masks["refused"].as_array().unwrap().iter().find(|kind| kind["count"] == 1);
+    let truncate = &by_rows.unwrap()["example"]["text"];
+    assert_eq!(truncate, "truncate u", "{masks}");
+    assert_eq!((&masks["instead"]["count"], &masks["undecidable"]), (&json!(4), &json!(1)));
+
+    let said = told(&backtest(&draft, &["--online"]));
+    for words in [
+        "masks and row filters: 2 sent as they are, 3 answered otherwise, 2 refused, 3 undecidable",
+        "answered otherwise, masked or filtered before the server computes: 3, first in ",
+        "refused by mails: 2, first in ",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+
+    // A target that cannot be asked leaves its statements undecidable, and the rules count as before.
+    let text = fs::read_to_string(&draft).unwrap();
+    let (before, after) = text.split_once("address = \"").unwrap();
+    let gone = draft.with_file_name("gone.toml");
+    let rest = after.split_once('"').unwrap().1;
+    fs::write(&gone, format!("{before}address = \"127.0.0.1:1\"{rest}")).unwrap();
+    let online = report_with(&gone, &["--online"]);
+    assert_eq!(online["unchanged"], without["unchanged"]);
+    assert_eq!(online["unreachable"][0]["target"], "orders", "{online}");
+    assert_eq!(online["masks"]["undecidable"], 10, "{online}");
+    let said = told(&backtest(&gone, &["--online"]));
+    assert!(
+        said.contains("target orders, database ") && said.contains("cannot be asked"),
+        "{said}"
+    );
 }
 
 #[test]

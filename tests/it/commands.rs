@@ -276,3 +276,51 @@ fn explanations_and_tests_know_the_masks() {
     assert!(said.contains("expected pii to hide values from the caller, got no mask"), "{said}");
     assert!(said.contains("expected block, got allow"), "{said}");
 }
+
+#[test]
+fn tests_name_the_row_filters_that_act_on_the_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    let filters = "[[rows]]\nname = \"own-tenant\"\ntable = \"public.invoices\"\n\
+                   where = \"tenant_id = {claim.tenant}\"\nunless_groups = [\"billing\"]\n\
+                   [[rows]]\nname = \"open\"\ntable = \"public.orders\"\nwhere = \"NOT closed\"\n";
+    let target = RULES.split_once("[[rule]]").unwrap().0;
+    let said = |command: &[&str], identity: &str, rows: &str| {
+        let test = format!(
+            "[[test]]\nidentity = {identity}\ntarget = \"orders\"\n\
+             command = \"select 1\"\nexpect = \"allow\"\nrows = {rows}\n"
+        );
+        fs::write(&path, format!("{RIGHT}{target}{filters}{test}")).unwrap();
+        let done = portcullis(command, &path);
+        (done.status.code(), text(&done.stderr).to_owned())
+    };
+    let acme = "{ groups = [\"agents\"], claims = { tenant = \"acme\" } }";
+    let both = r#"["open", "own-tenant"]"#;
+    for command in [&["policy", "test"][..], &["check"]] {
+        assert_eq!(said(command, acme, both), (Some(0), String::new()));
+        assert_eq!(said(command, "{ groups = [\"billing\"] }", r#"["open"]"#).0, Some(0));
+        for (identity, rows, words) in [
+            (acme, "[]", "expected no row filter to act on the caller, got own-tenant, open"),
+            (acme, r#"["open"]"#, "expected open to act on the caller, got own-tenant, open"),
+            (
+                "{ groups = [\"billing\"] }",
+                both,
+                "expected open, own-tenant to act on the caller, got open",
+            ),
+            (
+                "{ groups = [\"agents\"] }",
+                both,
+                "the row filter own-tenant needs the claim tenant, which the identity lacks",
+            ),
+            (
+                "{ claims = { tenant = [\"acme\", \"other\"] } }",
+                both,
+                "the row filter own-tenant needs the claim tenant as one text, number or boolean",
+            ),
+        ] {
+            let (code, said) = said(command, identity, rows);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains(&format!("select 1: {words}")), "{said}");
+        }
+    }
+}

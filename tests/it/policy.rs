@@ -6,7 +6,7 @@ use portcullis::decode::postgres::command::of_text;
 use portcullis::names::Protocol;
 use portcullis::policy::{
     Caller, Command, Decision, Effect, Mode, Object, Policy, PolicySettings, Rule, SessionFacts,
-    TargetFacts, TargetMasks, TargetSelector, Unparsed, Verdict, Vocabulary, advise,
+    TargetFacts, TargetSelector, Unparsed, Verdict, Vocabulary, advise,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -532,14 +532,7 @@ fn the_examples_of_the_document_decide_what_it_says() {
         let done = named.test.run(
             &config.policy,
             &targets,
-            |target, caller| {
-                let masks = config.masks.of(target.name.as_str(), &caller.groups);
-                let hiding = masks.iter().filter(|applied| !applied.lifted);
-                TargetMasks {
-                    columns: config.masks.mask_columns(target.name.as_str()),
-                    hiding: hiding.map(|applied| applied.mask.name.to_string()).collect(),
-                }
-            },
+            |target, caller| config.target_masks(target, caller),
             |_, sql| Ok(of_text(sql)),
         );
         if let Err(failure) = done {

@@ -36,7 +36,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::access::{Access, NoAccess};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, HeldModes};
 use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
 use crate::identity::{Identity, Verifier};
@@ -90,7 +90,7 @@ struct Open {
     cancels: Arc<Cancels>,
     /// A connector is kept while its target is the catalog's.
     connectors: Mutex<HashMap<TargetName, (Arc<Target>, Connector)>>,
-    catalogs: Catalogs,
+    catalogs: Arc<Catalogs>,
 }
 
 impl Context {
@@ -106,7 +106,7 @@ impl Context {
             reader: Arc::new(Reader::start()?),
             cancels: Arc::default(),
             connectors: Mutex::default(),
-            catalogs: Catalogs::default(),
+            catalogs: Arc::default(),
         };
         Ok(Self {
             catalog,
@@ -119,6 +119,11 @@ impl Context {
             shutdown,
             sessions,
         })
+    }
+
+    /// What sessions made the gateway read of targets' catalogs.
+    pub fn held(&self) -> Arc<dyn HeldModes> {
+        Arc::<Catalogs>::clone(&self.sessions.catalogs)
     }
 }
 

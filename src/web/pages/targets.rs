@@ -1,5 +1,7 @@
 //! What the visitor may reach, and how.
 
+mod protects;
+
 use std::sync::Arc;
 
 use askama::Template;
@@ -7,6 +9,8 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+
+use protects::Protects;
 
 use super::visitor::{Posted, Turned, Visitor};
 use super::{Frame, page, sessions::now, text};
@@ -18,6 +22,7 @@ use crate::web::api::{Api, Named};
 use crate::web::caller::Caller;
 use crate::web::grants::{WantedAccess, asked};
 use crate::web::problem::Problem;
+use crate::web::targets::protection;
 use crate::web::tickets::{WantedTicket, made, revoked};
 
 /// Tickets and grants on one page.
@@ -145,6 +150,7 @@ struct Place {
     offered: String,
     lines: Vec<Line>,
     password: &'static str,
+    protects: Protects,
 }
 
 /// A ticket of the visitor's.
@@ -195,6 +201,7 @@ fn places(api: &Api, caller: &Caller, grants: &[AccessGrant]) -> Vec<Place> {
                 (false, text::duration(us))
             }
         };
+        let protection = protection(api, caller, &rules, target);
         let user = identity.username();
         let plain = user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
         places.push(Place {
@@ -213,6 +220,7 @@ fn places(api: &Api, caller: &Caller, grants: &[AccessGrant]) -> Vec<Place> {
                 TargetKind::Ssh(_) => "ssh asks for a password: the ticket.",
                 _ => "PORTCULLIS_TICKET holds the ticket, or a token of your issuer.",
             },
+            protects: Protects::of(&protection),
         });
     }
     places

@@ -321,7 +321,8 @@ fn own_pieces() {
     own("docs/policy.md")
         .sets("PORTCULLIS_CONFIG", config)
         .puts("new.toml", config)
-        .comes_to_say("portcullis policy backtest", "commands of")
+        .comes_to_say("portcullis policy backtest --config", "commands of")
+        .comes_to_say("portcullis policy backtest --online", "masks and row filters: ")
         .goes_through();
 }
 

@@ -249,6 +249,7 @@ fn what_masks_keep_can_be_computed_with_at_the_server() {
     let nothing = answers("select * from people where id = 3");
     assert_eq!(nothing, "3||||||||||||||");
     analytics.answers(READER, "select * from people");
+    assert!(analytics.gateway.stop().success());
     analytics.gateway.verify_all();
 }
 

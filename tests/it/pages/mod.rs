@@ -5,6 +5,7 @@ mod browser;
 mod large;
 mod login;
 mod rights;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

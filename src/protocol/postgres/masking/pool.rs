@@ -79,6 +79,18 @@ impl Catalogs {
         catalogs.insert(key, Kept { catalog: weak, target, current });
         catalog
     }
+
+    /// What was read last of a target's database, and how long ago. Asks nobody.
+    pub(super) fn last_read(
+        &self,
+        target: &Arc<Target>,
+        database: &str,
+    ) -> Option<(Arc<Shapes>, Duration)> {
+        let catalogs = self.0.lock();
+        let kept = catalogs.get(&(target.name.clone(), database.to_owned()))?;
+        let current = Arc::ptr_eq(&kept.target, target).then(|| kept.current.lock())?;
+        Some((current.shapes.clone()?, current.read_at?.elapsed()))
+    }
 }
 
 /// Why a catalog could not be read; for operators alone.

@@ -1,14 +1,18 @@
 //! What masks and row filters would do, for those who look at a policy and open no session.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::MasksNow;
 use super::load::{self, Described};
+use super::pool::Catalogs;
 use super::shapes::{ColumnMasks, Shapes};
 use super::source::AtSource;
-use crate::config::PostgresTarget;
+pub use crate::catalog::Mode;
+use crate::catalog::{Held, HeldModes};
+use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
-use crate::mask::{Applied, Enforce, MaskPlan};
+use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};
 use crate::policy::Unprovable;
 use crate::protocol::postgres::hardening::{HardenError, ask};
 
@@ -29,17 +33,54 @@ pub enum Preview {
     },
 }
 
-/// Where the columns that a mask names are masked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Mode {
-    /// The mask.
-    pub mask: String,
-    /// Before the server computes with them.
-    pub source: bool,
-    /// Why not, where they are masked at the output alone.
-    pub because: Option<&'static str>,
-    /// The gateway's role may read none of them.
-    pub role: bool,
+/// The catalog of a target's database as it was read once, for any number of statements.
+#[derive(Debug)]
+pub struct CatalogRead(Arc<Shapes>);
+
+impl CatalogRead {
+    /// Asks the catalog what masks and row filters must know. `plan` is that of any caller: all have the
+    /// same masks and filters. Where there are none nobody is asked.
+    ///
+    /// # Errors
+    /// When the target or its catalog cannot be reached.
+    pub async fn of(
+        target: &PostgresTarget,
+        database: &str,
+        plan: &MaskPlan,
+    ) -> Result<Self, HardenError> {
+        let columns = ColumnMasks::of(plan);
+        if columns == ColumnMasks::default() {
+            return Ok(Self(Arc::default()));
+        }
+        Ok(Self(Arc::new(shapes(target, database, &columns).await?)))
+    }
+
+    /// By this catalog, for the caller of a plan.
+    pub fn previews(&self, plan: MaskPlan, unprovable: Unprovable) -> Previews {
+        Previews(MasksNow::of_new_session(plan, Arc::clone(&self.0), unprovable))
+    }
+}
+
+/// What goes up in the place of a caller's statements.
+#[derive(Debug)]
+pub struct Previews(MasksNow);
+
+impl Previews {
+    /// What goes up in the place of a text that a new session sends first.
+    pub fn of(&self, text: &str) -> Preview {
+        let settings = LexerSettings::default();
+        let reading = Arc::new(Reading::new(text, settings, analyze(text, settings)));
+        match self.0.at_source(&reading, (false, false)) {
+            AtSource::Same => Preview::Same,
+            AtSource::Instead(reading) => {
+                Preview::Instead(reading.sent().map(|sent| sent.text.clone()).unwrap_or_default())
+            }
+            AtSource::Refused(against) => Preview::Refused {
+                by: against.masks.iter().map(ToString::to_string).collect(),
+                reason: against.reason.into_owned(),
+            },
+        }
+    }
 }
 
 /// Asks a target's catalog what goes up in the place of a statement. `plan` is that of the caller.
@@ -52,20 +93,8 @@ pub async fn preview(
     unprovable: Unprovable,
     text: &str,
 ) -> Result<Preview, HardenError> {
-    let settings = LexerSettings::default();
-    let reading = Arc::new(Reading::new(text, settings, analyze(text, settings)));
-    let shapes = shapes(target, &plan).await?;
-    let masks = MasksNow::of_new_session(plan, shapes, unprovable);
-    Ok(match masks.at_source(&reading, (false, false)) {
-        AtSource::Same => Preview::Same,
-        AtSource::Instead(reading) => {
-            Preview::Instead(reading.sent().map(|sent| sent.text.clone()).unwrap_or_default())
-        }
-        AtSource::Refused(against) => Preview::Refused {
-            by: against.masks.iter().map(ToString::to_string).collect(),
-            reason: against.reason.into_owned(),
-        },
-    })
+    let read = CatalogRead::of(target, &target.database, &plan).await?;
+    Ok(read.previews(plan, unprovable).of(text))
 }
 
 /// Asks a target's catalog where each mask with columns holds that names some there.
@@ -76,9 +105,13 @@ pub async fn modes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Vec<Mode>
     if plan.masks().iter().all(|applied| applied.mask.columns.is_empty()) {
         return Ok(Vec::new());
     }
-    let shapes = shapes(target, plan).await?;
+    let shapes = shapes(target, &target.database, &ColumnMasks::of(plan)).await?;
+    Ok(modes_by(&shapes, plan))
+}
+
+fn modes_by(shapes: &Shapes, plan: &MaskPlan) -> Vec<Mode> {
     let masks = (0..).zip(plan.masks());
-    Ok(masks.filter_map(|(at, applied)| mode(&shapes, at, applied)).collect())
+    masks.filter_map(|(at, applied)| mode(shapes, at, applied)).collect()
 }
 
 fn mode(shapes: &Shapes, at: u16, applied: &Applied) -> Option<Mode> {
@@ -94,24 +127,40 @@ fn mode(shapes: &Shapes, at: u16, applied: &Applied) -> Option<Mode> {
     Some(Mode { mask: mask.name.to_string(), source: because.is_none(), because, role: !readable })
 }
 
-async fn shapes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Shapes, HardenError> {
-    let columns = ColumnMasks::of(plan);
-    if !plan.masks_columns() {
-        return Ok(Shapes::default());
+impl HeldModes for Catalogs {
+    fn held(&self, target: &Arc<Target>, masks: &Masks) -> Option<Held> {
+        let TargetKind::Postgres(postgres) = &target.kind else { return None };
+        let (name, claims) = (target.name.as_str(), serde_json::Map::new());
+        let nobody = Viewer { username: "", groups: &[], claims: &claims };
+        // Nothing is hashed by it.
+        let plan = masks.for_session(name, &[], &HashKey::new([0; 32]));
+        let plan = plan.with_rows(masks.rows_of(name, &nobody));
+        let (shapes, age) = self.last_read(target, &postgres.database)?;
+        let read_at = SystemTime::now().checked_sub(age)?;
+        // Masks that were reloaded since have other places in a plan.
+        let same = *shapes.of() == ColumnMasks::of(&plan);
+        same.then(|| Held { modes: modes_by(&shapes, &plan), read_at })
     }
-    let mut questions = ask(target, &target.database).await?;
+}
+
+async fn shapes(
+    target: &PostgresTarget,
+    database: &str,
+    columns: &ColumnMasks,
+) -> Result<Shapes, HardenError> {
+    let mut questions = ask(target, database).await?;
     questions.rows(load::SETTINGS).await?;
-    let read = load::read(&mut questions, &columns, &mut Described::default()).await?;
-    Ok(Shapes::new(&columns, read))
+    let read = load::read(&mut questions, columns, &mut Described::default()).await?;
+    Ok(Shapes::new(columns, read))
 }
 
 impl MasksNow {
-    fn of_new_session(plan: MaskPlan, shapes: Shapes, unprovable: Unprovable) -> Self {
+    fn of_new_session(plan: MaskPlan, shapes: Arc<Shapes>, unprovable: Unprovable) -> Self {
         Self {
             columns: Arc::new(ColumnMasks::of(&plan)),
             plan: Arc::new(plan),
             search_path: shapes.path_setting().map(Arc::from),
-            shapes: Some(Arc::new(shapes)),
+            shapes: Some(shapes),
             types: Arc::default(),
             made: Arc::default(),
             views_hold: true,

@@ -1,0 +1,129 @@
+//! What masks and row filters of a configuration do with many statements: each target's catalog is
+//! asked once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value};
+
+use crate::config::{Config, TargetKind};
+use crate::mask::{HashKey, MaskPlan, Viewer};
+use crate::names::TargetName;
+use crate::protocol::postgres::hardening::{CatalogRead, Preview, Previews};
+
+/// Callers, and statements of one, whose previews are remembered: sessions repeat themselves.
+const MOST_CALLERS: usize = 1_000;
+const MOST_STATEMENTS: usize = 10_000;
+
+type Read = Result<CatalogRead, String>;
+
+/// Catalogs of targets, and what they mean for statements.
+#[derive(Debug)]
+pub struct Catalogs<'c> {
+    config: &'c Config,
+    /// The claims of every caller.
+    claims: Map<String, Value>,
+    read: BTreeMap<(TargetName, String), Read>,
+    callers: HashMap<(TargetName, String, String, Vec<String>), CallerPreviews>,
+}
+
+/// The previews of one caller.
+#[derive(Debug)]
+struct CallerPreviews {
+    previews: Previews,
+    /// The same without the row filters that need a claim which is not known, where there are such.
+    without: Option<Previews>,
+    remembered: HashMap<String, Option<Preview>>,
+}
+
+impl<'c> Catalogs<'c> {
+    /// Asks each of these databases of Postgres targets once. `claims` count for every caller.
+    pub async fn read(
+        config: &'c Config,
+        claims: Map<String, Value>,
+        wanted: BTreeSet<(TargetName, String)>,
+    ) -> Self {
+        let asked = wanted.into_iter().map(async |(name, database)| {
+            let target = config.targets.get(&name)?;
+            let TargetKind::Postgres(postgres) = &target.kind else { return None };
+            let viewer = Viewer { username: "", groups: &[], claims: &Map::new() };
+            let plan = plan(config, &name, &viewer);
+            let read = CatalogRead::of(postgres, &database, &plan).await;
+            Some(((name, database), read.map_err(|error| error.to_string())))
+        });
+        let read = join_all(asked).await.into_iter().flatten().collect();
+        Self { config, claims, read, callers: HashMap::new() }
+    }
+
+    /// The targets' databases that could not be asked, with the reason.
+    pub fn unreachable(&self) -> impl Iterator<Item = (&TargetName, &str, &str)> {
+        self.read.iter().filter_map(|((name, database), read)| {
+            Some((name, database.as_str(), read.as_ref().err()?.as_str()))
+        })
+    }
+
+    /// What goes to the server in the place of a caller's statement; `None` where nobody can tell.
+    pub fn preview(
+        &mut self,
+        (target, database): (&TargetName, &str),
+        (username, groups): (&str, &[String]),
+        text: &str,
+    ) -> Option<Preview> {
+        let Self { config, claims, read, callers } = self;
+        let read = read.get(&(target.clone(), database.to_owned()))?.as_ref().ok()?;
+        let caller = (target.clone(), database.to_owned(), username.to_owned(), groups.to_vec());
+        if callers.len() >= MOST_CALLERS && !callers.contains_key(&caller) {
+            callers.clear();
+        }
+        let caller = callers.entry(caller).or_insert_with(|| {
+            let viewer = Viewer { username, groups, claims };
+            let plan = plan(config, target, &viewer);
+            let unprovable = config.policy.settings().unprovable;
+            let lacking = plan.rows().iter().any(|rows| rows.lacking().is_some());
+            let without = lacking.then(|| without_lacking(config, target, &viewer));
+            CallerPreviews {
+                previews: read.previews(plan, unprovable),
+                without: without.map(|plan| read.previews(plan, unprovable)),
+                remembered: HashMap::new(),
+            }
+        });
+        caller.preview(text)
+    }
+}
+
+impl CallerPreviews {
+    fn preview(&mut self, text: &str) -> Option<Preview> {
+        if let Some(known) = self.remembered.get(text) {
+            return known.clone();
+        }
+        if self.remembered.len() >= MOST_STATEMENTS {
+            self.remembered.clear();
+        }
+        let preview = match (self.previews.of(text), &self.without) {
+            // Perhaps for the claim that is not known: certain is what others refuse, too.
+            (Preview::Refused { .. }, Some(without)) => {
+                Some(without.of(text)).filter(|other| matches!(other, Preview::Refused { .. }))
+            }
+            (preview, _) => Some(preview),
+        };
+        self.remembered.insert(text.to_owned(), preview.clone());
+        preview
+    }
+}
+
+/// The plan of a caller with the row filters out of force that need an unknown claim. They keep their
+/// places, by which the catalog was read.
+fn without_lacking(config: &Config, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
+    let mut rows = config.masks.rows_of(target.as_str(), viewer);
+    for applied in &mut rows {
+        applied.acts &= applied.bound.is_ok();
+    }
+    plan(config, target, viewer).with_rows(rows)
+}
+
+fn plan(config: &Config, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
+    let name = target.as_str();
+    // Nothing is hashed by it.
+    let plan = config.masks.for_session(name, viewer.groups, &HashKey::new([0; 32]));
+    plan.with_rows(config.masks.rows_of(name, viewer))
+}
