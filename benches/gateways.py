@@ -4,6 +4,7 @@ transaction costs, by turns in one run, so that what else the machine does meets
 import argparse
 import os
 import pathlib
+import random
 import re
 import statistics
 
@@ -18,6 +19,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("builds", nargs=2, type=pathlib.Path, help="folders with a portcullis each")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--transactions", type=int, default=3000, help="of each of four clients")
     arguments = parser.parse_args()
     figures = {}
@@ -26,21 +29,33 @@ def main() -> None:
         gateways = {}
         for at, build in enumerate(arguments.builds):
             servers.RELEASE = build
-            for way in WAYS:
+            for way in arguments.ways:
                 gateways[way, at] = start(bench, direct, way, at)
         for _ in range(arguments.rounds):
-            for mode in MODES:
-                for way in WAYS:
+            for mode in arguments.modes:
+                for way in arguments.ways:
                     for at in (0, 1):
                         cost = measure(*gateways[way, at], mode, arguments.transactions)
                         figures.setdefault((mode, way), ([], []))[at].append(cost)
-    print("| processor time, µs a transaction | before | after | after of before | of each round |")
-    print("| --- | ---: | ---: | ---: | --- |")
+    print("| processor time, µs a transaction | before | after | after of before | within (95 %) | of each round |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
     for (mode, way), both in figures.items():
-        before, after = map(statistics.median, both)
+        before, after = map(statistics.mean, both)
         rounds = " ".join(f"{b / a:.2f}" for a, b in zip(*both))
-        print(f"| {mode}, {way} | {before:.1f} | {after:.1f} | {after / before:.3f} | {rounds} |")
+        print(f"| {mode}, {way} | {before:.1f} | {after:.1f} | {after / before:.3f} | {interval(*both)} | {rounds} |")
     print(f"\n{os.cpu_count()} cores, load at the end {os.getloadavg()[0]:.1f}")
+
+
+def interval(before: list, after: list) -> str:
+    """Between what the ratio of the means lies, by drawing rounds again."""
+    draw = random.Random(1)
+    pairs = list(zip(before, after))
+    ratios = []
+    for _ in range(2000):
+        drawn = draw.choices(pairs, k=len(pairs))
+        ratios.append(sum(b for _, b in drawn) / sum(a for a, _ in drawn))
+    ratios.sort()
+    return f"{ratios[50]:.3f} to {ratios[-51]:.3f}"
 
 
 def start(bench: Bench, direct: dict, way: str, at: int) -> tuple:

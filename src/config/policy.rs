@@ -245,8 +245,12 @@ impl Config {
 fn lacking(applied: &AppliedRows, caller: &Caller) -> Vec<String> {
     let in_words = |given: &Given| match given {
         Given::User => "the user's name, which the identity lacks".to_owned(),
+        Given::Groups => "a group, which the identity lacks".to_owned(),
         Given::Claim(name) if caller.claims.contains_key(name) => {
-            format!("the claim {name} as one text, number or boolean of 1 to {LONGEST_VALUE} bytes")
+            format!(
+                "the claim {name} as one text, number or boolean of 1 to {LONGEST_VALUE} bytes, or \
+                 in an IN list as a list of such"
+            )
         }
         Given::Claim(name) => format!("the claim {name}, which the identity lacks"),
     };

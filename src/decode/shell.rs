@@ -12,7 +12,7 @@
 //!
 //! Limits: which file a program without a path is, the target's PATH, aliases and functions say;
 //! what a program does with its input is its own, and which programs run others is a list. Allow
-//! programs by their path, and no interpreters.
+//! programs by their path, one by one, and no interpreters.
 
 mod runners;
 
@@ -79,7 +79,16 @@ pub fn words(line: &str) -> Option<Vec<String>> {
     // `NAME=value` in front would set a variable, `=name` is a path to zsh.
     let program = words.first()?;
     let assigns = program.contains('=') || words.iter().any(|word| word.starts_with('='));
-    (!assigns).then_some(words)
+    (!assigns && names_one_file(program)).then_some(words)
+}
+
+/// Whether a program's path is written in one way: `/usr/bin/../../tmp/x` is in no folder that it names.
+fn names_one_file(program: &str) -> bool {
+    let mut parts = program.strip_prefix('/').unwrap_or(program).split('/');
+    match program.starts_with('/') {
+        true => parts.all(|part| !matches!(part, "" | "." | "..")),
+        false => parts.all(|part| !matches!(part, "" | "..")),
+    }
 }
 
 fn bare(rest: &str) -> Option<(&str, &str)> {
@@ -204,6 +213,11 @@ mod tests {
             "a >b",
             "a\nb",
             "a\tb",
+            "/usr/bin/../../tmp/x",
+            "/usr/bin/./x",
+            "/usr//bin/x",
+            "/usr/bin/ls/",
+            "bin/../x",
             "a *",
             "a ?",
             "a [b]",

@@ -67,6 +67,7 @@ pub fn advise(rules: &[Rule], targets: &[TargetFacts], vocabulary: &Vocabulary<'
         unknown_targets(ready, targets, &mut tell);
         unknown_words(ready, vocabulary, &mut tell);
         no_effect(ready, targets, vocabulary, &mut tell);
+        opens_folders(ready, &mut tell);
         let others = compiled.iter().enumerate().filter(|(at, _)| *at != index);
         if let Some((_, other)) = others
             .into_iter()
@@ -99,6 +100,20 @@ fn empty_selectors(rule: &Rule, tell: &mut Tell<'_>) {
     if rule.unless_groups.iter().any(|group| group == "*") {
         let problem = "* spares everybody, so the rule never matches".to_owned();
         tell("unless_groups", problem, "name the groups to spare");
+    }
+}
+
+/// Some of the programs in a folder run others, and more come with packages.
+fn opens_folders(rule: &Compiled, tell: &mut Tell<'_>) {
+    let is_folder =
+        |pattern: &&Pattern| pattern.kind() == Some("program") && pattern.as_str().contains('*');
+    let allows = rule.verdict == Verdict::Allow && rule.mode == Mode::Enforce;
+    for pattern in rule.objects.iter().flatten().filter(is_folder).filter(|_| allows) {
+        let problem = format!(
+            "{} allows every program of such a path, also one that runs others",
+            pattern.as_str()
+        );
+        tell("objects", problem, "name each program that may run");
     }
 }
 

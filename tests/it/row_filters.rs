@@ -1079,3 +1079,82 @@ fn a_table_with_a_filter_is_not_locked_or_rebuilt() {
     let said = talk.ask(&[query("select id from customers where id = 1 for update")]);
     assert!(said.iter().any(|line| line.starts_with("D[")), "{said:?}");
 }
+
+/// A comparison that uses an index fetches rows of others before the filter leaves them out.
+#[test]
+fn counters_and_locks_tell_nothing_of_rows_of_others() {
+    let filtered = Filtered::new();
+    let client = filtered.database.client();
+    let more = "create index on customers (name); analyze customers;
+                create view v_counts as select relname, n_live_tup, seq_scan from pg_stat_user_tables;
+                create view v_locks as select mode from pg_locks";
+    assert!(run(&client, more).0);
+    let mut talk = filtered.talk("acme-bot");
+    let mut ask = |sql: &str| talk.ask(&[query(sql)]).join(" ");
+    ask(
+        "begin isolation level serializable; set local enable_seqscan = off; set local enable_bitmapscan = off",
+    );
+    for name in ["Sentinel-Gus", "nobody"] {
+        assert!(
+            ask(&format!("select id from customers where name = '{name}'")).contains("C[SELECT 0]")
+        );
+        for counted in [
+            "select relname, idx_tup_fetch from pg_stat_xact_user_tables where relname = 'customers'",
+            "select relname, n_live_tup from pg_catalog.pg_stat_all_tables where relname = 'customers'",
+            "select relname, heap_blks_hit from pg_statio_user_tables where relname = 'customers'",
+            "select indexrelname, idx_tup_read from pg_stat_user_indexes where indexrelname = 'customers_name_idx'",
+            "select datname, tup_fetched from pg_stat_database where datname = current_database()",
+            "select tablename, most_common_freqs from pg_stats where (tablename, attname) = ('customers', 'tenant_id')",
+            "select relname, n_live_tup from v_counts where relname = 'customers'",
+        ] {
+            let said = ask(counted);
+            let rows: Vec<&str> = said.split("D[").skip(1).collect();
+            let hidden = |row: &&str| row.contains("|NULL]");
+            assert!(!rows.is_empty() && rows.iter().all(hidden), "{counted}: {said}");
+        }
+        for locks in ["pg_locks", "pg_catalog.pg_locks", "v_locks"] {
+            let said = ask(&format!("select count(*) from {locks} where mode = 'SIReadLock'"));
+            assert!(said.contains("D[0]"), "{locks}: {said}");
+        }
+    }
+    assert!(ask("select count(*) > 0 from pg_locks").contains("D[t]"));
+    assert!(
+        ask("select state from pg_stat_activity where pid = pg_backend_pid()")
+            .contains("D[active]")
+    );
+    ask("rollback");
+    for refused in [
+        "select pg_stat_get_xact_tuples_returned('customers'::regclass)",
+        "select pg_catalog.pg_stat_get_live_tuples('customers'::regclass)",
+        "select * from pg_lock_status()",
+        "select pg_stat_get_db_tuples_fetched(oid) from pg_database",
+    ] {
+        let said = ask(refused);
+        assert!(said.contains("E[42501") && said.contains("counters"), "{refused}: {said}");
+    }
+}
+
+/// What the server says of its workings, at any level that a client may ask for.
+#[test]
+fn plans_in_notices_tell_nothing_of_rows_of_others() {
+    let filtered = Filtered::new();
+    let mut talk = filtered.talk("acme-bot");
+    let mut ask = |sql: &str| talk.ask(&[query(sql)]).join("\n");
+    for setting in [
+        "client_min_messages = log",
+        "client_min_messages = debug5",
+        "debug_print_plan = on",
+        "debug_print_rewritten = on",
+        "trace_sort = on",
+    ] {
+        assert!(ask(&format!("set {setting}")).contains("C[SET]"), "{setting}");
+    }
+    let said = ask("select name from customers where name > 'Sentinel' order by name");
+    assert!(said.contains("N[") && said.contains("withheld"), "{said}");
+    for told in ["plan_rows", "PLANNEDSTMT", "tenant_id", "acme", "internal sort"] {
+        assert!(!said.contains(told), "{told}: {said}");
+    }
+    let said = ask("analyze verbose customers");
+    assert!(said.contains("C[ANALYZE]") && !said.contains("rows in sample"), "{said}");
+    assert!(ask("do $$ begin raise notice 'hello'; end $$").contains("E[42501"));
+}

@@ -163,7 +163,40 @@ impl Kind {
 /// Looks for such a field in what of a body was not read before the request was decided, however it is
 /// cut. It keeps at most the beginning of one name.
 #[derive(Debug)]
-pub struct Scanner(Names);
+pub struct Scanner {
+    names: Option<Names>,
+    disguised: Disguised,
+}
+
+/// JSON under another content type: some programs read a body as what it looks like.
+#[derive(Debug)]
+enum Disguised {
+    /// Nothing came but what may stand before a document.
+    Blank,
+    Json(Keys),
+    /// It is none.
+    Other,
+}
+
+impl Disguised {
+    fn finds(&mut self, chunk: &[u8]) -> bool {
+        let mut rest = chunk;
+        if matches!(self, Self::Blank) {
+            let blank = |byte: &&u8| **byte <= b' ' || b"\xef\xbb\xbf".contains(byte);
+            let before = chunk.iter().take_while(blank).count();
+            rest = chunk.get(before..).unwrap_or_default();
+            match rest.first() {
+                None => return false,
+                Some(b'{' | b'[') => *self = Self::Json(Keys::default()),
+                Some(_) => *self = Self::Other,
+            }
+        }
+        match self {
+            Self::Json(keys) => keys.finds(&mut rest),
+            Self::Blank | Self::Other => false,
+        }
+    }
+}
 
 #[derive(Debug)]
 enum Names {
@@ -174,42 +207,49 @@ enum Names {
 
 impl Scanner {
     /// At the beginning of a body.
-    pub fn new(kind: Kind) -> Self {
-        Self(match kind {
+    pub fn new(kind: Option<Kind>) -> Self {
+        let names = kind.map(|kind| match kind {
             Kind::Form => Names::Form(Form::default()),
             Kind::Multipart => Names::Multipart(Heads::default()),
             Kind::Json => Names::Json(Keys::default()),
-        })
+        });
+        let disguised = if kind == Some(Kind::Json) { Disguised::Other } else { Disguised::Blank };
+        Self { names, disguised }
     }
 
     /// Takes the next chunk; says whether a field stands in it. With `last` nothing follows.
     pub fn finds(&mut self, chunk: &[u8], last: bool) -> bool {
+        let disguised = self.disguised.finds(chunk);
         let mut rest = chunk;
         let found = self.next(&mut rest);
         if found {
-            self.skip(rest);
+            while self.next(&mut rest) {}
         }
         found
+            || disguised
             || (last
-                && match &self.0 {
-                    Names::Form(form) => form.ends_asking(),
-                    Names::Multipart(heads) => heads.end().is_some(),
-                    Names::Json(_) => false,
+                && match &self.names {
+                    Some(Names::Form(form)) => form.ends_asking(),
+                    Some(Names::Multipart(heads)) => heads.end().is_some(),
+                    Some(Names::Json(_)) | None => false,
                 })
     }
 
-    /// Takes a chunk that was looked at in another way.
-    pub fn skip(&mut self, chunk: &[u8]) {
+    /// Takes a chunk that was read as what it calls itself; says whether a field stands in it that is
+    /// only there for those who read it as JSON.
+    pub fn finds_disguised(&mut self, chunk: &[u8]) -> bool {
         let mut rest = chunk;
         while self.next(&mut rest) {}
+        self.disguised.finds(chunk)
     }
 
     /// Goes on to what stands behind the next name that asks; to the end where there is none.
     fn next(&mut self, rest: &mut &[u8]) -> bool {
-        match &mut self.0 {
-            Names::Form(form) => form.finds(rest),
-            Names::Multipart(heads) => heads.next(rest).is_some(),
-            Names::Json(keys) => keys.finds(rest),
+        match &mut self.names {
+            Some(Names::Form(form)) => form.finds(rest),
+            Some(Names::Multipart(heads)) => heads.next(rest).is_some(),
+            Some(Names::Json(keys)) => keys.finds(rest),
+            None => false,
         }
     }
 }
@@ -222,7 +262,7 @@ mod tests {
     use super::*;
 
     fn finds(kind: Kind, text: &str, size: usize) -> bool {
-        let mut scanner = Scanner::new(kind);
+        let mut scanner = Scanner::new(Some(kind));
         let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
         let count = pieces.len();
         let each = |(at, piece): (usize, &&[u8])| scanner.finds(piece, at + 1 == count);
@@ -340,7 +380,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 1usize..9) {
             let (_, _) = (of_form(&bytes), of_multipart(&bytes));
             for kind in [Kind::Form, Kind::Json, Kind::Multipart] {
-                let mut scanner = Scanner::new(kind);
+                let mut scanner = Scanner::new(Some(kind));
                 for piece in bytes.chunks(size) {
                     scanner.finds(piece, false);
                 }

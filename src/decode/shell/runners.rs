@@ -13,6 +13,8 @@
 /// Programs whose arguments, or whose own language, name what they run.
 const ALWAYS: &[&str] = &[
     ".",
+    "R",
+    "Rscript",
     "aa-exec",
     "ash",
     "at",
@@ -23,42 +25,84 @@ const ALWAYS: &[&str] = &[
     "builtin",
     "busybox",
     "bwrap",
+    "c++",
+    "c89",
+    "c89-gcc",
+    "c99",
+    "c99-gcc",
     "capsh",
     "cc",
     "choom",
     "chroot",
     "chrt",
+    "clang",
+    "clang++",
     "command",
     "coproc",
+    "coresched",
+    "cpp",
     "cpulimit",
     "crontab",
     "csh",
+    "daemonize",
     "dash",
+    "dbus-launch",
     "dbus-run-session",
+    "debconf",
+    "debconf-apt-progress",
+    "debugfs",
     "doas",
+    "dpkg-architecture",
+    "eatmydata",
     "ed",
     "emacs",
+    "entr",
     "env",
     "eval",
     "ex",
     "exec",
     "expect",
     "fakeroot",
+    "faketime",
     "firejail",
     "fish",
     "flock",
+    "ftp",
+    "g++",
     "gawk",
     "gcc",
+    "gcov-tool",
     "gdb",
+    "gdbserver",
+    "ghc",
+    "guile",
+    "i386",
+    "i486",
+    "i586",
+    "i686",
+    "instmodsh",
     "ionice",
+    "java",
+    "jrunscript",
+    "jshell",
+    "julia",
     "ksh",
     "kubectl",
+    "ld",
+    "ld.bfd",
+    "ld.gold",
     "ldd",
     "less",
+    "lftp",
+    "linux32",
+    "linux64",
     "lldb",
+    "logrotate",
     "logsave",
+    "lto-dump",
     "ltrace",
     "lua",
+    "m4",
     "man",
     "mawk",
     "more",
@@ -68,6 +112,7 @@ const ALWAYS: &[&str] = &[
     "nc",
     "ncat",
     "netcat",
+    "newgrp",
     "nice",
     "node",
     "nodejs",
@@ -75,32 +120,49 @@ const ALWAYS: &[&str] = &[
     "nsenter",
     "numactl",
     "nvim",
+    "ocaml",
+    "octave",
     "parallel",
+    "pdb",
+    "perf",
     "perl",
+    "pg_virtualenv",
+    "phar",
     "php",
     "pkexec",
     "prlimit",
+    "pydoc",
     "rbash",
     "rlwrap",
+    "rpmbuild",
+    "rsync-ssl",
     "ruby",
     "run-parts",
     "runuser",
     "rview",
     "rvim",
+    "scalar",
     "screen",
     "script",
     "setarch",
+    "setlock",
     "setpriv",
     "setsid",
     "sftp",
+    "sg",
     "sh",
     "slogin",
     "socat",
+    "softlimit",
     "source",
+    "sqlite3",
+    "sqlplus",
     "ssh",
     "ssh-agent",
+    "ssh-copy-id",
     "sshpass",
     "start-stop-daemon",
+    "startx",
     "stdbuf",
     "strace",
     "su",
@@ -109,6 +171,7 @@ const ALWAYS: &[&str] = &[
     "taskset",
     "tclsh",
     "tcsh",
+    "telnet",
     "time",
     "timeout",
     "tmux",
@@ -123,14 +186,23 @@ const ALWAYS: &[&str] = &[
     "vim",
     "vimdiff",
     "watch",
+    "wish",
+    "x86_64",
     "xargs",
+    "xdg-open",
+    "xinit",
     "xvfb-run",
     "zsh",
 ];
 
 /// Interpreters that carry their version in the name: `python3.11`, `ld-linux-x86-64.so.2`.
-const ALWAYS_BEGINNING: &[&str] =
-    &["ld-linux", "ld-musl", "ld.so", "lua5", "perl5", "php", "pypy", "python", "ruby", "tclsh"];
+const ALWAYS_BEGINNING: &[&str] = &[
+    "ld-linux", "ld-musl", "ld.so", "lua5", "perl5", "php", "pypy", "python", "ruby", "tclsh",
+    "vim.",
+];
+
+/// What the names of compilers for one machine begin with: `x86_64-linux-gnu-gcc-12`.
+const MACHINES: &str = "-linux-gnu";
 
 const MYSQL: &[&str] =
     &["defaults-extra-file", "defaults-file", "execute", "init-command", "pager", "tee"];
@@ -147,12 +219,17 @@ const BY_OPTION: &[(&str, &[&str], &str, &[&str])] = &[
             "-delete",
         ],
     ),
-    ("apt", &["config-file", "option"], "co", &["edit-sources"]),
-    ("apt-get", &["config-file", "option"], "co", &[]),
+    ("apt", &["config-file", "option"], "co", &["changelog", "edit-sources"]),
+    ("apt-get", &["config-file", "option"], "co", &["changelog"]),
     ("dpkg", &["install", "post-invoke", "pre-invoke"], "i", &[]),
     ("ip", &["batch"], "b", &["exec", "vrf"]),
+    ("apache2", &[], "CDcdfk", &[]),
+    ("ar", &["plugin"], "", &[]),
+    ("httpd", &[], "CDcdfk", &[]),
     ("mariadb", MYSQL, "e", &[]),
     ("mysql", MYSQL, "e", &[]),
+    ("nginx", &[], "cgp", &[]),
+    ("nm", &["plugin"], "", &[]),
     ("psql", &["file", "variable"], "fv", &[]),
     (
         "rsync",
@@ -160,10 +237,19 @@ const BY_OPTION: &[(&str, &[&str], &str, &[&str])] = &[
         "e",
         &[],
     ),
+    ("ranlib", &["plugin"], "", &[]),
     ("scp", &[], "SoFDJ", &[]),
     ("sort", &["compress-program"], "", &[]),
     ("split", &["filter"], "", &[]),
-    ("sqlite3", &[], "", &["-cmd", "--cmd", "-init", "--init"]),
+    (
+        "rpm",
+        &["eval", "define", "pipe", "rcfile", "macros", "load", "install", "upgrade", "freshen"],
+        "DEFUi",
+        &[],
+    ),
+    ("ssh-add", &[], "sS", &[]),
+    ("ssh-keygen", &[], "Dw", &[]),
+    ("sshd", &[], "fo", &[]),
     ("systemctl", &["host"], "H", &["edit", "import-environment", "link", "set-environment"]),
     (
         "tar",
@@ -280,13 +366,18 @@ const GIT_SERVES: &str = "upload-pack";
 pub(super) fn runs_another(words: &[String]) -> bool {
     let Some((program, arguments)) = words.split_first() else { return false };
     let name = program.rsplit('/').next().unwrap_or(program);
-    if ALWAYS.contains(&name) || ALWAYS_BEGINNING.iter().any(|start| name.starts_with(start)) {
+    let name = match name.split_once(MACHINES) {
+        Some((_, rest)) => rest.split_once('-').map_or(name, |(_, rest)| rest),
+        None => name,
+    };
+    // Versions stand behind some names: `pip3.11`, `make-4.3`, `gcc-12`.
+    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    let among = |programs: &[&str]| programs.contains(&name) || programs.contains(&bare);
+    if among(ALWAYS) || ALWAYS_BEGINNING.iter().any(|start| name.starts_with(start)) {
         // By itself it names none; what it reads is not looked into.
         return !arguments.is_empty();
     }
-    // Versions stand behind some names: `pip3.11`, `make-4.3`.
-    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
-    if BY_FILES.contains(&name) || BY_FILES.contains(&bare) {
+    if among(BY_FILES) {
         return true;
     }
     match name {
@@ -295,11 +386,15 @@ pub(super) fn runs_another(words: &[String]) -> bool {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             name.strip_prefix("git-") != Some(GIT_SERVES) || !serves(&arguments)
         }
+        "openssl" => openssl(arguments),
         "sed" => sed(arguments),
         // In its server's part `-e` is what the client is capable of.
         "rsync" if arguments.first().is_some_and(|word| word == "--server") => false,
         "tar" => {
-            arguments.first().is_some_and(|word| old_style(word)) || by_option(name, arguments)
+            // `host:/file` is an archive on another machine, by rsh.
+            arguments.first().is_some_and(|word| old_style(word))
+                || arguments.iter().any(|word| word.contains(':'))
+                || by_option(name, arguments)
         }
         _ => by_option(name, arguments),
     }
@@ -351,6 +446,14 @@ fn serves(arguments: &[&str]) -> bool {
     };
     let plain = |option: &&str| matches!(*option, "--strict" | "--no-strict" | "--stateless-rpc");
     !folder.starts_with('-') && options.iter().all(plain)
+}
+
+/// Whether openssl is told to load a library, or settings that may name one.
+fn openssl(arguments: &[String]) -> bool {
+    arguments.iter().any(|word| {
+        let name = word.trim_start_matches('-').split('=').next().unwrap_or_default();
+        matches!(name, "config" | "engine" | "engine_impl" | "provider" | "provider-path")
+    })
 }
 
 /// Scripts of sed may run commands and write files; those that only choose lines do not.
@@ -430,6 +533,27 @@ mod tests {
             "sort --compress-prog=/tmp/x a",
             "split --filter=/tmp/x a",
             "tcpdump -i lo -z /tmp/x",
+            "/usr/bin/sg root /tmp/x",
+            "linux64 /tmp/x",
+            "x86_64 /tmp/x",
+            "perf stat /tmp/x",
+            "gcc-12 -wrapper /tmp/x a.c",
+            "/usr/bin/x86_64-linux-gnu-gcc-12 -wrapper /tmp/x a.c",
+            "aarch64-linux-gnu-cpp -fplugin=/tmp/x.so a.c",
+            "c99-gcc -wrapper /tmp/x a.c",
+            "openssl dgst -engine /tmp/x.so a",
+            "openssl engine /tmp/x.so",
+            "openssl list -provider-path=/tmp -provider x",
+            "nginx -c /tmp/x",
+            "rpm --eval x",
+            "x86_64-linux-gnu-ld.bfd --plugin /tmp/x.so a.o",
+            "nm --plug=/tmp/x.so a.o",
+            "pdb3 /tmp/x.py",
+            "pydoc3.11 /tmp/x.py",
+            "vim.tiny -c x",
+            "sqlite3 a.db '.shell x'",
+            "tar -cf host:/tmp/x a",
+            "apt-get changelog bash",
         ] {
             assert!(runs(line), "{line}");
         }
@@ -447,6 +571,10 @@ mod tests {
             "tar --extract --file=a.tar --totals",
             "find /srv -name a.log -mtime 1",
             "git --version",
+            "openssl x509 -in /etc/ssl/cert.pem -noout -enddate",
+            "/usr/sbin/nginx -t",
+            "rpm -qa",
+            "nm a.o",
             "git upload-pack /srv/x.git",
             "git-upload-pack --strict /srv/x.git",
             "apt-get update",

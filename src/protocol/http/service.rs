@@ -363,14 +363,14 @@ impl Prepared {
             }
             None => Some(Vec::new()),
         };
-        let mut scanner = kind.map(overrides::Scanner::new);
+        let mut scanner = plain.then(|| overrides::Scanner::new(kind));
         if let Some(scanner) = &mut scanner {
-            match form.is_some() || json.is_some() {
-                true => scanner.skip(&begun.first),
-                false if scanner.finds(&begun.first, begun.rest.is_none()) => {
-                    return Err(malformed(&BodyError::Method));
-                }
-                false => {}
+            let asks = match form.is_some() || json.is_some() {
+                true => scanner.finds_disguised(&begun.first),
+                false => scanner.finds(&begun.first, begun.rest.is_none()),
+            };
+            if asks {
+                return Err(malformed(&BodyError::Method));
             }
         }
         let asked = asked.ok_or_else(|| malformed(&BodyError::Method))?;

@@ -369,7 +369,8 @@ impl Relay {
     async fn masks_of(&self, messages: &[Placed<'_>]) -> Option<MasksNow> {
         let masks = self.masking.now().await?;
         let mut readings = messages.iter().filter_map(|(_, _, reading)| reading.as_ref());
-        let unknown = !masks.are_blind() && readings.any(|reading| masks.name_unknown(reading));
+        let unknown = !masks.are_blind()
+            && readings.any(|reading| self.masking.names_unknown(&masks, reading));
         if unknown { Some(self.masking.newer_than(masks).await) } else { Some(masks) }
     }
 

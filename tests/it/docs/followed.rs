@@ -320,6 +320,7 @@ fn own_pieces() {
         .goes_through();
     own("docs/policy.md")
         .sets("PORTCULLIS_CONFIG", config)
+        .sets("ORDERS_PASSWORD", "secret")
         .puts("new.toml", config)
         .comes_to_say("portcullis policy backtest --config", "commands of")
         .comes_to_say("portcullis policy backtest --online", "masks and row filters: ")

@@ -108,7 +108,7 @@ impl Drop for Server {
 }
 
 fn scanned(kind: Kind, body: &[u8], random: &mut Random) -> bool {
-    let mut scanner = Scanner::new(kind);
+    let mut scanner = Scanner::new(Some(kind));
     let cut = random.below(body.len());
     let (first, rest) = body.split_at(cut);
     scanner.finds(first, false) | scanner.finds(rest, true)

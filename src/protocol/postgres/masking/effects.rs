@@ -5,6 +5,7 @@ use super::expression::{KEYED, KEYED_FUNCTIONS};
 use super::filtering::beyond;
 use super::judge::OPAQUE;
 use super::shapes::{Candidate, MaskSet, Shapes};
+use super::statistics::function_tells;
 use crate::decode::sql::rewrite::Refusal;
 use crate::decode::sql::{Statement, reads_unseen};
 use crate::policy::{Effect, Object};
@@ -20,7 +21,11 @@ pub(super) fn refusal(
     let beyond = effects.find_map(|effect| beyond(effect, shapes, filters));
     let decoy = || makes_decoy(statement, shapes, acting, filters).then_some(DECOY);
     let keyed = || statement.effects.iter().any(calls_keyed).then_some(KEYED_CALL);
-    beyond.or_else(decoy).or_else(keyed)
+    let counted = || {
+        let counts = |effect: &Effect| effect.object.as_ref().is_some_and(counts_rows);
+        (!filters.is_empty() && statement.effects.iter().any(counts)).then_some(COUNTED)
+    };
+    beyond.or_else(decoy).or_else(keyed).or_else(counted)
 }
 
 /// Whether a statement may move the session's search path, and whether it may make temporary
@@ -103,6 +108,14 @@ fn calls_keyed(effect: &Effect) -> bool {
 }
 
 const KEYED_CALL: Refusal = Refusal::of("functions that mask with a key are the gateway's to call");
+
+/// Whether it is a function that counts rows, whoever may see them.
+fn counts_rows(object: &Object) -> bool {
+    object.kind() == "function" && object.name().is_none_or(function_tells)
+}
+
+const COUNTED: Refusal =
+    Refusal::of("the server's counters and locks tell of rows outside of a row filter");
 
 /// Whether a statement's effect may have to do with masked columns, with filtered rows, or with what
 /// nobody looks into.

@@ -6,7 +6,8 @@
 //! from their table (a materialized view, statistics) cannot be filtered.
 
 use super::judge::Judged;
-use super::shapes::{AnalysedView, MaskSet, Shapes, shown_by};
+use super::shapes::{AnalysedView, MaskSet, Shapes};
+use super::statistics::{LOCKS, Tells, tells};
 use crate::policy::Object;
 
 /// How a relation comes to rows of a filtered table.
@@ -18,7 +19,7 @@ pub(super) enum Way {
     Query,
     /// By what its query gave.
     Stored,
-    /// Some of its columns show values of any table.
+    /// Some of its columns tell of the rows of any table.
     Shown,
 }
 
@@ -33,7 +34,7 @@ pub(in super::super) struct Filtered {
 }
 
 impl Shapes {
-    /// What filters name, its partitions, children and parents, and what shows values of any table.
+    /// What filters name, its partitions, children and parents, and what tells of the rows of any table.
     pub(super) fn filter_named(&mut self, inherits: &[(u32, u32)]) {
         let (all, mut found) = (self.of.filters(), Vec::new());
         if all.is_empty() {
@@ -42,13 +43,17 @@ impl Shapes {
         for (oid, relation) in &self.relations {
             let filters = self.of.filtering(&relation.schema, &relation.name);
             if !filters.is_empty() {
-                found.push((*oid, filters, Way::Own));
-            } else if shown_by(&relation.name).is_some() {
-                found.push((*oid, all.clone(), Way::Shown));
+                found.push((*oid, filters, Way::Own, ""));
+                continue;
+            }
+            match tells(&relation.name) {
+                Some(Tells::Columns) => found.push((*oid, all.clone(), Way::Shown, "")),
+                Some(Tells::Locks) => found.push((*oid, all.clone(), Way::Query, LOCKS)),
+                None => {}
             }
         }
-        for (oid, filters, way) in found {
-            self.filter(oid, &filters, way, "");
+        for (oid, filters, way, query) in found {
+            self.filter(oid, &filters, way, query);
         }
         let mut changed = true;
         while std::mem::take(&mut changed) {

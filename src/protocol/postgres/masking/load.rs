@@ -13,7 +13,8 @@ use crate::protocol::postgres::hardening::{LEFT, MARK};
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};
 
 use super::expression::{KEYED, KEYED_FUNCTIONS};
-use super::shapes::{ColumnMasks, Does, Read, TableColumn, showing};
+use super::shapes::{ColumnMasks, Does, Read, TableColumn};
+use super::statistics::{TELLING, showing};
 
 /// More relations than a database has that anybody works with.
 const MOST_RELATIONS: usize = 1_000_000;
@@ -103,6 +104,11 @@ fn question(masks: &ColumnMasks) -> String {
         let mut part = || parts.next().unwrap_or_else(|| "'%'".to_owned());
         let (schema, table) = (part(), part());
         let _ = write!(named, " OR (n.nspname LIKE {schema} AND c.relname LIKE {table})");
+    }
+    if masks.tables().next().is_some() {
+        for telling in TELLING {
+            let _ = write!(named, " OR c.relname LIKE '{telling}'");
+        }
     }
     let showing: Vec<String> = showing().map(quoted).collect();
     let showing = showing.join(", ");

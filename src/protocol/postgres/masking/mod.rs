@@ -33,6 +33,7 @@ mod reports;
 mod rows;
 mod shapes;
 mod source;
+mod statistics;
 mod types;
 mod values;
 
@@ -510,6 +511,17 @@ impl MasksNow {
             masks.map_or([None, None], |masks| self.plan.strictest(self.applied(masks)))
         };
         let [shown, _] = about(judged.map(|judged| &judged.0.reported));
+        // Plans and rewritten statements, and what a command over all rows says of them.
+        let of_workings = match reports::severity(message)? {
+            Some(b"LOG" | b"DEBUG") => self.plan.masks_columns(),
+            Some(b"INFO") => self.plan.filters_rows(),
+            _ => false,
+        };
+        if of_workings {
+            return reports::for_both(message, |eyes| {
+                reports::report(message, Seen::Kind, maskers.get(eyes).copied().flatten())
+            });
+        }
         let names_others = self.plan.filters_rows()
             && (judged.is_none_or(|judged| judged.0.opaque || judged.0.unknown)
                 || reports::names_other_rows(message)?);

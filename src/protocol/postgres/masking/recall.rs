@@ -49,6 +49,7 @@ struct Conditions {
 #[derive(Debug)]
 struct Text {
     reading: Arc<Reading>,
+    names_unknown: Option<bool>,
     at_source: Option<AtSource>,
     statements: Vec<(Source, Arc<Standing>)>,
 }
@@ -119,8 +120,12 @@ impl Recall {
         if self.texts.len() >= MOST_TEXTS && !self.texts.contains_key(&key) {
             self.texts.clear();
         }
-        let reading = || Arc::clone(reading);
-        let new = || Text { reading: reading(), at_source: None, statements: Vec::new() };
+        let new = || Text {
+            reading: Arc::clone(reading),
+            names_unknown: None,
+            at_source: None,
+            statements: Vec::new(),
+        };
         let text = self.texts.entry(key).or_insert_with(new);
         debug_assert_eq!(Arc::as_ptr(&text.reading).addr(), key, "a reading stays where it is");
         Some(text)
@@ -128,6 +133,19 @@ impl Recall {
 }
 
 impl Masking {
+    /// Whether a text names tables that the catalog did not have.
+    pub(in super::super) fn names_unknown(&self, masks: &MasksNow, reading: &Arc<Reading>) -> bool {
+        let moved = self.names_moved();
+        let known = self.recall.lock().text(masks, moved, reading).and_then(|t| t.names_unknown);
+        known.unwrap_or_else(|| {
+            let found = masks.name_unknown(reading);
+            if let Some(text) = self.recall.lock().text(masks, moved, reading) {
+                text.names_unknown = Some(found);
+            }
+            found
+        })
+    }
+
     /// What goes to the server in place of a text.
     pub(in super::super) fn at_source(&self, masks: &MasksNow, reading: &Arc<Reading>) -> AtSource {
         let moved = self.names_moved();

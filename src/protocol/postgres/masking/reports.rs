@@ -53,6 +53,13 @@ pub(super) fn report(
     Ok(changed.then_some(written))
 }
 
+/// How severe an error or a notice is, in words that no setting translates; `None` before PostgreSQL
+/// 9.6. Debug levels are all `DEBUG` there.
+pub(super) fn severity(message: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let fields = backend::report_fields(message)?;
+    Ok(fields.into_iter().find(|(kind, _)| *kind == b'V').map(|(_, text)| text))
+}
+
 /// Whether an error names values of a row that the statement does not: the row that an exclusion
 /// constraint found (23P01, `check_exclusion_or_unique_constraint` in `execIndexing.c`).
 pub(super) fn names_other_rows(message: &[u8]) -> Result<bool, Malformed> {

@@ -17,24 +17,7 @@ use super::bodies::{Body, FETCHING, NAMING, doing};
 use super::filtered::Filtered;
 use super::judge::Judged;
 use super::source::Rewrites;
-
-/// Columns of the system's that show values of any column: statistics, statements of others.
-const SHOWING: &[(&str, &[&str])] = &[
-    ("pg_cursors", &["statement"]),
-    ("pg_prepared_statements", &["statement"]),
-    ("pg_stat_activity", &["query"]),
-    ("pg_stat_statements", &["query"]),
-    ("pg_statistic", &["stavalues1", "stavalues2", "stavalues3", "stavalues4", "stavalues5"]),
-    ("pg_statistic_ext_data", &["stxdmcv", "stxdexpr"]),
-    ("pg_stats", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
-    ("pg_stats_ext", &["most_common_vals"]),
-    ("pg_stats_ext_exprs", &["most_common_vals", "histogram_bounds", "most_common_elems"]),
-];
-
-/// Columns of a relation of this name that show values of any column.
-pub(super) fn shown_by(name: &str) -> Option<&'static [&'static str]> {
-    SHOWING.iter().find(|(known, _)| *known == name).map(|(_, columns)| *columns)
-}
+use super::statistics::shown_by;
 
 /// Relations of the system's that show definitions of views, rules and functions.
 const DEFINITIONS: &[&str] = &[
@@ -52,11 +35,6 @@ const DEFINITIONS: &[&str] = &[
 
 /// The first OID that is not of the system's own making (`FirstNormalObjectId`).
 pub(super) const FIRST_NORMAL: u32 = 16_384;
-
-/// The names of [`SHOWING`], for the question about the catalog.
-pub(super) fn showing() -> impl Iterator<Item = &'static str> {
-    SHOWING.iter().map(|(name, _)| *name)
-}
 
 /// Masks of a plan, by their places there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -685,7 +663,7 @@ impl Shapes {
         for (table, columns) in columns {
             let Some(Relation { schema, name, .. }) = self.relations.get(table) else { continue };
             let (schema, table_name) = (schema.clone(), name.clone());
-            let shown = SHOWING.iter().find(|(name, _)| **name == *table_name);
+            let shown = shown_by(&table_name);
             for (number, column) in columns {
                 let masks = self.of.naming(&schema, &table_name, column);
                 self.expose(
@@ -694,7 +672,7 @@ impl Shapes {
                     column,
                     &Lineage { masks, itself: true, masked: false },
                 );
-                if shown.is_some_and(|(_, shown)| shown.contains(&&**column)) {
+                if shown.is_some_and(|shown| shown.contains(&&**column)) {
                     let masks = self.of.all();
                     self.expose(
                         *table,

@@ -10,7 +10,8 @@ use super::effects::{self, concerns, is_opaque, unsettles};
 use super::expression::OfType;
 use super::filtered::{Filtered, Way};
 use super::filtering::Bound;
-use super::shapes::{Candidate, FIRST_NORMAL, MaskSet, Shapes, TableColumn, shown_by};
+use super::shapes::{Candidate, FIRST_NORMAL, MaskSet, Shapes, TableColumn};
+use super::statistics::tells_by;
 use crate::decode::sql::rewrite::{
     MaskedColumn, MaskedRelation, Refusal, Relations, Resolved, Shown, qualified_type, rewrite,
 };
@@ -395,11 +396,7 @@ impl SourceNames<'_> {
     /// One relation, or several that are alike: what any of them masks is masked.
     fn masked(&self, meant: &[Candidate<'_>]) -> Option<MaskedRelation> {
         let first = meant.first()?;
-        // Values of rows that are not there.
-        let shown = match self.filters(first) {
-            Some(Filtered { way: Way::Shown, .. }) => shown_by(first.name).unwrap_or_default(),
-            _ => &[],
-        };
+        let tells_of_rows = matches!(self.filters(first), Some(Filtered { way: Way::Shown, .. }));
         let columns = first.columns.iter().enumerate().map(|(at, column)| {
             let mut lineages =
                 meant.iter().filter_map(|candidate| candidate.lineage(candidate.columns.get(at)?));
@@ -416,10 +413,11 @@ impl SourceNames<'_> {
             // A type that is none fails with the whole relation.
             let of_type = qualified_type(type_name(column)).unwrap_or_default();
             let null = format!("NULL::{of_type}");
-            let of_others = action.is_none() && shown.contains(&&*column.name);
+            // Of rows that are not there for the caller, too.
+            let of_others = tells_of_rows && tells_by(first.name, &column.name);
             MaskedColumn {
                 name: column.name.clone(),
-                shown: match of_others {
+                shown: match of_others && action.is_none() {
                     true => Shown::Masked(null.clone()),
                     false => self.shown(column, action, itself, &of_type),
                 },

@@ -22,6 +22,14 @@ fn a_method_asked_for_behind_the_beginning_of_a_body_breaks_it_off() {
         ("application/json", r#"{"a": 1, "a": 2, "_method": "DELETE"}"#.to_owned()),
         ("", format!("a={filler}&_method=DELETE")),
         ("", "_method=DELETE".to_owned()),
+        // JSON that calls itself something else: some programs read what it is.
+        ("text/plain", r#"{"_method": "DELETE"}"#.to_owned()),
+        ("text/plain", format!(r#"{{"a": "{filler}", "\u005fmethod": "DELETE"}}"#)),
+        ("application/x-www-form-urlencoded", r#"{"_method": "DELETE"}"#.to_owned()),
+        ("multipart/form-data; boundary=b", r#"{"_method": "DELETE"}"#.to_owned()),
+        ("application/octet-stream", "\u{feff}\r\n {\"_METHOD\": \"DELETE\"}".to_owned()),
+        ("image/png", r#"[{"_method": "DELETE"}]"#.to_owned()),
+        ("", r#"{"_method": "DELETE"}"#.to_owned()),
     ] {
         let (_keep, folder) = crate::support::http::folder();
         let file = folder.join("body");
@@ -41,6 +49,9 @@ fn a_method_asked_for_behind_the_beginning_of_a_body_breaks_it_off() {
         403,
         "what nobody reads could ask for it"
     );
+    let text =
+        ["-H", "Content-Type: text/plain", "-d", "the field \"_method\": \"DELETE\" in a text"];
+    assert_eq!(stage.ask("/crew/digest", &text).status, 200);
     let fine = format!(r#"{{"a": "{filler}", "payment_method": "card", "c": "\"_method\": 1"}}"#);
     let (_keep, folder) = crate::support::http::folder();
     let file = folder.join("body");
