@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 
 use super::cipher::{RecordingKey, Sealing, TAG};
 use super::encode;
@@ -27,16 +28,54 @@ const SEALED_HEAD: usize = 48;
 pub(super) const MAX_JOURNAL: u64 = 16 << 20;
 
 const MAGIC: [u8; 4] = *b"PCJ1";
-const VERSION: u8 = 1;
+
+/// What the records of a journal are, by its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Events with a hash, as gateways before 0.2 wrote them.
+    Hashed,
+    /// Events with a CRC: what a crash leaves of a record is no attack on it, and two records are written
+    /// for each command.
+    Summed,
+    /// Sealed events with a hash, which found blocks take over.
+    Sealed,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Summed, Self::Sealed, Self::Hashed];
+
+    /// Version and cipher.
+    fn fields(self) -> [u8; 2] {
+        match self {
+            Self::Hashed => [1, 0],
+            Self::Summed => [2, 0],
+            Self::Sealed => [1, 1],
+        }
+    }
+
+    fn checksum(self, bytes: &[u8]) -> [u8; 8] {
+        match self {
+            Self::Summed => crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes).to_le_bytes(),
+            Self::Hashed | Self::Sealed => {
+                blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
+            }
+        }
+    }
+}
 
 /// The header of a session's journal.
 pub(super) fn header(session: &SessionId, encrypted: bool) -> [u8; HEADER_LEN] {
+    header_of(if encrypted { Kind::Sealed } else { Kind::Summed }, session)
+}
+
+fn header_of(kind: Kind, session: &SessionId) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];
     let mut fields = Vec::with_capacity(HEADER_LEN);
     fields.extend_from_slice(&MAGIC);
-    fields.extend_from_slice(&[VERSION, u8::from(encrypted), 0, 0]);
+    fields.extend_from_slice(&kind.fields());
+    fields.extend_from_slice(&[0, 0]);
     fields.extend_from_slice(session.as_bytes());
-    let checksum = checksum(&fields);
+    let checksum = Kind::Hashed.checksum(&fields);
     fields.extend_from_slice(&checksum);
     if fields.len() == HEADER_LEN {
         out.copy_from_slice(&fields);
@@ -47,7 +86,7 @@ pub(super) fn header(session: &SessionId, encrypted: bool) -> [u8; HEADER_LEN] {
 /// Writes encoded events as one record, in one write.
 pub(super) fn append(tail: &mut Tail, events: &[u8]) -> io::Result<()> {
     let length = u32::try_from(events.len()).map_err(io::Error::other)?;
-    let head = record_head(length, checksum(events));
+    let head = record_head(length, Kind::Summed.checksum(events));
     tail.append(&mut [IoSlice::new(&head), IoSlice::new(events)])
 }
 
@@ -71,7 +110,7 @@ pub(super) fn append_sealed(
     sealed.extend_from_slice(events);
     cipher.seal(once, &head.about(session), &mut sealed, SEALED_HEAD)?;
     let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
-    let head = record_head(length, checksum(&sealed));
+    let head = record_head(length, Kind::Sealed.checksum(&sealed));
     tail.append(&mut [IoSlice::new(&head), IoSlice::new(&sealed)])
 }
 
@@ -164,7 +203,7 @@ impl SealedRecord {
 /// Takes whole sealed records from the beginning; what is left is not one.
 pub(super) fn sealed_records(bytes: &Bytes) -> (Vec<SealedRecord>, usize) {
     let (mut records, mut at) = (Vec::new(), 0);
-    while let Some(content) = record(bytes, at) {
+    while let Some(content) = record(Kind::Sealed, bytes, at) {
         let Some((head, events)) = content.split_first_chunk() else { break };
         let head = SealedHead::decode(head);
         if events.len() <= TAG || head.events == 0 || head.next_sequence <= head.first_sequence {
@@ -217,16 +256,16 @@ impl Contents {
 pub(super) fn parse(session: &SessionId, bytes: &Bytes) -> Contents {
     let mut contents = Contents::default();
     let start = bytes.get(..HEADER_LEN).unwrap_or_default();
-    if start == header(session, true) {
+    let Some(kind) = Kind::ALL.into_iter().find(|kind| start == header_of(*kind, session)) else {
+        contents.torn = bytes.len() as u64;
+        return contents;
+    };
+    if kind == Kind::Sealed {
         let (records, torn) = sealed_records(&bytes.slice(HEADER_LEN..));
         return Contents { sealed: records, torn: torn as u64, ..contents };
     }
-    if start != header(session, false) {
-        contents.torn = bytes.len() as u64;
-        return contents;
-    }
     let mut at = HEADER_LEN;
-    while let Some(record) = record(bytes, at) {
+    while let Some(record) = record(kind, bytes, at) {
         let Some(events) = decoded(&record) else { break };
         contents.events.extend(events);
         at += RECORD_HEAD + record.len();
@@ -246,19 +285,15 @@ fn decoded(record: &Bytes) -> Option<Vec<Journaled>> {
     Some(events)
 }
 
-fn record(bytes: &Bytes, at: usize) -> Option<Bytes> {
+fn record(kind: Kind, bytes: &Bytes, at: usize) -> Option<Bytes> {
     let rest = bytes.get(at..)?;
     let (length, rest) = rest.split_first_chunk()?;
     let (sum, rest) = rest.split_first_chunk::<8>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let content = rest.get(..length)?;
     let start = at + RECORD_HEAD;
-    (length > 0 && checksum(content) == *sum).then(|| bytes.slice(start..start + length))
-}
-
-fn checksum(bytes: &[u8]) -> [u8; 8] {
-    let hash = blake3::hash(bytes);
-    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+    let whole = length > 0 && kind.checksum(content) == *sum;
+    whole.then(|| bytes.slice(start..start + length))
 }
 
 #[cfg(test)]
@@ -277,6 +312,30 @@ mod tests {
         let (cipher, _) = Sealing::make(&[recipient.parse().unwrap()]).unwrap();
         cut_anywhere(None);
         cut_anywhere(Some(cipher));
+    }
+
+    /// What gateways before 0.2 left behind when they were killed.
+    #[test]
+    fn a_journal_with_hashes_is_read() {
+        let session = SessionId::generate();
+        let mut pending = Pending::starting_at(0);
+        let stamp = Stamp { monotonic_us: 0, wall_us: 0 };
+        pending.data(stamp, Direction::Up, None, b"select 1");
+        let mark = Pending::default().mark();
+        let events = pending.since(&mark);
+        let journal = |kind: Kind, by: Kind| {
+            let length = u32::try_from(events.len()).unwrap();
+            let head = record_head(length, by.checksum(events));
+            let bytes = [&header_of(kind, &session)[..], &head, events].concat();
+            parse(&session, &Bytes::from(bytes)).events.len()
+        };
+        assert_eq!(journal(Kind::Hashed, Kind::Hashed), 1);
+        assert_eq!(journal(Kind::Summed, Kind::Summed), 1);
+        assert_eq!(journal(Kind::Hashed, Kind::Summed), 0);
+        assert_eq!(journal(Kind::Summed, Kind::Hashed), 0);
+        // CRC-64/NVME, as its catalogue gives it.
+        let sum = u64::from_le_bytes(Kind::Summed.checksum(b"123456789"));
+        assert_eq!(sum, 0xae8b_1486_0a79_9888);
     }
 
     fn cut_anywhere(mut cipher: Option<Sealing>) {

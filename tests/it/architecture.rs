@@ -31,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "decode::sql::rewrite::BoundCondition",
             "decode::sql::rewrite::Condition",
             "decode::sql::rewrite::Given",
+            "decode::sql::rewrite::Value",
             "policy::Glob",
             "policy::NotAnObject",
             "policy::Object",

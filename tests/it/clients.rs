@@ -278,6 +278,7 @@ fn every_program_runs_to_its_end_directly() {
             "after_a_block.py",
             "browser.py",
             "typed_patterns.py",
+            "targets_page.py",
             "websocket_messages.py",
         ]
         .contains(&name)
