@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = websocket::head(bytes, size & 1 == 0, 1 << 20);
     let _ = Meter::new(std::time::Instant::now()).received(bytes, std::time::Instant::now());
     let _ = (overrides::of_form(bytes), overrides::of_multipart(bytes));
-    for kind in [Kind::Form, Kind::Json, Kind::Multipart] {
+    for kind in [None, Some(Kind::Form), Some(Kind::Json), Some(Kind::Multipart)] {
         let found = |size: usize| {
             let mut scanner = Scanner::new(kind);
             let count = bytes.len().div_ceil(size);

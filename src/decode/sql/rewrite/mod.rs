@@ -15,7 +15,7 @@
 //! `(SELECT id, email FROM customers WHERE tenant_id = 'acme' OFFSET 0) c`; the OFFSET keeps the
 //! server from computing the statement's own conditions first. A view over it is replaced by the
 //! query that it is made of. Statements that write it get the condition, and new rows must be
-//! proven to meet it ([`confine`]).
+//! proven to meet it (`confine`).
 //!
 //! What cannot be masked so is refused with a [`Refusal`]: masked columns of the table that a
 //! statement writes in its conditions and values, definitions that would store the rewritten text,
