@@ -27,6 +27,8 @@ const FOUND: &[(u64, usize)] = &[
     (9_538_466_181_640_194_508, 974),
     (21_904_412_225_717_928, 887),
     (21_904_412_225_717_928, 3_595),
+    (10_342_527_584_018_178_557, 16_915),
+    (10_342_527_584_018_178_557, 30_938),
 ];
 
 /// What the gateway may end a session with, where the server would not: what could be read in two
@@ -369,6 +371,9 @@ fn same(through: &str, direct: &str) -> bool {
                 // Nobody is asked about what the server would not have run.
                 || code == "42501" && (direct == "22012" || !through.contains("not approved"))
                 || code == "42601" && through.contains("could not be understood")
+                // What was refused made no portal; what fails while it runs leaves the one behind that
+                // it ran by, and the server says that the transaction failed.
+                || code == "34000" && direct == "25P02" && through.contains("portal \"\"")
         }
         // Rows that the statement did not ask for are masked whole.
         _ => through == direct || (through, direct) == ("D[NULL|[masked]]", "D[42|ruled]"),
@@ -403,10 +408,7 @@ fn compare(
             return Err("more came than from the server".to_owned());
         }
     } else if is_cut {
-        // A client that is gone is not answered to the end, and nobody is asked for it.
-        if compared.len() > direct.len() {
-            return Err("more came than from the server before the cut".to_owned());
-        }
+        // A client that is gone is not answered to the end, on either side, and nobody is asked for it.
     } else if ended != direct_ended {
         return Err(format!("ended: {ended}, the server: {direct_ended}"));
     } else if compared.len() != direct.len() {
