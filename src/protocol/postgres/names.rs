@@ -347,9 +347,13 @@ impl Names {
         });
     }
 
+    /// DEALLOCATE ALL and DISCARD ALL: SQL does not know the unnamed statement, which stays
+    /// (`DropAllPreparedStatements` of `prepare.c`).
     fn deallocate_all(&mut self) {
-        self.statements.clear();
-        self.bytes = self.portals.values().map(Portal::bytes).sum();
+        self.statements.retain(|name, _| name.is_empty());
+        let sources = self.statements.values().filter_map(|prepared| prepared.source.as_ref());
+        let portals: usize = self.portals.values().map(Portal::bytes).sum();
+        self.bytes = portals + sources.map(cost).sum::<usize>();
     }
 
     fn takes(&mut self, bytes: usize) -> bool {
