@@ -135,7 +135,7 @@ impl Entering<'_, '_, '_> {
                 if explains {
                     weighed.against = weighed.against.or_else(|| masks.counts_others(&source));
                 }
-                let outdated = || standing.outdated(self.masking, &masks, &source);
+                let outdated = || standing.outdated(&masks, &source);
                 weighed.against = weighed.against.or_else(outdated);
             }
             if stores && !own_text(&source) {

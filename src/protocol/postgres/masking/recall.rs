@@ -62,6 +62,8 @@ pub(in super::super) struct Standing {
     pub(in super::super) withhold: bool,
     /// Why it must not run.
     pub(in super::super) objection: Option<Against>,
+    /// What names mean in the session, as it was when this was found.
+    moved: (bool, bool),
     /// Why it must not run by a name that it was given before.
     outdated: OnceLock<Option<Against>>,
     /// What is done with its rows, as they were described last.
@@ -168,7 +170,7 @@ impl Masking {
             Some(Arc::clone(found))
         });
         known.unwrap_or_else(|| {
-            let found = Arc::new(Standing::of(masks, source));
+            let found = Arc::new(Standing::of(masks, moved, source));
             if let Some(text) = self.recall.lock().text(masks, moved, source.reading())
                 && text.statements.len() < MOST_STATEMENTS
             {
@@ -195,25 +197,22 @@ impl Masking {
 }
 
 impl Standing {
-    fn of(masks: &MasksNow, source: &Source) -> Self {
+    fn of(masks: &MasksNow, moved: (bool, bool), source: &Source) -> Self {
         let judged = masks.judge(Some(source));
         Self {
             withhold: masks.withhold(&judged),
             objection: masks.objection(Some(source), &judged),
             judged,
+            moved,
             outdated: OnceLock::new(),
             rows: Mutex::default(),
         }
     }
 
     /// Why the statement must not run by a name that it was given before.
-    pub(in super::super) fn outdated(
-        &self,
-        masking: &Masking,
-        masks: &MasksNow,
-        source: &Source,
-    ) -> Option<Against> {
-        let outdated = || masks.outdated(source.reading(), masking.names_moved());
+    pub(in super::super) fn outdated(&self, masks: &MasksNow, source: &Source) -> Option<Against> {
+        // By what was found beside it: the server's answers may settle names meanwhile.
+        let outdated = || masks.outdated(source.reading(), self.moved);
         self.outdated.get_or_init(outdated).clone()
     }
 
