@@ -181,6 +181,7 @@ impl Gateway {
 
     /// Every file in its data directory.
     pub fn stored_files(&self) -> Vec<PathBuf> {
+        assert!(self.data_dir.is_dir(), "there is no data directory");
         let mut found = Vec::new();
         files(&self.data_dir, &mut found);
         found.sort();
@@ -283,9 +284,10 @@ fn write_configuration(folder: &Path, data_dir: &Path, issuer: &Issuer, setup: &
     fs::write(folder.join("portcullis.toml"), text).unwrap();
 }
 
+/// All files below a folder. A running gateway, and the server that it makes, take some away meanwhile.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).into_iter().flatten().map_while(Result::ok) {
+        let path = entry.path();
         if path.is_dir() {
             files(&path, found);
         } else {
