@@ -4,7 +4,7 @@
 //! nothing but that form.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::clock::Stamp;
 use super::event::{Direction, Event, Kind, Sequence};
@@ -82,16 +82,61 @@ fn put_line(out: &mut Vec<u8>, head: &Head, length: usize) {
     out.extend_from_slice(b"}\n");
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    seq: Sequence,
-    mono: u64,
-    wall: i64,
-    dir: Direction,
-    kind: Kind,
-    of: Option<Sequence>,
-    len: usize,
+/// What a line says, and the length of the payload. JSON has many spellings of one line; only the one
+/// that is written counts, and it is read as it is written: piece by piece.
+fn line(mut text: &[u8]) -> Option<(Head, usize)> {
+    let rest = &mut text;
+    literal(rest, b"{\"seq\":")?;
+    let sequence = number(rest)?;
+    literal(rest, b",\"mono\":")?;
+    let monotonic_us = number(rest)?;
+    literal(rest, b",\"wall\":")?;
+    let wall_us = signed(rest)?;
+    literal(rest, b",\"dir\":\"")?;
+    let direction = Direction::from_word(word(rest)?)?;
+    literal(rest, b",\"kind\":\"")?;
+    let kind = Kind::from_word(word(rest)?)?;
+    let of = match literal(rest, b",\"of\":") {
+        Some(()) => Some(number(rest)?),
+        None => None,
+    };
+    literal(rest, b",\"len\":")?;
+    let length = usize::try_from(number(rest)?).ok()?;
+    let stamp = Stamp { monotonic_us, wall_us };
+    (*rest == b"}").then_some((Head { sequence, stamp, direction, kind, of }, length))
+}
+
+fn literal(rest: &mut &[u8], expected: &[u8]) -> Option<()> {
+    *rest = rest.strip_prefix(expected)?;
+    Some(())
+}
+
+/// Up to a quotation mark, which is taken too.
+fn word<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    let (word, after) = (rest.get(..end)?, rest.get(end + 1..)?);
+    *rest = after;
+    Some(word)
+}
+
+/// Decimal digits without zeros in front.
+fn number(rest: &mut &[u8]) -> Option<u64> {
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let (number, after) = rest.split_at_checked(digits)?;
+    if number.is_empty() || (number.len() > 1 && number.starts_with(b"0")) {
+        return None;
+    }
+    *rest = after;
+    number
+        .iter()
+        .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+}
+
+fn signed(rest: &mut &[u8]) -> Option<i64> {
+    match literal(rest, b"-") {
+        Some(()) => 0i64.checked_sub_unsigned(number(rest)?).filter(|number| *number != 0),
+        None => i64::try_from(number(rest)?).ok(),
+    }
 }
 
 /// Takes the event that starts at `at` and moves `at` behind it. The payload shares `bytes`.
@@ -100,26 +145,12 @@ pub(super) fn take(bytes: &Bytes, at: &mut usize) -> Result<Event, &'static str>
     let window = rest.get(..MAX_LINE).unwrap_or(rest);
     let end = window.iter().position(|b| *b == b'\n').ok_or("an event's line has no end")?;
     let text = window.get(..end).unwrap_or_default();
-    let line: Line =
-        serde_json::from_slice(text).map_err(|_| "an event's line is not what is written")?;
-    let head = Head {
-        sequence: line.seq,
-        stamp: Stamp { monotonic_us: line.mono, wall_us: line.wall },
-        direction: line.dir,
-        kind: line.kind,
-        of: line.of,
-    };
-    // JSON has many spellings of one line; only the written one counts.
-    let mut canonical = Vec::with_capacity(MAX_LINE);
-    put_line(&mut canonical, &head, line.len);
-    if canonical.get(..end) != Some(text) {
-        return Err("an event's line is not what is written");
-    }
-    if line.len > MAX_PAYLOAD {
+    let (head, length) = line(text).ok_or("an event's line is not what is written")?;
+    if length > MAX_PAYLOAD {
         return Err("an event's payload is over the bound");
     }
     let start = *at + end + 1;
-    let stop = start + line.len;
+    let stop = start + length;
     if bytes.get(stop) != Some(&b'\n') {
         return Err("an event's payload has another length than its line says");
     }
@@ -183,6 +214,34 @@ mod tests {
         assert!(out.len() < MAX_LINE);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_and_nothing_else(
+            numbers: (u64, u64, i64, Option<u64>), kinds in (0..3usize, 0..Kind::ALL.len()),
+            length in 0..40usize, cut: proptest::sample::Index, with: u8,
+        ) {
+            let (sequence, monotonic_us, wall_us, of) = numbers;
+            let stamp = Stamp { monotonic_us, wall_us };
+            let direction = Direction::ALL[kinds.0];
+            let head = Head { sequence, stamp, direction, kind: Kind::ALL[kinds.1], of };
+            let mut out = Vec::new();
+            put_line(&mut out, &head, length);
+            out.pop();
+            let (read, read_length) = line(&out).unwrap();
+            proptest::prop_assert_eq!(read_length, length);
+            proptest::prop_assert_eq!(format!("{read:?}"), format!("{head:?}"));
+            // Whatever else is taken for a line is one that would be written.
+            let at = cut.index(out.len());
+            out[at] = with;
+            if let Some((head, length)) = line(&out) {
+                let mut again = Vec::new();
+                put_line(&mut again, &head, length);
+                again.pop();
+                proptest::prop_assert_eq!(again, out);
+            }
+        }
+    }
+
     #[test]
     fn another_spelling_of_a_line_is_refused() {
         let good =
@@ -195,6 +254,15 @@ mod tests {
             ("\"len\":0", "\"of\":null,\"len\":0"),
             ("\"len\":0", "\"len\":1"),
             ("\"len\":0", "\"len\":18446744073709551615"),
+            ("\"len\":0", "\"len\":18446744073709551616"),
+            ("\"len\":0", "\"len\":"),
+            ("\"len\":0}", "\"len\":0"),
+            ("\"seq\":1", "\"seq\":01"),
+            ("\"seq\":1", "\"seq\":+1"),
+            ("\"seq\":1", "\"seq\":-1"),
+            ("\"wall\":3", "\"wall\":-0"),
+            ("\"wall\":3", "\"wall\":9223372036854775808"),
+            ("\"wall\":3", "\"wall\":-9223372036854775809"),
             ("up", "sideways"),
         ] {
             let bad = Bytes::from(good.replace(from, to));

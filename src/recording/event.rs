@@ -66,6 +66,13 @@ pub enum Kind {
 }
 
 impl Direction {
+    pub(super) const ALL: [Self; 3] = [Self::Up, Self::Down, Self::None];
+
+    /// The one that such a stored word means.
+    pub(super) fn from_word(word: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|direction| direction.as_str().as_bytes() == word)
+    }
+
     /// The word that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -77,6 +84,24 @@ impl Direction {
 }
 
 impl Kind {
+    pub(super) const ALL: [Self; 10] = [
+        Self::Opened,
+        Self::Gateway,
+        Self::Command,
+        Self::Data,
+        Self::Outcome,
+        Self::Refused,
+        Self::Note,
+        Self::Approval,
+        Self::Gap,
+        Self::Closed,
+    ];
+
+    /// The one that such a stored word means.
+    pub(super) fn from_word(word: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().as_bytes() == word)
+    }
+
     /// The word that is stored.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -93,7 +93,16 @@ impl Row<'_> {
 
     fn text(&mut self, text: &str) {
         self.next();
-        text.chars().for_each(|character| push(self.to, character));
+        // Most of a text means nothing to COPY, and is copied at once.
+        let mut rest = text;
+        while let Some(at) = rest.find(['\0', '\\', '\t', '\n', '\r']) {
+            let (plain, special) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            self.to.push_str(plain);
+            let mut characters = special.chars();
+            characters.by_ref().take(1).for_each(|character| push(self.to, character));
+            rest = characters.as_str();
+        }
+        self.to.push_str(rest);
     }
 
     fn maybe_text(&mut self, text: Option<&str>) {

@@ -6,6 +6,7 @@
 //! builds on. `docs/index.md` says so to users.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -162,7 +163,7 @@ impl Reading {
         let Some(recorded) = payload::<RecordedCommand<'static>>(event) else { return };
         let (of, wall_us) = (event.of, event.wall_us);
         if only_prepares(&recorded) {
-            let prepared = Remembered::Prepared(Box::new(Prepared { recorded, of, wall_us }));
+            let prepared = Remembered::Prepared(Arc::new(Prepared { recorded, of, wall_us }));
             self.recent.insert(event.sequence, prepared);
         } else {
             self.add_row(event.sequence, &Prepared { recorded, of, wall_us }, context, batch);
@@ -212,7 +213,7 @@ impl Reading {
             return Some(Remembered::Running);
         }
         let prepared = Prepared { recorded, of: event.of, wall_us: event.wall_us };
-        let prepared = Remembered::Prepared(Box::new(prepared));
+        let prepared = Remembered::Prepared(Arc::new(prepared));
         self.recent.insert(sequence, prepared.clone());
         Some(prepared)
     }
@@ -226,7 +227,8 @@ impl Reading {
     ) {
         let bases = self.bases(command.of, context);
         let Some(session) = &mut self.row else { return };
-        let parts: Vec<_> = std::iter::once(&command.recorded).chain(&bases).collect();
+        let bases = bases.iter().map(|base| &base.recorded);
+        let parts: Vec<_> = std::iter::once(&command.recorded).chain(bases).collect();
         let merged = Merged::of(&parts, context.index_text);
         session.commands += 1;
         session.overridden += i64::from(merged.overridden.is_some());
@@ -264,18 +266,14 @@ impl Reading {
     }
 
     /// What a command builds on, the nearest first.
-    fn bases(
-        &mut self,
-        mut of: Option<Sequence>,
-        context: &mut Context<'_>,
-    ) -> Vec<RecordedCommand<'static>> {
+    fn bases(&mut self, mut of: Option<Sequence>, context: &mut Context<'_>) -> Vec<Arc<Prepared>> {
         let mut bases = Vec::new();
         while let Some(sequence) = of.take()
             && bases.len() < MAX_BASES
         {
             if let Some(Remembered::Prepared(prepared)) = self.remembered(sequence, context) {
                 of = prepared.of;
-                bases.push(prepared.recorded);
+                bases.push(prepared);
             }
         }
         bases

@@ -2,6 +2,7 @@
 //! forgotten is read from the recording again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::recording::{RecordedCommand, Sequence};
 
@@ -16,11 +17,11 @@ pub(super) enum Remembered {
     /// It has its row and has not ended.
     Running,
     /// It only prepares: it has no row, but may yet get one.
-    Prepared(Box<Prepared>),
+    Prepared(Arc<Prepared>),
 }
 
 /// A command that only prepares, and when.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) recorded: RecordedCommand<'static>,
     pub(super) of: Option<Sequence>,
