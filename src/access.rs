@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::approval::{Asked, Desk};
 use crate::catalog::Rules;
-use crate::clock::Moment;
+use crate::clock::{Moment, Now};
 use crate::config::{AccessRule, AskedAccess, Target, TargetSelector};
 use crate::database::{Known, Timestamp, WithdrawnKind};
 use crate::identity::Identity;
@@ -62,9 +62,9 @@ pub struct Ends {
 
 impl Ends {
     /// How long the time of a session that opened then is over, if it is.
-    pub fn overdue(self, opened: Moment) -> Option<Duration> {
-        let token = self.token.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let session = self.session.and_then(|length| opened.elapsed().checked_sub(length));
+    pub fn overdue(self, opened: Moment, now: Now) -> Option<Duration> {
+        let token = self.token.and_then(|at| now.wall.duration_since(at).ok());
+        let session = self.session.and_then(|length| now.moment.since(opened).checked_sub(length));
         token.into_iter().chain(session).max()
     }
 
@@ -209,7 +209,8 @@ impl Access {
         target: &TargetName,
         session: SessionId,
     ) -> Result<Grant, NoAccess> {
-        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn().current().await) {
+        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn().current(Moment::now()).await)
+        {
             return Err(NoAccess::Withdrawn(by));
         }
         let (target, right) = right(rules, identity, target)?;

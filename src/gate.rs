@@ -30,7 +30,7 @@ use crate::access::{Grant, NoAccess};
 use crate::approval::Present;
 pub use crate::approval::Status;
 use crate::catalog::{Catalog, Rules};
-use crate::clock::Moment;
+use crate::clock::{Moment, Now};
 use crate::config::NotifyEvent;
 use crate::identity::Identity;
 use crate::mask::{HashKey, MaskPlan, Masked, Viewer};
@@ -234,12 +234,13 @@ impl Gate {
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
     ) -> Result<(Permitted, T), NotAdmitted> {
-        self.right_now().await?;
-        let began = Instant::now();
-        let (passed, described) = self.append(bytes, describe).await?;
+        let began = Now::read();
+        self.right_at(began).await?;
+        let (passed, described) = self.append(began, bytes, describe).await?;
         // The process may have been stopped meanwhile, or the disk slow.
-        self.right_now().await?;
-        self.metrics.passed_up(passed.len(), began.elapsed());
+        let now = Now::read();
+        self.right_at(now).await?;
+        self.metrics.passed_up(passed.len(), now.moment.since(began.moment));
         Ok((Permitted(passed), described))
     }
 
@@ -249,17 +250,18 @@ impl Gate {
         &self,
         describe: impl FnOnce(&mut Admission<'_, '_>),
     ) -> Result<(), RecordingFailure> {
-        self.append(Bytes::new(), describe).await.map(drop)
+        self.append(Now::read(), Bytes::new(), describe).await.map(drop)
     }
 
     async fn append<T>(
         &self,
+        now: Now,
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
     ) -> Result<(Bytes, T), RecordingFailure> {
         let policy = self.policy();
-        let appended = self.recording.append(|batch| {
-            let mut admission = Admission::new(self, &policy, batch, bytes);
+        let appended = self.recording.append_at(now, |batch| {
+            let mut admission = Admission::new(self, now, &policy, batch, bytes);
             let described = describe(&mut admission);
             (described, admission.finish())
         });
@@ -309,12 +311,13 @@ impl Gate {
     /// pass what the client may see.
     pub fn release(
         &self,
+        now: Now,
         response: Masked,
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
-        let appended = self
-            .recording
-            .append(|batch| describe(&mut Release { gate: self, batch }, response.stored()));
+        let appended = self.recording.append_at(now, |batch| {
+            describe(&mut Release { gate: self, batch }, response.stored())
+        });
         appended.inspect_err(|failure| self.count(failure))?;
         self.metrics.passed_down(response.shown().len());
         Ok(Released(response.into_shown()))
@@ -345,18 +348,17 @@ impl Gate {
         self.grant.still_holds(&self.catalog.current(), desk.withdrawn().last_known())
     }
 
-    /// Makes sure that the right holds, by knowledge that is not older than the promise. In a session
-    /// that nothing happened to this costs two looks at a clock. Cancel safe.
-    async fn right_now(&self) -> Result<(), NotAdmitted> {
+    /// Makes sure that the right holds now, by knowledge that is not older than the promise. Cancel safe.
+    async fn right_at(&self, now: Now) -> Result<(), NotAdmitted> {
         let desk = self.catalog.desk();
-        desk.withdrawn().current().await;
+        desk.withdrawn().current(now.moment).await;
         // Told of before the look counts, so what is new is never missed.
         let generation = desk.generation();
         if self.checked.load(Ordering::Relaxed) != generation {
             self.still_granted().map_err(NotAdmitted::Lapsed)?;
             self.checked.store(generation, Ordering::Relaxed);
         }
-        match self.grant.ends().overdue(self.since) {
+        match self.grant.ends().overdue(self.since, now) {
             Some(over) if over >= self.grace => Err(NotAdmitted::Lapsed(NoAccess::Over)),
             _ => Ok(()),
         }
@@ -364,12 +366,16 @@ impl Gate {
 
     /// Whether the session's time is over: what runs may go on for a while, and nothing new starts.
     pub fn is_over(&self) -> bool {
-        self.grant.ends().overdue(self.since).is_some()
+        self.is_over_at(Now::read())
+    }
+
+    fn is_over_at(&self, now: Now) -> bool {
+        self.grant.ends().overdue(self.since, now).is_some()
     }
 
     /// How much longer what runs may go on when the session's time is over.
     pub fn grace_left(&self) -> Duration {
-        let over = self.grant.ends().overdue(self.since).unwrap_or_default();
+        let over = self.grant.ends().overdue(self.since, Now::read()).unwrap_or_default();
         self.grace.saturating_sub(over)
     }
 

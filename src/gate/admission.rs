@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Gate;
 use super::hold::Held;
 use super::passing::Passing;
+use crate::clock::{Moment, Now};
 use crate::config::NotifyEvent;
 use crate::notify::News;
 use crate::policy::{Command, CommandParts, Decision, SessionPolicy, Verdict};
@@ -20,6 +21,7 @@ use crate::recording::{Batch, Direction, Kind, NewCommand, Note, Sequence};
 #[derive(Debug)]
 pub struct Admission<'g, 'b> {
     gate: &'g Gate,
+    now: Now,
     policy: &'g Arc<SessionPolicy>,
     batch: &'g mut Batch<'b>,
     passing: Passing,
@@ -79,11 +81,12 @@ pub enum Ruling {
 impl<'g, 'b> Admission<'g, 'b> {
     pub(super) fn new(
         gate: &'g Gate,
+        now: Now,
         policy: &'g Arc<SessionPolicy>,
         batch: &'g mut Batch<'b>,
         bytes: Bytes,
     ) -> Self {
-        Self { gate, policy, batch, passing: Passing::of(bytes), decided: false }
+        Self { gate, now, policy, batch, passing: Passing::of(bytes), decided: false }
     }
 
     /// The bytes that pass, and whether something was decided.
@@ -123,10 +126,15 @@ impl Admission<'_, '_> {
         self.rule(range, asked, decision)
     }
 
+    /// When this is: the clocks are read once for all that is told.
+    pub fn now(&self) -> Moment {
+        self.now.moment
+    }
+
     /// Decides a command, and does nothing else.
     pub fn decide(&self, asked: &Asked<'_>) -> Decision {
         let mut decision = self.policy.decide_parts(asked.commands);
-        if self.gate.is_over() {
+        if self.gate.is_over_at(self.now) {
             decision = decision.too_late();
         }
         if asked.prepares {

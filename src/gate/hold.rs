@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{Gate, Permitted};
 use crate::approval::{Asking, Outcome, Reminders, Waiting, told, visible};
-use crate::clock::Moment;
+use crate::clock::{Moment, Now};
 use crate::database::{DatabaseError, Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
@@ -370,7 +370,10 @@ impl Gate {
         }
         // The rules may have changed while the database answered, the access may be gone, and an
         // approval that was used long ago, while this process stood still, is of no use.
-        if self.right_now().await.is_err() || self.is_over() || !self.still_may(held, votes) {
+        if self.right_at(Now::read()).await.is_err()
+            || self.is_over()
+            || !self.still_may(held, votes)
+        {
             return Err(NotReleased::Stricter);
         }
         if began.elapsed() > USE_TIME {

@@ -1,7 +1,7 @@
 //! Writing one recording: events go to the journal before anything is forwarded, and from memory
 //! into compressed blocks soon after.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,14 @@ use super::block::{BlockWriter, Place, Sealed, Start};
 use super::cipher::{self, Sealing};
 use super::clock::{self, Stamp};
 use super::event::{Closed, Direction, Gap, Kind};
-use super::journal;
+use super::journal_file::JournalFile;
 use super::layout::Part;
 use super::ledger::Entry;
 use super::pending::{BLOCK_TARGET, Mark, Pending};
 use super::repair::{Ending, Standing};
 use super::store::Shared;
 use super::tail::{Tail, Unsynced};
+use crate::clock::{Moment, Now};
 use crate::config::{Durability, OnRecordingFailure};
 use crate::names::SessionId;
 
@@ -48,7 +49,7 @@ pub struct Recording(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     session: SessionId,
-    started: Instant,
+    started: Moment,
     on_failure: OnRecordingFailure,
     state: Mutex<State>,
 }
@@ -62,6 +63,8 @@ struct State {
     raw: u64,
     /// When the oldest pending event came.
     pending_since: Option<Instant>,
+    /// When the last event came, in microseconds since the recording started.
+    last_us: u64,
     /// Whether the framer knows of this recording.
     queued: bool,
     outage: Option<Outage>,
@@ -70,7 +73,7 @@ struct State {
 #[derive(Debug)]
 struct Files {
     blocks: BlockWriter,
-    journal: Tail,
+    journal: JournalFile,
     /// Seals both, when recordings are encrypted.
     cipher: Option<Sealing>,
     /// Whether everything in the journal is in blocks too.
@@ -114,18 +117,19 @@ impl Recording {
                 pending: Pending::default(),
                 raw: 0,
                 pending_since: None,
+                last_us: 0,
                 queued: false,
                 outage: None,
             };
             let inner = Arc::new(Inner {
                 shared: Arc::clone(shared),
                 session,
-                started: Instant::now(),
+                started: Moment::now(),
                 on_failure,
                 state: Mutex::new(state),
             });
             let begun = inner
-                .append(OnRecordingFailure::Refuse, first)
+                .append(Now::read(), OnRecordingFailure::Refuse, first)
                 .and_then(|()| Ok(shared.note(Entry::Opened { session })?));
             if begun.is_err() {
                 inner.abandon();
@@ -146,8 +150,8 @@ impl Recording {
         };
         // The journal first and removed last: where one stands, a recording is not sealed.
         let file = shared.dir.create(&session, Part::Journal)?;
-        let mut journal = Tail::new(file, 0, Arc::clone(&shared.usage));
-        journal.append(&mut [IoSlice::new(&journal::header(&session, cipher.is_some()))])?;
+        let usage = Arc::clone(&shared.usage);
+        let journal = JournalFile::create(file, session, cipher.is_some(), usage)?;
         let file = shared.dir.create(&session, Part::Recording)?;
         let tail = Tail::new(file, 0, Arc::clone(&shared.usage));
         let mut blocks = BlockWriter::new(tail, Place::default());
@@ -195,7 +199,19 @@ impl Recording {
         &self,
         write: impl FnOnce(&mut Batch<'_>) -> T,
     ) -> Result<T, RecordingFailure> {
-        self.0.append(self.0.on_failure, write)
+        self.append_at(Now::read(), write)
+    }
+
+    /// The same for what happens at that moment.
+    ///
+    /// # Errors
+    /// As [`Recording::append`].
+    pub fn append_at<T>(
+        &self,
+        now: Now,
+        write: impl FnOnce(&mut Batch<'_>) -> T,
+    ) -> Result<T, RecordingFailure> {
+        self.0.append(now, self.0.on_failure, write)
     }
 
     /// With `durability = "disk"`, waits until all that was appended before is on the disk; one
@@ -228,6 +244,7 @@ impl Recording {
 impl Inner {
     fn append<T>(
         self: &Arc<Self>,
+        now: Now,
         on_failure: OnRecordingFailure,
         write: impl FnOnce(&mut Batch<'_>) -> T,
     ) -> Result<T, RecordingFailure> {
@@ -235,7 +252,8 @@ impl Inner {
         if state.files.is_none() {
             return Err(RecordingFailure::Closed);
         }
-        let stamp = Stamp::since(self.started);
+        let stamp = Stamp::at(now, self.started).not_before(state.last_us);
+        state.last_us = stamp.monotonic_us;
         let mark = state.pending.mark();
         let result = state.put_gap(stamp);
         let after_gap = state.pending.mark();
@@ -298,11 +316,16 @@ impl Inner {
         let after = if few { FRAME_FEW_AFTER } else { FRAME_AFTER };
         let due = state.pending_since.is_none_or(|since| all || now >= since + after);
         if due {
+            let quiet = state.pending.is_empty();
             state.frame(&self.shared)?;
             self.shared.changes.note(self.session);
             state.pending.release();
+            if let Some(files) = state.files.as_mut().filter(|_| quiet || all) {
+                files.journal.rest();
+            }
         }
-        state.queued = state.pending.holds_memory();
+        let rests = state.files.as_ref().is_none_or(|files| files.journal.rests());
+        state.queued = state.pending.holds_memory() || !rests;
         Ok(state.queued)
     }
 
@@ -313,9 +336,9 @@ impl Inner {
         if let Some(error) = &files.unreliable {
             return Err(RecordingFailure::Io(error.clone()));
         }
-        let unsynced: Vec<_> =
-            [&files.blocks.tail, &files.journal].into_iter().filter_map(Tail::unsynced).collect();
-        let to_sync = ToSync { files: unsynced, entries: files.entries_unsynced };
+        let unsynced = [files.blocks.tail.unsynced(), files.journal.unsynced()];
+        let files_unsynced = unsynced.into_iter().flatten().collect::<Vec<_>>();
+        let to_sync = ToSync { files: files_unsynced, entries: files.entries_unsynced };
         Ok((to_sync.entries || !to_sync.files.is_empty()).then_some(to_sync))
     }
 
@@ -326,13 +349,12 @@ impl Inner {
         match result {
             Ok(()) => {
                 for unsynced in &then.files {
-                    for tail in [&mut files.blocks.tail, &mut files.journal] {
-                        tail.synced(unsynced);
-                    }
+                    files.blocks.tail.synced(unsynced);
+                    files.journal.synced(unsynced);
                 }
                 files.entries_unsynced &= !then.entries;
                 if files.journal_framed && files.blocks.tail.unsynced().is_none() {
-                    files.empty_journal();
+                    files.journal.begin_anew();
                 }
             }
             Err(error) => files.unreliable = Some(error.to_string()),
@@ -356,7 +378,7 @@ impl Inner {
         if state.files.is_none() {
             return Err(RecordingFailure::Closed);
         }
-        let stamp = Stamp::since(self.started);
+        let stamp = Stamp::at(Now::read(), self.started).not_before(state.last_us);
         let sealed = state.seal(&self.shared, stamp, closed);
         let gap = state.outage.take().map(|outage| outage.gap);
         let Some(mut files) = state.files.take() else { return Err(RecordingFailure::Closed) };
@@ -422,13 +444,7 @@ impl State {
         } else {
             files.journal_framed = false;
             let (span, events) = (self.pending.span_since(mark), self.pending.since(mark));
-            match &mut files.cipher {
-                None => journal::append(&mut files.journal, events)?,
-                Some(cipher) => {
-                    let by = (&of.session, cipher);
-                    journal::append_sealed(&mut files.journal, by, (&span, events))?;
-                }
-            }
+            files.journal.append(files.cipher.as_mut(), (&span, events))?;
         }
         self.raw = raw;
         if !self.pending.is_empty() {
@@ -450,10 +466,10 @@ impl State {
         self.pending_since = None;
         files.journal_framed = true;
         match shared.durability {
-            Durability::Process => files.empty_journal(),
+            Durability::Process => files.journal.begin_anew(),
             Durability::Disk if files.journal.len() > JOURNAL_BOUND => {
                 match files.blocks.tail.sync() {
-                    Ok(()) => files.empty_journal(),
+                    Ok(()) => files.journal.begin_anew(),
                     Err(error) => files.unreliable = Some(error.to_string()),
                 }
             }
@@ -478,11 +494,5 @@ impl State {
             let by = (&*shared.key, stamp.wall_us);
             files.blocks.seal(packer, &self.pending, files.cipher.as_mut(), &closed.how, by)
         })
-    }
-}
-
-impl Files {
-    fn empty_journal(&mut self) {
-        self.journal.roll_back(journal::HEADER_LEN as u64);
     }
 }

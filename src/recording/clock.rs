@@ -1,10 +1,12 @@
 //! The two clocks of an event: one that never goes back, and the wall's.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
+
+use crate::clock::{Moment, Now};
 
 const TO_THE_MICROSECOND: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
@@ -20,10 +22,17 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Now, in a recording that started at `start`.
-    pub(super) fn since(start: Instant) -> Self {
-        let monotonic_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Self { monotonic_us, wall_us: wall_us(SystemTime::now()) }
+    /// Of that moment in a recording that started at `start`.
+    pub(super) fn at(now: Now, start: Moment) -> Self {
+        let since = now.moment.since(start).as_micros();
+        let monotonic_us = u64::try_from(since).unwrap_or(u64::MAX);
+        Self { monotonic_us, wall_us: wall_us(now.wall) }
+    }
+
+    /// The same, if it is not before an earlier event: clocks are read before the recording's turn
+    /// comes.
+    pub(super) fn not_before(self, last_us: u64) -> Self {
+        Self { monotonic_us: self.monotonic_us.max(last_us), ..self }
     }
 }
 

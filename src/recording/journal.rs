@@ -1,9 +1,13 @@
 //! The `.journal`: events that are with the operating system but not yet in a block.
 //!
+//! A journal is written from its start again and again ([`super::journal_file`]), so records of an
+//! earlier turn stand behind those of this one. Each turn has a salt of its own, in the header and
+//! in every checksum: what is left of earlier records, whose text clients chose, is none of this turn's.
+//!
 //! In an encrypted recording each record is sealed, and its head tells what a repair has to know
 //! that cannot open it.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -13,15 +17,14 @@ use super::encode;
 use super::event::{Event, Sequence};
 use super::header::take;
 use super::pending::Span;
-use super::tail::Tail;
 use crate::names::SessionId;
 
-/// Bytes of the header: magic, version, cipher, two zeros, session, checksum.
-pub(super) const HEADER_LEN: usize = 32;
-/// Bytes of it that say what it is.
+/// Bytes of the header that say what it is: magic, version, cipher, two zeros, session.
 const ABOUT: usize = 24;
+/// Bytes of a salt, and of a checksum.
+const SUM: usize = 8;
 /// Bytes before what is in a record: length and checksum.
-const RECORD_HEAD: usize = 12;
+const RECORD_HEAD: usize = 4 + SUM;
 /// Bytes behind these that tell of a sealed record.
 const SEALED_HEAD: usize = 48;
 /// Some times what any journal grows to; what is longer was not written by a gateway.
@@ -34,8 +37,8 @@ const MAGIC: [u8; 4] = *b"PCJ1";
 enum Kind {
     /// Events with a hash, as gateways before 0.2 wrote them.
     Hashed,
-    /// Events with a CRC: what a crash leaves of a record is no attack on it, and two records are written
-    /// for each command.
+    /// Events with a CRC of salt and events: what a crash leaves of a record is no attack on it, and
+    /// two records are written for each command.
     Summed,
     /// Sealed events with a hash, which found blocks take over.
     Sealed,
@@ -53,49 +56,79 @@ impl Kind {
         }
     }
 
-    fn checksum(self, bytes: &[u8]) -> [u8; 8] {
+    /// Of a record's bytes, in a turn with this salt.
+    fn checksum(self, salt: Salt, bytes: &[u8]) -> [u8; SUM] {
         match self {
-            Self::Summed => crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes).to_le_bytes(),
-            Self::Hashed | Self::Sealed => {
-                blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
+            Self::Summed => {
+                let mut sum = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
+                sum.update(&salt.0);
+                sum.update(bytes);
+                sum.finalize().to_le_bytes()
             }
+            Self::Hashed | Self::Sealed => hash(bytes),
         }
     }
 }
 
-/// The header of a session's journal.
-pub(super) fn header(session: &SessionId, encrypted: bool) -> [u8; HEADER_LEN] {
-    header_of(if encrypted { Kind::Sealed } else { Kind::Summed }, session)
+fn hash(bytes: &[u8]) -> [u8; SUM] {
+    blake3::hash(bytes).as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-fn header_of(kind: Kind, session: &SessionId) -> [u8; HEADER_LEN] {
-    let mut out = [0; HEADER_LEN];
-    let mut fields = Vec::with_capacity(HEADER_LEN);
-    fields.extend_from_slice(&MAGIC);
-    fields.extend_from_slice(&kind.fields());
-    fields.extend_from_slice(&[0, 0]);
-    fields.extend_from_slice(session.as_bytes());
-    let checksum = Kind::Hashed.checksum(&fields);
-    fields.extend_from_slice(&checksum);
-    if fields.len() == HEADER_LEN {
-        out.copy_from_slice(&fields);
+/// What tells the records of one turn from those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Salt([u8; SUM]);
+
+impl Salt {
+    /// One that nobody can guess.
+    pub(super) fn random() -> io::Result<Self> {
+        let mut salt = [0; SUM];
+        let filled = aws_lc_rs::rand::fill(&mut salt);
+        filled.map_err(|_| io::Error::other("there is no randomness"))?;
+        Ok(Self(salt))
     }
-    out
+
+    /// The next turn's.
+    pub(super) fn next(self) -> Self {
+        Self(u64::from_le_bytes(self.0).wrapping_add(1).to_le_bytes())
+    }
 }
 
-/// Writes encoded events as one record, in one write.
-pub(super) fn append(tail: &mut Tail, events: &[u8]) -> io::Result<()> {
+/// The header of a journal of events, in a turn with this salt.
+pub(super) fn header(session: &SessionId, salt: Salt) -> Vec<u8> {
+    header_of(Kind::Summed, session, salt)
+}
+
+/// The header of an encrypted journal.
+pub(super) fn sealed_header(session: &SessionId) -> Vec<u8> {
+    header_of(Kind::Sealed, session, Salt::default())
+}
+
+fn header_of(kind: Kind, session: &SessionId, salt: Salt) -> Vec<u8> {
+    let mut header = about(kind, session);
+    if kind == Kind::Summed {
+        header.extend_from_slice(&salt.0);
+    }
+    let sum = hash(&header);
+    header.extend_from_slice(&sum);
+    header
+}
+
+fn about(kind: Kind, session: &SessionId) -> Vec<u8> {
+    [&MAGIC[..], &kind.fields(), &[0, 0], session.as_bytes()].concat()
+}
+
+/// What stands before encoded events in their record.
+pub(super) fn record_of(salt: Salt, events: &[u8]) -> io::Result<[u8; RECORD_HEAD]> {
     let length = u32::try_from(events.len()).map_err(io::Error::other)?;
-    let head = record_head(length, Kind::Summed.checksum(events));
-    tail.append(&mut [IoSlice::new(&head), IoSlice::new(events)])
+    Ok(record_head(length, Kind::Summed.checksum(salt, events)))
 }
 
-/// Writes encoded events as one record that only the recording's key opens, in one write.
-pub(super) fn append_sealed(
-    tail: &mut Tail,
-    (session, cipher): (&SessionId, &mut Sealing),
+/// Encoded events as a record that only the recording's key opens.
+pub(super) fn sealed_record(
+    session: &SessionId,
+    cipher: &mut Sealing,
     (span, events): (&Span, &[u8]),
-) -> io::Result<()> {
+) -> io::Result<Vec<u8>> {
     let once = cipher.once()?;
     let head = SealedHead {
         number: once.number(),
@@ -110,11 +143,11 @@ pub(super) fn append_sealed(
     sealed.extend_from_slice(events);
     cipher.seal(once, &head.about(session), &mut sealed, SEALED_HEAD)?;
     let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
-    let head = record_head(length, Kind::Sealed.checksum(&sealed));
-    tail.append(&mut [IoSlice::new(&head), IoSlice::new(&sealed)])
+    let head = record_head(length, hash(&sealed));
+    Ok([&head[..], &sealed].concat())
 }
 
-fn record_head(length: u32, checksum: [u8; 8]) -> [u8; RECORD_HEAD] {
+fn record_head(length: u32, checksum: [u8; SUM]) -> [u8; RECORD_HEAD] {
     let mut head = [0; RECORD_HEAD];
     let (place, rest) = head.split_at_mut(4);
     place.copy_from_slice(&length.to_le_bytes());
@@ -162,8 +195,7 @@ impl SealedHead {
 
     /// What sealing binds to the events: whose they are, and all of the head.
     fn about(&self, session: &SessionId) -> Vec<u8> {
-        let header = header(session, true);
-        [header.get(..ABOUT).unwrap_or_default(), &self.encode()].concat()
+        [&about(Kind::Sealed, session)[..], &self.encode()].concat()
     }
 
     /// How many of the events have this sequence or a later one. Only a gap uses up more than one
@@ -203,7 +235,7 @@ impl SealedRecord {
 /// Takes whole sealed records from the beginning; what is left is not one.
 pub(super) fn sealed_records(bytes: &Bytes) -> (Vec<SealedRecord>, usize) {
     let (mut records, mut at) = (Vec::new(), 0);
-    while let Some(content) = record(Kind::Sealed, bytes, at) {
+    while let Some(content) = record(Kind::Sealed, Salt::default(), bytes, at) {
         let Some((head, events)) = content.split_first_chunk() else { break };
         let head = SealedHead::decode(head);
         if events.len() <= TAG || head.events == 0 || head.next_sequence <= head.first_sequence {
@@ -255,22 +287,26 @@ impl Contents {
 /// nothing in it was forwarded.
 pub(super) fn parse(session: &SessionId, bytes: &Bytes) -> Contents {
     let mut contents = Contents::default();
-    let start = bytes.get(..HEADER_LEN).unwrap_or_default();
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| start == header_of(*kind, session)) else {
-        contents.torn = bytes.len() as u64;
+    let salt = bytes.get(ABOUT..ABOUT + SUM).and_then(|salt| salt.first_chunk().copied());
+    let salt = Salt(salt.unwrap_or_default());
+    let header = |kind: &Kind| header_of(*kind, session, salt);
+    let Some(kind) = Kind::ALL.into_iter().find(|kind| bytes.starts_with(&header(kind))) else {
+        // A file that was made, and nothing written to it.
+        contents.torn = if bytes.iter().all(|byte| *byte == 0) { 0 } else { bytes.len() as u64 };
         return contents;
     };
+    let mut at = header(&kind).len();
     if kind == Kind::Sealed {
-        let (records, torn) = sealed_records(&bytes.slice(HEADER_LEN..));
+        let (records, torn) = sealed_records(&bytes.slice(at..));
         return Contents { sealed: records, torn: torn as u64, ..contents };
     }
-    let mut at = HEADER_LEN;
-    while let Some(record) = record(kind, bytes, at) {
+    while let Some(record) = record(kind, salt, bytes, at) {
         let Some(events) = decoded(&record) else { break };
         contents.events.extend(events);
         at += RECORD_HEAD + record.len();
     }
-    contents.torn = (bytes.len() - at) as u64;
+    // Behind the records of a turn stands what is left of earlier ones.
+    contents.torn = if kind == Kind::Summed { 0 } else { (bytes.len() - at) as u64 };
     contents
 }
 
@@ -285,90 +321,67 @@ fn decoded(record: &Bytes) -> Option<Vec<Journaled>> {
     Some(events)
 }
 
-fn record(kind: Kind, bytes: &Bytes, at: usize) -> Option<Bytes> {
+fn record(kind: Kind, salt: Salt, bytes: &Bytes, at: usize) -> Option<Bytes> {
     let rest = bytes.get(at..)?;
     let (length, rest) = rest.split_first_chunk()?;
-    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<SUM>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let content = rest.get(..length)?;
     let start = at + RECORD_HEAD;
-    let whole = length > 0 && kind.checksum(content) == *sum;
+    let whole = length > 0 && kind.checksum(salt, content) == *sum;
     whole.then(|| bytes.slice(start..start + length))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::io::{Read, Seek};
-
     use super::*;
     use crate::recording::clock::Stamp;
     use crate::recording::event::Direction;
     use crate::recording::pending::Pending;
 
-    #[test]
-    fn a_journal_cut_anywhere_gives_its_whole_records() {
-        let recipient = "age1gfr9v9fwjlj3729l5yq54lmgw7vvznw8584esrfvldf0pd7pcptqlhukv7";
-        let (cipher, _) = Sealing::make(&[recipient.parse().unwrap()]).unwrap();
-        cut_anywhere(None);
-        cut_anywhere(Some(cipher));
-    }
+    const STAMP: Stamp = Stamp { monotonic_us: 0, wall_us: 0 };
 
     /// What gateways before 0.2 left behind when they were killed.
     #[test]
     fn a_journal_with_hashes_is_read() {
         let session = SessionId::generate();
         let mut pending = Pending::starting_at(0);
-        let stamp = Stamp { monotonic_us: 0, wall_us: 0 };
-        pending.data(stamp, Direction::Up, None, b"select 1");
+        pending.data(STAMP, Direction::Up, None, b"select 1");
         let mark = Pending::default().mark();
         let events = pending.since(&mark);
+        let salt = Salt([7; SUM]);
         let journal = |kind: Kind, by: Kind| {
             let length = u32::try_from(events.len()).unwrap();
-            let head = record_head(length, by.checksum(events));
-            let bytes = [&header_of(kind, &session)[..], &head, events].concat();
+            let head = record_head(length, by.checksum(salt, events));
+            let bytes = [&header_of(kind, &session, salt)[..], &head, events].concat();
             parse(&session, &Bytes::from(bytes)).events.len()
         };
         assert_eq!(journal(Kind::Hashed, Kind::Hashed), 1);
         assert_eq!(journal(Kind::Summed, Kind::Summed), 1);
         assert_eq!(journal(Kind::Hashed, Kind::Summed), 0);
         assert_eq!(journal(Kind::Summed, Kind::Hashed), 0);
-        // CRC-64/NVME, as its catalogue gives it.
-        let sum = u64::from_le_bytes(Kind::Summed.checksum(b"123456789"));
-        assert_eq!(sum, 0xae8b_1486_0a79_9888);
     }
 
-    fn cut_anywhere(mut cipher: Option<Sealing>) {
+    /// CRC-64/NVME, as its catalogue gives it.
+    #[test]
+    fn a_checksum_is_the_one_that_is_documented() {
+        let sum = Kind::Summed.checksum(Salt(*b"12345678"), b"9");
+        assert_eq!(u64::from_le_bytes(sum), 0xae8b_1486_0a79_9888);
+    }
+
+    #[test]
+    fn a_record_of_another_turn_is_not_read() {
         let session = SessionId::generate();
-        let mut file: File = tempfile::tempfile().unwrap();
-        let mut tail = Tail::new(file.try_clone().unwrap(), 0, std::sync::Arc::default());
-        tail.append(&mut [IoSlice::new(&header(&session, cipher.is_some()))]).unwrap();
-        let mut ends = vec![];
-        for n in 0..5u8 {
-            let mut pending = Pending::starting_at(u64::from(n) * 2);
-            let stamp = Stamp { monotonic_us: 0, wall_us: 0 };
-            pending.data(stamp, Direction::Up, None, &[n; 20]);
-            pending.data(stamp, Direction::Up, None, &[n; 3]);
-            let mark = Pending::default().mark();
-            let events = (&pending.span_since(&mark), pending.since(&mark));
-            match &mut cipher {
-                Some(cipher) => append_sealed(&mut tail, (&session, cipher), events).unwrap(),
-                None => append(&mut tail, events.1).unwrap(),
-            }
-            ends.push(usize::try_from(tail.len()).unwrap());
+        let mut pending = Pending::starting_at(0);
+        pending.data(STAMP, Direction::Up, None, b"select 1");
+        let mark = Pending::default().mark();
+        let events = pending.since(&mark);
+        let turn = Salt::random().unwrap();
+        let record = |salt| [&record_of(salt, events).unwrap()[..], events].concat();
+        for (behind, read) in [(turn, 2), (turn.next(), 1), (Salt::random().unwrap(), 1)] {
+            let bytes = [header(&session, turn), record(turn), record(behind)].concat();
+            let contents = parse(&session, &Bytes::from(bytes));
+            assert_eq!((contents.events.len(), contents.torn), (read, 0));
         }
-        let mut bytes = Vec::new();
-        file.rewind().unwrap();
-        file.read_to_end(&mut bytes).unwrap();
-        for cut in 0..=bytes.len() {
-            let mut contents = parse(&session, &Bytes::copy_from_slice(&bytes[..cut]));
-            let whole = ends.iter().filter(|end| **end <= cut).count();
-            if let Some(cipher) = &cipher {
-                assert_eq!((contents.events.len(), contents.sealed.len()), (0, whole));
-                assert!(contents.open(&session, &cipher.key()));
-            }
-            assert_eq!(contents.events.len(), whole * 2, "cut at {cut}");
-        }
-        assert!(parse(&SessionId::generate(), &Bytes::from(bytes)).events.is_empty());
     }
 }

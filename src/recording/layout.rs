@@ -243,7 +243,9 @@ impl DataDir {
     /// Makes one file of a recording, which must not exist.
     pub(super) fn create(&self, session: &SessionId, part: Part) -> io::Result<File> {
         let day = make_directory(&self.recordings, &day_of(session))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::RDWR;
+        // A journal is written over; nothing of the others ever is.
+        let end = if part == Part::Journal { OFlags::empty() } else { OFlags::APPEND };
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | end;
         open_file(&day, &part.name(session), flags)
     }
 

@@ -22,6 +22,7 @@ mod event;
 mod follow;
 mod header;
 mod journal;
+mod journal_file;
 mod keyring;
 mod layout;
 mod ledger;

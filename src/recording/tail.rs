@@ -22,7 +22,7 @@ impl Usage {
         self.change(bytes, 0);
     }
 
-    fn change(&self, from: u64, to: u64) {
+    pub(super) fn change(&self, from: u64, to: u64) {
         if to >= from {
             self.0.fetch_add(to - from, Ordering::Relaxed);
         } else {
@@ -53,6 +53,22 @@ pub(super) struct Unsynced {
     pub(super) file: Arc<File>,
     len: u64,
     generation: u64,
+}
+
+impl Unsynced {
+    pub(super) fn new(file: &Arc<File>, len: u64, generation: u64) -> Self {
+        Self { file: Arc::clone(file), len, generation }
+    }
+
+    /// How long the file was.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it still says something of that file.
+    pub(super) fn is_of(&self, file: &Arc<File>, generation: u64) -> bool {
+        self.generation == generation && Arc::ptr_eq(&self.file, file)
+    }
 }
 
 impl Tail {
@@ -92,16 +108,12 @@ impl Tail {
     }
 
     pub(super) fn unsynced(&self) -> Option<Unsynced> {
-        (self.synced < self.len).then(|| Unsynced {
-            file: Arc::clone(&self.file),
-            len: self.len,
-            generation: self.generation,
-        })
+        (self.synced < self.len).then(|| Unsynced::new(&self.file, self.len, self.generation))
     }
 
     /// Notes that what was unsynced then is on the disk now.
     pub(super) fn synced(&mut self, then: &Unsynced) {
-        if then.generation == self.generation {
+        if then.is_of(&self.file, self.generation) {
             self.synced = self.synced.max(then.len);
         }
     }

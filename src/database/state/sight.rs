@@ -56,18 +56,18 @@ impl Sight {
     }
 
     /// Whether the last look is not older than the promise.
-    pub(super) fn is_current(&self) -> bool {
+    pub(super) fn is_current(&self, now: Moment) -> bool {
         let seen = self.seen.load(Ordering::Acquire);
-        seen == UNWATCHED || Moment::now().as_millis().saturating_sub(seen) <= PROMISE_MS
+        seen == UNWATCHED || now.as_millis().saturating_sub(seen) <= PROMISE_MS
     }
 
     /// Waits until it is. Cancel safe.
-    pub(super) async fn current(&self) {
-        if self.is_current() {
+    pub(super) async fn current(&self, now: Moment) {
+        if self.is_current(now) {
             return;
         }
         let mut looked = self.looked.subscribe();
-        while !self.is_current() {
+        while !self.is_current(Moment::now()) {
             self.wanted.notify_one();
             if looked.changed().await.is_err() {
                 return;
@@ -90,13 +90,13 @@ mod tests {
     #[tokio::test]
     async fn who_finds_an_old_look_waits_for_the_next_one() {
         let sight = Arc::new(Sight::default());
-        sight.current().await;
+        sight.current(Moment::now()).await;
         sight.is_watched();
-        assert!(!sight.is_current());
+        assert!(!sight.is_current(Moment::now()));
         let waiting = Arc::clone(&sight);
         let waits = async move {
-            waiting.current().await;
-            waiting.is_current()
+            waiting.current(Moment::now()).await;
+            waiting.is_current(Moment::now())
         };
         let looks = async {
             sight.wanted().await;

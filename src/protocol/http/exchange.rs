@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::body::BodyError;
 use super::masking;
 use super::session::InUse;
+use crate::clock::Now;
 use crate::gate::NotAdmitted;
 use crate::mask::{Counts, MaskPlan, Masked, count};
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
@@ -176,7 +177,7 @@ impl Exchange {
         }
         let end = end.filter(|_| !self.ended.swap(true, Ordering::AcqRel));
         let outcome = end.map(|error| self.outcome(error));
-        let released = gate.release(bytes, |release, bytes| {
+        let released = gate.release(Now::read(), bytes, |release, bytes| {
             release.data(bytes, Some(self.of));
             if let Some(outcome) = &outcome {
                 release.outcome(self.of, outcome);

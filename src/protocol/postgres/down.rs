@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::clock::Moment;
 use crate::decode::postgres::frame::Piece;
 use crate::decode::postgres::{Malformed, backend};
 use crate::decode::sql::is_utf8;
@@ -27,7 +27,7 @@ pub(super) struct Down<'d> {
     pub(super) masking: &'d Masking,
     /// `None` where nothing is masked.
     pub(super) masks: Option<&'d MasksNow>,
-    pub(super) now: Instant,
+    pub(super) now: Moment,
 }
 
 impl Down<'_> {

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock, Weak};
-use std::time::Instant;
 
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
@@ -39,7 +38,6 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) masking: &'e Masking,
     /// `None` where nothing is masked.
     pub(super) masks: Option<&'e MasksNow>,
-    pub(super) now: Instant,
     /// A run of messages that are no commands: recorded as one event.
     pub(super) plain: Range<usize>,
     /// A run of COPY data that is not to be stored.
@@ -175,11 +173,11 @@ impl Entering<'_, '_, '_> {
                     self.admission.instead(&refusal::failing_query());
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
-                    self.replies.expect(message, self.now, entered)?;
+                    self.replies.expect(message, self.admission.now(), entered)?;
                     Done::Entered
                 }
                 _ => {
-                    self.replies.expect(message, self.now, Entered::default())?;
+                    self.replies.expect(message, self.admission.now(), Entered::default())?;
                     Done::Entered
                 }
             };
@@ -295,7 +293,7 @@ impl Entering<'_, '_, '_> {
             Asking::Settled(of, refused) => {
                 weighed.passes(self.masking, refused.as_ref());
                 (entered.of, entered.refused) = (of, refused);
-                self.replies.expect(message, self.now, entered)?;
+                self.replies.expect(message, self.admission.now(), entered)?;
                 Ok(Done::Entered)
             }
             Asking::Held(mut held) => {
@@ -337,7 +335,7 @@ impl Entering<'_, '_, '_> {
         let (of, refused) = self.ask(range, &asked, Some(reading), harmless).settled();
         let (reading, passes) = (Some(Arc::clone(reading)), refused.is_none());
         let entered = Entered { of, refused, reading, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)?;
+        self.replies.expect(message, self.admission.now(), entered)?;
         Ok(passes)
     }
 
@@ -385,7 +383,7 @@ impl Entering<'_, '_, '_> {
         let plans = self.masks.is_some() && self.replies.has_named_portals();
         let makes_names = plans && self.weigh(None, &candidates).makes_names;
         let entered = Entered { of, refused, bound, makes_names, ..Entered::default() };
-        self.replies.expect(message, self.now, entered)
+        self.replies.expect(message, self.admission.now(), entered)
     }
 
     /// Decides what a portal will run while its values are at hand that are not kept.
@@ -490,7 +488,7 @@ impl Entering<'_, '_, '_> {
                     self.replies.expect_probe(portal);
                 }
                 let entered = Entered { of, refused, candidates, ..made };
-                self.replies.expect(message, self.now, entered)?;
+                self.replies.expect(message, self.admission.now(), entered)?;
                 Ok(Done::Entered)
             }
             Asking::Held(mut held) => {

@@ -2,11 +2,11 @@
 //! and nothing that it sent behind the command is looked at before.
 
 use std::pin::pin;
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::ReadHalf;
 
+use crate::clock::{Moment, Now};
 use crate::decode::postgres::frontend::Message;
 use crate::decode::sql::StatementKind;
 use crate::gate::{Held, NotReleased};
@@ -67,7 +67,7 @@ impl Relay {
                         replies.expect_probe(portal);
                     }
                     replies
-                        .expect(message, Instant::now(), entered)
+                        .expect(message, Moment::now(), entered)
                         .map_err(End::ClientMalformed)?;
                 }
                 target.permit(permitted).await.map_err(End::TargetBroken)?;
@@ -123,7 +123,7 @@ impl Relay {
             if let (Some(portal), true) = (&probes, entered.refused.is_some()) {
                 replies.expect_probe(portal);
             }
-            replies.expect(message, Instant::now(), entered).map_err(End::ClientMalformed)?;
+            replies.expect(message, Moment::now(), entered).map_err(End::ClientMalformed)?;
         }
         target.permit(permitted).await.map_err(End::TargetBroken)?;
         Ok(false)
@@ -179,7 +179,7 @@ impl Relay {
     fn skipped(&self, of: Sequence) -> Result<(), End> {
         let outcome = Outcome { status: Some("SKIPPED".to_owned()), ..Outcome::default() };
         let nothing = Masked::by_value(Bytes::new(), Bytes::new());
-        self.gate.release(nothing, |release, _| release.outcome(of, &outcome))?;
+        self.gate.release(Now::read(), nothing, |release, _| release.outcome(of, &outcome))?;
         Ok(())
     }
 }

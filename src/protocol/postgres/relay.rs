@@ -8,7 +8,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
+use crate::clock::Now;
 use crate::decode::postgres::frame::{self, Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
@@ -263,7 +264,6 @@ impl Relay {
                     analyzer: self.reader.analyzer(),
                     masking: &self.masking,
                     masks: masks.as_ref(),
-                    now: Instant::now(),
                     plain: start..start,
                     secret: start..start,
                     unit,
@@ -355,9 +355,8 @@ impl Relay {
         let admitted = self.gate.admit(bytes.clone(), |admission| {
             let mut replies = self.replies.lock();
             admission.data(0..bytes.len(), None);
-            (0..owed).try_for_each(|_| {
-                replies.expect(&Message::Sync, Instant::now(), Entered::default())
-            })
+            let now = admission.now();
+            (0..owed).try_for_each(|_| replies.expect(&Message::Sync, now, Entered::default()))
         });
         let (permitted, entered) = admitted.await?;
         entered.map_err(End::ClientMalformed)?;
@@ -455,11 +454,16 @@ impl Relay {
         let mut answers = Answers::new(bytes.clone());
         let mut at = 0;
         let mut end = None;
+        let now = Now::read();
         {
-            let (now, mut replies) = (Instant::now(), self.replies.lock());
-            let masking = &self.masking;
-            let mut down =
-                Down { replies: &mut replies, answers: &mut answers, masking, masks, now };
+            let mut replies = self.replies.lock();
+            let mut down = Down {
+                replies: &mut replies,
+                answers: &mut answers,
+                masking: &self.masking,
+                masks,
+                now: now.moment,
+            };
             for piece in pieces {
                 let range = at..at + piece.length;
                 at = range.end;
@@ -477,7 +481,7 @@ impl Relay {
             }
         }
         let (masked, events) = answers.finish();
-        let released = self.gate.release(masked, |release, bytes| {
+        let released = self.gate.release(now, masked, |release, bytes| {
             for event in &events {
                 match event {
                     Answer::Data(range, of) => {

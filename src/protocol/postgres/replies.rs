@@ -18,8 +18,8 @@ mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::TransactionStatus;
 use crate::decode::postgres::frontend::{Message, Named};
@@ -297,7 +297,7 @@ impl Replies {
     pub(super) fn expect(
         &mut self,
         message: &Message<'_>,
-        since: Instant,
+        since: Moment,
         entered: Entered,
     ) -> Result<(), Malformed> {
         if self.names.are_too_many() {

@@ -12,6 +12,7 @@ use russh::{ChannelWriteHalf, Pty};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::clock::Now;
 use crate::config::SshTarget;
 use crate::decode::ssh::lines::TypedLines;
 use crate::decode::ssh::message::{self, Size};
@@ -359,7 +360,7 @@ impl Channel {
         of: Sequence,
     ) -> Result<Released, RecordingFailure> {
         let (number, length) = (self.down.id().number(), masked.shown().len());
-        self.gate.release(masked, |release, stored| {
+        self.gate.release(Now::read(), masked, |release, stored| {
             if self.masking.keeps_lengths() {
                 let mut recorded = Vec::new();
                 message::put_withheld(&mut recorded, number, length);
@@ -388,7 +389,9 @@ impl Channel {
         outcome: &Outcome,
     ) -> Result<(), RecordingFailure> {
         let nothing = self.gate.mask(Bytes::new());
-        self.gate.release(nothing, |release, _| release.outcome(of, outcome)).map(|_| ())
+        self.gate
+            .release(Now::read(), nothing, |release, _| release.outcome(of, outcome))
+            .map(|_| ())
     }
 
     /// Says words of the gateway's own on standard error, recorded first.

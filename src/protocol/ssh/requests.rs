@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use russh::server::{ChannelOpenHandle, Handle, Msg};
 use russh::{ChannelId, ChannelOpenFailure};
 
+use crate::clock::Now;
 use crate::decode::ssh::Forward;
 use crate::decode::ssh::lines::TypedLines;
 use crate::gate::{Gate, Permitted, Ruling};
@@ -173,7 +174,8 @@ impl Connection {
             Ruling::Held(_) => {
                 let outcome = Outcome { error: Some(forward::not_held()), ..Outcome::default() };
                 let nothing = gate.mask(Bytes::new());
-                let told = gate.release(nothing, |release, _| release.outcome(of, &outcome));
+                let told =
+                    gate.release(Now::read(), nothing, |release, _| release.outcome(of, &outcome));
                 if let Err(failure) = told {
                     own.fail(End::NotRecorded(failure));
                 }

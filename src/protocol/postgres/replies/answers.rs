@@ -1,10 +1,10 @@
 //! The server's answers, each held against what it owes: names, transaction and outcomes come of them.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::super::refusal::{NO_SQL_CODE, Words};
 use super::{Answered, Expected, Key, Name, Replies, Running, Runs, Stage, Unfit};
+use crate::clock::Moment;
 use crate::decode::postgres::backend::{self, TransactionStatus};
 use crate::decode::sql::Source;
 use crate::recording::{CommandError, Outcome, Sequence};
@@ -26,7 +26,7 @@ impl Replies {
         &mut self,
         message: &[u8],
         stored: &[u8],
-        now: Instant,
+        now: Moment,
     ) -> Result<Answered, Unfit> {
         let mut ended = Vec::new();
         let mut instead = None;
@@ -140,7 +140,7 @@ impl Replies {
         &mut self,
         message: &[u8],
         stored: &[u8],
-        now: Instant,
+        now: Moment,
         ended: &mut Vec<(Sequence, Outcome)>,
     ) -> Result<Option<Words>, Unfit> {
         let report = backend::report(message)?;
@@ -175,7 +175,7 @@ impl Replies {
     }
 
     /// A statement ended well: a whole Execute, or one of a Query's.
-    fn complete(&mut self, tag: &str, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
+    fn complete(&mut self, tag: &str, now: Moment, ended: &mut Vec<(Sequence, Outcome)>) {
         let of = self.front();
         let done = match self.expected.front_mut() {
             Some(Expected::Query(running)) => {
@@ -218,7 +218,7 @@ impl Replies {
     }
 
     /// A command ended.
-    fn end(&mut self, running: Running, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
+    fn end(&mut self, running: Running, now: Moment, ended: &mut Vec<(Sequence, Outcome)>) {
         if running.copies.from_client {
             self.feed_ended();
         }
@@ -228,7 +228,7 @@ impl Replies {
     fn failed(
         &mut self,
         report: backend::Report,
-        now: Instant,
+        now: Moment,
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
         self.failed = true;
@@ -257,7 +257,7 @@ impl Replies {
     fn skip_to_sync(
         &mut self,
         error: CommandError,
-        now: Instant,
+        now: Moment,
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
         let mut error = Some(error);
@@ -301,7 +301,7 @@ impl Replies {
     fn ready(
         &mut self,
         status: TransactionStatus,
-        now: Instant,
+        now: Moment,
         ended: &mut Vec<(Sequence, Outcome)>,
     ) {
         self.transaction = status;
@@ -317,7 +317,7 @@ impl Replies {
         self.encoding_unsettled = self.is_expected(self.last.encoding);
     }
 
-    fn take_to_ready(&mut self, now: Instant, ended: &mut Vec<(Sequence, Outcome)>) {
+    fn take_to_ready(&mut self, now: Moment, ended: &mut Vec<(Sequence, Outcome)>) {
         match self.expected.pop_front() {
             Some(Expected::Query(running)) => {
                 // The unnamed statement and portal do not outlive a simple query.

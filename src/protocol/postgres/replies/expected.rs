@@ -1,12 +1,12 @@
 //! What a session's server owes it, in order.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::super::masking::{CopyMasks, RowMasks};
 use super::super::names::{Bound, Key};
 use super::super::refusal::Words;
 use super::work::Work;
+use crate::clock::Moment;
 use crate::decode::sql::{Reading, Source, StatementKind};
 use crate::recording::{Outcome, Sequence};
 
@@ -89,7 +89,7 @@ impl Copies {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) of: Sequence,
-    pub(super) since: Instant,
+    pub(super) since: Moment,
     pub(super) outcome: Outcome,
     /// What the client is told instead of the server's error, where the command was refused.
     pub(super) refused: Option<Words>,
@@ -125,7 +125,7 @@ pub(super) enum Name {
 }
 
 impl Running {
-    pub(super) fn new(of: Sequence, since: Instant, runs: Runs) -> Self {
+    pub(super) fn new(of: Sequence, since: Moment, runs: Runs) -> Self {
         Self {
             of,
             since,
@@ -154,8 +154,8 @@ impl Running {
         }
     }
 
-    pub(super) fn end(mut self, now: Instant) -> (Sequence, Outcome) {
-        let duration = now.saturating_duration_since(self.since);
+    pub(super) fn end(mut self, now: Moment) -> (Sequence, Outcome) {
+        let duration = now.since(self.since);
         self.outcome.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         (self.of, self.outcome)
     }

@@ -1,5 +1,6 @@
 use super::producer::Producer;
 use super::*;
+use crate::clock::Moment;
 use crate::decode::postgres::frame::message as frame;
 use crate::decode::postgres::frontend::Bind;
 use crate::decode::sql::analyze;
@@ -56,7 +57,7 @@ fn enter(replies: &mut Replies, message: &Message<'_>, of: Sequence, refused: Op
         _ => None,
     };
     let entered = Entered { of, refused, reading, bound, candidates, ..Entered::default() };
-    replies.expect(message, Instant::now(), entered).unwrap();
+    replies.expect(message, Moment::now(), entered).unwrap();
 }
 
 fn read(sql: &str) -> Arc<Reading> {
@@ -74,7 +75,7 @@ fn forward(replies: &mut Replies, messages: &[Message<'_>]) {
 /// Takes a message that must fit.
 fn take(replies: &mut Replies, message: &[u8]) -> Answered {
     replies.fits_now(message).unwrap();
-    replies.answer(message, message, Instant::now()).unwrap()
+    replies.answer(message, message, Moment::now()).unwrap()
 }
 
 /// Gives what ended: sequence, status, error code.
@@ -194,7 +195,7 @@ fn what_the_server_may_ignore_is_kept_back_until_it_says() {
     forward(&mut replies, &[Message::CopyData]);
     let error = frame(b'E', ERROR);
     assert_eq!(replies.fits_now(&error), Ok(()));
-    let failed = replies.answer(&error, &error, Instant::now());
+    let failed = replies.answer(&error, &error, Moment::now());
     assert_eq!(failed.map(drop), Err(Unfit::SyncAmongData));
 }
 
