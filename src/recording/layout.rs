@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
@@ -31,7 +32,7 @@ const PART: &str = "part";
 /// What keeps room for seals.
 const RESERVE: &str = "reserve";
 /// Days that new recordings may still begin in, by whatever clock.
-const LATELY: std::time::Duration = std::time::Duration::from_secs(48 * 60 * 60);
+const LATELY: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// A recording's file in `data_dir`, whether it is there or not.
 pub fn recording_path(data_dir: &Path, session: &SessionId) -> PathBuf {
@@ -351,9 +352,24 @@ pub fn day_of(session: &SessionId) -> String {
     clock::day(session.created())
 }
 
+/// How long a gateway waits for one that is just ending, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
 fn lock(root: &OwnedFd) -> anyhow::Result<File> {
     let mut file = open_file(root, LOCK, OFlags::CREATE | OFlags::RDWR)?;
-    match file.try_lock() {
+    let begun = Instant::now();
+    // The lock of a process that was killed is gone when the last of its file descriptors is, which a
+    // program that it was about to start may still hold.
+    let locked = loop {
+        match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
             let mut pid = String::new();

@@ -64,7 +64,7 @@ except FileNotFoundError as error:
 
 channel = client.get_transport().open_session()
 channel.get_pty("vt100", 100, 40)
-channel.exec_command("stty size; sleep 0.3; stty size")
+channel.exec_command("stty size; while [ \"$(stty size)\" = '40 100' ]; do :; done; stty size")
 while not channel.recv_ready():
     threading.Event().wait(0.01)
 channel.resize_pty(120, 50)

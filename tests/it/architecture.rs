@@ -151,7 +151,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// What is of no protocol but of all.
-const OF_ALL_PROTOCOLS: &[&str] = &["taped"];
+const OF_ALL_PROTOCOLS: &[&str] = &["own_waker", "taped"];
 
 /// What only outer modules may touch: no socket, no runtime, no database in the pure middle.
 const PURE: &[&str] = &["decode", "policy", "mask", "names", "secret"];

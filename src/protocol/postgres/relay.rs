@@ -585,6 +585,8 @@ impl Outgoing {
     /// Sends what is left. Cancel safe: calling it again goes on.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.half.write_all_buf(&mut self.pending).await?;
+        // The buffer that they came in is read into again.
+        self.pending = Bytes::new();
         self.half.flush().await
     }
 

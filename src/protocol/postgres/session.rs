@@ -1,5 +1,6 @@
 //! A session from the client's welcome to its goodbye.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::gate::Gate;
 use crate::names::TargetName;
+use crate::protocol::own_waker::with_own_waker;
 
 use super::end::End;
 use super::masking::Masking;
@@ -58,14 +60,16 @@ impl Session {
             Err(failure) => End::NotRecorded(failure),
             Ok(()) => {
                 let welcome = words(cancel_key.key());
-                let down = async {
+                let down = pin!(async {
                     to_client.say(&welcome).await.map_err(End::ClientBroken)?;
                     relay.down(&mut from_target, &mut to_client, upstream.buffered).await
-                };
+                });
+                let up = pin!(relay.up(&mut from_client, &mut to_target));
+                let watch = pin!(watch(&context, &gate, &relay, &upstream.cancel));
                 tokio::select! {
-                    Err(end) = relay.up(&mut from_client, &mut to_target) => end,
-                    Err(end) = down => end,
-                    end = watch(&context, &gate, &relay, &upstream.cancel) => end,
+                    Err(end) = with_own_waker(up) => end,
+                    Err(end) = with_own_waker(down) => end,
+                    end = with_own_waker(watch) => end,
                 }
             }
         };
