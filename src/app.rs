@@ -24,13 +24,14 @@ use tokio_util::task::TaskTracker;
 use certificate::Certificate;
 
 use crate::approval::Desk;
-use crate::archive::{self, Archived, Kept, Mover, Retention};
+use crate::archive::{self, Archived, Kept, Mover, Retention, Shelf};
 use crate::catalog::Catalog;
 use crate::config::{self, Config, IpNetwork, Mistake, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::identity::login::Logins;
 use crate::identity::ticket::Tickets;
+use crate::listener::cores::Cores;
 use crate::listener::room::Room;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
@@ -57,14 +58,19 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let key = files::mask_key(&config).await?;
     let identities = files::identities(&config).await?;
     let store = Store::open(data_dir, &config.recording, &key)?.with_identities(identities);
+    let shelf = archive::open(&config, Some(store.gateway()))
+        .context("[recording] archive cannot be used")?;
+    let store = store.with_elsewhere(shelf.clone().map(Shelf::elsewhere));
     let (database, private_server) = database(&config).await?;
     let public_url = config.web.public_url.clone();
-    let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
+    let notifier = Notifier::new(&config.notify, store.gateway().to_owned(), Arc::default());
     let desk = Desk::new(database.clone(), Arc::clone(&notifier), public_url);
     let tickets = Tickets::new(database.clone());
     let withdrawn = Arc::clone(desk.withdrawn());
     let verifier = Verifier::start_with(&config.issuers, tickets, withdrawn).await?;
-    let catalog = Arc::new(Catalog::new(Arc::clone(&config), Arc::clone(&desk)));
+    let catalog = Catalog::new(Arc::clone(&config), Arc::clone(&desk));
+    let tracer = telemetry.as_ref().map(Telemetry::tracer).unwrap_or_default();
+    let catalog = Arc::new(catalog.with_tracer(tracer));
     let room = Room::of(descriptors, &config.listen, config.server.max_sessions);
     let limits = Arc::new(Limits::new(room.sessions, room.unproved));
     let shutdown = Shutdown::new();
@@ -111,12 +117,11 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     );
     let authority = Arc::new(authority);
     let certificates = certificates::routes(&api, Arc::clone(&authority), Arc::clone(&catalog));
-    let archived = archive::use_archive(&config, Some(store.gateway()))
-        .context("[recording] archive cannot be used")?
-        .map(|archive| Archived { archive, turn: Arc::default() });
-    let mover = archived
-        .clone()
-        .map(|Archived { archive, turn }| Mover::new(archive, store.clone(), data_dir, turn));
+    let archived =
+        shelf.map(|shelf| Archived { archive: shelf.archive().clone(), turn: Arc::default() });
+    let mover = archived.clone().map(|Archived { archive, turn }| {
+        Mover::new(archive, store.clone(), data_dir, turn, Arc::clone(desk.metrics()))
+    });
     let rules = Arc::clone(&catalog);
     let retention = Retention::new(database.clone(), store.clone(), rules, archived)
         .with_grace(data_dir.clone(), config.archive.retention_grace);
@@ -176,8 +181,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     }
     if let Some(witness) = &config.archive.witness {
         let kept = Kept::open(witness).context("[recording] witness cannot be used")?;
-        let ledger = store.clone();
-        index.spawn(|cancel| archive::keep_witness(kept, ledger, cancel));
+        let (ledger, metrics) = (store.clone(), Arc::clone(desk.metrics()));
+        index.spawn(|cancel| archive::keep_witness(kept, ledger, metrics, cancel));
     }
     serving.spawn(|cancel| store.run(cancel));
     if let Some(certificate) = certificate.clone() {
@@ -195,7 +200,8 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     });
     let door = Door { limits, trusted: config.listen.trusted_proxies.clone().into(), shutdown };
     let postgres_context = Arc::new(postgres_context);
-    door.open(&serving, listeners.postgres, move |accepted| {
+    let cores = Arc::new(Cores::start().context("no thread for sessions")?);
+    door.open_on(&cores, &serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
     });
     let http_context = Arc::new(http_context);
@@ -304,15 +310,30 @@ struct Door {
 }
 
 impl Door {
+    /// Opens a listener for sessions.
     fn open<S, F>(&self, stage: &Stage, listener: Option<TcpListener>, serve: S)
     where
         S: Fn(Accepted) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        self.open_apart(stage, listener, Arc::clone(&self.limits), serve);
+        self.accept(stage, listener, Arc::clone(&self.limits), None, serve);
     }
 
-    /// Opens a listener with limits of its own: what fills the others does not fill it.
+    /// Opens one whose sessions stay on one core each.
+    fn open_on<S, F>(
+        &self,
+        cores: &Arc<Cores>,
+        stage: &Stage,
+        listener: Option<TcpListener>,
+        serve: S,
+    ) where
+        S: Fn(Accepted) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.accept(stage, listener, Arc::clone(&self.limits), Some(Arc::clone(cores)), serve);
+    }
+
+    /// Opens one with limits of its own: what fills the others does not fill it.
     fn open_apart<S, F>(
         &self,
         stage: &Stage,
@@ -323,10 +344,23 @@ impl Door {
         S: Fn(Accepted) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        self.accept(stage, listener, limits, None, serve);
+    }
+
+    fn accept<S, F>(
+        &self,
+        stage: &Stage,
+        listener: Option<TcpListener>,
+        limits: Arc<Limits>,
+        cores: Option<Arc<Cores>>,
+        serve: S,
+    ) where
+        S: Fn(Accepted) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Some(listener) = listener else { return };
-        let trusted = Arc::clone(&self.trusted);
-        let shutdown = self.shutdown.clone();
-        stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, serve));
+        let (trusted, shutdown) = (Arc::clone(&self.trusted), self.shutdown.clone());
+        stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, cores, serve));
     }
 }
 

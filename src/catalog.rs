@@ -15,6 +15,7 @@ use crate::database::RequestLimits;
 use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
+use crate::telemetry::Tracer;
 pub use protection::{Held, HeldModes, MaskShown, Mode, Protection, RowsShown};
 
 /// What a reload replaces: targets, access rules and policy, always of one configuration.
@@ -109,6 +110,7 @@ impl Rules {
 pub struct Catalog {
     current: ArcSwap<Rules>,
     desk: Arc<Desk>,
+    tracer: Tracer,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -116,7 +118,19 @@ impl Catalog {
     /// Starts with one configuration.
     pub fn new(config: Arc<Config>, desk: Arc<Desk>) -> Self {
         let changed = desk.news().clone();
-        Self { current: ArcSwap::from_pointee(Rules::new(config)), desk, changed }
+        let current = ArcSwap::from_pointee(Rules::new(config));
+        Self { current, desk, tracer: Tracer::default(), changed }
+    }
+
+    /// The same, with which sessions have spans.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// What makes the spans of sessions.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Where people's decisions come in.

@@ -34,7 +34,7 @@ use crate::clock::{Moment, Now};
 use crate::config::NotifyEvent;
 use crate::identity::Identity;
 use crate::mask::{HashKey, MaskPlan, Masked, Viewer};
-use crate::metrics::{self, SessionMetrics};
+use crate::metrics::SessionMetrics;
 use crate::names::SessionId;
 use crate::notify::News;
 use crate::policy::{Caller, SessionFacts, SessionPolicy, Unprovable};
@@ -154,13 +154,13 @@ impl Gate {
     ) -> Result<Self, RecordingFailure> {
         let recording =
             store.create(opened, grant.target().on_recording_failure).inspect_err(|failure| {
-                metrics::recording_failed();
+                catalog.desk().metrics().recording_failed();
                 catalog.desk().notifier().tell(NotifyEvent::Recording, || News {
                     text: failure.to_string(),
                     ..news_of(&grant)
                 });
             })?;
-        let metrics = SessionMetrics::open(opened.protocol, &opened.target);
+        let metrics = catalog.desk().metrics().session(opened.protocol, &opened.target);
         let store = store.clone();
         let mask_key = HashKey::new(*store.derived_key(MASK_KEY));
         let name = |told: &Option<Told>| told.as_ref().map(|told| told.name.clone());
@@ -172,7 +172,7 @@ impl Gate {
             run: name(&opened.run),
         };
         let in_force = InForce::new(catalog.current(), &grant, &facts, &mask_key);
-        let spans = SessionSpans::open(opened);
+        let spans = catalog.tracer().session(opened);
         let present = catalog.desk().enter(opened.session, grant.identity());
         catalog.desk().notifier().tell(NotifyEvent::SessionStart, || News {
             session: Some(opened.session),
@@ -386,7 +386,7 @@ impl Gate {
 
     /// Counts what could not be recorded, and tells of it.
     fn count(&self, failure: &RecordingFailure) {
-        metrics::recording_failed();
+        self.catalog.desk().metrics().recording_failed();
         self.tell(NotifyEvent::Recording, || News { text: failure.to_string(), ..News::default() });
     }
 

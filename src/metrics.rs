@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,10 +15,9 @@ use parking_lot::Mutex;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Verdict;
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::default);
-
-#[derive(Default)]
-struct Registry {
+/// All that is counted in one gateway.
+#[derive(Debug, Default)]
+pub struct Metrics {
     targets: Mutex<BTreeMap<(&'static str, TargetName), Arc<Target>>>,
     denied: Mutex<BTreeMap<&'static str, u64>>,
     recording_failures: Counter,
@@ -42,24 +41,50 @@ pub struct Archiving {
     pub local_percent: u64,
 }
 
-/// Tells how moving recordings goes.
-pub fn archive(how: Archiving) {
-    *REGISTRY.archive.lock() = Some(how);
-}
+impl Metrics {
+    /// Counts a session that opens.
+    pub fn session(&self, protocol: Protocol, target: &TargetName) -> SessionMetrics {
+        let key = (protocol.as_str(), target.clone());
+        let target = Arc::clone(self.targets.lock().entry(key).or_default());
+        target.opened.add(1);
+        SessionMetrics(target)
+    }
 
-/// Tells whether the witness took the last checkpoint.
-pub fn witness(took_it: bool) {
-    *REGISTRY.witness.lock() = Some(took_it);
-}
+    /// Counts a caller who got no session.
+    pub fn denied(&self, protocol: Protocol) {
+        *self.denied.lock().entry(protocol.as_str()).or_default() += 1;
+    }
 
-/// Whether the witness took the last checkpoint; none without one, and before the first.
-pub fn witnessing() -> Option<bool> {
-    *REGISTRY.witness.lock()
-}
+    /// Counts a write that could not be recorded.
+    pub fn recording_failed(&self) {
+        self.recording_failures.add(1);
+    }
 
-/// How moving recordings goes; none without an archive.
-pub fn archiving() -> Option<Archiving> {
-    *REGISTRY.archive.lock()
+    /// Counts a message to somebody who is told of things: `sent`, `failed` or `dropped`. The name is
+    /// the operator's, of letters, digits, `-` and `_`.
+    pub fn notified(&self, name: &str, outcome: &'static str) {
+        *self.notifications.lock().entry((name.to_owned(), outcome)).or_default() += 1;
+    }
+
+    /// Tells how moving recordings goes.
+    pub fn archive(&self, how: Archiving) {
+        *self.archive.lock() = Some(how);
+    }
+
+    /// How moving recordings goes; none without an archive.
+    pub fn archiving(&self) -> Option<Archiving> {
+        *self.archive.lock()
+    }
+
+    /// Tells whether the witness took the last checkpoint.
+    pub fn witness(&self, took_it: bool) {
+        *self.witness.lock() = Some(took_it);
+    }
+
+    /// Whether the witness took the last checkpoint; none without one, and before the first.
+    pub fn witnessing(&self) -> Option<bool> {
+        *self.witness.lock()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -102,14 +127,6 @@ struct Target {
 pub struct SessionMetrics(Arc<Target>);
 
 impl SessionMetrics {
-    /// Counts a session that opens.
-    pub fn open(protocol: Protocol, target: &TargetName) -> Self {
-        let key = (protocol.as_str(), target.clone());
-        let target = Arc::clone(REGISTRY.targets.lock().entry(key).or_default());
-        target.opened.add(1);
-        Self(target)
-    }
-
     /// Counts how it ended.
     pub fn ended(&self, how: &'static str) {
         *self.0.ended.lock().entry(how).or_default() += 1;
@@ -151,9 +168,7 @@ impl SessionMetrics {
     pub fn not_connected(&self) {
         self.0.connect_errors.add(1);
     }
-}
 
-impl SessionMetrics {
     /// Counts why a target was not reached, where that is told apart.
     pub fn upstream_refused(&self, cause: &'static str) {
         *self.0.refusals.lock().entry(cause).or_default() += 1;
@@ -164,22 +179,6 @@ impl Drop for SessionMetrics {
     fn drop(&mut self) {
         self.0.gone.add(1);
     }
-}
-
-/// Counts a caller who got no session.
-pub fn denied(protocol: Protocol) {
-    *REGISTRY.denied.lock().entry(protocol.as_str()).or_default() += 1;
-}
-
-/// Counts a write that could not be recorded.
-pub fn recording_failed() {
-    REGISTRY.recording_failures.add(1);
-}
-
-/// Counts a message to somebody who is told of things: `sent`, `failed` or `dropped`. The name is
-/// the operator's, of letters, digits, `-` and `_`.
-pub fn notified(name: &str, outcome: &'static str) {
-    *REGISTRY.notifications.lock().entry((name.to_owned(), outcome)).or_default() += 1;
 }
 
 /// A page in the text format of Prometheus, version 0.0.4.
@@ -206,9 +205,9 @@ impl Exposition {
         self.0
     }
 
-    /// All that is counted here.
-    pub fn counted(&mut self) {
-        let targets: Vec<_> = REGISTRY
+    /// All that is counted.
+    pub fn counted(&mut self, metrics: &Metrics) {
+        let targets: Vec<_> = metrics
             .targets
             .lock()
             .iter()
@@ -228,17 +227,17 @@ impl Exposition {
         }
         let name = "portcullis_access_denied_total";
         self.metric(name, "counter", "Callers who got no session.");
-        for (protocol, count) in &*REGISTRY.denied.lock() {
+        for (protocol, count) in &*metrics.denied.lock() {
             self.value(name, &format!("protocol=\"{protocol}\""), count);
         }
         let name = "portcullis_notifications_total";
         self.metric(name, "counter", "Messages to those who are told of things, by outcome.");
-        for ((to, outcome), count) in &*REGISTRY.notifications.lock() {
+        for ((to, outcome), count) in &*metrics.notifications.lock() {
             self.value(name, &format!("name=\"{to}\",outcome=\"{outcome}\""), count);
         }
         let name = "portcullis_recording_failures_total";
         self.metric(name, "counter", "Writes that could not be recorded.");
-        self.value(name, "", REGISTRY.recording_failures.get());
+        self.value(name, "", metrics.recording_failures.get());
     }
 
     fn sessions(&mut self, targets: &[(String, Arc<Target>)]) {

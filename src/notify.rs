@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{Notify, NotifyEvent, NotifyKind};
-use crate::metrics;
+use crate::metrics::Metrics;
 use crate::names::{RequestId, SessionId};
 
 /// Messages that wait for one receiver.
@@ -109,6 +109,7 @@ pub struct DeadLetter {
 #[derive(Debug)]
 pub struct Notifier {
     gateway: String,
+    metrics: Arc<Metrics>,
     receivers: Vec<Receiver>,
     dead: Mutex<VecDeque<DeadLetter>>,
 }
@@ -122,13 +123,18 @@ struct Receiver {
 
 impl Notifier {
     /// For a gateway, known by its id.
-    pub fn new(settings: &[Notify], gateway: String) -> Arc<Self> {
+    pub fn new(settings: &[Notify], gateway: String, metrics: Arc<Metrics>) -> Arc<Self> {
         let receivers = settings.iter().map(|settings| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let waiting = Mutex::new(Some(receiver));
             Receiver { settings: settings.clone(), sender, waiting }
         });
-        Arc::new(Self { gateway, receivers: receivers.collect(), dead: Mutex::default() })
+        Arc::new(Self { gateway, metrics, receivers: receivers.collect(), dead: Mutex::default() })
+    }
+
+    /// What is counted in the gateway.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The gateway's id.
@@ -153,7 +159,7 @@ impl Notifier {
         });
         for receiver in self.receivers.iter().filter(wants) {
             if receiver.sender.try_send(Arc::clone(&message)).is_err() {
-                metrics::notified(&receiver.settings.name, "dropped");
+                self.metrics.notified(&receiver.settings.name, "dropped");
                 self.bury(&receiver.settings.name, &message, "too many messages wait".to_owned());
             }
         }
@@ -197,7 +203,7 @@ impl Notifier {
         let mut pauses = RETRIES.iter();
         let why = loop {
             match attempt(to, client, &message).await {
-                Ok(()) => return metrics::notified(&to.name, "sent"),
+                Ok(()) => return self.metrics.notified(&to.name, "sent"),
                 Err(Failed { why, again: true }) => match pauses.next() {
                     Some(pause) => {
                         tracing::debug!(name = to.name, why, "not notified; trying again");
@@ -208,7 +214,7 @@ impl Notifier {
                 Err(Failed { why, again: false }) => break why,
             }
         };
-        metrics::notified(&to.name, "failed");
+        self.metrics.notified(&to.name, "failed");
         self.bury(&to.name, &message, why);
     }
 

@@ -7,7 +7,7 @@
 //! collector that stays away: telemetry never delays or fails a session.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,8 +29,6 @@ use tokio::runtime::Handle;
 
 use crate::policy::{CommandParts, Decision, Verdict};
 use crate::recording::{Opened, Outcome, Sequence};
-
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// How long one batch of spans may take to be sent, and the last one at the end.
 const EXPORT_TIME: Duration = Duration::from_secs(5);
@@ -75,9 +73,12 @@ impl Telemetry {
             .with_batch_exporter(exporter)
             .with_resource(resource)
             .build();
-        // There is one gateway in a process; a second one would go on with the first's tracer.
-        let _already = TRACER.set(provider.tracer("portcullis"));
         Ok(Self(provider))
+    }
+
+    /// What makes the spans that are sent.
+    pub fn tracer(&self) -> Tracer {
+        Tracer(Some(self.0.tracer("portcullis")))
     }
 
     /// Sends what is left, for a few seconds at most.
@@ -121,21 +122,25 @@ impl HttpClient for Sender {
     }
 }
 
+/// Makes the spans of sessions; none where no collector is configured.
+#[derive(Debug, Clone, Default)]
+pub struct Tracer(Option<SdkTracer>);
+
 /// The spans of one session; nothing at all when no collector is configured.
 #[derive(Debug)]
 pub struct SessionSpans(Option<Arc<Spans>>);
 
 #[derive(Debug)]
 struct Spans {
-    tracer: &'static SdkTracer,
+    tracer: SdkTracer,
     session: Context,
     open: Mutex<BTreeMap<Sequence, Span>>,
 }
 
-impl SessionSpans {
+impl Tracer {
     /// Begins a session's span.
-    pub fn open(opened: &Opened) -> Self {
-        let Some(tracer) = TRACER.get() else { return Self(None) };
+    pub fn session(&self, opened: &Opened) -> SessionSpans {
+        let Some(tracer) = &self.0 else { return SessionSpans(None) };
         let mut attributes = vec![
             KeyValue::new("portcullis.session", opened.session.to_string()),
             KeyValue::new("portcullis.target", opened.target.to_string()),
@@ -156,9 +161,12 @@ impl SessionSpans {
             .with_attributes(attributes)
             .start_with_context(tracer, &Context::new());
         let session = Context::new().with_span(span);
-        Self(Some(Arc::new(Spans { tracer, session, open: Mutex::default() })))
+        let tracer = tracer.clone();
+        SessionSpans(Some(Arc::new(Spans { tracer, session, open: Mutex::default() })))
     }
+}
 
+impl SessionSpans {
     /// Begins a decided command's span; a blocked one's ends here.
     pub fn command(&self, sequence: Sequence, command: &CommandParts<'_>, decision: &Decision) {
         let Some(spans) = &self.0 else { return };
@@ -176,7 +184,7 @@ impl SessionSpans {
             .span_builder(command.form.to_owned())
             .with_kind(SpanKind::Client)
             .with_attributes(attributes)
-            .start_with_context(spans.tracer, &spans.session);
+            .start_with_context(&spans.tracer, &spans.session);
         if verdict == Verdict::Block {
             span.set_status(Status::error("blocked"));
             span.end();

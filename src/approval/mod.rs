@@ -34,6 +34,7 @@ use crate::database::{
     Withdrawn, WithdrawnKind,
 };
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::names::{RequestId, SessionId};
 use crate::notify::{News, Notifier};
 
@@ -170,6 +171,11 @@ impl Desk {
     /// Tells those who want to be told.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// What is counted in the gateway.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.notifier.metrics()
     }
 
     /// What counts no more before its time.

@@ -249,7 +249,7 @@ mod tests {
     /// A command that waits ten minutes at a desk whose database is away.
     fn waiting() -> (Arc<Desk>, watch::Sender<Standing>, Waiting) {
         let database = Database::from_url("postgres://nobody@127.0.0.1:1/none").unwrap();
-        let desk = Desk::new(database, Notifier::new(&[], "g".to_owned()), None);
+        let desk = Desk::new(database, Notifier::new(&[], "g".to_owned(), Arc::default()), None);
         let id = RequestId::generate();
         let (sender, standing) = watch::channel(Standing {
             id,

@@ -15,7 +15,7 @@ mod witness;
 pub use anchor::keep_head;
 pub use holds::keep_holds;
 pub use mover::Mover;
-pub use remote::use_archive;
+pub use remote::{Shelf, open};
 pub use retention::{Archived, By, PruneError, Pruned, Retention};
 pub use store::{Archive, ArchiveError};
 pub use witness::{Kept, Testimony, WitnessError, keep_witness, testimonies};

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Archive, ArchiveError};
-use crate::metrics;
+use crate::metrics::{Archiving, Metrics};
 use crate::names::SessionId;
 use crate::recording::{LedgerFollower, LedgerNews, Store, recording_path, recordings};
 
@@ -39,6 +39,7 @@ pub struct Mover {
     store: Store,
     data_dir: PathBuf,
     turn: Arc<RwLock<()>>,
+    metrics: Arc<Metrics>,
     waiting: BTreeMap<SessionId, Attempt>,
     /// Nothing is tried before, and how long that was.
     calm: (Instant, Duration),
@@ -60,10 +61,12 @@ impl Mover {
         store: Store,
         data_dir: impl Into<PathBuf>,
         turn: Arc<RwLock<()>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             archive,
             store,
+            metrics,
             data_dir: data_dir.into(),
             turn,
             waiting: BTreeMap::new(),
@@ -176,7 +179,7 @@ impl Mover {
     fn tell(&self) {
         let waiting = self.waiting.len() as u64;
         let stuck = self.calm.1 > RETRY.0;
-        metrics::archive(metrics::Archiving {
+        self.metrics.archive(Archiving {
             waiting,
             moved: self.moved,
             failures: self.failures,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path as FilePath;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -12,29 +12,24 @@ use tokio::runtime::Handle;
 use super::store::{Archive, ArchiveError};
 use crate::config::Config;
 use crate::names::SessionId;
-use crate::recording::{self, Elsewhere, LedgerFollower, LedgerNews, Remote};
+use crate::recording::{Elsewhere, LedgerFollower, LedgerNews, Remote};
 
 /// Bytes that are asked for where somebody looks around, and where somebody reads on.
 const WINDOW: (u64, u64) = (64 << 10, 1 << 20);
 
-/// Opens the archive of a configuration, and lets whoever opens a recording that is not here find
-/// it there. Of one process one archive is used: the first.
+/// Opens the archive of a configuration, and what one gateway put there: this one, or the one of the
+/// configuration's `data_dir`.
 ///
 /// # Errors
 /// When the archive cannot be used.
-pub fn use_archive(
-    config: &Config,
-    gateway: Option<&str>,
-) -> Result<Option<Archive>, ArchiveError> {
+pub fn open(config: &Config, gateway: Option<&str>) -> Result<Option<Shelf>, ArchiveError> {
     let Some(place) = &config.archive.place else { return Ok(None) };
     let archive = Archive::open(place)?;
     let gateway = match gateway {
         Some(gateway) => gateway.to_owned(),
         None => gateway_of(&config.server.data_dir)?,
     };
-    let runtime = Handle::current();
-    recording::look_elsewhere(Box::new(Shelf { archive: archive.clone(), gateway, runtime }));
-    Ok(Some(archive))
+    Ok(Some(Shelf { archive, gateway, runtime: Handle::current() }))
 }
 
 fn gateway_of(data_dir: &FilePath) -> io::Result<String> {
@@ -45,11 +40,23 @@ fn gateway_of(data_dir: &FilePath) -> io::Result<String> {
 }
 
 /// What one gateway archived.
-#[derive(Debug)]
-struct Shelf {
+#[derive(Debug, Clone)]
+pub struct Shelf {
     archive: Archive,
     gateway: String,
     runtime: Handle,
+}
+
+impl Shelf {
+    /// The archive, whosever recordings are there.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// For readers of recordings.
+    pub fn elsewhere(self) -> Arc<dyn Elsewhere> {
+        Arc::new(self)
+    }
 }
 
 impl Elsewhere for Shelf {

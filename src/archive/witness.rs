@@ -2,6 +2,7 @@
 //! change them: what shows them that its end was cut, or that it was written anew.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::client;
 use super::store::{Archive, ArchiveError};
 use crate::config::{Location, Witness};
-use crate::metrics;
+use crate::metrics::Metrics;
 use crate::recording::{Head, Store};
 
 /// How often a checkpoint is sent while anything is added to the ledger: as often as one is noted
@@ -189,8 +190,13 @@ async fn send(request: Request<Full<Bytes>>) -> Result<Bytes, WitnessError> {
 
 /// Signs a checkpoint now and then and gives it to the witness, until cancelled; then once more.
 /// Cancel it after the store has sealed its last recordings.
-pub async fn keep_witness(kept: Kept, store: Store, cancel: CancellationToken) {
-    let mut teller = Teller { kept, store, told: 0, away: false };
+pub async fn keep_witness(
+    kept: Kept,
+    store: Store,
+    metrics: Arc<Metrics>,
+    cancel: CancellationToken,
+) {
+    let mut teller = Teller { kept, store, metrics, told: 0, away: false };
     let mut pause = EVERY;
     while cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         pause = if teller.tell().await { EVERY } else { RETRY };
@@ -203,6 +209,7 @@ pub async fn keep_witness(kept: Kept, store: Store, cancel: CancellationToken) {
 struct Teller {
     kept: Kept,
     store: Store,
+    metrics: Arc<Metrics>,
     /// How long the ledger was at the last checkpoint that it has.
     told: u64,
     /// Whether it could not be reached, which was said.
@@ -228,7 +235,7 @@ impl Teller {
         let gateway = self.store.gateway().to_owned();
         let Head { lines, hash } = head;
         let done = self.kept.tell(&Testimony { gateway, lines, hash, line }).await;
-        metrics::witness(done.is_ok());
+        self.metrics.witness(done.is_ok());
         match done {
             Ok(()) => {
                 self.told = lines;

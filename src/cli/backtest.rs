@@ -14,7 +14,7 @@ use super::identities::Identities;
 use super::{ConfigFile, output, policy};
 use crate::app::hardening::Preview;
 use crate::app::previews::Catalogs;
-use crate::archive;
+use crate::archive::{self, Shelf};
 use crate::config::{self, Config};
 use crate::names::TargetName;
 use crate::recording::{self, Keyring, Opened, ReadError, Reader};
@@ -74,19 +74,21 @@ struct Unreachable {
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
+    let mut keyring = options.identities.keyring_or(&config).await?;
     let paths = match options.paths.as_slice() {
         [] => {
             let data_dir = &config.server.data_dir;
-            let found = match archive::use_archive(&config, None)? {
+            let shelf = archive::open(&config, None)?;
+            let found = match &shelf {
                 Some(_) => recording::all_recordings(data_dir),
                 None => recording::recordings(data_dir),
             };
+            keyring = keyring.with_elsewhere(shelf.map(Shelf::elsewhere));
             let found = found.with_context(|| format!("{} cannot be read", data_dir.display()))?;
             found.into_iter().map(|(_, path, _)| path).collect()
         }
         paths => paths.to_vec(),
     };
-    let keyring = options.identities.keyring_or(&config).await?;
     let mut catalogs = match options.online {
         true => {
             let claims = options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into()));

@@ -13,7 +13,7 @@ use super::fetched::Fetched;
 use super::identities::Identities;
 use super::migrate::{self, Opened};
 use super::{ConfigFile, gateway, output};
-use crate::archive;
+use crate::archive::{self, Shelf};
 use crate::config;
 use crate::database::{Progress, Reindexed};
 use crate::recording::{Keyring, Reader};
@@ -137,7 +137,8 @@ async fn reindex(options: &Reindex) -> anyhow::Result<()> {
     let config = config::load(&options.config.path)?;
     let keyring = options.identities.keyring_or(&config).await?;
     let opened = migrate::open(&config).await?;
-    archive::use_archive(&config, None)?;
+    let shelf = archive::open(&config, None)?;
+    let keyring = keyring.with_elsewhere(shelf.map(Shelf::elsewhere));
     let done = reindexed(&opened, &config, &keyring).await;
     opened.close().await;
     let done = done?;

@@ -16,7 +16,6 @@ use super::keyring::Keyring;
 use super::layout::{self, LEDGER};
 use super::ledger::{Entry, Line, MAX_LINE};
 use super::reader::{begins, follow};
-use super::source::Source;
 use crate::files;
 use crate::names::SessionId;
 
@@ -58,7 +57,7 @@ impl Follower {
     /// When the file cannot be read, does not start as a recording does, or ends before the
     /// bookmark.
     pub fn open(path: &Path, from: &Bookmark, keyring: &Keyring) -> Result<Self, ReadError> {
-        let (start, mut blocks) = Blocks::open(Source::open(path)?)?;
+        let (start, mut blocks) = Blocks::open(keyring.source(path)?)?;
         if let Ok(Some(key)) = keyring.key(&start, path) {
             blocks.unlock(key);
         }

@@ -1,5 +1,7 @@
-//! Who can read encrypted recordings: this process those that it writes, until the index has them,
-//! and whoever has an identity of one of their recipients.
+//! What reading recordings takes: keys of encrypted ones, and where those are that were moved away.
+//!
+//! This process can read those that it writes, until the index has them, and whoever has an identity
+//! of one of their recipients.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read as _};
@@ -15,7 +17,7 @@ use super::block::Start;
 use super::blocks::{Blocks, ReadError};
 use super::cipher::RecordingKey;
 use super::layout::wrapped_anew;
-use super::source::Source;
+use super::source::{Elsewhere, Source};
 use crate::age::{self, Identity, Recipient};
 use crate::files;
 use crate::names::SessionId;
@@ -24,11 +26,13 @@ use crate::names::SessionId;
 /// could not read them.
 const MAX_SEALED: usize = 1 << 14;
 
-/// Keys of recordings. Clones share what this process holds.
+/// Keys of recordings, and where those are that are not here any more. Clones share what this process
+/// holds.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     held: Arc<Mutex<Held>>,
     identities: Arc<[Identity]>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,12 +45,26 @@ struct Held {
 impl Keyring {
     /// What these identities open, and nothing else.
     pub fn of(identities: Vec<Identity>) -> Self {
-        Self { held: Arc::default(), identities: identities.into() }
+        Self { identities: identities.into(), ..Self::default() }
     }
 
     /// The same, and what these identities open.
     pub(super) fn with(&self, identities: &Arc<[Identity]>) -> Self {
-        Self { held: Arc::clone(&self.held), identities: Arc::clone(identities) }
+        Self { identities: Arc::clone(identities), ..self.clone() }
+    }
+
+    /// The same, with which recordings are found elsewhere that are not here.
+    #[must_use]
+    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self { elsewhere, ..self }
+    }
+
+    /// Opens a recording by the path that it has, or had, here.
+    ///
+    /// # Errors
+    /// When it is nowhere, no file, or cannot be read.
+    pub fn source(&self, path: &Path) -> io::Result<Source> {
+        Source::open(path, self.elsewhere.as_deref())
     }
 
     /// Whether it opens recordings of other processes at all.
@@ -134,7 +152,7 @@ pub fn rewrapped(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// When the recording cannot be read or opened, or the file cannot be written.
 pub fn rewrap(path: &Path, keyring: &Keyring, recipients: &[Recipient]) -> Result<bool, ReadError> {
-    let (start, _) = Blocks::open(Source::open(path)?)?;
+    let (start, _) = Blocks::open(keyring.source(path)?)?;
     let Some(wrapped) = &start.key else { return Ok(false) };
     let secret = keyring.unwrap(wrapped, path).ok_or_else(|| keyring.no_key(&start))?;
     let file = age::wrap(recipients, &secret).map_err(io::Error::other)?;

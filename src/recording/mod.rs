@@ -58,7 +58,7 @@ pub use layout::{Locked, day_of, recording_path, wrapped_anew};
 pub use ledger::{Burial, Head, Rotated, rotate_key};
 pub use reader::{End, Reader, source};
 pub use signing::PublicKey;
-pub use source::{Elsewhere, Remote, Source, look_elsewhere};
+pub use source::{Elsewhere, Remote, Source};
 pub use store::Store;
 pub use verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
 

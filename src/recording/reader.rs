@@ -91,7 +91,7 @@ impl Reader {
     ) -> Result<(Self, Option<NoKey>), ReadError> {
         // The journal first: what is framed between the two reads is then in both, not in none.
         let journal = read_journal(&path.with_extension("journal"))?;
-        let (start, mut blocks) = Blocks::open(Source::open(path)?)?;
+        let (start, mut blocks) = Blocks::open(keyring.source(path)?)?;
         let mut journal = journal::parse(&start.session, &journal);
         let locked = match keyring.key(&start, path) {
             Ok(Some(key)) => {
@@ -265,8 +265,8 @@ impl Reader {
 ///
 /// # Errors
 /// When they are nowhere or cannot be read; when they are another session's.
-pub fn source(path: &Path) -> Result<Source, ReadError> {
-    Blocks::is_of_its_name(Source::open(path)?)
+pub fn source(path: &Path, keyring: &Keyring) -> Result<Source, ReadError> {
+    Blocks::is_of_its_name(keyring.source(path)?)
 }
 
 impl Iterator for Reader {

@@ -4,12 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use crate::files;
 use crate::names::SessionId;
-
-static ELSEWHERE: OnceLock<Box<dyn Elsewhere>> = OnceLock::new();
 
 /// Where recordings are that are not here any more. Asking may take time: it blocks.
 pub trait Elsewhere: std::fmt::Debug + Send + Sync {
@@ -32,11 +29,6 @@ pub trait Remote: std::fmt::Debug + Send + Sync {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 }
 
-/// Lets every reader of this process find recordings there that are not here. The first counts.
-pub fn look_elsewhere(elsewhere: Box<dyn Elsewhere>) {
-    let _first = ELSEWHERE.set(elsewhere);
-}
-
 /// The bytes of one `.rec`, and the session that its name promises.
 #[derive(Debug)]
 pub struct Source {
@@ -53,11 +45,8 @@ enum Bytes {
 }
 
 impl Source {
-    /// Opens a recording by the path that it has, or had, here.
-    ///
-    /// # Errors
-    /// When it is nowhere, no file, or cannot be read.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a recording by the path that it has, or had, here; one that is not here, elsewhere.
+    pub(super) fn open(path: &Path, elsewhere: Option<&dyn Elsewhere>) -> io::Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".rec"));
         let named: Option<SessionId> = name.and_then(|id| id.parse().ok());
         let missing = match files::open(path) {
@@ -70,7 +59,7 @@ impl Source {
         if missing.kind() != io::ErrorKind::NotFound {
             return Err(missing);
         }
-        let Some((elsewhere, session)) = ELSEWHERE.get().zip(named) else { return Err(missing) };
+        let Some((elsewhere, session)) = elsewhere.zip(named) else { return Err(missing) };
         let remote = elsewhere.open(session)?.ok_or(missing)?;
         Ok(Self { bytes: Bytes::Remote(remote), named })
     }

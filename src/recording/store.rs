@@ -26,6 +26,7 @@ use super::refused::Refusals;
 use super::repair::{self, Ending, RepairError, Standing};
 use super::reserve::{self, Reserve};
 use super::signing::{PublicKey, SealingKey};
+use super::source::Elsewhere;
 use super::tail::{Tail, Usage};
 use crate::age::{Identity, Recipient};
 use crate::config::{self, Durability, OnRecordingFailure};
@@ -52,6 +53,7 @@ pub struct Store {
     // Beside `shared`, which their recording refers to.
     refusals: Arc<Mutex<Refusals>>,
     identities: Arc<[Identity]>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 impl fmt::Debug for Store {
@@ -164,7 +166,7 @@ impl Store {
             tracing::error!(%error, "no room for seals; sessions are refused until there is some");
         }
         shared.tell_how_full();
-        Ok(Self { shared, refusals: Arc::default(), identities: Arc::default() })
+        Ok(Self { shared, refusals: Arc::default(), identities: Arc::default(), elsewhere: None })
     }
 
     /// The same, with which old recordings can be read too.
@@ -174,9 +176,15 @@ impl Store {
         self
     }
 
+    /// The same, whose readers find recordings elsewhere that are not here any more.
+    #[must_use]
+    pub fn with_elsewhere(self, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
+        Self { elsewhere, ..self }
+    }
+
     /// What opens the recordings that are written here, and with identities those of before.
     pub fn keyring(&self) -> Keyring {
-        self.shared.keyring.with(&self.identities)
+        self.shared.keyring.with(&self.identities).with_elsewhere(self.elsewhere.clone())
     }
 
     /// Starts a recording: the ledger has `opened` and the recording its first event when this

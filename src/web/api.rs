@@ -29,7 +29,7 @@ use crate::catalog::{Catalog, HeldModes};
 use crate::database::{AuditEntry, AuditRecord, Command, Database, LagWatch, Page, Session};
 use crate::identity::ticket::Tickets;
 use crate::identity::{Identity, Verifier};
-use crate::metrics;
+use crate::metrics::Archiving;
 use crate::names::SessionId;
 use crate::notify::DeadLetter;
 use crate::recording::Keyring;
@@ -395,7 +395,7 @@ struct ArchiveState {
 }
 
 impl ArchiveState {
-    fn of(archiving: metrics::Archiving) -> Self {
+    fn of(archiving: Archiving) -> Self {
         Self {
             state: if archiving.reachable { "current" } else { "unreachable" },
             recordings: archiving.waiting,
@@ -413,7 +413,7 @@ async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
         index_behind_seconds: lag.behind.map(|behind| behind.as_secs()),
         index_recordings: lag.recordings,
         state: if api.catalog.desk().is_reachable() { "current" } else { "unreachable" },
-        archive: metrics::archiving().map(ArchiveState::of),
+        archive: api.catalog.desk().metrics().archiving().map(ArchiveState::of),
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))

@@ -10,7 +10,7 @@ use axum::routing::get;
 
 use crate::approval::Desk;
 use crate::database::LagWatch;
-use crate::metrics::{Exposition, archiving, witnessing};
+use crate::metrics::Exposition;
 use crate::recording::Store;
 
 type Figures = (LagWatch, Store, Arc<Desk>);
@@ -23,7 +23,8 @@ pub fn router(lag: LagWatch, store: Store, desk: Arc<Desk>) -> Router {
 async fn metrics(State(state): State<Arc<Figures>>) -> impl IntoResponse {
     let (lag, store, desk) = &*state;
     let mut page = Exposition::default();
-    page.counted();
+    let metrics = desk.metrics();
+    page.counted(metrics);
     let mut gauge = |name: &str, help: &str, value: f64| {
         page.metric(name, "gauge", help);
         page.value(name, "", value);
@@ -36,7 +37,7 @@ async fn metrics(State(state): State<Arc<Figures>>) -> impl IntoResponse {
     let (local, most) = store.local_bytes();
     gauge("portcullis_recordings_bytes", "Bytes of the recordings here.", local as f64);
     gauge("portcullis_recordings_max_bytes", "[recording] max_local.", most as f64);
-    let archiving = archiving();
+    let archiving = metrics.archiving();
     let up = f64::from(u8::from(archiving.is_none_or(|how| how.reachable)));
     gauge("portcullis_archive_up", "0 while recordings cannot be moved to the archive.", up);
     let (waiting, failures) = archiving.map_or((0, 0), |how| (how.waiting, how.failures));
@@ -44,7 +45,7 @@ async fn metrics(State(state): State<Arc<Figures>>) -> impl IntoResponse {
     gauge("portcullis_archive_waiting", help, waiting as f64);
     let help = "Tries to move one that failed since the start.";
     gauge("portcullis_archive_failures", help, failures as f64);
-    let up = f64::from(u8::from(witnessing().unwrap_or(true)));
+    let up = f64::from(u8::from(metrics.witnessing().unwrap_or(true)));
     gauge("portcullis_witness_up", "0 while checkpoints do not get to the witness.", up);
     let lag = lag.get();
     let behind = lag.behind.map_or(f64::NAN, |behind| behind.as_secs_f64());

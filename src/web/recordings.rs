@@ -41,8 +41,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 
 /// A session's recording, here or in the archive.
 pub(super) async fn open(api: &Api, session: SessionId) -> Result<Source, Problem> {
-    let path = recording_path(api.data_dir(), &session);
-    let opened = tokio::task::spawn_blocking(move || recording::source(&path)).await;
+    let (path, keyring) = (recording_path(api.data_dir(), &session), api.keyring());
+    let opened = tokio::task::spawn_blocking(move || recording::source(&path, &keyring)).await;
     opened.map_err(|_| Problem::internal())?.map_err(|error| match error {
         ReadError::Io(error) => unreadable(&error),
         error => {
@@ -57,7 +57,8 @@ pub(super) async fn place(api: &Api, session: SessionId) -> Result<PathBuf, Prob
     let path = recording_path(api.data_dir(), &session);
     let there = path.clone();
     // Whoever reads it holds its name against its content.
-    let opened = tokio::task::spawn_blocking(move || Source::open(&there).map(drop)).await;
+    let keyring = api.keyring();
+    let opened = tokio::task::spawn_blocking(move || keyring.source(&there).map(drop)).await;
     opened.map_err(|_| Problem::internal())?.map_err(|error| unreadable(&error))?;
     Ok(path)
 }

@@ -43,9 +43,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("database", &["policy", "recording"]),
     ("identity", &["config", "database", "policy::Caller"]),
     ("notify", &["config", "metrics"]),
-    ("approval", &["config", "database", "identity", "notify", "policy"]),
+    ("approval", &["config", "database", "identity", "metrics", "notify", "policy"]),
     ("archive", &["catalog", "config", "database", "metrics", "recording"]),
-    ("catalog", &["approval", "config", "database", "mask", "policy"]),
+    ("catalog", &["approval", "config", "database", "mask", "policy", "telemetry"]),
     ("access", &["approval", "config", "catalog", "database", "identity"]),
     (
         "gate",

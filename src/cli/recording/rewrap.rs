@@ -8,7 +8,8 @@ use clap::Args;
 use super::super::identities::Identities;
 use super::super::{ConfigFile, output};
 use crate::age::Recipient;
-use crate::{archive, config, recording};
+use crate::archive::{self, Shelf};
+use crate::{config, recording};
 
 /// Let other recipients open encrypted recordings too.
 ///
@@ -34,11 +35,12 @@ pub(super) struct Rewrap {
 
 impl Rewrap {
     pub(super) async fn run(&self) -> anyhow::Result<()> {
-        let keyring = self.identities.keyring().await?;
+        let mut keyring = self.identities.keyring().await?;
         let paths = match self.paths.as_slice() {
             [] => {
                 let config = config::load(&self.config.path)?;
-                archive::use_archive(&config, None)?;
+                let shelf = archive::open(&config, None)?;
+                keyring = keyring.with_elsewhere(shelf.map(Shelf::elsewhere));
                 let data_dir = config.server.data_dir;
                 let found = recording::all_recordings(&data_dir)
                     .with_context(|| format!("{} cannot be read", data_dir.display()))?;

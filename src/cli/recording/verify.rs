@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::super::identities::Identities;
 use super::super::migrate;
 use super::super::{ConfigFile, output};
-use crate::archive::{self, Kept};
+use crate::archive::{self, Kept, Shelf};
 use crate::config::{self, Config};
 use crate::database::{Compared, Database, Difference, PrivateServer};
 use crate::names::SessionId;
@@ -96,8 +96,9 @@ pub(super) async fn verify(options: &Verify) -> anyhow::Result<()> {
         && let Ok(gateway) =
             gateway_of(options.data_dir.as_ref().unwrap_or(&config.server.data_dir))
     {
-        archive::use_archive(&config, Some(&gateway))
-            .context("[recording] archive cannot be used")?;
+        let shelf = archive::open(&config, Some(&gateway));
+        let shelf = shelf.context("[recording] archive cannot be used")?;
+        against.keyring = against.keyring.with_elsewhere(shelf.map(Shelf::elsewhere));
     }
     match &options.recording {
         Some(recording) => one(options, recording, &against),

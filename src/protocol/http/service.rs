@@ -35,7 +35,6 @@ use crate::decode::http::{Refused, command, head, json, overrides};
 use crate::gate::{Asked as Asks, NotAdmitted, Permitted, Ruling, recorded_identity};
 use crate::identity::Identity;
 use crate::mask::MaskPlan;
-use crate::metrics;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
 use crate::recording::RefusedCaller;
@@ -190,7 +189,7 @@ impl Connection {
     /// A caller that did not prove who it is gets another token; one that did would get the same.
     fn denied(&self, ask: &Ask, identity: Option<&Identity>, reason: &str) -> Refusal {
         self.note_refused(&ask.named, identity, reason);
-        metrics::denied(Protocol::Http);
+        self.context.catalog.desk().metrics().denied(Protocol::Http);
         if identity.is_some() { Refusal::Forbidden } else { Refusal::Denied }
     }
 
@@ -218,7 +217,7 @@ impl Connection {
     /// that only where another would help.
     fn no_access(&self, named: &str, identity: &Identity, no_access: NoAccess) -> Refusal {
         self.note_refused(named, Some(identity), &no_access.to_string());
-        metrics::denied(Protocol::Http);
+        self.context.catalog.desk().metrics().denied(Protocol::Http);
         match no_access {
             NoAccess::Asked(asked) => Refusal::AccessAsked(asked.link),
             NoAccess::Withdrawn(_) | NoAccess::Killed(_) | NoAccess::Over | NoAccess::Used => {

@@ -41,7 +41,6 @@ use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
 use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
 use crate::identity::{Identity, Verifier};
 use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
-use crate::metrics;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::{Opened, RefusedCaller, Store, Told};
 use crate::secret::Secret;
@@ -286,7 +285,7 @@ impl Caller<'_> {
 
     fn denied(&self, identity: Option<&Identity>, reason: &str) -> Turned {
         self.note_refused(identity, reason);
-        metrics::denied(Protocol::Postgres);
+        self.context.catalog.desk().metrics().denied(Protocol::Postgres);
         Turned::Away(Refusal::AccessDenied)
     }
 

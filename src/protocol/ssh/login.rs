@@ -10,7 +10,6 @@ use crate::access::{Access, Grant};
 use crate::config::TargetKind;
 use crate::gate::recorded_identity;
 use crate::identity::{Identity, Refused};
-use crate::metrics;
 use crate::names::{Protocol, SessionId, TargetName};
 use crate::recording::RefusedCaller;
 use crate::secret::Secret;
@@ -74,7 +73,7 @@ impl Caller<'_> {
             identity: identity.map(recorded_identity),
             reason: reason.to_owned(),
         };
-        metrics::denied(Protocol::Ssh);
+        self.context.catalog.desk().metrics().denied(Protocol::Ssh);
         self.context.store.refused(&refused);
         None
     }

@@ -50,7 +50,7 @@ impl World {
         let database = Database::from_url(&url).unwrap();
         database.migrate().await.unwrap();
         let store = set::store(&data_dir);
-        let notifier = Notifier::new(&config.notify, store.gateway().to_owned());
+        let notifier = Notifier::new(&config.notify, store.gateway().to_owned(), Arc::default());
         let catalog = Arc::new(Catalog::new(config, Desk::new(database.clone(), notifier, None)));
         let pool = PgPool::connect(&url).await.unwrap();
         Self { _folder: folder, data_dir, url, database, pool, store, catalog }
