@@ -4,8 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, Uri, header};
@@ -38,10 +36,6 @@ impl Client {
         Ok(Self(legacy::Client::builder(TokioExecutor::new()).build(connector.build())))
     }
 
-    pub(super) async fn get(&self, url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        self.send(Request::get(address(url)?).body(Full::default())?, url).await
-    }
-
     /// Sends a token, and JSON where there is any.
     pub(super) async fn send_json(
         &self,
@@ -70,27 +64,6 @@ impl Client {
             .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
             .body(Full::default())?;
         self.0.request(request).await.with_context(|| format!("{url} cannot be asked"))
-    }
-
-    /// Posts a form, with HTTP Basic authentication (RFC 6749 section 2.3.1) where there is a
-    /// user and a password.
-    pub(super) async fn post(
-        &self,
-        url: &str,
-        fields: &[(&str, &str)],
-        login: Option<(&str, &Secret)>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let form: Vec<_> =
-            fields.iter().map(|(k, v)| format!("{}={}", encoded(k), encoded(v))).collect();
-        let mut request = Request::post(address(url)?)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json");
-        if let Some((user, password)) = login {
-            let both = format!("{}:{}", encoded(user), encoded(password.expose()));
-            request =
-                request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(both)));
-        }
-        self.send(request.body(form.join("&").into())?, url).await
     }
 
     /// Posts JSON with a token.

@@ -15,11 +15,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::http::Client;
-use super::oauth::Endpoints;
 use super::token::issuer;
 use super::{ConfigFile, output};
 use crate::config;
+use crate::identity::relying_party::RelyingParty;
 use crate::secret::Secret;
 
 /// Log in as a person, in a browser, for commands with --server.
@@ -59,26 +58,25 @@ struct Login {
 type Logins = BTreeMap<String, Login>;
 
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    let (url, client_id) = match (&options.issuer_url, &options.client_id) {
-        (Some(url), Some(client_id)) => (url.clone(), client_id.clone()),
+    let (url, client_id, ca) = match (&options.issuer_url, &options.client_id) {
+        (Some(url), Some(client_id)) => (url.clone(), client_id.clone(), None),
         _ => {
             let config = config::load(&options.config.path)?;
             let issuer = issuer(&config, options.issuer.as_deref())?;
             let client_id = options.client_id.as_ref().or(issuer.client_id.as_ref());
             let client_id = client_id.context("[[issuer]] has no client_id; give --client-id")?;
-            (issuer.url.clone(), client_id.clone())
+            (issuer.url.clone(), client_id.clone(), issuer.ca.clone())
         }
     };
-    let client = Client::new()?;
-    let endpoints = Endpoints::of(&client, &url).await?;
-    let device = endpoints.device(&client, &client_id, &options.audience, &options.scope).await?;
-    let (uri, code) =
-        (output::visible(&device.verification_uri), output::visible(&device.user_code));
-    writeln!(io::stderr(), "open {uri} and enter the code {code}")?;
-    let granted = endpoints.wait(&client, &client_id, &device).await?;
+    // A person at a machine of their own has no secret of the client.
+    let client = (client_id.as_str(), None);
+    let party = RelyingParty::new(&url, client, Some(&options.audience), ca.as_deref());
+    let device = party.map_err(anyhow::Error::msg)?.device(&options.scope).await?;
+    writeln!(io::stderr(), "open {} and enter the code {}", device.address, device.user_code)?;
+    let granted = device.granted().await?;
     let login = Login {
-        token: granted.token.expose().to_owned(),
-        expires: granted.expires_in.map(|seconds| now().saturating_add(seconds)),
+        token: granted.access_token.expose().to_owned(),
+        expires: granted.expires_in.map(|life| now().saturating_add(life.as_secs())),
     };
     let file = file()?;
     let mut logins = read(&file)?;

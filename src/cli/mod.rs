@@ -17,7 +17,6 @@ mod issuer;
 mod logging;
 mod login;
 mod migrate;
-mod oauth;
 mod output;
 mod policy;
 mod quickstart;

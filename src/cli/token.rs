@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use super::http::{Client, encoded};
-use super::oauth::Endpoints;
+use super::http::encoded;
 use super::{ConfigFile, gateway, output};
 use crate::config::{self, Config, Issuer, SecretRef};
 use crate::database::WithdrawnToken;
+use crate::identity::relying_party::RelyingParty;
 
 /// Get a token for a machine from an issuer of the configuration, and print it.
 ///
@@ -122,14 +122,12 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
             issuer.name
         );
     };
-    let secret = secret.read().await.context("the client's secret")?;
-    let audience = options.audience.as_ref().or(issuer.audiences.first());
-    let audience = audience.map(String::as_str).unwrap_or_default();
-    let client = Client::new()?;
-    let endpoints = Endpoints::of(&client, &issuer.url).await?;
-    let scope = options.scope.as_deref();
-    let granted = endpoints.client_credentials(&client, (id, &secret), audience, scope).await?;
-    Ok(output::print(granted.token.expose())?)
+    let audience = options.audience.as_ref().or(issuer.audiences.first()).map(String::as_str);
+    let client = (id.as_str(), Some(secret.clone()));
+    let party = RelyingParty::new(&issuer.url, client, audience, issuer.ca.as_deref());
+    let party = party.map_err(anyhow::Error::msg)?;
+    let granted = party.client_credentials(options.scope.as_deref()).await?;
+    Ok(output::print(granted.access_token.expose())?)
 }
 
 /// An issuer by its name, or the only one.

@@ -1,4 +1,4 @@
-//! Getting an issuer's JSON documents, and redeeming codes: one bounded request over verified TLS.
+//! Asking an issuer, for its documents and for tokens: one bounded request over verified TLS.
 //!
 //! Redirects are not followed: a document that sends us elsewhere is a wrong document. Every
 //! request opens its own connection; they are minutes apart.
@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::http::request::Builder;
-use hyper::{Request, StatusCode, Uri, header};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use rustls::ClientConfig;
 
-use crate::secret::Secret;
 use crate::trust;
 
 /// How long one document may take, from the name lookup to the last byte.
@@ -27,6 +29,9 @@ const FETCH_TIME: Duration = Duration::from_secs(5);
 
 /// The largest document that is read: the biggest providers' key sets are tens of kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
+
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
 
 /// A document could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,7 +45,7 @@ pub(super) enum FetchError {
 }
 
 /// An HTTP client that trusts the system's roots, or one CA file alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fetcher {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
@@ -65,53 +70,23 @@ impl Fetcher {
 
     /// Gets a document of at most 1 MiB within 5 seconds. Only status 200 counts. Cancel safe.
     pub(super) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
-        self.send(uri, Request::get(uri), Bytes::new(), &[]).await
-    }
-
-    /// Posts a form, with an `Authorization` where one is given; as [`Self::get`]. Cancel safe.
-    pub(super) async fn post_form(
-        &self,
-        uri: &Uri,
-        form: &Secret,
-        authorization: Option<&Secret>,
-    ) -> Result<Bytes, FetchError> {
-        self.post(uri, form, authorization, &[]).await
-    }
-
-    /// The same where "no" is an answer with a document too (RFC 6749 section 5.2). Cancel safe.
-    pub(super) async fn ask(
-        &self,
-        uri: &Uri,
-        form: &Secret,
-        authorization: Option<&Secret>,
-    ) -> Result<Bytes, FetchError> {
-        self.post(uri, form, authorization, &[StatusCode::BAD_REQUEST]).await
-    }
-
-    async fn post(
-        &self,
-        uri: &Uri,
-        form: &Secret,
-        authorization: Option<&Secret>,
-        also: &[StatusCode],
-    ) -> Result<Bytes, FetchError> {
-        let kind = "application/x-www-form-urlencoded";
-        let mut request = Request::post(uri).header(header::CONTENT_TYPE, kind);
-        if let Some(authorization) = authorization {
-            request = request.header(header::AUTHORIZATION, authorization.expose());
+        let request = Request::get(uri)
+            .header(header::ACCEPT, "application/json")
+            .body(Full::default())
+            .map_err(|error| FetchError::Wrong(format!("{uri}: {error}")))?;
+        let response = self.send(uri, request).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            other => Err(status_error(uri, other)),
         }
-        self.send(uri, request, Bytes::copy_from_slice(form.expose().as_bytes()), also).await
     }
 
     async fn send(
         &self,
         uri: &Uri,
-        request: Builder,
-        body: Bytes,
-        also: &[StatusCode],
-    ) -> Result<Bytes, FetchError> {
-        let sending = self.send_unhurried(uri, request, body, also);
-        match tokio::time::timeout(FETCH_TIME, sending).await {
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, FetchError> {
+        match tokio::time::timeout(FETCH_TIME, self.send_unhurried(uri, request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(FetchError::Unreachable(format!(
                 "{uri} did not answer within {} seconds",
@@ -123,28 +98,35 @@ impl Fetcher {
     async fn send_unhurried(
         &self,
         uri: &Uri,
-        request: Builder,
-        body: Bytes,
-        also: &[StatusCode],
-    ) -> Result<Bytes, FetchError> {
-        let request = request
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(body))
-            .map_err(|error| FetchError::Wrong(format!("{uri}: {error}")))?;
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, FetchError> {
+        request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         let response =
             self.client.request(request).await.map_err(|error| connection_error(uri, &error))?;
-        let status = response.status();
-        if status != StatusCode::OK && !also.contains(&status) {
-            return Err(status_error(uri, status));
-        }
-        match Limited::new(response.into_body(), MAX_BODY).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
+        let (head, body) = response.into_parts();
+        match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(FetchError::Wrong(
                 format!("{uri} answered with more than {} KiB", MAX_BODY / 1024),
             )),
             Err(error) => Err(FetchError::Unreachable(format!("{uri}: {}", chain(&*error)))),
         }
+    }
+}
+
+/// Sends what `openidconnect` asks, codes and secrets among it: only where an [`endpoint`] is, and
+/// whatever the status, which tells that crate what the answer is. Cancel safe.
+impl<'c> AsyncHttpClient<'c> for Fetcher {
+    type Error = FetchError;
+    type Future = BoxFuture<'c, Result<HttpResponse, FetchError>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        let request = request.map(|body| Full::new(Bytes::from(body)));
+        async move {
+            let uri = endpoint(&request.uri().to_string()).map_err(FetchError::Wrong)?;
+            Ok(self.send(&uri, request).await?.map(Vec::from))
+        }
+        .boxed()
     }
 }
 

@@ -5,38 +5,28 @@
 //! a cookie of the browser that began, so a code that another browser brings is of no use.
 //! [`Logins::finish`] is the only place that redeems a code, and it takes the whole [`Answer`]:
 //! `state`, `iss` (RFC 9207) and the address that the browser was sent to must all be those of the
-//! issuer that this attempt began at. The ID token must be for our client and carry the nonce. Who it is then comes from the token that the
-//! API would take, by the same checks: the access token where the issuer's `accept` has `access`,
-//! the ID token otherwise.
+//! issuer that this attempt began at. The ID token must be for our client and carry the nonce. Who
+//! it is then comes from the token that the API would take, by the same checks: the access token
+//! where the issuer's `accept` has `access`, the ID token otherwise.
 
-mod device;
-
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest;
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use parking_lot::Mutex;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer};
 
-use super::fetch::{FetchError, Fetcher, endpoint};
 use super::random::random_secret;
+use super::relying_party::{Device, Granted, NotGranted, RelyingParty};
 use super::token::{refuse, shown};
 use super::{Identity, Refused, Verifier, claims, token};
 use crate::config::{self, TokenKind};
 use crate::secret::Secret;
 
-pub use device::{Device, Progress};
-
 /// The longest `code` that is sent on.
 const MAX_CODE: usize = 4096;
 /// What is asked to be told of who logs in.
 const SCOPE: &str = "openid profile email";
-/// How long a discovery document is used: whoever begins logins in a loop asks the issuer little.
-const KEPT: Duration = Duration::from_secs(60);
 
 /// The issuers at which one can log in.
 #[derive(Debug)]
@@ -48,10 +38,7 @@ pub struct Logins {
 #[derive(Debug)]
 struct Client {
     settings: config::Issuer,
-    client_id: String,
-    fetcher: Fetcher,
-    document: String,
-    known: Mutex<Option<(Instant, Endpoints)>>,
+    party: RelyingParty,
 }
 
 /// One attempt of one browser. What it derives from its secret is good for this issuer and place.
@@ -87,37 +74,11 @@ pub enum NoLogin {
     #[error("the issuer says: {0}")]
     Denied(String),
     /// The issuer cannot be asked, or answers what it should not.
-    #[error("the issuer cannot be used: {0}")]
-    Issuer(String),
+    #[error(transparent)]
+    Issuer(#[from] NotGranted),
     /// What came back proves nobody, or somebody else.
     #[error("refused: {0}")]
     Refused(#[from] Refused),
-}
-
-impl From<FetchError> for NoLogin {
-    fn from(error: FetchError) -> Self {
-        Self::Issuer(error.to_string())
-    }
-}
-
-/// Of the discovery document, what a login needs.
-#[derive(Debug, Clone, Deserialize)]
-struct Endpoints {
-    issuer: String,
-    authorization_endpoint: String,
-    token_endpoint: String,
-    device_authorization_endpoint: Option<String>,
-    end_session_endpoint: Option<String>,
-    /// Whether its authorization responses carry `iss` (RFC 9207 section 3).
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-}
-
-/// What the token endpoint gives.
-#[derive(Deserialize)]
-struct Tokens {
-    access_token: Option<String>,
-    id_token: Option<String>,
 }
 
 impl Attempt {
@@ -172,18 +133,16 @@ impl Logins {
     /// Those of the issuers that have a `client_id`.
     ///
     /// # Errors
-    /// When an issuer's `ca` cannot be read.
+    /// When an issuer's `ca` cannot be read, or it is no URL.
     pub fn new(issuers: &[config::Issuer]) -> Result<Self, String> {
         let clients = issuers.iter().filter_map(|settings| {
-            let client_id = settings.client_id.clone()?;
-            let document = format!(
-                "{}/.well-known/openid-configuration",
-                settings.url.strip_suffix('/').unwrap_or(&settings.url)
-            );
-            let fetcher = Fetcher::new(settings.ca.as_deref());
-            let settings = settings.clone();
-            let known = Mutex::default();
-            Some(fetcher.map(|fetcher| Client { settings, client_id, fetcher, document, known }))
+            let client_id = settings.client_id.as_deref()?;
+            // Some issuers give an opaque access token unless they are told for whom.
+            let audience = settings.audiences.first().map(String::as_str);
+            let audience = audience.filter(|name| *name != client_id && accepts_access(settings));
+            let client = (client_id, settings.client_secret.clone());
+            let party = RelyingParty::new(&settings.url, client, audience, settings.ca.as_deref());
+            Some(party.map(|party| Client { settings: settings.clone(), party }))
         });
         Ok(Self { clients: clients.collect::<Result<_, _>>()? })
     }
@@ -204,21 +163,8 @@ impl Logins {
     /// # Errors
     /// When the issuer cannot be asked where.
     pub async fn begin(&self, attempt: &Attempt, redirect_uri: &str) -> Result<String, NoLogin> {
-        let client = self.client(&attempt.issuer)?;
-        let endpoints = client.endpoints().await?;
-        let challenge = digest::digest(&digest::SHA256, attempt.derived("verifier").as_bytes());
-        let mut fields = vec![
-            ("response_type", "code".to_owned()),
-            ("client_id", client.client_id.clone()),
-            ("redirect_uri", redirect_uri.to_owned()),
-            ("scope", SCOPE.to_owned()),
-            ("state", attempt.derived("state")),
-            ("nonce", attempt.derived("nonce")),
-            ("code_challenge", URL_SAFE_NO_PAD.encode(challenge)),
-            ("code_challenge_method", "S256".to_owned()),
-        ];
-        fields.extend(client.audience().map(|audience| ("audience", audience.to_owned())));
-        Ok(with_query(&endpoints.authorization_endpoint, &fields))
+        let party = &self.client(&attempt.issuer)?.party;
+        Ok(party.authorization_url(|part| attempt.derived(part), redirect_uri, SCOPE).await?)
     }
 
     /// Who came back with this answer, at `redirect_uri`: the address that [`Self::begin`] was
@@ -245,16 +191,12 @@ impl Logins {
         if code.expose().len() > MAX_CODE {
             return Err(Refused("a code of too many bytes".to_owned()).into());
         }
-        let tokens = client.redeem(code, redirect_uri, &attempt.derived("verifier")).await?;
-        let missing = |what: &str| NoLogin::Issuer(format!("it gave no {what}"));
-        let id_token = Secret::new(tokens.id_token.ok_or_else(|| missing("ID token"))?);
+        let verifier_text = attempt.derived("verifier");
+        let granted = client.party.redeem(code, redirect_uri, verifier_text).await?;
+        let id_token = granted.id_token.as_ref().ok_or_else(no_id_token)?;
         let logged_in =
-            verifier.verify_login(&client.settings, &id_token, &attempt.derived("nonce")).await?;
-        let presented = match client.accepts_access() {
-            true => Secret::new(tokens.access_token.ok_or_else(|| missing("access token"))?),
-            false => id_token,
-        };
-        let identity = verifier.verify(&presented).await?;
+            verifier.verify_login(&client.settings, id_token, &attempt.derived("nonce")).await?;
+        let identity = verifier.verify(&client.presented(granted)?).await?;
         if (identity.issuer(), identity.subject()) != (logged_in.issuer(), logged_in.subject()) {
             return Err(Refused("the tokens are of different people".to_owned()).into());
         }
@@ -268,14 +210,33 @@ impl Logins {
     /// is no such place.
     pub async fn end_session(&self, issuer_url: &str, back: &str) -> Option<String> {
         let client = self.clients.iter().find(|client| client.settings.url == issuer_url)?;
-        let endpoints = client.endpoints().await.ok()?;
-        let end = endpoints.end_session_endpoint?;
-        endpoint(&end).ok()?;
-        let fields = [
-            ("client_id", client.client_id.clone()),
-            ("post_logout_redirect_uri", back.to_owned()),
-        ];
-        Some(with_query(&end, &fields))
+        client.party.end_session(back).await
+    }
+
+    /// Whether there is an issuer to log in at.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Opens a device code at the first issuer.
+    ///
+    /// # Errors
+    /// When the issuer cannot be asked, or knows no such logins.
+    pub async fn begin_device(&self) -> Result<Device, NotGranted> {
+        self.first()?.party.device(SCOPE).await
+    }
+
+    /// What shows who logged in by a device code; nothing in it is proved.
+    ///
+    /// # Errors
+    /// When the issuer did not give it.
+    pub fn of_device(&self, granted: Granted) -> Result<Secret, NotGranted> {
+        self.first()?.presented(granted)
+    }
+
+    fn first(&self) -> Result<&Client, NotGranted> {
+        let none = || NotGranted::Issuer("none has a client_id".to_owned());
+        self.clients.first().ok_or_else(none)
     }
 
     fn client(&self, name: &str) -> Result<&Client, NoLogin> {
@@ -294,83 +255,28 @@ impl Client {
             Some(iss) => {
                 Err(Refused(format!("the response is of another issuer: {}", shown(iss))).into())
             }
-            None if self.endpoints().await?.authorization_response_iss_parameter_supported => {
+            None if self.party.metadata().await?.authorization_response_iss_parameter_supported => {
                 Err(Refused("the response lacks iss, which the issuer announces".to_owned()).into())
             }
             None => Ok(()),
         }
     }
 
-    fn accepts_access(&self) -> bool {
-        self.settings.accept.contains(&TokenKind::Access)
-    }
-
-    /// For whom a token is asked: some issuers give an opaque access token unless they are told.
-    fn audience(&self) -> Option<&str> {
-        let first = self.settings.audiences.first().map(String::as_str);
-        first.filter(|audience| *audience != self.client_id && self.accepts_access())
-    }
-
-    /// Says which client asks: in a field, or with its secret in a header.
-    async fn own<'a>(
-        &'a self,
-        fields: &mut Vec<(&'a str, &'a str)>,
-    ) -> Result<Option<Secret>, NoLogin> {
-        let Some(secret) = &self.settings.client_secret else {
-            fields.push(("client_id", &self.client_id));
-            return Ok(None);
-        };
-        let secret = secret.read().await;
-        let secret = secret.map_err(|error| NoLogin::Issuer(error.to_string()))?;
-        // RFC 6749 section 2.3.1: each is encoded as in a form.
-        let login = format!("{}:{}", encoded(&self.client_id), encoded(secret.expose()));
-        Ok(Some(Secret::new(format!("Basic {}", STANDARD.encode(login)))))
-    }
-
-    /// The issuer's addresses, of a minute ago at most.
-    async fn endpoints(&self) -> Result<Endpoints, NoLogin> {
-        let known = self.known.lock().clone().filter(|(at, _)| at.elapsed() < KEPT);
-        if let Some((_, endpoints)) = known {
-            return Ok(endpoints);
+    /// The token that the API would take.
+    fn presented(&self, granted: Granted) -> Result<Secret, NotGranted> {
+        match accepts_access(&self.settings) {
+            true => Ok(granted.access_token),
+            false => granted.id_token.ok_or_else(no_id_token),
         }
-        let endpoints = self.discover().await?;
-        *self.known.lock() = Some((Instant::now(), endpoints.clone()));
-        Ok(endpoints)
     }
+}
 
-    async fn discover(&self) -> Result<Endpoints, NoLogin> {
-        let wrong = |what: String| NoLogin::Issuer(what);
-        let document = endpoint(&self.document).map_err(wrong)?;
-        let body = self.fetcher.get(&document).await?;
-        let endpoints: Endpoints = serde_json::from_slice(&body)
-            .map_err(|error| wrong(format!("{document} is no discovery document: {error}")))?;
-        if endpoints.issuer != self.settings.url {
-            return Err(wrong(format!("{document} is of another issuer")));
-        }
-        endpoint(&endpoints.authorization_endpoint).map_err(wrong)?;
-        Ok(endpoints)
-    }
+fn accepts_access(settings: &config::Issuer) -> bool {
+    settings.accept.contains(&TokenKind::Access)
+}
 
-    async fn redeem(
-        &self,
-        code: &Secret,
-        redirect_uri: &str,
-        verifier: &str,
-    ) -> Result<Tokens, NoLogin> {
-        let endpoints = self.endpoints().await?;
-        let place = endpoint(&endpoints.token_endpoint).map_err(NoLogin::Issuer)?;
-        let mut fields = vec![
-            ("grant_type", "authorization_code"),
-            ("code", code.expose()),
-            ("redirect_uri", redirect_uri),
-            ("code_verifier", verifier),
-        ];
-        let login = self.own(&mut fields).await?;
-        let body = Secret::new(form(fields.into_iter()));
-        let answer = self.fetcher.post_form(&place, &body, login.as_ref()).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|_| NoLogin::Issuer(format!("{place} gave no tokens")))
-    }
+fn no_id_token() -> NotGranted {
+    NotGranted::Issuer("it gave no ID token".to_owned())
 }
 
 impl Verifier {
@@ -403,32 +309,6 @@ impl Verifier {
     }
 }
 
-/// An address with these fields behind it, whatever it has already.
-fn with_query(address: &str, fields: &[(&str, String)]) -> String {
-    let mark = if address.contains('?') { '&' } else { '?' };
-    let fields = form(fields.iter().map(|(name, value)| (*name, value.as_str())));
-    format!("{address}{mark}{fields}")
-}
-
-fn form<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let fields = fields.map(|(name, value)| format!("{name}={}", encoded(value)));
-    fields.collect::<Vec<_>>().join("&")
-}
-
-/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ok = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -451,14 +331,6 @@ mod tests {
         let values = ["state", "nonce", "verifier"].map(|purpose| attempt.derived(purpose));
         assert!(values[0] != values[1] && values[1] != values[2] && values[0] != values[2]);
         assert!(values.iter().all(|value| value.len() == 43));
-    }
-
-    #[test]
-    fn what_an_address_carries_is_encoded() {
-        let fields = [("a", "x&y=\"é\"\r\n".to_owned()), ("b", String::new())];
-        let query = "a=x%26y%3D%22%C3%A9%22%0D%0A&b=";
-        assert_eq!(with_query("https://h/p", &fields), format!("https://h/p?{query}"));
-        assert_eq!(with_query("https://h/p?q=1", &fields), format!("https://h/p?q=1&{query}"));
     }
 
     proptest! {

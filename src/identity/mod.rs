@@ -25,6 +25,7 @@ pub mod login;
 #[cfg(test)]
 mod provider_shapes;
 mod random;
+pub mod relying_party;
 pub mod ssh_key;
 mod strict_json;
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use russh::server::{Auth, Response};
 
 use super::handler::Connection;
-use crate::identity::login::{Device, Logins, NoLogin, Progress};
+use crate::identity::login::Logins;
+use crate::identity::relying_party::Device;
 use crate::listener::{Share, Shares};
 
 /// How long somebody may take in the browser.
@@ -66,23 +67,17 @@ impl Browsers {
         let room = self.room.take(client);
         let room = room.ok_or_else(|| "too many wait for a browser".to_owned())?;
         let device = self.logins.begin_device().await.map_err(|error| error.to_string())?;
-        let until = device.ends().min(Instant::now() + DEVICE_TIME);
+        let until = device.ends.min(Instant::now() + DEVICE_TIME);
         Ok(Waiting { device, user: user.to_owned(), until, _room: room })
     }
 }
 
 impl Waiting {
     fn shown(&self) -> String {
-        let (address, code) = (self.device.address(), self.device.user_code());
+        let (address, code) = (&self.device.address, &self.device.user_code);
         format!(
             "To log in, open {address}\nand enter the code {code}. This waits until that is done."
         )
-    }
-
-    /// Waits a while, and asks the issuer.
-    async fn ask(&mut self, logins: &Logins) -> Result<Progress, NoLogin> {
-        tokio::time::sleep(self.device.interval()).await;
-        logins.poll_device(&mut self.device).await
     }
 }
 
@@ -115,12 +110,13 @@ impl Connection {
             }
             // Whoever answers, or is somebody else by now, was not asked.
             (DeviceLogin::Waiting(mut waiting), Some(0)) if waiting.user == user => {
-                match waiting.ask(&browsers.logins).await {
-                    Ok(Progress::Waiting) if Instant::now() < waiting.until => {
-                        Ok((waiting, String::new()))
-                    }
-                    Ok(Progress::Waiting) => Err("nobody logged in in time".to_owned()),
-                    Ok(Progress::Token(token)) => {
+                let asked = waiting.device.ask().await;
+                match asked.and_then(|granted| {
+                    granted.map(|granted| browsers.logins.of_device(granted)).transpose()
+                }) {
+                    Ok(None) if Instant::now() < waiting.until => Ok((waiting, String::new())),
+                    Ok(None) => Err("nobody logged in in time".to_owned()),
+                    Ok(Some(token)) => {
                         let grant = self.caller(user).with_token(token).await;
                         return match grant {
                             Some(grant) => self.proved(Some(grant)),
