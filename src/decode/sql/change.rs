@@ -124,10 +124,11 @@ impl Walk for pg::UpdateStmt {
         walker.with_common_tables(|walker| {
             with_clause.walk(walker);
             let target = walker.written(table(relation));
-            let mut relations = vec![named(relation, vec![target])];
-            relations.extend(relations_in(from_clause, walker));
+            let relations = relations_in(from_clause, walker);
             walker.in_scope(relations, |walker| {
                 walker.writing(|walker| from_clause.walk(walker));
+                // FROM does not see it (`transformUpdateStmt`).
+                walker.sees(named(relation, vec![target]));
                 let column = names_column_of(target, where_clause, walker);
                 let place = walker.effect_with(
                     actions::UPDATE,
@@ -174,10 +175,11 @@ impl Walk for pg::DeleteStmt {
         walker.with_common_tables(|walker| {
             with_clause.walk(walker);
             let target = walker.written(table(relation));
-            let mut relations = vec![named(relation, vec![target])];
-            relations.extend(relations_in(using_clause, walker));
+            let relations = relations_in(using_clause, walker);
             walker.in_scope(relations, |walker| {
                 using_clause.walk(walker);
+                // USING does not see it (`transformDeleteStmt`).
+                walker.sees(named(relation, vec![target]));
                 let column = names_column_of(target, where_clause, walker);
                 walker.effect_with(
                     actions::DELETE,
@@ -208,12 +210,13 @@ impl Walk for pg::MergeStmt {
             with_clause.walk(walker);
             // Joined, its rows are read whatever comes of them.
             let target = walker.read(table(relation));
-            let mut relations = vec![named(relation, vec![target])];
             let source = source_relation.as_deref();
-            relations
-                .extend(relations_in(source.map(std::slice::from_ref).unwrap_or_default(), walker));
+            let relations =
+                relations_in(source.map(std::slice::from_ref).unwrap_or_default(), walker);
             walker.in_scope(relations, |walker| {
                 walker.writing(|walker| source_relation.walk(walker));
+                // USING does not see it (`transformMergeStmt`).
+                walker.sees(named(relation, vec![target]));
                 let joined = names_column_of(target, join_condition, walker);
                 for clause in merge_when_clauses {
                     match &clause.node {

@@ -9,7 +9,7 @@ use super::object::{object, table};
 use super::session;
 use super::settings::is_harmless;
 use super::tree::{Fields, Walk};
-use super::walker::{Relation, TableId, Walker, constant, names};
+use super::walker::{Relation, TableId, Walker, constant, name, names};
 use crate::policy::Object;
 
 impl Walk for pg::SelectStmt {
@@ -47,6 +47,8 @@ impl Walk for pg::SelectStmt {
                 let relations = relations_in(from_clause, walker);
                 walker.in_scope(relations, |walker| {
                     from_clause.walk(walker);
+                    // What stands in FROM does not see them, but by LATERAL.
+                    walker.sees_columns(columns_given(from_clause));
                     walker.with_settings(settings, |walker| {
                         if told {
                             walker.outputs(target_list, comes_out);
@@ -239,6 +241,43 @@ fn collect(item: &pg::Node, walker: &mut Walker, into: &mut Vec<Relation>) {
         _ => (None, Vec::new()),
     };
     into.extend(alias.map(|alias| aliased(alias, tables)));
+}
+
+/// Columns that items of FROM have whatever the tables are: those that subqueries name.
+fn columns_given(items: &[pg::Node]) -> Vec<&str> {
+    let mut columns = Vec::new();
+    for item in items {
+        match &item.node {
+            Some(NodeEnum::RangeSubselect(inner)) if !renames(inner.alias.as_ref()) => {
+                if let Some(NodeEnum::SelectStmt(select)) =
+                    inner.subquery.as_deref().and_then(|query| query.node.as_ref())
+                {
+                    columns.extend(select.target_list.iter().filter_map(output_name));
+                }
+            }
+            Some(NodeEnum::JoinExpr(join)) if !renames(join.alias.as_ref()) => {
+                for side in [&join.larg, &join.rarg].into_iter().flatten() {
+                    columns.extend(columns_given(std::slice::from_ref(side)));
+                }
+            }
+            _ => {}
+        }
+    }
+    columns
+}
+
+fn renames(alias: Option<&pg::Alias>) -> bool {
+    alias.is_some_and(|alias| !alias.colnames.is_empty())
+}
+
+/// The name of a column of a result, where it has one of the statement's.
+fn output_name(target: &pg::Node) -> Option<&str> {
+    let Some(NodeEnum::ResTarget(target)) = &target.node else { return None };
+    match target.val.as_deref().and_then(|value| value.node.as_ref()) {
+        _ if !target.name.is_empty() => Some(&target.name),
+        Some(NodeEnum::ColumnRef(column)) => column.fields.last().and_then(name),
+        _ => None,
+    }
 }
 
 fn aliased(alias: &pg::Alias, tables: Vec<TableId>) -> Relation {

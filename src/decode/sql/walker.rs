@@ -3,10 +3,11 @@
 //! Whether a name is a table, and whose column a name is, follows PostgreSQL's scoping as far as
 //! the text alone tells. Where it does not tell, everything that could be meant counts: a name
 //! that no common table expression in scope carries is a table, and a column without a qualifier
-//! is one of every table in scope, outer queries included.
+//! is one of every table in scope, outer queries included, unless a subquery in FROM gives a column
+//! of that name.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf as pg;
@@ -43,6 +44,15 @@ pub(super) struct Relation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TableId(usize);
+
+/// What a query's own FROM names.
+#[derive(Debug, Default)]
+struct Scope {
+    relations: Vec<Relation>,
+    /// Names that are columns here whatever the tables have, so that they mean nothing of the
+    /// queries around this one.
+    columns: HashSet<String>,
+}
 
 /// Looks whether a condition names a column of the table that a statement writes.
 #[derive(Debug)]
@@ -85,7 +95,7 @@ pub(super) struct Walker {
     looked_at_outputs: bool,
     places: HashMap<(Action, Option<Object>), Vec<usize>>,
     tables: Vec<Table>,
-    scopes: Vec<Vec<Relation>>,
+    scopes: Vec<Scope>,
     common_tables: Vec<String>,
     /// How often each name stands among them.
     common_table_names: HashMap<String, usize>,
@@ -324,9 +334,23 @@ impl Walker {
 
     /// Runs a part of the walk inside a query with names of its own.
     pub(super) fn in_scope(&mut self, relations: Vec<Relation>, part: impl FnOnce(&mut Self)) {
-        self.scopes.push(relations);
+        self.scopes.push(Scope { relations, columns: HashSet::new() });
         part(self);
         self.scopes.pop();
+    }
+
+    /// From here on the innermost query sees one relation more.
+    pub(super) fn sees(&mut self, relation: Relation) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.relations.push(relation);
+        }
+    }
+
+    /// From here on the innermost query sees these columns of subqueries in its FROM.
+    pub(super) fn sees_columns<'a>(&mut self, columns: impl IntoIterator<Item = &'a str>) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.columns.extend(columns.into_iter().map(str::to_owned));
+        }
     }
 
     /// The tables that the innermost query names itself, or those of them under one name.
@@ -334,9 +358,8 @@ impl Walker {
         if !self.may_look() {
             return Vec::new();
         }
-        let here = self.scopes.last().map(Vec::as_slice).unwrap_or_default();
-        here.iter()
-            .filter(|relation| alias.is_none_or(|alias| relation.alias == alias))
+        let here = self.scopes.last().into_iter().flat_map(|scope| &scope.relations);
+        here.filter(|relation| alias.is_none_or(|alias| relation.alias == alias))
             .flat_map(|relation| relation.tables.iter().copied())
             .collect()
     }
@@ -397,21 +420,21 @@ impl Walker {
             return;
         }
         let (mut hits, mut rows) = (Vec::new(), false);
-        for (depth, relation) in self
-            .scopes
-            .iter()
-            .enumerate()
-            .rev()
-            .flat_map(|(depth, scope)| scope.iter().map(move |relation| (depth, relation)))
-        {
-            let whole = relation.renamed || relation.alias == column;
-            rows |= relation.alias == column;
-            hits.extend(relation.tables.iter().map(|table| (*table, whole)));
-            if let Some(probe) = &mut self.probe
-                && probe.depth == depth + 1
-                && relation.tables.contains(&probe.table)
-            {
-                probe.hit = true;
+        for (depth, scope) in self.scopes.iter().enumerate().rev() {
+            for relation in &scope.relations {
+                let whole = relation.renamed || relation.alias == column;
+                rows |= relation.alias == column;
+                hits.extend(relation.tables.iter().map(|table| (*table, whole)));
+                if let Some(probe) = &mut self.probe
+                    && probe.depth == depth + 1
+                    && relation.tables.contains(&probe.table)
+                {
+                    probe.hit = true;
+                }
+            }
+            // The innermost query that has the column is meant (`colNameToVar`).
+            if scope.columns.contains(column) {
+                break;
             }
         }
         let tell = |walker: &mut Self| {
@@ -435,7 +458,7 @@ impl Walker {
         if !self.may_look() {
             return;
         }
-        let mut scopes = self.scopes.iter().rev().flatten();
+        let mut scopes = self.scopes.iter().rev().flat_map(|scope| &scope.relations);
         let found = scopes.find(|relation| {
             relation.alias == name
                 && match (schema, &relation.schema) {
@@ -494,7 +517,7 @@ impl Walker {
         if self.refused.is_some() {
             return false;
         }
-        let relations = self.scopes.iter().flatten();
+        let relations = self.scopes.iter().flat_map(|scope| &scope.relations);
         let looks = relations.map(|relation| 1 + relation.tables.len()).sum();
         self.may_spend(looks)
     }

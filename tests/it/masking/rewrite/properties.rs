@@ -48,14 +48,20 @@ impl Relations for One<'_> {
     }
 }
 
-fn statements() -> Vec<String> {
+/// PostgreSQL's answer to a statement that names a table or an alias that is not there.
+const NO_SUCH_TABLE: &str = "42P01";
+
+/// Each statement once, with what PostgreSQL answered whenever it ran, where that is known.
+fn statements() -> BTreeMap<String, BTreeSet<String>> {
     let lines = FILES.iter().flat_map(|file| file.lines());
     let is_one = |line: &&str| !line.is_empty() && !line.starts_with([' ', '#', '|']);
-    let mut statements: Vec<String> = lines.filter(is_one).map(str::to_owned).collect();
+    let mut statements: BTreeMap<_, BTreeSet<String>> =
+        lines.filter(is_one).map(|line| (line.to_owned(), BTreeSet::new())).collect();
     if let Some(file) = std::env::var_os("PORTCULLIS_REGRESSION_SQL") {
         for line in std::fs::read_to_string(file).unwrap().lines() {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            statements.push(row["sql"].as_str().unwrap().to_owned());
+            let text = |field: &str| row[field].as_str().unwrap().to_owned();
+            statements.entry(text("sql")).or_default().insert(text("server"));
         }
     }
     statements
@@ -155,7 +161,7 @@ fn any_table_of_any_statement_can_be_masked_or_is_refused() {
     let mut failed = Vec::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut count = |what: &str| *counts.entry(what.to_owned()).or_default() += 1;
-    for sql in statements() {
+    for (sql, answers) in statements() {
         let Ok(analysis) = analyze(&sql, settings) else {
             count("not understood");
             continue;
@@ -187,13 +193,15 @@ fn any_table_of_any_statement_can_be_masked_or_is_refused() {
                         let defines = analysis
                             .effects()
                             .any(|effect| ["sql.create", "sql.alter"].contains(&&*effect.action));
+                        // `UPDATE t AS a SET … WHERE t.x > 1`: the alias hides the table, which the
+                        // analyzer counts as read all the same.
+                        let fails = answers.iter().eq([NO_SUCH_TABLE]);
                         match (reads, defines) {
-                            (true, false) => {
-                                failed.push(format!(
-                                    "it is sent as it is: {sql}
-{name} {masked:?}"
-                                ));
+                            (true, false) if fails => {
+                                count("name no table there is, says the server: unchanged");
                             }
+                            (true, false) => failed
+                                .push(format!("it is sent as it is: {sql}\n{name} {masked:?}")),
                             (true, true) => count("define with a masked table: unchanged"),
                             (false, _) => count("write a masked table: nothing masked in it"),
                         }
@@ -208,10 +216,12 @@ fn any_table_of_any_statement_can_be_masked_or_is_refused() {
     }
     assert!(failed.is_empty(), "{} fail:\n{}", failed.len(), failed.join("\n\n"));
     assert!(counts["read a masked table: rewritten"] > 300);
+    let excused = counts.get("name no table there is, says the server: unchanged");
+    assert!(excused.is_none_or(|excused| excused * 5_000 < counts["statements"]), "{counts:?}");
 }
 
 fn any_statement() -> impl Strategy<Value = String> {
-    proptest::sample::select(statements())
+    proptest::sample::select(statements().into_keys().collect::<Vec<_>>())
 }
 
 /// Bytes that mean something to a scanner, or to what puts a query in the place of a table.
