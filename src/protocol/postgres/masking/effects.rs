@@ -4,26 +4,33 @@
 use super::expression::{KEYED, KEYED_FUNCTIONS};
 use super::filtering::beyond;
 use super::judge::OPAQUE;
-use super::shapes::{Candidate, MaskSet, Shapes};
+use super::shapes::{Hiding, MaskSet, Shapes};
 use super::statistics::function_tells;
 use crate::decode::sql::rewrite::Refusal;
 use crate::decode::sql::{Statement, reads_unseen};
 use crate::policy::{Effect, Object};
 
-/// Why a statement is refused, whatever it could be rewritten to.
+/// Why a statement is refused, whatever it could be rewritten to, and which of all masks and row
+/// filters that concerns.
 pub(super) fn refusal(
     statement: &Statement,
     shapes: &Shapes,
-    acting: &MaskSet,
-    filters: &MaskSet,
-) -> Option<Refusal> {
+    all: &Hiding,
+) -> Option<(Refusal, Hiding)> {
+    let by_filters = |filters| Hiding { masks: MaskSet::default(), filters };
     let mut effects = statement.effects.iter();
-    let beyond = effects.find_map(|effect| beyond(effect, shapes, filters));
-    let decoy = || makes_decoy(statement, shapes, acting, filters).then_some(DECOY);
-    let keyed = || statement.effects.iter().any(calls_keyed).then_some(KEYED_CALL);
+    let beyond = effects.find_map(|effect| beyond(effect, shapes, &all.filters));
+    let beyond = beyond.map(|(refusal, filters)| (refusal, by_filters(filters)));
+    let decoy = || {
+        let hiding = decoyed(statement, shapes, all);
+        (!hiding.is_empty()).then_some((DECOY, hiding))
+    };
+    let keyed =
+        || statement.effects.iter().any(calls_keyed).then(|| (KEYED_CALL, Hiding::default()));
     let counted = || {
         let counts = |effect: &Effect| effect.object.as_ref().is_some_and(counts_rows);
-        (!filters.is_empty() && statement.effects.iter().any(counts)).then_some(COUNTED)
+        let counted = !all.filters.is_empty() && statement.effects.iter().any(counts);
+        counted.then(|| (COUNTED, by_filters(all.filters.clone())))
     };
     beyond.or_else(decoy).or_else(keyed).or_else(counted)
 }
@@ -52,14 +59,10 @@ pub(super) fn is_opaque(effect: &Effect, shapes: &Shapes) -> bool {
     OPAQUE.contains(&&*effect.action) || effect.object.as_ref().is_some_and(function)
 }
 
-/// Whether it makes a relation by whose name others mean one with masked columns or filtered rows: on
-/// their search path it could be found first.
-fn makes_decoy(
-    statement: &Statement,
-    shapes: &Shapes,
-    acting: &MaskSet,
-    filters: &MaskSet,
-) -> bool {
+/// What hides columns or rows of relations whose names it gives to others, which a search path could
+/// find first.
+fn decoyed(statement: &Statement, shapes: &Shapes, all: &Hiding) -> Hiding {
+    let mut hiding = Hiding::default();
     let made = |kind: &'static str| {
         let made = move |effect: &&Effect| {
             let object = effect.object.as_ref();
@@ -72,29 +75,24 @@ fn makes_decoy(
         None => shapes.path().iter().find(|schema| !schema.starts_with("pg_")),
         Some(_) => None,
     };
-    made("table").filter_map(|effect| effect.object.as_ref()).any(|object| {
+    for object in made("table").filter_map(|effect| effect.object.as_ref()) {
         let mut names = object.parts();
         let (schema, name) = (names.next().flatten(), names.next().flatten());
         let schema = schema.or(usual.map(String::as_str));
         // Temporary ones are found by the session alone.
-        let temporary = schema.is_some_and(|schema| schema.starts_with("pg_temp"));
-        !temporary
-            && shapes.candidates(None, name.unwrap_or_default(), false).iter().any(|candidate| {
-                Some(candidate.schema) != schema && is_hidden(candidate, acting, filters)
-            })
-    })
+        if schema.is_some_and(|schema| schema.starts_with("pg_temp")) {
+            continue;
+        }
+        let candidates = shapes.candidates(None, name.unwrap_or_default(), false);
+        let others = candidates.iter().filter(|candidate| Some(candidate.schema) != schema);
+        others.for_each(|candidate| hiding.add(&candidate.hidden_by(all)));
+    }
+    hiding
 }
 
 const DECOY: Refusal = Refusal::of(
     "a relation of this name in another schema has masked columns or filtered rows: take another name",
 );
-
-/// Whether columns of a relation are masked, or rows of it filtered.
-fn is_hidden(candidate: &Candidate<'_>, acting: &MaskSet, filters: &MaskSet) -> bool {
-    let masks = |column| candidate.lineage(column).is_some_and(|l| l.masks.meets(acting));
-    candidate.filtered.is_some_and(|found| found.filters.meets(filters))
-        || candidate.columns.iter().any(masks)
-}
 
 /// Whether it calls a function that masks with a key: what it gives for a guess tells where the guess is
 /// right.
@@ -117,24 +115,28 @@ fn counts_rows(object: &Object) -> bool {
 const COUNTED: Refusal =
     Refusal::of("the server's counters and locks tell of rows outside of a row filter");
 
-/// Whether a statement's effect may have to do with masked columns, with filtered rows, or with what
-/// nobody looks into.
-pub(super) fn concerns(
-    effect: &Effect,
+/// Those of all masks and row filters that effects may have to do with: all, where nobody looks into
+/// what they do.
+pub(super) fn concerned<'e>(
+    effects: impl Iterator<Item = &'e Effect>,
     shapes: &Shapes,
-    acting: &MaskSet,
-    filters: &MaskSet,
-) -> bool {
-    let Some(object) = &effect.object else { return false };
-    match object.kind() {
-        "table" => {
-            let mut names = object.parts();
-            let (schema, name) = (names.next().flatten(), names.next().flatten());
-            let Some(name) = name else { return true };
-            let candidates = shapes.candidates(schema, name, true);
-            candidates.iter().any(|candidate| is_hidden(candidate, acting, filters))
+    all: &Hiding,
+) -> Hiding {
+    let mut hiding = Hiding::default();
+    for object in effects.filter_map(|effect| effect.object.as_ref()) {
+        match object.kind() {
+            "table" => {
+                let mut names = object.parts();
+                let (schema, name) = (names.next().flatten(), names.next().flatten());
+                let Some(name) = name else { return all.clone() };
+                let candidates = shapes.candidates(schema, name, true);
+                candidates.iter().for_each(|candidate| hiding.add(&candidate.hidden_by(all)));
+            }
+            "function" if shapes.is_opaque(object) || object.name().is_none_or(reads_unseen) => {
+                return all.clone();
+            }
+            _ => {}
         }
-        "function" => shapes.is_opaque(object) || object.name().is_none_or(reads_unseen),
-        _ => false,
     }
+    hiding
 }

@@ -113,10 +113,14 @@ impl Shapes {
         self.filtered.get(&oid).map(|found| &found.filters)
     }
 
-    /// Whether relations of a schema show rows that these filters are for.
-    pub(super) fn filters_in(&self, schema: &str, acting: &MaskSet) -> bool {
+    /// The filters of the rows that relations of a schema show.
+    pub(super) fn filters_in(&self, schema: &str) -> MaskSet {
         let within = |oid: &u32| self.relations.get(oid).is_some_and(|r| *r.schema == *schema);
-        self.filtered.iter().any(|(oid, found)| within(oid) && found.filters.meets(acting))
+        let mut filters = MaskSet::default();
+        for (_, found) in self.filtered.iter().filter(|(oid, _)| within(oid)) {
+            filters.add(&found.filters);
+        }
+        filters
     }
 
     fn filter(&mut self, oid: u32, filters: &MaskSet, way: Way, query: &str) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::MasksNow;
 use super::filtered::{Filtered, Way};
 use super::judge::Judged;
-use super::shapes::{Candidate, MaskSet, Shapes};
+use super::shapes::{Candidate, Hiding, MaskSet, Shapes};
 use super::source::{Key, SourceNames};
 use crate::decode::postgres::backend::Column;
 use crate::decode::sql::rewrite::{BoundCondition, Given, Refusal, Rows, rewrite};
@@ -54,14 +54,15 @@ impl MasksNow {
         all.map(|(at, applied)| (at, applied.bound.clone())).collect()
     }
 
-    /// What is against a statement: these masks, and the row filters.
+    /// What is against a statement: these masks and row filters, so far as they act.
     pub(super) fn against_all(
         &self,
-        masks: &MaskSet,
+        hiding: &Hiding,
         reason: impl Into<Cow<'static, str>>,
     ) -> Option<Against> {
-        let masks = self.acting(masks).map(|mask| Arc::clone(&mask.name));
-        let filters = self.plan.rows().iter().filter(|applied| applied.acts);
+        let masks = self.acting(&hiding.masks).map(|mask| Arc::clone(&mask.name));
+        let filters = hiding.filters.iter().filter_map(|at| self.plan.rows().get(at));
+        let filters = filters.filter(|applied| applied.acts);
         let names = masks.chain(filters.map(|applied| Arc::clone(&applied.filter.name)));
         let masks: Vec<Arc<str>> = names.collect();
         (!masks.is_empty()).then(|| Against { masks, reason: reason.into() })
@@ -77,11 +78,14 @@ impl MasksNow {
     ) -> Option<Against> {
         let acting = self.acting_filters();
         let statement = source.and_then(Source::statement).filter(|_| !acting.is_empty())?;
-        let reads = |effect: &Effect| match (&*effect.action, &effect.object) {
-            ("sql.select" | "sql.copy-to", Some(table)) => shapes.filters_of(table).meets(&acting),
-            _ => false,
+        let of_read = |effect: &Effect| match (&*effect.action, &effect.object) {
+            ("sql.select" | "sql.copy-to", Some(table)) => {
+                Some(shapes.filters_of(table).common(&acting)).filter(|found| !found.is_empty())
+            }
+            _ => None,
         };
-        let read = statement.remaining.is_none() && statement.effects.iter().any(reads);
+        let mut effects = statement.effects.iter().filter(|_| statement.remaining.is_none());
+        let read = effects.find_map(of_read);
         let copies = matches!(statement.kind, StatementKind::CopyTo(_));
         let unseen = copies && (judged.opaque || judged.unknown);
         // A partition of a moment ago, for example.
@@ -93,20 +97,24 @@ impl MasksNow {
             true => "a table is written that is not known: it may have a row filter",
             false => "a table with a row filter is read in a way that is not known",
         };
-        let against = || self.against_all(&MaskSet::default(), reason);
-        (read || unseen || unknown).then(against).flatten()
+        if read.is_none() && !unseen && !unknown {
+            return None;
+        }
+        // What is not known may be a table of any of them.
+        let filters = read.filter(|_| !unknown).unwrap_or(acting);
+        self.against_all(&Hiding { masks: MaskSet::default(), filters }, reason)
     }
 
     /// Why a statement may not be explained: estimates are made from all rows.
     pub(in super::super) fn counts_others(&self, source: &Source) -> Option<Against> {
         let (shapes, acting) = (self.shapes.as_ref()?, self.acting_filters());
         let tables = source.statement()?.effects.iter().filter_map(|e| e.object.as_ref());
-        let mut tables = tables.filter(|object| object.kind() == "table");
+        let mut filters = MaskSet::default();
+        for table in tables.filter(|object| object.kind() == "table") {
+            filters.add(&shapes.filters_of(table).common(&acting));
+        }
         let reason = "EXPLAIN of a table with a row filter tells of rows outside of it";
-        tables
-            .any(|table| shapes.filters_of(table).meets(&acting))
-            .then(|| self.against_all(&MaskSet::default(), reason))
-            .flatten()
+        self.against_all(&Hiding { masks: MaskSet::default(), filters }, reason)
     }
 
     /// Whether a column of a result may hold values of rows that are not there for the caller.
@@ -148,32 +156,39 @@ const BEYOND: &[&str] = &[
     "sql.vacuum",
 ];
 
-/// Why an effect cannot be kept within these row filters, whatever it is written as.
-pub(super) fn beyond(effect: &Effect, shapes: &Shapes, filters: &MaskSet) -> Option<Refusal> {
+/// Why an effect cannot be kept within these row filters, whatever it is written as, and within which
+/// of them.
+pub(super) fn beyond(
+    effect: &Effect,
+    shapes: &Shapes,
+    filters: &MaskSet,
+) -> Option<(Refusal, MaskSet)> {
     let action = &*effect.action;
     let object = effect.object.as_ref().filter(|_| !filters.is_empty())?;
     let is_on = |attribute| effect.attributes.get(attribute).is_some_and(|value| value == true);
     let takes = ["sql.drop", "sql.truncate"].contains(&action);
     if takes && (is_on("cascade") || is_on("owned")) {
-        return Some(CASCADING);
+        return Some((CASCADING, filters.clone()));
     }
     let rows = effect.attributes.get("mode").is_some_and(|mode| mode == "rows");
     if !BEYOND.contains(&action) || rows {
         return None;
     }
     if (action, object.kind()) == ("sql.alter", "type") {
-        return Some(RETYPED);
+        return Some((RETYPED, filters.clone()));
     }
     let touched = match object.kind() {
         "table" | "column" | "constraint" | "policy" | "rule" | "trigger" => {
             let parts: Vec<Option<String>> =
                 object.parts().take(2).map(|part| part.map(str::to_owned)).collect();
-            shapes.filters_of(&Object::new("table", parts)).meets(filters)
+            shapes.filters_of(&Object::new("table", parts)).common(filters)
         }
-        "schema" => object.name().is_none_or(|schema| shapes.filters_in(schema, filters)),
-        _ => false,
+        "schema" => object
+            .name()
+            .map_or_else(|| filters.clone(), |schema| shapes.filters_in(schema).common(filters)),
+        _ => return None,
     };
-    touched.then_some(DEFINED)
+    (!touched.is_empty()).then_some((DEFINED, touched))
 }
 
 /// The caller lacks values that the row filter of a table needs.

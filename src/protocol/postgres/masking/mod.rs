@@ -60,7 +60,7 @@ use reports::Seen;
 pub(super) use reports::placed;
 use rows::{Cell, Cells, Whole};
 pub(super) use rows::{RowMasks, hide};
-use shapes::{ColumnMasks, MaskSet, Origin, Shapes};
+use shapes::{ColumnMasks, Hiding, MaskSet, Origin, Shapes};
 pub(super) use source::AtSource;
 use types::Types;
 use values::Holds;
@@ -360,7 +360,8 @@ impl MasksNow {
         let against = |masks: &MaskSet, reason| self.against(masks, reason);
         let Some(shapes) = &self.shapes else {
             let reason = "masks cannot be applied: the target's catalog cannot be read";
-            return self.against_all(&self.columns.all(), reason);
+            let all = Hiding { masks: self.columns.all(), filters: self.acting_filters() };
+            return self.against_all(&all, reason);
         };
         if let Some(against) = self.unfiltered(source, judged, shapes) {
             return Some(against);

@@ -64,12 +64,35 @@ impl MaskSet {
         self.0.iter().any(|mask| other.0.contains(mask))
     }
 
-    fn common(&self, other: &Self) -> Self {
+    pub(super) fn common(&self, other: &Self) -> Self {
         Self(self.0.iter().filter(|mask| other.0.contains(mask)).copied().collect())
     }
 
     pub(super) fn holds(&self, other: &Self) -> bool {
         other.0.iter().all(|mask| self.0.contains(mask))
+    }
+}
+
+/// Masks and row filters of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Hiding {
+    pub(super) masks: MaskSet,
+    pub(super) filters: MaskSet,
+}
+
+impl Hiding {
+    pub(super) fn is_empty(&self) -> bool {
+        self.masks.is_empty() && self.filters.is_empty()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.masks.add(&other.masks);
+        self.filters.add(&other.filters);
+    }
+
+    /// These, or others where these are none.
+    pub(super) fn or<'h>(&'h self, others: &'h Self) -> &'h Self {
+        if self.is_empty() { others } else { self }
     }
 }
 
@@ -299,6 +322,18 @@ impl Candidate<'_> {
     /// What of masked columns a column shows.
     pub(super) fn lineage(&self, column: &TableColumn) -> Option<&Lineage> {
         self.exposed?.get(&column.number).map(|(_, lineage)| lineage)
+    }
+
+    /// Those of these masks that its columns have, and those of these filters that its rows have.
+    pub(super) fn hidden_by(&self, all: &Hiding) -> Hiding {
+        let mut hiding = Hiding::default();
+        for (_, lineage) in self.exposed.iter().flat_map(|exposed| exposed.values()) {
+            hiding.masks.add(&lineage.masks.common(&all.masks));
+        }
+        if let Some(found) = self.filtered {
+            hiding.filters.add(&found.filters.common(&all.filters));
+        }
+        hiding
     }
 }
 

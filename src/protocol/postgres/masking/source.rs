@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::MasksNow;
-use super::effects::{self, concerns, is_opaque, unsettles};
+use super::effects::{self, is_opaque, unsettles};
 use super::expression::OfType;
 use super::filtered::{Filtered, Way};
 use super::filtering::Bound;
-use super::shapes::{Candidate, FIRST_NORMAL, MaskSet, Shapes, TableColumn};
+use super::shapes::{Candidate, FIRST_NORMAL, Hiding, MaskSet, Shapes, TableColumn};
 use super::statistics::tells_by;
 use crate::decode::sql::rewrite::{
     MaskedColumn, MaskedRelation, Refusal, Relations, Resolved, Shown, qualified_type, rewrite,
@@ -103,6 +103,11 @@ impl MasksNow {
         acting
     }
 
+    /// The same, with the row filters that act.
+    fn hiding_at_source(&self) -> Hiding {
+        Hiding { masks: self.at_source_masks(), filters: self.acting_filters() }
+    }
+
     fn lifted(&self) -> MaskSet {
         let mut lifted = MaskSet::default();
         for (at, applied) in (0..).zip(self.plan.masks()) {
@@ -135,20 +140,20 @@ impl MasksNow {
         reading: &Arc<Reading>,
         (path_moved, temporary): (bool, bool),
     ) -> AtSource {
-        let (acting, filters) = (self.at_source_masks(), self.acting_filters());
-        let Some(shapes) =
-            self.shapes.as_ref().filter(|_| !acting.is_empty() || !filters.is_empty())
-        else {
+        let all = self.hiding_at_source();
+        let Some(shapes) = self.shapes.as_ref().filter(|_| !all.is_empty()) else {
             return AtSource::Same;
         };
+        let Hiding { masks: acting, filters } = &all;
         // Where each mask that acts may go back to masking the output, it does.
         let strict = self
-            .applied(&acting)
+            .applied(acting)
             .any(|applied| matches!(applied.mask.enforce, Enforce::Source { or_output: false }));
-        let refused = |Refusal(reason)| match self.against_all(&acting, reason) {
-            Some(against) if strict || !filters.is_empty() => AtSource::Refused(against),
-            _ => AtSource::Same,
-        };
+        let refused =
+            |(Refusal(reason), by): (_, &Hiding)| match self.against_all(by.or(&all), reason) {
+                Some(against) if strict || !filters.is_empty() => AtSource::Refused(against),
+                _ => AtSource::Same,
+            };
         if !reading.is_understood() {
             // What is no SQL here is none for the server.
             let syntax = |effect: &Effect| {
@@ -156,17 +161,15 @@ impl MasksNow {
             };
             return match reading.statements().iter().flat_map(|s| &s.effects).all(syntax) {
                 true => AtSource::Same,
-                false => refused(Refusal::of(
-                    "columns are masked or rows filtered, and the statement cannot be looked through",
-                )),
+                false => refused((NOT_UNDERSTOOD, &all)),
             };
         }
-        let never = |statement| effects::refusal(statement, shapes, &acting, &filters);
-        if let Some(refusal) = reading.statements().iter().find_map(never) {
-            return refused(refusal);
+        let never = |statement| effects::refusal(statement, shapes, &all);
+        if let Some((refusal, by)) = reading.statements().iter().find_map(never) {
+            return refused((refusal, &by));
         }
-        let effects = || reading.statements().iter().flat_map(|statement| &statement.effects);
-        if !effects().any(|effect| concerns(effect, shapes, &acting, &filters)) {
+        let by = concerned(reading, shapes, &all);
+        if by.is_empty() {
             return AtSource::Same;
         }
         let (moves, makes) = reading
@@ -190,7 +193,7 @@ impl MasksNow {
             };
             self.rewritten(reading, shapes, key)
         };
-        match under(&acting) {
+        match under(acting) {
             Found::Same => AtSource::Same,
             Found::Instead(reading) => AtSource::Instead(reading),
             // Rows are filtered all the same where masks go back to masking the output.
@@ -198,10 +201,10 @@ impl MasksNow {
                 match under(&MaskSet::default()) {
                     Found::Same => AtSource::Same,
                     Found::Instead(reading) => AtSource::Instead(reading),
-                    Found::Refused(_) => refused(refusal),
+                    Found::Refused(_) => refused((refusal, &by)),
                 }
             }
-            Found::Refused(refusal) => refused(refusal),
+            Found::Refused(refusal) => refused((refusal, &by)),
         }
     }
 
@@ -235,11 +238,22 @@ impl MasksNow {
             AtSource::Same if sent.is_none() => None,
             AtSource::Instead(now) if now.sent().map(|now| &now.text) == sent => None,
             AtSource::Same | AtSource::Instead(_) => {
-                self.against_all(&self.at_source_masks(), OUTDATED)
+                let all = self.hiding_at_source();
+                let by = self.shapes.as_ref().map(|shapes| concerned(reading, shapes, &all));
+                self.against_all(by.unwrap_or_default().or(&all), OUTDATED)
             }
         }
     }
 }
+
+/// Those of all masks and row filters that a text may have to do with.
+fn concerned(reading: &Reading, shapes: &Shapes, all: &Hiding) -> Hiding {
+    let effects = reading.statements().iter().flat_map(|statement| &statement.effects);
+    effects::concerned(effects, shapes, all)
+}
+
+const NOT_UNDERSTOOD: Refusal =
+    Refusal::of("columns are masked or rows filtered, and the statement cannot be looked through");
 
 impl Rewrites {
     fn get_or_make(&self, key: Key, make: impl FnOnce(&Key) -> Found) -> Found {
