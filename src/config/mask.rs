@@ -50,14 +50,15 @@ pub(super) type Targets = BTreeMap<TargetName, Arc<Target>>;
 /// The operator's own patterns; `None` stands for one that is wrong.
 type Own = BTreeMap<String, Option<Pattern>>;
 
-pub(super) fn masks(top: &Table<'_>, targets: &Targets) -> Masks {
+/// The masks, and whether these are all that are written: a wrong one is told and left out.
+pub(super) fn masks(top: &Table<'_>, targets: &Targets) -> (Masks, bool) {
     let own = patterns(top);
     let default = top.table("policy").map(|table| enforced(&table)).unwrap_or_default();
     let tables = top.tables("mask");
     if tables.len() > MAX_MASKS {
         top.wrong(format!("there are more than {MAX_MASKS} masks"), None);
     }
-    let mut masks: Vec<Mask> = Vec::new();
+    let (mut masks, written): (Vec<Mask>, _) = (Vec::new(), tables.len());
     for table in tables {
         if let Some(mask) = mask(&table, targets, &own, default) {
             if masks.iter().any(|other| other.name == mask.name) {
@@ -68,7 +69,8 @@ pub(super) fn masks(top: &Table<'_>, targets: &Targets) -> Masks {
         }
         table.finish();
     }
-    Masks::new(masks)
+    let complete = masks.len() == written;
+    (Masks::new(masks), complete)
 }
 
 fn patterns(top: &Table<'_>) -> Own {

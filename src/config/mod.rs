@@ -118,11 +118,17 @@ fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
     let targets = target::targets(&top);
     let access = access::rules(&top, &issuers, &targets);
     let policy = policy::policy(&top, &targets, digest::policy(root));
-    let masks = mask::masks(&top, &targets);
-    let (filters, complete) = rows::filters(&top, &targets, &masks);
+    let (masks, all_masks) = mask::masks(&top, &targets);
+    let (filters, all_filters) = rows::filters(&top, &targets, &masks);
     let masks = masks.with_rows(filters);
     policy::warn_of_openings(&top, &policy, &masks, &targets);
-    let tests = policy::tests(&top, &targets, complete.then_some(&masks));
+    let known = policy::Known {
+        targets: &targets,
+        rules: (policy.written().len() == top.tables("rule").len()).then_some(&policy),
+        masks: all_masks.then_some(&masks),
+        filters: all_filters.then_some(&masks),
+    };
+    let tests = policy::tests(&top, &known);
     let retention = retention::retention(&top, &targets);
     top.finish();
     let start = Place { file: 0, byte: 0 };

@@ -174,25 +174,42 @@ fn target_glob(field: Field<'_>) -> Option<String> {
     value::target_glob(field).map(|glob| glob.glob().glob().to_owned())
 }
 
-/// `masks` are there when every row filter was right; otherwise their names are not all known.
-pub(super) fn tests(top: &Table<'_>, targets: &Targets, masks: Option<&Masks>) -> Vec<NamedTest> {
-    top.tables("test").into_iter().filter_map(|table| test(table, targets, masks)).collect()
+/// What a test may name. Of rules, masks and row filters nothing is known where one of them is wrong.
+pub(super) struct Known<'k> {
+    pub(super) targets: &'k Targets,
+    pub(super) rules: Option<&'k Policy>,
+    pub(super) masks: Option<&'k Masks>,
+    pub(super) filters: Option<&'k Masks>,
 }
 
-fn test(table: Table<'_>, targets: &Targets, known: Option<&Masks>) -> Option<NamedTest> {
+pub(super) fn tests(top: &Table<'_>, known: &Known<'_>) -> Vec<NamedTest> {
+    top.tables("test").into_iter().filter_map(|table| test(table, known)).collect()
+}
+
+fn test(table: Table<'_>, known: &Known<'_>) -> Option<NamedTest> {
+    let target = |field: Field<'_>| {
+        let targets = known.targets.keys().map(TargetName::as_str);
+        named(field, "target", Some(targets))
+    };
+    let rule = |field: Field<'_>| {
+        let rules = known.rules.map(|policy| policy.written().iter().map(|rule| &*rule.name));
+        named(field, "rule", rules)
+    };
+    let mask = |field: Field<'_>| {
+        let masks = known.masks.map(|masks| masks.of_all().map(|mask| &*mask.name));
+        named(field, "mask", masks)
+    };
+    let row_filter = |field: Field<'_>| {
+        let filters = known.filters.map(|masks| masks.rows().iter().map(|filter| &*filter.name));
+        named(field, "rows", filters)
+    };
     let caller = table.require("identity", caller);
-    let target = table.require("target", |field| {
-        let name = field.text()?;
-        match targets.keys().any(|known| known.as_str() == name) {
-            true => Some(name.to_owned()),
-            false => field.not_one_of(name, targets.keys().map(TargetName::as_str)),
-        }
-    });
+    let target = table.require("target", target);
     let command = table.require("command", |field| field.text().map(str::to_owned));
     let expect = table.require("expect", |field| field.word(VERDICTS));
-    let rule = table.read("rule", |field| field.text().map(str::to_owned));
-    let masks = table.read("masks", |field| field.list(|f| f.text().map(str::to_owned)));
-    let rows = table.read("rows", |field| field.list(|f| row_filter(f, known)));
+    let rule = table.read("rule", rule);
+    let masks = table.read("masks", |field| field.list(mask));
+    let rows = table.read("rows", |field| field.list(row_filter));
     let place = table.findings().named(table.place());
     table.finish();
     let test = PolicyTest {
@@ -207,17 +224,22 @@ fn test(table: Table<'_>, targets: &Targets, known: Option<&Masks>) -> Option<Na
     Some(NamedTest { place, test })
 }
 
-fn row_filter(field: Field<'_>, masks: Option<&Masks>) -> Option<String> {
+/// The name of a table of this kind, where all of them are known.
+fn named<'n>(
+    field: Field<'_>,
+    kind: &str,
+    known: Option<impl Iterator<Item = &'n str> + Clone>,
+) -> Option<String> {
     let name = field.text()?;
-    let filters = masks.map(Masks::rows);
-    if filters.is_none_or(|filters| filters.iter().any(|filter| *filter.name == *name)) {
+    let Some(known) = known else { return Some(name.to_owned()) };
+    if known.clone().any(|known| known == name) {
         return Some(name.to_owned());
     }
-    let filters = filters.unwrap_or_default();
-    if filters.is_empty() {
-        return field.wrong_with("there is no row filter", "write a [[rows]] of that name");
+    if known.clone().next().is_none() {
+        let hint = format!("write a [[{kind}]] of that name");
+        return field.wrong_with(format!("there is no [[{kind}]]"), hint);
     }
-    field.not_one_of(name, filters.iter().map(|filter| &*filter.name))
+    field.not_one_of(name, known)
 }
 
 impl Config {

@@ -14,6 +14,8 @@ use super::mistake::{Findings, Place};
 
 /// Longer texts are cut in messages, and get no suggestion.
 const MAX_SHOWN: usize = 64;
+/// Words that are named where one of them should stand.
+const MOST_NAMED: usize = 50;
 
 /// A table being read.
 pub(super) struct Table<'a> {
@@ -293,8 +295,11 @@ impl<'a> Field<'a> {
         text: &str,
         words: impl Iterator<Item = &'w str> + Clone,
     ) -> Option<T> {
-        let hint = similar(text, words.clone())
-            .unwrap_or_else(|| format!("it may be {}", words.collect::<Vec<_>>().join(", ")));
+        let hint = similar(text, words.clone()).unwrap_or_else(|| {
+            let more = if words.clone().nth(MOST_NAMED).is_some() { ", …" } else { "" };
+            let words: Vec<_> = words.take(MOST_NAMED).collect();
+            format!("it may be {}{more}", words.join(", "))
+        });
         self.wrong_with(format!("unknown value {}", quoted(text)), hint)
     }
 

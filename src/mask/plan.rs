@@ -124,7 +124,7 @@ impl Masks {
     }
 
     /// Every mask, whatever its targets.
-    pub fn of_all(&self) -> impl Iterator<Item = &Arc<Mask>> {
+    pub fn of_all(&self) -> impl Iterator<Item = &Arc<Mask>> + Clone {
         self.masks.iter()
     }
 
