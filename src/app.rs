@@ -108,7 +108,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     postgres_context.tls = tls(&[postgres::ALPN])?;
     let api = Api::new(
         (data_dir.clone(), store.keyring()),
-        (Arc::clone(&catalog), postgres_context.held()),
+        (Arc::clone(&catalog), postgres_context.held(), previews::Catalogs::for_web),
         indexer.lag(),
         roles,
         Arc::clone(&verifier),

@@ -2,14 +2,17 @@
 //! asked once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
 use serde_json::{Map, Value};
 
-use crate::config::{Config, TargetKind};
+use crate::catalog::Rules;
+use crate::config::TargetKind;
 use crate::mask::{HashKey, MaskPlan, Viewer};
 use crate::names::TargetName;
 use crate::protocol::postgres::hardening::{CatalogRead, Preview, Previews};
+use crate::replay::backtest::{self, Masked, Statement, Unreachable};
 
 /// Callers, and statements of one, whose previews are remembered: sessions repeat themselves.
 const MOST_CALLERS: usize = 1_000;
@@ -19,8 +22,8 @@ type Read = Result<CatalogRead, String>;
 
 /// Catalogs of targets, and what they mean for statements.
 #[derive(Debug)]
-pub struct Catalogs<'c> {
-    config: &'c Config,
+pub struct Catalogs {
+    rules: Arc<Rules>,
     /// The claims of every caller.
     claims: Map<String, Value>,
     read: BTreeMap<(TargetName, String), Read>,
@@ -36,40 +39,44 @@ struct CallerPreviews {
     remembered: HashMap<String, Option<Preview>>,
 }
 
-impl<'c> Catalogs<'c> {
-    /// Asks each of these databases of Postgres targets once. `claims` count for every caller.
+impl Catalogs {
+    /// Asks each of these databases once, where it is of a Postgres target with masks or row filters.
+    /// `claims` count for every caller.
     pub async fn read(
-        config: &'c Config,
+        rules: Arc<Rules>,
         claims: Map<String, Value>,
-        wanted: BTreeSet<(TargetName, String)>,
+        mut wanted: BTreeSet<(TargetName, String)>,
     ) -> Self {
+        wanted.retain(|(target, _)| rules.masks().hide(target.as_str()));
         let asked = wanted.into_iter().map(async |(name, database)| {
-            let target = config.targets.get(&name)?;
+            let target = rules.target(&name)?;
             let TargetKind::Postgres(postgres) = &target.kind else { return None };
             let viewer = Viewer { username: "", groups: &[], claims: &Map::new() };
-            let plan = plan(config, &name, &viewer);
+            let plan = plan(&rules, &name, &viewer);
             let read = CatalogRead::of(postgres, &database, &plan).await;
             Some(((name, database), read.map_err(|error| error.to_string())))
         });
         let read = join_all(asked).await.into_iter().flatten().collect();
-        Self { config, claims, read, callers: HashMap::new() }
+        Self { rules, claims, read, callers: HashMap::new() }
     }
 
-    /// The targets' databases that could not be asked, with the reason.
-    pub fn unreachable(&self) -> impl Iterator<Item = (&TargetName, &str, &str)> {
-        self.read.iter().filter_map(|((name, database), read)| {
-            Some((name, database.as_str(), read.as_ref().err()?.as_str()))
-        })
+    /// The same for the web, without claims.
+    pub fn for_web(
+        rules: Arc<Rules>,
+        wanted: BTreeSet<(TargetName, String)>,
+    ) -> BoxFuture<'static, Box<dyn backtest::Catalogs>> {
+        let read = Self::read(rules, Map::new(), wanted);
+        read.map(|read| Box::new(read) as Box<dyn backtest::Catalogs>).boxed()
     }
 
     /// What goes to the server in the place of a caller's statement; `None` where nobody can tell.
-    pub fn preview(
+    fn preview(
         &mut self,
         (target, database): (&TargetName, &str),
         (username, groups): (&str, &[String]),
         text: &str,
     ) -> Option<Preview> {
-        let Self { config, claims, read, callers } = self;
+        let Self { rules, claims, read, callers } = self;
         let read = read.get(&(target.clone(), database.to_owned()))?.as_ref().ok()?;
         let caller = (target.clone(), database.to_owned(), username.to_owned(), groups.to_vec());
         if callers.len() >= MOST_CALLERS && !callers.contains_key(&caller) {
@@ -77,10 +84,10 @@ impl<'c> Catalogs<'c> {
         }
         let caller = callers.entry(caller).or_insert_with(|| {
             let viewer = Viewer { username, groups, claims };
-            let plan = plan(config, target, &viewer);
-            let unprovable = config.policy.settings().unprovable;
+            let plan = plan(rules, target, &viewer);
+            let unprovable = rules.policy().settings().unprovable;
             let lacking = plan.rows().iter().any(|rows| rows.lacking().is_some());
-            let without = lacking.then(|| without_lacking(config, target, &viewer));
+            let without = lacking.then(|| without_lacking(rules, target, &viewer));
             CallerPreviews {
                 previews: read.previews(plan, unprovable),
                 without: without.map(|plan| read.previews(plan, unprovable)),
@@ -88,6 +95,28 @@ impl<'c> Catalogs<'c> {
             }
         });
         caller.preview(text)
+    }
+}
+
+impl backtest::Catalogs for Catalogs {
+    fn masked(&mut self, statement: &Statement<'_>) -> Masked {
+        let Statement { target, database, caller, text } = statement;
+        let Some(database) = database else { return Masked::Undecidable };
+        let viewer = (caller.username.as_str(), caller.groups.as_slice());
+        match self.preview((target, database), viewer, text) {
+            Some(Preview::Same) => Masked::Same,
+            Some(Preview::Instead(sent)) => Masked::Instead(sent),
+            Some(Preview::Refused { by, reason }) => Masked::Refused { by, reason },
+            None => Masked::Undecidable,
+        }
+    }
+
+    fn unreachable(&self) -> Vec<Unreachable> {
+        let told = self.read.iter().filter_map(|((target, database), read)| {
+            let error = read.as_ref().err()?.clone();
+            Some(Unreachable { target: target.clone(), database: database.clone(), error })
+        });
+        told.collect()
     }
 }
 
@@ -113,17 +142,17 @@ impl CallerPreviews {
 
 /// The plan of a caller with the row filters out of force that need an unknown claim. They keep their
 /// places, by which the catalog was read.
-fn without_lacking(config: &Config, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
-    let mut rows = config.masks.rows_of(target.as_str(), viewer);
+fn without_lacking(rules: &Rules, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
+    let mut rows = rules.masks().rows_of(target.as_str(), viewer);
     for applied in &mut rows {
         applied.acts &= applied.bound.is_ok();
     }
-    plan(config, target, viewer).with_rows(rows)
+    plan(rules, target, viewer).with_rows(rows)
 }
 
-fn plan(config: &Config, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
+fn plan(rules: &Rules, target: &TargetName, viewer: &Viewer<'_>) -> MaskPlan {
     let name = target.as_str();
     // Nothing is hashed by it.
-    let plan = config.masks.for_session(name, viewer.groups, &HashKey::new([0; 32]));
-    plan.with_rows(config.masks.rows_of(name, viewer))
+    let plan = rules.masks().for_session(name, viewer.groups, &HashKey::new([0; 32]));
+    plan.with_rows(rules.masks().rows_of(name, viewer))
 }

@@ -2,9 +2,9 @@
 //!
 //! [`crate::replay::backtest`] does it; here is which recordings, and how it is told.
 
-use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -12,13 +12,15 @@ use serde::Serialize;
 
 use super::identities::Identities;
 use super::{ConfigFile, output, policy};
-use crate::app::hardening::Preview;
 use crate::app::previews::Catalogs;
 use crate::archive::{self, Shelf};
+use crate::catalog::Rules;
 use crate::config::{self, Config};
 use crate::names::TargetName;
-use crate::recording::{self, Keyring, Opened, ReadError, Reader};
-use crate::replay::backtest::{Backtest, Example, MaskReport, Masked, Report, Statement, Target};
+use crate::recording::{self, Keyring, ReadError};
+use crate::replay::backtest::{
+    Backtest, Catalogs as _, Example, MaskReport, Report, Statement, Target, Unreachable, databases,
+};
 
 /// Kinds of change that are listed.
 const MOST_LISTED: usize = 50;
@@ -64,16 +66,8 @@ struct Told {
     unreachable: Option<Vec<Unreachable>>,
 }
 
-/// A target's database whose catalog could not be read.
-#[derive(Debug, Serialize)]
-struct Unreachable {
-    target: String,
-    database: String,
-    error: String,
-}
-
 pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
-    let config = config::load(&options.config.path)?;
+    let config = Arc::new(config::load(&options.config.path)?);
     let mut keyring = options.identities.keyring_or(&config).await?;
     let paths = match options.paths.as_slice() {
         [] => {
@@ -92,8 +86,9 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut catalogs = match options.online {
         true => {
             let claims = options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into()));
-            let wanted = databases(&config, &paths, &keyring);
-            Some(Catalogs::read(&config, claims.collect(), wanted).await)
+            let wanted = databases(paths.iter().map(PathBuf::as_path), &keyring);
+            let rules = Arc::new(Rules::new(Arc::clone(&config)));
+            Some(Catalogs::read(rules, claims.collect(), wanted).await)
         }
         false => None,
     };
@@ -104,26 +99,11 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     tell(&told)
 }
 
-/// The databases of Postgres targets with masks or row filters that sessions were opened on.
-fn databases(
-    config: &Config,
-    paths: &[PathBuf],
-    keyring: &Keyring,
-) -> BTreeSet<(TargetName, String)> {
-    let opened = paths.iter().filter_map(|path| {
-        // One that cannot be read is told of when its commands are.
-        let first = Reader::open_with(path, keyring).ok()?.next()?.ok()?;
-        let opened: Opened = serde_json::from_slice(&first.payload).ok()?;
-        Some((opened.target, opened.database?))
-    });
-    opened.filter(|(target, _)| config.masks.hide(target.as_str())).collect()
-}
-
 fn backtest(
     config: &Config,
     paths: &[PathBuf],
     keyring: &Keyring,
-    mut catalogs: Option<&mut Catalogs<'_>>,
+    mut catalogs: Option<&mut Catalogs>,
 ) -> anyhow::Result<Told> {
     let terminal = io::stderr().is_terminal();
     let targets = |name: &TargetName| {
@@ -131,11 +111,11 @@ fn backtest(
         let (masks, name) = (&config.masks, name.as_str());
         Some(Target { facts, masked: masks.guard(name, &[]), hides: masks.hide(name) })
     };
-    let unreachable = catalogs.as_ref().map(|catalogs| unreachable(catalogs));
+    let unreachable = catalogs.as_ref().map(|catalogs| catalogs.unreachable());
     let mut masks;
     let (mut backtest, mut damaged) = (Backtest::new(&config.policy, &targets), Vec::new());
     if let Some(catalogs) = catalogs.as_mut() {
-        masks = |statement: &Statement<'_>| masked(catalogs, statement);
+        masks = |statement: &Statement<'_>| catalogs.masked(statement);
         backtest = backtest.with_masks(&mut masks);
     }
     let mut told = None;
@@ -159,27 +139,6 @@ fn backtest(
         let _gone = write!(io::stderr(), "\r\x1b[K");
     }
     Ok(Told { report: backtest.finish(), damaged, unreachable })
-}
-
-fn masked(catalogs: &mut Catalogs<'_>, statement: &Statement<'_>) -> Masked {
-    let Statement { target, database, caller, text } = statement;
-    let Some(database) = database else { return Masked::Undecidable };
-    let viewer = (caller.username.as_str(), caller.groups.as_slice());
-    match catalogs.preview((target, database), viewer, text) {
-        Some(Preview::Same) => Masked::Same,
-        Some(Preview::Instead(sent)) => Masked::Instead(sent),
-        Some(Preview::Refused { by, reason }) => Masked::Refused { by, reason },
-        None => Masked::Undecidable,
-    }
-}
-
-fn unreachable(catalogs: &Catalogs<'_>) -> Vec<Unreachable> {
-    let told = catalogs.unreachable().map(|(target, database, error)| Unreachable {
-        target: target.to_string(),
-        database: database.to_owned(),
-        error: error.to_owned(),
-    });
-    told.collect()
 }
 
 fn tell(told: &Told) -> anyhow::Result<()> {

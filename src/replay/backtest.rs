@@ -23,7 +23,9 @@ use crate::recording::{
     Event, Keyring, Kind, Opened, ReadError, Reader, RecordedCommand, Sequence, Told,
 };
 use masks::Counted;
-pub use masks::{Instead, MaskReport, Masked, Refused, Statement};
+pub use masks::{
+    Catalogs, Instead, MaskReport, Masked, Refused, Statement, Unreachable, databases,
+};
 
 /// Commands that only prepare of which a session's last are remembered: an Execute builds on a
 /// Bind, which builds on a Parse.

@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
 use super::entrance::Entrance;
+use super::policy::ReadCatalogs;
 use super::problem::Problem;
 use super::{
     approvals, exports, grants, holds, kills, policy, recordings, targets, tickets, users,
@@ -45,6 +46,7 @@ pub struct Api {
     pub(super) database: Database,
     pub(super) catalog: Arc<Catalog>,
     pub(super) held: Arc<dyn HeldModes>,
+    pub(super) read_catalogs: ReadCatalogs,
     pub(super) tickets: Tickets,
     pub(super) shutdown: Shutdown,
     data_dir: PathBuf,
@@ -57,10 +59,10 @@ pub struct Api {
 
 impl Api {
     /// The API of one gateway, which writes its recordings in a `data_dir` and may read what a keyring
-    /// opens. Of targets it tells what sessions made the gateway read of them.
+    /// opens. Of targets it tells what sessions made the gateway read of them; `read_catalogs` asks them.
     pub fn new(
         (data_dir, keyring): (PathBuf, Keyring),
-        (catalog, held): (Arc<Catalog>, Arc<dyn HeldModes>),
+        (catalog, held, read_catalogs): (Arc<Catalog>, Arc<dyn HeldModes>, ReadCatalogs),
         lag: LagWatch,
         roles: Roles,
         verifier: Arc<Verifier>,
@@ -73,6 +75,7 @@ impl Api {
             database,
             catalog,
             held,
+            read_catalogs,
             tickets,
             shutdown,
             data_dir,

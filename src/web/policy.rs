@@ -2,18 +2,22 @@
 //!
 //! Everybody may ask for themselves what the rules in force make of a command; who may read what was
 //! recorded also for others, and try a draft of rules on the recordings of this gateway. A try is
-//! bounded in time and in commands, runs beside the sessions on one thread, and one at a time.
+//! bounded in time and in commands, runs beside the sessions on one thread, and one at a time. It may
+//! also ask the targets' catalogs what the masks and row filters in force do with what was recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::api::{Answer, Api};
 use super::ask::Body;
@@ -27,19 +31,25 @@ use crate::decode;
 use crate::names::TargetName;
 use crate::policy::{self, Explanation, SessionFacts};
 use crate::recording::{self, Keyring, ReadError};
-use crate::replay::backtest::{self, Backtest, Report};
+use crate::replay::backtest::{self, Backtest, Catalogs, Report, Statement, Unreachable};
 
 /// The longest command that is explained, in bytes.
 pub(super) const MAX_COMMAND: usize = 16 << 10;
-/// How long a try may take, and how many commands it may decide.
+/// How long a try may take, how many commands it may decide, and how long catalogs may be read before
+/// it.
 const TRY_TIME: Duration = Duration::from_secs(20);
 const TRY_COMMANDS: u64 = 1_000_000;
+const CATALOGS_TIME: Duration = Duration::from_secs(20);
 /// What is looked at when nothing is said.
 const DAYS: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Kinds of change that are told.
+/// Kinds of change, and of refusals by masks, that are told.
 const MOST_CHANGES: usize = 200;
 
 static TRYING: Semaphore = Semaphore::const_new(1);
+
+/// Reads the catalogs of targets' databases that have masks or row filters.
+pub(super) type ReadCatalogs =
+    fn(Arc<Rules>, BTreeSet<(TargetName, String)>) -> BoxFuture<'static, Box<dyn Catalogs>>;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -130,6 +140,9 @@ pub(super) struct Draft {
     /// The sessions that opened in this time.
     pub(super) from: Option<Timestamp>,
     pub(super) to: Option<Timestamp>,
+    /// Whether the targets' catalogs are asked what masks and row filters do.
+    #[serde(default)]
+    pub(super) online: bool,
 }
 
 /// What came of a try.
@@ -145,6 +158,9 @@ pub(super) struct Tried {
     pub(super) damaged: u64,
     #[serde(flatten)]
     pub(super) report: Report,
+    /// Databases whose catalogs were asked in vain; their statements are undecidable for masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unreachable: Option<Vec<Unreachable>>,
 }
 
 async fn try_draft(
@@ -172,10 +188,20 @@ impl Api {
             ("policy".to_owned(), json!(policy.hash())),
             ("from".to_owned(), json!(from)),
             ("to".to_owned(), json!(to)),
+            ("online".to_owned(), json!(draft.online)),
         ]);
         self.shown(caller, "policy.backtest", None, said).await?;
         let (data_dir, keyring) = (self.data_dir().to_owned(), self.keyring());
-        let tried = tokio::task::spawn_blocking(move || {
+        let recordings = blocking(move || recordings(&data_dir, from, to)).await?;
+        let recordings = recordings.map_err(|error| {
+            tracing::error!(%error, "recordings cannot be listed");
+            Problem::internal()
+        })?;
+        let (recordings, mut catalogs) = match draft.online {
+            true => self.catalogs_of(Arc::clone(&rules), recordings).await?,
+            false => (recordings, None),
+        };
+        blocking(move || {
             let targets = |name: &TargetName| {
                 let facts = rules.target(name)?.facts();
                 let (masks, name) = (rules.masks(), name.as_str());
@@ -185,40 +211,66 @@ impl Api {
                     hides: masks.hide(name),
                 })
             };
-            let tried = attempt((&data_dir, &keyring), &policy, &targets, from, to);
+            let unreachable = catalogs.as_ref().map(|catalogs| catalogs.unreachable());
+            let by = (&policy, &targets as &dyn Fn(&TargetName) -> _);
+            let (complete, damaged, report) =
+                attempt((&recordings, &keyring), by, catalogs.as_deref_mut());
             drop(turn);
-            tried
-        });
-        match tried.await {
-            Ok(Ok(tried)) => Ok(tried),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "recordings cannot be listed");
-                Err(Problem::internal())
-            }
-            Err(_) => Err(Problem::internal()),
-        }
+            let policy = policy.hash().to_owned();
+            Tried { policy, from, to, complete, damaged, report, unreachable }
+        })
+        .await
+    }
+
+    /// Reads the catalogs of the databases that recordings are of.
+    async fn catalogs_of(
+        &self,
+        rules: Arc<Rules>,
+        recordings: Vec<PathBuf>,
+    ) -> Result<(Vec<PathBuf>, Option<Box<dyn Catalogs>>), Problem> {
+        let keyring = self.keyring();
+        let (recordings, wanted) = blocking(move || {
+            let wanted = backtest::databases(recordings.iter().map(PathBuf::as_path), &keyring);
+            (recordings, wanted)
+        })
+        .await?;
+        let read = timeout(CATALOGS_TIME, (self.read_catalogs)(rules, wanted)).await;
+        let late = |_| Problem::busy("the targets' catalogs could not be read in time");
+        Ok((recordings, Some(read.map_err(late)?)))
     }
 }
 
-fn attempt(
-    (data_dir, keyring): (&std::path::Path, &Keyring),
-    policy: &policy::Policy,
-    targets: &dyn Fn(&TargetName) -> Option<backtest::Target>,
-    from: Timestamp,
-    to: Timestamp,
-) -> std::io::Result<Tried> {
-    let ends = Instant::now() + TRY_TIME;
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::internal())
+}
+
+/// The recordings of sessions that opened in this time, the latest first.
+fn recordings(data_dir: &Path, from: Timestamp, to: Timestamp) -> std::io::Result<Vec<PathBuf>> {
     let mut recordings = recording::recordings(data_dir)?;
+    recordings.retain(|(session, ..)| (from..=to).contains(&Timestamp::from(session.created())));
     recordings.sort_by_key(|(session, ..)| std::cmp::Reverse(*session));
+    Ok(recordings.into_iter().map(|(_, path, _)| path).collect())
+}
+
+/// Whether all was read, how many recordings are damaged, and what came of it.
+fn attempt(
+    (recordings, keyring): (&[PathBuf], &Keyring),
+    (policy, targets): (&policy::Policy, &dyn Fn(&TargetName) -> Option<backtest::Target>),
+    catalogs: Option<&mut (dyn Catalogs + 'static)>,
+) -> (bool, u64, Report) {
+    let ends = Instant::now() + TRY_TIME;
+    let mut masks;
     let mut backtest = Backtest::new(policy, targets);
+    if let Some(catalogs) = catalogs {
+        masks = |statement: &Statement<'_>| catalogs.masked(statement);
+        backtest = backtest.with_masks(&mut masks);
+    }
     let (mut complete, mut damaged) = (true, 0);
-    for (session, path, _) in recordings {
-        let opened = Timestamp::from(session.created());
-        if opened < from || opened > to {
-            continue;
-        }
+    for path in recordings {
         let goes_on = |commands, _| commands < TRY_COMMANDS && Instant::now() < ends;
-        match backtest.read((&path, keyring), goes_on) {
+        match backtest.read((path, keyring), goes_on) {
             Ok(true) => {}
             Ok(false) => {
                 complete = false;
@@ -230,6 +282,8 @@ fn attempt(
     }
     let mut report = backtest.finish();
     report.changed.truncate(MOST_CHANGES);
-    let policy = policy.hash().to_owned();
-    Ok(Tried { policy, from, to, complete, damaged, report })
+    if let Some(masks) = &mut report.masks {
+        masks.refused.truncate(MOST_CHANGES);
+    }
+    (complete, damaged, report)
 }

@@ -143,6 +143,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "policy",
             "protocol",
             "recording",
+            "replay",
             "shutdown",
             "telemetry",
             "web",

@@ -1,12 +1,14 @@
 //! What masks and row filters of another configuration would do with statements that ran.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::Example;
 use crate::names::TargetName;
 use crate::policy::Caller;
+use crate::recording::{Keyring, Opened, Reader};
 
 /// A statement as it was recorded, and who sent it where.
 #[derive(Debug)]
@@ -37,6 +39,39 @@ pub enum Masked {
     },
     /// Nobody can tell.
     Undecidable,
+}
+
+/// A target's database whose catalog could not be read.
+#[derive(Debug, Serialize)]
+pub struct Unreachable {
+    /// The target.
+    pub target: TargetName,
+    /// Its database.
+    pub database: String,
+    /// Why.
+    pub error: String,
+}
+
+/// Catalogs of targets that were read.
+pub trait Catalogs: Send {
+    /// What masks and row filters do with a statement.
+    fn masked(&mut self, statement: &Statement<'_>) -> Masked;
+
+    /// The databases whose catalogs could not be read; their statements are undecidable.
+    fn unreachable(&self) -> Vec<Unreachable>;
+}
+
+/// The databases that these recordings' sessions were opened on. What cannot be read is left out.
+pub fn databases<'p>(
+    paths: impl IntoIterator<Item = &'p Path>,
+    keyring: &Keyring,
+) -> BTreeSet<(TargetName, String)> {
+    let opened = paths.into_iter().filter_map(|path| {
+        let first = Reader::open_with(path, keyring).ok()?.next()?.ok()?;
+        let opened: Opened = serde_json::from_slice(&first.payload).ok()?;
+        Some((opened.target, opened.database?))
+    });
+    opened.collect()
 }
 
 /// What they would do with all statements of targets that have any.

@@ -13,7 +13,7 @@ use axum::routing::get;
 use super::visitor::{Posted, Turned, Visitor};
 use super::{Frame, page, reader, text, word};
 use crate::database::Timestamp;
-use crate::replay::backtest::Change;
+use crate::replay::backtest::{Change, Example, MaskReport, Refused};
 use crate::web::api::Api;
 use crate::web::policy::{Draft, Tried};
 
@@ -34,6 +34,7 @@ struct DraftPage {
     draft: String,
     days: i64,
     choices: [i64; 4],
+    online: bool,
     outcome: Option<Outcome>,
     /// Why it cannot be tried.
     wrong: String,
@@ -46,6 +47,26 @@ struct Outcome {
     figures: Vec<(&'static str, String)>,
     damaged: u64,
     changes: Vec<Row>,
+    masks: Option<Masks>,
+    /// Databases whose catalogs could not be read, each with the reason.
+    unreachable: Vec<String>,
+}
+
+/// What masks and row filters would do.
+struct Masks {
+    figures: Vec<(&'static str, String)>,
+    /// What goes to the server in the place of the first statement that is answered otherwise.
+    sent: String,
+    instead: Option<Shown>,
+    refused: Vec<Refusal>,
+}
+
+struct Refusal {
+    by: String,
+    reason: String,
+    count: String,
+    before: String,
+    example: Shown,
 }
 
 struct Row {
@@ -53,6 +74,11 @@ struct Row {
     to: &'static str,
     by: String,
     count: String,
+    example: Shown,
+}
+
+/// A command, and where it is shown.
+struct Shown {
     text: String,
     link: String,
 }
@@ -65,7 +91,8 @@ async fn draft(
     reader(&api, &visitor.caller, uri.path()).await?;
     let frame = Frame::of(&api, &visitor, "policy", "Try a draft");
     let (draft, wrong) = (String::new(), String::new());
-    let shown = DraftPage { frame, draft, days: 7, choices: DAYS, outcome: None, wrong };
+    let (days, choices, online, outcome) = (7, DAYS, false, None);
+    let shown = DraftPage { frame, draft, days, choices, online, outcome, wrong };
     page(&shown).map_err(Into::into)
 }
 
@@ -75,13 +102,14 @@ async fn tried(State(api): State<Arc<Api>>, uri: Uri, posted: Posted) -> Result<
     let draft = posted.field("draft").unwrap_or_default().replace("\r\n", "\n");
     let days = posted.field("days").and_then(|days| days.parse().ok());
     let days = days.filter(|days| DAYS.contains(days)).unwrap_or(7);
+    let online = posted.field("online").is_some();
     let now = Timestamp::from(SystemTime::now());
     let from = Timestamp(now.0.saturating_sub(days * DAY_US));
     let (mut outcome, mut wrong) = (None, String::new());
     if draft.len() > MAX_DRAFT {
         wrong = format!("A draft is {} KiB at most.", MAX_DRAFT >> 10);
     } else {
-        let asked = Draft { draft: draft.clone(), from: Some(from), to: Some(now) };
+        let asked = Draft { draft: draft.clone(), from: Some(from), to: Some(now), online };
         match api.tried_out(&visitor.caller, asked).await {
             Ok(tried) => outcome = Some(Outcome::of(&tried)),
             Err(problem) => {
@@ -91,13 +119,19 @@ async fn tried(State(api): State<Arc<Api>>, uri: Uri, posted: Posted) -> Result<
         }
     }
     let frame = Frame::of(&api, visitor, "policy", "Try a draft");
-    page(&DraftPage { frame, draft, days, choices: DAYS, outcome, wrong }).map_err(Into::into)
+    let shown = DraftPage { frame, draft, days, choices: DAYS, online, outcome, wrong };
+    page(&shown).map_err(Into::into)
 }
 
 impl Outcome {
     fn of(tried: &Tried) -> Self {
         let report = &tried.report;
-        let number = |number: u64| text::number(i64::try_from(number).unwrap_or(i64::MAX));
+        let unreachable = tried.unreachable.iter().flatten().map(|database| {
+            text::line(&format!(
+                "The catalog of {}, database {}, cannot be read: {}",
+                database.target, database.database, database.error
+            ))
+        });
         let otherwise = report.changed.iter().map(|change| change.count).sum();
         Self {
             since: text::time(tried.from),
@@ -112,13 +146,56 @@ impl Outcome {
             ],
             damaged: tried.damaged,
             changes: report.changed.iter().map(Row::of).collect(),
+            masks: report.masks.as_ref().map(Masks::of),
+            unreachable: unreachable.collect(),
+        }
+    }
+}
+
+fn number(number: u64) -> String {
+    text::number(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+impl Masks {
+    fn of(report: &MaskReport) -> Self {
+        let MaskReport { same, undecidable, instead, refused } = report;
+        Self {
+            figures: vec![
+                ("Sent as they are", number(*same)),
+                ("Answered otherwise", number(instead.count)),
+                ("Refused", number(refused.iter().map(|refused| refused.count).sum())),
+                ("Undecidable", number(*undecidable)),
+            ],
+            sent: text::line(instead.sent.as_deref().unwrap_or_default()),
+            instead: instead.example.as_ref().map(Shown::of),
+            refused: refused.iter().map(Refusal::of).collect(),
+        }
+    }
+}
+
+impl Refusal {
+    fn of(refused: &Refused) -> Self {
+        Self {
+            by: text::line(&refused.by.join(", ")),
+            reason: text::line(&refused.reason),
+            count: number(refused.count),
+            before: number(refused.before),
+            example: Shown::of(&refused.example),
+        }
+    }
+}
+
+impl Shown {
+    fn of(example: &Example) -> Self {
+        Self {
+            text: text::line(&example.text),
+            link: format!("/sessions/{}?command={}", example.session, example.sequence),
         }
     }
 }
 
 impl Row {
     fn of(change: &Change) -> Self {
-        let example = &change.example;
         Self {
             from: word(change.from),
             to: word(change.to),
@@ -126,9 +203,8 @@ impl Row {
                 [] => "the target's default".to_owned(),
                 rules => text::line(&rules.join(", ")),
             },
-            count: text::number(i64::try_from(change.count).unwrap_or(i64::MAX)),
-            text: text::line(&example.text),
-            link: format!("/sessions/{}?command={}", example.session, example.sequence),
+            count: number(change.count),
+            example: Shown::of(&change.example),
         }
     }
 }

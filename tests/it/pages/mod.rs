@@ -2,6 +2,7 @@
 //! and all of it in a real browser.
 
 mod browser;
+mod drafts;
 mod large;
 mod login;
 mod rights;
