@@ -31,7 +31,6 @@ use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::identity::login::Logins;
 use crate::identity::ticket::Tickets;
-use crate::listener::cores::Cores;
 use crate::listener::room::Room;
 use crate::listener::{self, Accepted, Limits};
 use crate::notify::Notifier;
@@ -200,8 +199,7 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     });
     let door = Door { limits, trusted: config.listen.trusted_proxies.clone().into(), shutdown };
     let postgres_context = Arc::new(postgres_context);
-    let cores = Arc::new(Cores::start().context("no thread for sessions")?);
-    door.open_on(&cores, &serving, listeners.postgres, move |accepted| {
+    door.open(&serving, listeners.postgres, move |accepted| {
         postgres::serve(accepted, Arc::clone(&postgres_context))
     });
     let http_context = Arc::new(http_context);
@@ -310,30 +308,15 @@ struct Door {
 }
 
 impl Door {
-    /// Opens a listener for sessions.
     fn open<S, F>(&self, stage: &Stage, listener: Option<TcpListener>, serve: S)
     where
         S: Fn(Accepted) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        self.accept(stage, listener, Arc::clone(&self.limits), None, serve);
+        self.open_apart(stage, listener, Arc::clone(&self.limits), serve);
     }
 
-    /// Opens one whose sessions stay on one core each.
-    fn open_on<S, F>(
-        &self,
-        cores: &Arc<Cores>,
-        stage: &Stage,
-        listener: Option<TcpListener>,
-        serve: S,
-    ) where
-        S: Fn(Accepted) -> F + Clone + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.accept(stage, listener, Arc::clone(&self.limits), Some(Arc::clone(cores)), serve);
-    }
-
-    /// Opens one with limits of its own: what fills the others does not fill it.
+    /// Opens a listener with limits of its own: what fills the others does not fill it.
     fn open_apart<S, F>(
         &self,
         stage: &Stage,
@@ -344,23 +327,10 @@ impl Door {
         S: Fn(Accepted) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        self.accept(stage, listener, limits, None, serve);
-    }
-
-    fn accept<S, F>(
-        &self,
-        stage: &Stage,
-        listener: Option<TcpListener>,
-        limits: Arc<Limits>,
-        cores: Option<Arc<Cores>>,
-        serve: S,
-    ) where
-        S: Fn(Accepted) -> F + Clone + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
         let Some(listener) = listener else { return };
-        let (trusted, shutdown) = (Arc::clone(&self.trusted), self.shutdown.clone());
-        stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, cores, serve));
+        let trusted = Arc::clone(&self.trusted);
+        let shutdown = self.shutdown.clone();
+        stage.spawn(|_| listener::accept(listener, limits, trusted, shutdown, serve));
     }
 }
 

@@ -8,7 +8,6 @@
 //! same network may also come directly. Its TLVs are skipped.
 
 pub mod connections;
-pub mod cores;
 pub mod room;
 
 use std::collections::{HashMap, VecDeque};
@@ -23,7 +22,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::cores::Cores;
 use crate::config::IpNetwork;
 use crate::shutdown::Shutdown;
 
@@ -235,14 +233,12 @@ pub struct Accepted {
     pub handshake: Handshake,
 }
 
-/// Accepts until the drain begins and spawns `serve` for every connection, on one of `cores` where
-/// they are given.
+/// Accepts until the drain begins and spawns `serve` for every connection.
 pub async fn accept<S, F>(
     listener: TcpListener,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNetwork]>,
     shutdown: Shutdown,
-    cores: Option<Arc<Cores>>,
     serve: S,
 ) where
     S: Fn(Accepted) -> F + Clone + Send + 'static,
@@ -266,7 +262,7 @@ pub async fn accept<S, F>(
         // A proxy brings many clients: the share is theirs, once it said who they are.
         let proxy = trusted.iter().any(|network| network.contains(peer.ip()));
         let (waiting, gone) = handshakes.admit(peer.ip(), proxy);
-        let task = move |stream| async move {
+        shutdown.sessions().spawn(async move {
             let introduced = tokio::select! {
                 introduced = introduce(stream, peer, proxy) => introduced,
                 () = gone.cancelled() => return made_way(peer),
@@ -286,17 +282,7 @@ pub async fn accept<S, F>(
                 () = serve(Accepted { stream, client, handshake }) => {}
                 () = gone.cancelled() => made_way(client),
             }
-        };
-        match &cores {
-            Some(cores) => {
-                if let Err(error) = cores.serve(shutdown.sessions(), stream, task) {
-                    tracing::debug!(%peer, %error, "connection dropped");
-                }
-            }
-            None => {
-                shutdown.sessions().spawn(task(stream));
-            }
-        }
+        });
     }
 }
 

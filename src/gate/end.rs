@@ -27,7 +27,7 @@ pub enum How {
     Idle,
     /// A limit was reached.
     Limit,
-    /// A rule refused what the session was to open with.
+    /// A rule refused what the session was to open with, or masks what it was to be answered.
     Policy,
 }
 

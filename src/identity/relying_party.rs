@@ -418,8 +418,8 @@ impl
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router};
     use axum::routing::{get, post};
+    use axum::{Json, Router};
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
     use tokio_util::task::TaskTracker;

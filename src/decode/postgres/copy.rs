@@ -157,7 +157,7 @@ impl CopyRows {
     }
 }
 
-const TOO_LARGE: Malformed = Malformed("a row is too large to be masked");
+const TOO_LARGE: Malformed = super::TOO_LARGE_TO_MASK;
 
 fn whole(bytes: &[u8], length: usize) -> Option<usize> {
     (bytes.len() >= length).then_some(length)

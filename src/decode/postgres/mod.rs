@@ -21,5 +21,17 @@ pub mod values;
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
+/// A row or value that masks would have to hold whole.
+pub const TOO_LARGE_TO_MASK: Malformed = Malformed("it is too large to be masked");
+/// COPY data of which nothing tells what is masked in them.
+pub const COPY_OF_UNKNOWN: Malformed = Malformed("what the COPY reads is not known");
+
+impl Malformed {
+    /// Whether the bytes are in order, and only cannot be masked.
+    pub fn is_unmaskable(self) -> bool {
+        [TOO_LARGE_TO_MASK, COPY_OF_UNKNOWN].contains(&self)
+    }
+}
+
 /// A text of a client in another encoding.
 pub const NOT_UTF8: Malformed = Malformed("a text in a message is not UTF-8");

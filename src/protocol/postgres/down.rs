@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::clock::Moment;
 use crate::decode::postgres::frame::Piece;
-use crate::decode::postgres::{Malformed, backend};
+use crate::decode::postgres::{Malformed, TOO_LARGE_TO_MASK, backend};
 use crate::decode::sql::is_utf8;
 use crate::mask::{Counts, Masked};
 use crate::recording::Sequence;
@@ -52,9 +52,7 @@ impl Down<'_> {
                     self.answers.data(range, of);
                     Ok(())
                 }
-                Some(_) if !piece.is_whole() => {
-                    Err(End::TargetMalformed(Malformed("a value is too large to be masked")))
-                }
+                Some(_) if !piece.is_whole() => Err(End::TargetMalformed(TOO_LARGE_TO_MASK)),
                 Some(_) if piece.tag == b'D' => self.row(range),
                 Some(masks) => self.copied(masks, range, bytes),
             };

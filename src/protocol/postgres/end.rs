@@ -29,8 +29,8 @@ pub(super) enum End {
     /// The connection to the target broke.
     #[error("the connection to the target broke: {0}")]
     TargetBroken(io::Error),
-    /// The target broke the protocol.
-    #[error("the target broke the protocol: {0}")]
+    /// The target broke the protocol, or answers what cannot be masked.
+    #[error("{}", of_target(*.0))]
     TargetMalformed(Malformed),
     /// The target gave an answer that was not asked for.
     #[error("the target gave an answer that was not asked for")]
@@ -50,6 +50,13 @@ pub(super) enum End {
     /// The gateway stops.
     #[error("the gateway stopped")]
     Shutdown,
+}
+
+fn of_target(malformed: Malformed) -> String {
+    match malformed.is_unmaskable() {
+        true => format!("an answer of the target cannot be masked: {malformed}"),
+        false => format!("the target broke the protocol: {malformed}"),
+    }
 }
 
 impl From<NotAdmitted> for End {
@@ -84,6 +91,7 @@ impl End {
             Self::Client | Self::ClientBroken(_) => (How::Client, Fault::Client),
             Self::Target | Self::TargetBroken(_) => (How::Target, Fault::Target),
             Self::ClientMalformed(_) | Self::Encoding(_) => (How::Protocol, Fault::Client),
+            Self::TargetMalformed(what) if what.is_unmaskable() => (How::Policy, Fault::Operator),
             Self::TargetMalformed(_) | Self::OutOfStep => (How::Protocol, Fault::Target),
             Self::NotRecorded(_) => (How::Recording, Fault::Gateway),
             Self::Expired => (How::Expired, Fault::Client),
@@ -100,6 +108,7 @@ impl End {
             Self::ClientMalformed(malformed) => Some(Refusal::Malformed(*malformed)),
             // The session has ended: a second last word would answer the client's next question.
             _ if said => None,
+            Self::TargetMalformed(what) if what.is_unmaskable() => Some(Refusal::Unmaskable(*what)),
             Self::Target | Self::TargetBroken(_) | Self::TargetMalformed(_) => {
                 Some(Refusal::TargetLost(target.clone()))
             }

@@ -100,6 +100,8 @@ pub(super) enum Refusal {
     TargetLost(TargetName),
     /// The target gave an answer that was not asked for.
     OutOfStep(TargetName),
+    /// The target gives an answer that cannot be masked.
+    Unmaskable(Malformed),
 }
 
 impl Refusal {
@@ -114,7 +116,7 @@ impl Refusal {
             Self::Malformed(_) | Self::OutOfStep(_) => "08P01",
             Self::Parameter(_) | Self::Replication => "0A000",
             Self::Encoding(_) => "22023",
-            Self::Setting { .. } => "42501",
+            Self::Setting { .. } | Self::Unmaskable(_) => "42501",
             Self::Target { code, .. } => code,
             Self::TooManySessions => "53300",
             Self::Unreachable(_) => "08001",
@@ -158,6 +160,7 @@ impl Refusal {
             Self::OutOfStep(target) => {
                 format!("target \"{target}\" gave an answer that was not asked for")
             }
+            Self::Unmaskable(why) => format!("the answer cannot be masked: {why}"),
         }
     }
 
@@ -187,6 +190,9 @@ impl Refusal {
                 ));
             }
             Self::Setting { session, .. } => return Some(format!("Session {session}.")),
+            Self::Unmaskable(_) => {
+                "Ask for less at once, and by SELECT or COPY of a query instead of an EXECUTE."
+            }
             _ => return None,
         };
         Some(hint.to_owned())

@@ -6,12 +6,12 @@ use super::rows::{Cell, Cells, Masking as Field};
 use super::shapes::{Lineage, Shapes};
 use super::values::Holds;
 use super::{Judgement, MasksNow, reports};
-use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::CopyOutResponse;
 use crate::decode::postgres::copy::{
     CopyFormat, CopyPart, CopyRows, delimiter, ends, fields, put_field,
 };
 use crate::decode::postgres::frontend::Format;
+use crate::decode::postgres::{COPY_OF_UNKNOWN, Malformed, TOO_LARGE_TO_MASK};
 use crate::decode::sql::{Source, Statement, StatementKind};
 use crate::mask::{Counts, Masked, REDACTED};
 
@@ -116,7 +116,7 @@ impl MasksNow {
         source: Option<&Source>,
         judged: &Judgement,
     ) -> Result<Option<CopyMasks>, Malformed> {
-        const UNKNOWN: Malformed = Malformed("COPY data come that cannot be masked");
+        const UNKNOWN: Malformed = COPY_OF_UNKNOWN;
         let statement = source.and_then(Source::statement);
         let form = match statement.map(|statement| &statement.kind) {
             Some(StatementKind::CopyTo(form)) => *form,
@@ -188,7 +188,7 @@ impl MasksNow {
         let [shown, stored] = self.plan.strictest(self.applied(&judged.0.value));
         if shown.is_some() {
             // The masks came while the data did.
-            return Err(Malformed("COPY data come that cannot be masked"));
+            return Err(COPY_OF_UNKNOWN);
         }
         let payload = message.get(5..).unwrap_or_default();
         let maskers = self.plan.maskers();
@@ -203,8 +203,7 @@ impl MasksNow {
 }
 
 fn copy_data(payload: &[u8]) -> Result<Bytes, Malformed> {
-    let length = u32::try_from(payload.len() + 4)
-        .map_err(|_| Malformed("a row is too large to be masked"))?;
+    let length = u32::try_from(payload.len() + 4).map_err(|_| TOO_LARGE_TO_MASK)?;
     let mut out = BytesMut::with_capacity(payload.len() + 5);
     out.put_u8(b'd');
     out.put_u32(length);
@@ -221,8 +220,7 @@ fn ended(mut message: BytesMut) -> Result<Bytes, Malformed> {
     if message.len() <= 5 {
         return Ok(Bytes::new());
     }
-    let length = u32::try_from(message.len() - 1)
-        .map_err(|_| Malformed("a row is too large to be masked"))?;
+    let length = u32::try_from(message.len() - 1).map_err(|_| TOO_LARGE_TO_MASK)?;
     if let Some(place) = message.get_mut(1..5) {
         place.copy_from_slice(&length.to_be_bytes());
     }

@@ -206,7 +206,7 @@ pub(super) enum Masking {
     Instead(Vec<u8>),
 }
 
-const TOO_LARGE: Malformed = Malformed("a row is too large to be masked");
+const TOO_LARGE: Malformed = crate::decode::postgres::TOO_LARGE_TO_MASK;
 
 /// Writes a row of which nothing is known as so many NULLs.
 pub(in super::super) fn hide(row: &[u8], out: &mut BytesMut) -> Result<(), Malformed> {

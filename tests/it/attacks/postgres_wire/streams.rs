@@ -400,8 +400,8 @@ fn compare(
     }
     let last = through.last().map_or("", String::as_str);
     // A COPY of a statement whose name is in doubt is not masked and does not come.
-    let unmasked =
-        last.contains("was lost") && direct.get(through.len() - 1).is_some_and(|d| d == "H");
+    let unmasked = last.contains("cannot be masked")
+        && direct.get(through.len() - 1).is_some_and(|d| d == "H");
     let refused = *ended && (unmasked || REFUSALS.iter().any(|refusal| last.contains(refusal)));
     let mut compared = through.as_slice();
     if refused {
