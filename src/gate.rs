@@ -316,7 +316,7 @@ impl Gate {
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
         let appended = self.recording.append_at(now, |batch| {
-            describe(&mut Release { gate: self, batch }, response.stored())
+            describe(&mut Release { gate: self, batch }, response.stored());
         });
         appended.inspect_err(|failure| self.count(failure))?;
         self.metrics.passed_down(response.shown().len());

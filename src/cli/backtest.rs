@@ -46,7 +46,7 @@ pub(super) struct Options {
     /// Ask each Postgres target's catalog once, with the target's credential, what masks and row filters would do.
     #[arg(long)]
     online: bool,
-    /// With --online, a claim that every caller has, as text: recordings hold none. May be given several times.
+    /// With --online, a claim that every caller has, as text: recordings hold none. One that is given several times is a list.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = policy::claim, requires = "online")]
     claims: Vec<(String, String)>,
     /// Print the result as JSON.
@@ -85,10 +85,9 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     };
     let mut catalogs = match options.online {
         true => {
-            let claims = options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into()));
             let wanted = databases(paths.iter().map(PathBuf::as_path), &keyring);
             let rules = Arc::new(Rules::new(Arc::clone(&config)));
-            Some(Catalogs::read(rules, claims.collect(), wanted).await)
+            Some(Catalogs::read(rules, policy::claims(&options.claims), wanted).await)
         }
         false => None,
     };

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{ConfigFile, backtest, output};
 use crate::app::hardening::{self, Preview};
@@ -85,7 +86,7 @@ struct Explain {
     /// A group of the caller's; may be given several times.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// A claim of the caller's token, as text; may be given several times.
+    /// A claim of the caller's token, as text; one that is given several times is a list.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, String)>,
     /// Ask the target's catalog, with the target's credential, what goes to the server in the command's place.
@@ -195,7 +196,7 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     let caller = Caller {
         username: options.user.clone(),
         groups: options.groups.clone(),
-        claims: options.claims.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect(),
+        claims: claims(&options.claims),
         ..Caller::default()
     };
     let facts = target.facts();
@@ -229,14 +230,36 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     let lacking: Vec<&str> =
         lacking.filter_map(|(rows, _)| rows.lacking.is_some().then_some(&*rows.rows)).collect();
     let unread = decode::misunderstood(facts.protocol, &options.command);
-    let words = in_words(&told.explanation, &facts, options.all, (unread.as_deref(), &lacking));
-    let sent = told.sent.as_ref().map(sent_in_words).unwrap_or_default();
+    let refused: Vec<&str> = match &told.sent {
+        Some(Preview::Refused { by, .. }) => by.iter().map(|by| &**by).collect(),
+        _ => Vec::new(),
+    };
+    let by_hiding = (lacking.as_slice(), refused.as_slice());
+    let words = in_words(&told.explanation, &facts, options.all, (unread.as_deref(), by_hiding));
+    let verdict = told.explanation.decision.verdict();
+    let sent = told.sent.as_ref().map(|sent| sent_in_words(sent, verdict)).unwrap_or_default();
     Ok(output::print(&format!("{words}{masks}{rows}{sent}"))?)
 }
 
 pub(super) fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Claims as a token would have them: one that is given several times is a list.
+pub(super) fn claims(given: &[(String, String)]) -> Map<String, Value> {
+    let mut claims = Map::new();
+    for (name, value) in given {
+        let value = Value::String(value.clone());
+        match claims.get_mut(name) {
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+            None => {
+                claims.insert(name.clone(), value);
+            }
+        }
+    }
+    claims
 }
 
 /// What is said of a command, and what is masked on its target.
@@ -251,8 +274,9 @@ struct Told {
     sent: Option<Preview>,
 }
 
-fn sent_in_words(sent: &Preview) -> String {
+fn sent_in_words(sent: &Preview, verdict: Verdict) -> String {
     match sent {
+        _ if verdict == Verdict::Block => "\n\nnot sent: blocked".to_owned(),
         Preview::Same => "\n\nsent as it is".to_owned(),
         Preview::Instead(text) => format!("\n\nsent as\n  {text}"),
         Preview::Refused { by, reason } => {
@@ -296,7 +320,7 @@ impl FilteredRows {
             (false, _) => "not for this caller".to_owned(),
             (true, Some(sent)) => format!("sent as {sent}"),
             (true, None) => format!(
-                "statements on the table are refused: the caller lacks {}, or it is not one value",
+                "statements on the table are refused: the caller lacks {}, or it is no value that can stand there",
                 lacking.as_deref().unwrap_or("a claim")
             ),
         };
@@ -341,25 +365,30 @@ fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
 }
 
 /// What is said of a command; `unread` is why it is not understood, `lacking` the row filters on
-/// tables of its for which the caller lacks a value.
+/// tables of its for which the caller lacks a value, `refused` the masks and row filters for which it
+/// does not go to the server.
 fn in_words(
     told: &Explanation,
     target: &TargetFacts,
     all: bool,
-    (unread, lacking): (Option<&str>, &[&str]),
+    (unread, (lacking, refused)): (Option<&str>, (&[&str], &[&str])),
 ) -> String {
     let decision = &told.decision;
     let by = match decision.rules() {
         [] => format!("no rule; the default of {} is {}", target.name, target.default),
         rules => rules.join(", "),
     };
-    let mut text = match lacking {
-        [_, ..] if decision.verdict() != Verdict::Block => format!(
-            "refused by the row filter {}, for which the caller lacks a value; by the rules {} by {by}",
+    let verdict = decision.verdict();
+    let mut text = match (lacking, refused) {
+        _ if verdict == Verdict::Block => format!("{verdict} by {by}"),
+        ([_, ..], _) => format!(
+            "refused by the row filter {}, for which the caller lacks a value\n  by the rules: {verdict} by {by}",
             lacking.join(", "),
-            decision.verdict()
         ),
-        _ => format!("{} by {by}", decision.verdict()),
+        ([], [_, ..]) => {
+            format!("refused by {}\n  by the rules: {verdict} by {by}", refused.join(", "))
+        }
+        ([], []) => format!("{verdict} by {by}"),
     };
     if let Some(unread) = unread {
         let _ = write!(text, "\n  not understood: {unread}");

@@ -212,7 +212,7 @@ impl Api {
                 })
             };
             let unreachable = catalogs.as_ref().map(|catalogs| catalogs.unreachable());
-            let by = (&policy, &targets as &dyn Fn(&TargetName) -> _);
+            let by = (&policy, &targets as Targets<'_>);
             let (complete, damaged, report) =
                 attempt((&recordings, &keyring), by, catalogs.as_deref_mut());
             drop(turn);
@@ -246,6 +246,9 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| Problem::internal())
 }
 
+/// The targets of a try, by name.
+type Targets<'t> = &'t dyn Fn(&TargetName) -> Option<backtest::Target>;
+
 /// The recordings of sessions that opened in this time, the latest first.
 fn recordings(data_dir: &Path, from: Timestamp, to: Timestamp) -> std::io::Result<Vec<PathBuf>> {
     let mut recordings = recording::recordings(data_dir)?;
@@ -257,7 +260,7 @@ fn recordings(data_dir: &Path, from: Timestamp, to: Timestamp) -> std::io::Resul
 /// Whether all was read, how many recordings are damaged, and what came of it.
 fn attempt(
     (recordings, keyring): (&[PathBuf], &Keyring),
-    (policy, targets): (&policy::Policy, &dyn Fn(&TargetName) -> Option<backtest::Target>),
+    (policy, targets): (&policy::Policy, Targets<'_>),
     catalogs: Option<&mut (dyn Catalogs + 'static)>,
 ) -> (bool, u64, Report) {
     let ends = Instant::now() + TRY_TIME;

@@ -273,6 +273,11 @@ fn explanations_and_tests_know_the_masks() {
     write("", &right);
     let done = portcullis(&["policy", "test"], &path);
     let said = text(&done.stderr);
+    assert!(said.contains("masks: there is no [[mask]]"), "{said}");
+    let other = target.replace("name = \"orders\"", "name = \"elsewhere\"");
+    write(&format!("{other}{mask}targets = [\"elsewhere\"]\n"), &right);
+    let done = portcullis(&["policy", "test"], &path);
+    let said = text(&done.stderr);
     assert!(said.contains("expected pii to hide values from the caller, got no mask"), "{said}");
     assert!(said.contains("expected block, got allow"), "{said}");
 }
