@@ -209,8 +209,7 @@ impl Access {
         target: &TargetName,
         session: SessionId,
     ) -> Result<Grant, NoAccess> {
-        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn().current(Moment::now()).await)
-        {
+        if let Some(by) = identity.withdrawn_by(self.desk.withdrawn().current().await) {
             return Err(NoAccess::Withdrawn(by));
         }
         let (target, right) = right(rules, identity, target)?;

@@ -234,12 +234,10 @@ impl Gate {
         bytes: Bytes,
         describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
     ) -> Result<(Permitted, T), NotAdmitted> {
-        let began = Now::read();
-        self.right_at(began).await?;
+        let began = self.right_now().await?;
         let (passed, described) = self.append(began, bytes, describe).await?;
         // The process may have been stopped meanwhile, or the disk slow.
-        let now = Now::read();
-        self.right_at(now).await?;
+        let now = self.right_now().await?;
         self.metrics.passed_up(passed.len(), now.moment.since(began.moment));
         Ok((Permitted(passed), described))
     }
@@ -348,10 +346,15 @@ impl Gate {
         self.grant.still_holds(&self.catalog.current(), desk.withdrawn().last_known())
     }
 
-    /// Makes sure that the right holds now, by knowledge that is not older than the promise. Cancel safe.
-    async fn right_at(&self, now: Now) -> Result<(), NotAdmitted> {
+    /// Makes sure that the right holds, by knowledge that is not older than the promise, and gives the
+    /// moment at which it does: clocks are read behind any wait. Cancel safe.
+    async fn right_now(&self) -> Result<Now, NotAdmitted> {
         let desk = self.catalog.desk();
-        desk.withdrawn().current(now.moment).await;
+        let mut now = Now::read();
+        if !desk.withdrawn().is_current(now.moment) {
+            desk.withdrawn().current().await;
+            now = Now::read();
+        }
         // Told of before the look counts, so what is new is never missed.
         let generation = desk.generation();
         if self.checked.load(Ordering::Relaxed) != generation {
@@ -360,7 +363,7 @@ impl Gate {
         }
         match self.grant.ends().overdue(self.since, now) {
             Some(over) if over >= self.grace => Err(NotAdmitted::Lapsed(NoAccess::Over)),
-            _ => Ok(()),
+            _ => Ok(now),
         }
     }
 

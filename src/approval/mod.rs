@@ -334,7 +334,7 @@ impl Desk {
     /// is out of reach, and this process runs, the outage stays known however long an attempt takes.
     async fn attend_unbroken(&self) -> Ended {
         let mut attending = std::pin::pin!(self.attend());
-        let mut announced = self.withdrawn.is_current() && !self.is_reachable();
+        let mut announced = self.withdrawn.is_current(Moment::now()) && !self.is_reachable();
         let (mut last, mut unbroken) = (Moment::now(), true);
         loop {
             let ended = tokio::select! {
@@ -351,7 +351,7 @@ impl Desk {
             announced &= unbroken && !self.is_reachable();
             if announced {
                 self.withdrawn.looked(Moment::now());
-            } else if self.is_reachable() && self.withdrawn.is_current() {
+            } else if self.is_reachable() && self.withdrawn.is_current(Moment::now()) {
                 // A look came to its end since.
                 unbroken = true;
             }

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{Gate, Permitted};
 use crate::approval::{Asking, Outcome, Reminders, Waiting, told, visible};
-use crate::clock::{Moment, Now};
+use crate::clock::Moment;
 use crate::database::{DatabaseError, Need, NewRequest, Vote, VoteVerdict};
 use crate::names::RequestId;
 use crate::policy::{Approval, Command, Decision, Verdict};
@@ -370,10 +370,8 @@ impl Gate {
         }
         // The rules may have changed while the database answered, the access may be gone, and an
         // approval that was used long ago, while this process stood still, is of no use.
-        if self.right_at(Now::read()).await.is_err()
-            || self.is_over()
-            || !self.still_may(held, votes)
-        {
+        let right = self.right_now().await;
+        if !right.is_ok_and(|now| !self.is_over_at(now)) || !self.still_may(held, votes) {
             return Err(NotReleased::Stricter);
         }
         if began.elapsed() > USE_TIME {

@@ -45,7 +45,6 @@ use self::discovery::Discovery;
 use self::fetch::FetchError;
 use self::key_cache::KeyCache;
 use self::token::{refuse, shown};
-use crate::clock::Moment;
 use crate::config;
 use crate::database::{Known, Withdrawn, WithdrawnKind};
 use crate::policy::Caller;
@@ -253,7 +252,7 @@ impl Verifier {
     /// The identity, unless somebody withdrew what proves it.
     async fn unless_withdrawn(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Refused> {
         let withdrawn = match &self.state {
-            Some(state) => identity.withdrawn_by(state.withdrawn.current(Moment::now()).await),
+            Some(state) => identity.withdrawn_by(state.withdrawn.current().await),
             None => None,
         };
         match withdrawn {

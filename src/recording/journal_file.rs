@@ -12,11 +12,11 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::cipher::Sealing;
 use super::journal::{self, Salt};
+use super::layout;
 use super::pending::Span;
 use super::tail::{Unsynced, Usage};
 use crate::names::SessionId;
@@ -145,7 +145,8 @@ impl JournalFile {
             None => end,
         };
         if self.salt.is_some() {
-            allocate(&self.file, self.room, room - self.room)?;
+            // Where the file system cannot, each write makes its own.
+            let _made = layout::allocate(&self.file, self.room, room - self.room)?;
         }
         self.set_room(room);
         Ok(())
@@ -161,17 +162,6 @@ impl JournalFile {
     fn set_room(&mut self, room: u64) {
         self.usage.change(self.room, room);
         self.room = room;
-    }
-}
-
-/// Makes room that is really there. Where the file system cannot, a write makes it.
-fn allocate(file: &File, at: u64, length: u64) -> io::Result<()> {
-    loop {
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), at, length) {
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            done => return Ok(done?),
-        }
     }
 }
 

@@ -219,7 +219,10 @@ impl DataDir {
     pub(super) fn make_reserve(&self, bytes: u64) -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::RDWR;
         let mut file = open_file(&self.root, RESERVE, flags)?;
-        let made = allocate(&mut file, bytes);
+        let made = allocate(&file, 0, bytes).and_then(|made| match made {
+            true => Ok(()),
+            false => fill(&mut file, bytes),
+        });
         if made.is_err() {
             // Half of it is of use to nobody.
             let _still_there = self.drop_reserve();
@@ -393,17 +396,21 @@ fn lock(root: &OwnedFd) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// Makes room from `at` on that is really there; false where the file system cannot.
 #[cfg(target_os = "linux")]
-fn allocate(file: &mut File, bytes: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        Err(Errno::OPNOTSUPP) => fill(file, bytes),
-        done => Ok(done?),
+pub(super) fn allocate(file: &File, at: u64, bytes: u64) -> io::Result<bool> {
+    loop {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), at, bytes) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP) => return Ok(false),
+            done => return Ok(done.map(|()| true)?),
+        }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn allocate(file: &mut File, bytes: u64) -> io::Result<()> {
-    fill(file, bytes)
+pub(super) fn allocate(_: &File, _: u64, _: u64) -> io::Result<bool> {
+    Ok(false)
 }
 
 fn fill(file: &mut File, bytes: u64) -> io::Result<()> {

@@ -203,6 +203,9 @@ mod tests {
         tail.roll_back(4);
         tail.append(&mut [IoSlice::new(b"abcd")]).unwrap();
         tail.synced(&begun);
+        // Nor does one of another file, however long that is.
+        let other = Arc::new(tempfile::tempfile().unwrap());
+        tail.synced(&Unsynced::new(&other, 1 << 20, tail.generation));
         assert!(tail.unsynced().is_some());
         tail.sync().unwrap();
         assert!(tail.unsynced().is_none());

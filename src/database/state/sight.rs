@@ -62,8 +62,8 @@ impl Sight {
     }
 
     /// Waits until it is. Cancel safe.
-    pub(super) async fn current(&self, now: Moment) {
-        if self.is_current(now) {
+    pub(super) async fn current(&self) {
+        if self.is_current(Moment::now()) {
             return;
         }
         let mut looked = self.looked.subscribe();
@@ -90,12 +90,12 @@ mod tests {
     #[tokio::test]
     async fn who_finds_an_old_look_waits_for_the_next_one() {
         let sight = Arc::new(Sight::default());
-        sight.current(Moment::now()).await;
+        sight.current().await;
         sight.is_watched();
         assert!(!sight.is_current(Moment::now()));
         let waiting = Arc::clone(&sight);
         let waits = async move {
-            waiting.current(Moment::now()).await;
+            waiting.current().await;
             waiting.is_current(Moment::now())
         };
         let looks = async {

@@ -137,8 +137,8 @@ impl Withdrawn {
     /// The list as it is in the database, or was [`PROMISE`](super::PROMISE) ago at most; while
     /// the database is known to be out of reach, as it was last. Waits for the database when the
     /// last look is older. Cancel safe.
-    pub async fn current(&self, now: Moment) -> Known<'_> {
-        self.sight.current(now).await;
+    pub async fn current(&self) -> Known<'_> {
+        self.sight.current().await;
         Known(self)
     }
 
@@ -148,9 +148,9 @@ impl Withdrawn {
         Known(self)
     }
 
-    /// Whether the last look at the database is young enough.
-    pub fn is_current(&self) -> bool {
-        self.sight.is_current(Moment::now())
+    /// Whether the last look at the database is young enough at that moment.
+    pub fn is_current(&self, now: Moment) -> bool {
+        self.sight.is_current(now)
     }
 
     /// From now on somebody watches the database, and tells of each look.

@@ -11,7 +11,6 @@ use super::exchange::Exchange;
 use super::refusal::{self, Refusal};
 use super::request::Ask;
 use super::service::malformed;
-use crate::clock::Moment;
 use crate::config::HttpTarget;
 use crate::decode::http::Refused;
 use crate::gate::{Again, Held, NotReleased, Permitted};
@@ -142,7 +141,7 @@ impl Connection {
             return Err(Refusal::Malformed(refused));
         }
         let desk = self.context.catalog.desk();
-        let denied = identity.withdrawn_by(desk.withdrawn().current(Moment::now()).await);
+        let denied = identity.withdrawn_by(desk.withdrawn().current().await);
         if let Some(by) = denied {
             self.note_refused(OWN, Some(&identity), &format!("it was withdrawn by {by}"));
             return Err(Refusal::Denied);

@@ -122,3 +122,27 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::postgres::{COPY_OF_UNKNOWN, TOO_LARGE_TO_MASK};
+
+    #[test]
+    fn what_cannot_be_masked_is_said_and_is_not_the_targets_fault() {
+        let told = |what| {
+            let end = End::TargetMalformed(what);
+            let words = end.refusal(&"orders".parse().unwrap(), false).unwrap().to_words();
+            let words = String::from_utf8_lossy(words.as_bytes()).into_owned();
+            (words, end.of_session())
+        };
+        for what in [COPY_OF_UNKNOWN, TOO_LARGE_TO_MASK] {
+            let (words, end) = told(what);
+            assert!(words.contains("C42501\0") && words.contains(what.0), "{words}");
+            assert_eq!((end.how(), end.fault()), (How::Policy, Fault::Operator));
+        }
+        let (words, end) = told(Malformed("a row ends too early"));
+        assert!(words.contains("C08006\0") && !words.contains("too early"), "{words}");
+        assert_eq!((end.how(), end.fault()), (How::Protocol, Fault::Target));
+    }
+}
