@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::random::random_secret;
 use super::relying_party::{Device, Granted, NotGranted, RelyingParty};
-use super::token::{refuse, shown};
+use super::token::shown;
 use super::{Identity, Refused, Verifier, claims, token};
 use crate::config::{self, TokenKind};
 use crate::secret::Secret;
@@ -193,9 +193,8 @@ impl Logins {
         }
         let verifier_text = attempt.derived("verifier");
         let granted = client.party.redeem(code, redirect_uri, verifier_text).await?;
-        let id_token = granted.id_token.as_ref().ok_or_else(no_id_token)?;
         let logged_in =
-            verifier.verify_login(&client.settings, id_token, &attempt.derived("nonce")).await?;
+            verifier.verify_login(&client.settings, &granted, &attempt.derived("nonce")).await?;
         let identity = verifier.verify(&client.presented(granted)?).await?;
         if (identity.issuer(), identity.subject()) != (logged_in.issuer(), logged_in.subject()) {
             return Err(Refused("the tokens are of different people".to_owned()).into());
@@ -280,23 +279,27 @@ fn no_id_token() -> NotGranted {
 }
 
 impl Verifier {
-    /// Proves an ID token that our own client was given: its issuer's, for this client, with this
-    /// nonce. What the configuration accepts from strangers does not matter here.
+    /// Proves the ID token that our own client was given: its issuer's, for this client, with this
+    /// nonce and the access token that it came with. What the configuration accepts from strangers does not matter here.
     async fn verify_login(
         &self,
         settings: &config::Issuer,
-        id_token: &Secret,
+        granted: &Granted,
         nonce: &str,
-    ) -> Result<Identity, Refused> {
+    ) -> Result<Identity, NoLogin> {
+        let id_token = granted.id_token.as_ref().ok_or_else(no_id_token)?;
         let token = token::parse(id_token.expose())?;
         let Some(source) = self.issuers.iter().find(|s| s.settings.url == settings.url) else {
-            return refuse("the issuer is not configured");
+            return Err(Refused("the issuer is not configured".to_owned()).into());
         };
         let given = token.claims.get("nonce").and_then(serde_json::Value::as_str);
         if !given.is_some_and(|given| {
             verify_slices_are_equal(given.as_bytes(), nonce.as_bytes()).is_ok()
         }) {
-            return refuse("the ID token has not the nonce of this login");
+            return Err(Refused("the ID token has not the nonce of this login".to_owned()).into());
+        }
+        if !token.may_come_with(granted.access_token.expose()) {
+            return Err(Refused("the ID token came with another access token".to_owned()).into());
         }
         let signed = source.keys.check(token).await?;
         let own = config::Issuer {
@@ -305,7 +308,7 @@ impl Verifier {
             authorized_parties: Vec::new(),
             ..settings.clone()
         };
-        claims::identify(&own, signed, std::time::SystemTime::now())
+        Ok(claims::identify(&own, signed, std::time::SystemTime::now())?)
     }
 }
 

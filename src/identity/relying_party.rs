@@ -121,14 +121,20 @@ impl<T: ErrorResponse> From<RequestTokenError<FetchError, T>> for NotGranted {
     }
 }
 
-impl From<Tokens> for Granted {
-    fn from(tokens: Tokens) -> Self {
+impl TryFrom<Tokens> for Granted {
+    type Error = NotGranted;
+
+    /// An access token of another type must not be used (RFC 6749 section 7.1).
+    fn try_from(tokens: Tokens) -> Result<Self, NotGranted> {
+        if *tokens.token_type() != CoreTokenType::Bearer {
+            return Err(NotGranted::Issuer("it gave no bearer token".to_owned()));
+        }
         let id_token = tokens.extra_fields().id_token.as_ref();
-        Self {
+        Ok(Self {
             access_token: Secret::new(tokens.access_token().secret().clone()),
             id_token: id_token.map(|text| Secret::new(text.secret().clone())),
             expires_in: tokens.expires_in(),
-        }
+        })
     }
 }
 
@@ -207,7 +213,7 @@ impl RelyingParty {
             .set_redirect_uri(Cow::Owned(redirect(redirect_uri)?))
             .request_async(&self.fetcher)
             .await?;
-        Ok(tokens.into())
+        tokens.try_into()
     }
 
     /// Gets a token for a machine client of its own.
@@ -223,7 +229,7 @@ impl RelyingParty {
         if let Some(audience) = &self.audience {
             request = request.add_extra_param("audience", audience);
         }
-        Ok(request.request_async(&self.fetcher).await?.into())
+        request.request_async(&self.fetcher).await?.try_into()
     }
 
     /// Opens a device code.
@@ -340,7 +346,7 @@ async fn granted(
             _ => {}
         }
     }
-    Ok(granted?.into())
+    granted?.try_into()
 }
 
 fn bounded(interval: Duration) -> Duration {
@@ -467,18 +473,22 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_repeats_a_name_is_refused() {
-        let answer = |members: &str| {
-            let text = format!("{{\"access_token\":\"a\",\"token_type\":\"Bearer\"{members}}}");
-            serde_json::from_str::<Tokens>(&text).map(Granted::from)
+    fn an_answer_that_repeats_a_name_or_has_no_bearer_token_is_refused() {
+        let of_type = |kind: &str, members: &str| {
+            let text = format!("{{\"access_token\":\"a\",\"token_type\":\"{kind}\"{members}}}");
+            serde_json::from_str::<Tokens>(&text).ok().and_then(|tokens| tokens.try_into().ok())
         };
+        let answer = |members: &str| -> Option<Granted> { of_type("bearer", members) };
         let granted = answer(",\"id_token\":\"i\",\"expires_in\":60,\"other\":1").unwrap();
         assert_eq!(granted.access_token.expose(), "a");
         assert_eq!(granted.id_token.unwrap().expose(), "i");
         assert_eq!(granted.expires_in, Some(Duration::from_secs(60)));
         assert!(answer("").unwrap().id_token.is_none());
         for member in [",\"access_token\":\"b\"", ",\"id_token\":\"i\",\"id_token\":\"j\""] {
-            assert!(answer(member).is_err(), "{member}");
+            assert!(answer(member).is_none(), "{member}");
+        }
+        for kind in ["DPoP", "mac", "N_A", ""] {
+            assert!(of_type(kind, "").is_none(), "{kind}");
         }
     }
 }

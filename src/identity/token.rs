@@ -3,6 +3,7 @@
 //! Synchronous and free of keys, so that it can be fuzzed by itself. One token has one text:
 //! padding, the other alphabet, stray bits and white space are refused.
 
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -46,6 +47,29 @@ pub struct Unverified<'a> {
     pub(super) claims: Map<String, Value>,
     /// The payload's bytes: the same for every signature over them.
     pub(super) payload: Vec<u8>,
+}
+
+impl Unverified<'_> {
+    /// Whether an ID token may have come with this access token: its `at_hash`, where it has one,
+    /// must be of that (OpenID Connect Core section 3.1.3.8).
+    pub(super) fn may_come_with(&self, access_token: &str) -> bool {
+        let Some(named) = self.claims.get("at_hash") else { return true };
+        named.as_str() == Some(&at_hash(self.algorithm, access_token))
+    }
+}
+
+/// What an ID token that is signed so says of its access token (OpenID Connect Core section
+/// 3.1.3.6): the left half of its hash, in base64url.
+pub(super) fn at_hash(algorithm: Algorithm, access_token: &str) -> String {
+    use Algorithm::{ES256, ES384, PS256, PS384, RS256, RS384};
+    let hash = match algorithm {
+        RS256 | PS256 | ES256 => &digest::SHA256,
+        RS384 | PS384 | ES384 => &digest::SHA384,
+        _ => &digest::SHA512,
+    };
+    let hash = digest::digest(hash, access_token.as_bytes());
+    let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
+    URL_SAFE_NO_PAD.encode(left)
 }
 
 /// What the header's `typ` says (RFC 8725 section 3.11).
@@ -202,6 +226,24 @@ mod tests {
             r#"{"alg":"RS256","jwk":{"kty":"RSA","kty":"EC"}}"#,
         ] {
             assert!(parse(&encoded(bad, "{}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_token_comes_with_the_access_token_that_its_at_hash_is_of() {
+        // The example of OpenID Connect Core, appendix A.3.
+        let access = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
+        let comes = |header: &str, claims: &str, access: &str| {
+            parse(&encoded(header, claims)).unwrap().may_come_with(access)
+        };
+        let rs256 = r#"{"alg":"RS256"}"#;
+        let named = r#"{"at_hash":"77QmUPtjPfzWtF2AnpK9RQ"}"#;
+        assert!(comes(rs256, named, access));
+        assert!(comes(rs256, "{}", access), "it may be left out");
+        assert!(!comes(rs256, named, "another"));
+        assert!(!comes(r#"{"alg":"ES384"}"#, named, access), "another hash");
+        for wrong in ["null", "7", "\"\"", "\"77QmUPtjPfzWtF2AnpK9RQ==\""] {
+            assert!(!comes(rs256, &format!("{{\"at_hash\":{wrong}}}"), access), "{wrong}");
         }
     }
 

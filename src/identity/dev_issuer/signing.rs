@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 /// How many former keys stay published after rotations.
 const MAX_FORMER: usize = 3;
+/// What the keys are for.
+pub(super) const ALGORITHM: Algorithm = Algorithm::ES256;
 
 /// The key that signs now, and those that still verify.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl SigningKeys {
         claims: &Map<String, Value>,
     ) -> Result<String, jsonwebtoken::errors::Error> {
         let key = self.keys.first().ok_or(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey)?;
-        let mut header = Header::new(Algorithm::ES256);
+        let mut header = Header::new(ALGORITHM);
         header.typ = Some(typ.to_owned());
         header.kid.clone_from(&key.public.common.key_id);
         jsonwebtoken::encode(&header, claims, &key.private)
@@ -86,7 +88,7 @@ impl SigningKeys {
 impl SigningKey {
     fn new(pkcs8: &[u8]) -> io::Result<Self> {
         let private = EncodingKey::from_ec_der(pkcs8);
-        let mut public = Jwk::from_encoding_key(&private, Algorithm::ES256).map_err(|error| {
+        let mut public = Jwk::from_encoding_key(&private, ALGORITHM).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("not a P-256 key: {error}"))
         })?;
         let kid = public.thumbprint(ThumbprintHash::SHA256).map_err(io::Error::other)?;

@@ -3,12 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::super::keys::{Checked, KeySet};
@@ -16,6 +13,7 @@ use super::super::token::{self, Typ};
 use super::Issuer;
 use super::oauth::{OAuthError, random_text};
 use super::settings::{Client, User};
+use super::signing::ALGORITHM;
 use crate::secret::Secret;
 
 /// What a token is to say.
@@ -110,10 +108,7 @@ impl Issuer {
         if let Some(nonce) = order.nonce {
             claims.insert("nonce".to_owned(), nonce.into());
         }
-        // OpenID Connect Core section 3.1.3.6: the left half of the hash.
-        let hash = digest::digest(&digest::SHA256, access.as_bytes());
-        let (left, _) = hash.as_ref().split_at(hash.as_ref().len() / 2);
-        claims.insert("at_hash".to_owned(), URL_SAFE_NO_PAD.encode(left).into());
+        claims.insert("at_hash".to_owned(), token::at_hash(ALGORITHM, access).into());
         self.keys.lock().sign("JWT", &claims).map_err(OAuthError::internal)
     }
 
