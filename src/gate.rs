@@ -14,6 +14,7 @@
 
 mod admission;
 mod again;
+mod consequences;
 mod end;
 mod hold;
 mod passing;
@@ -42,7 +43,7 @@ use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedIdentity, Recording,
     RecordingFailure, Sequence, Store, Told,
 };
-use crate::telemetry::SessionSpans;
+use crate::telemetry::{CommandSpanEnd, SessionSpans};
 
 pub use admission::{Admission, Against, Asked, Ruling, Sent};
 pub use again::Again;
@@ -263,8 +264,10 @@ impl Gate {
             let described = describe(&mut admission);
             (described, admission.finish())
         });
-        let (described, (passed, decided)) = appended.inspect_err(|failure| self.count(failure))?;
-        if decided {
+        let (described, (passed, consequences)) =
+            appended.inspect_err(|failure| self.count(failure))?;
+        if !consequences.is_empty() {
+            consequences.happen(self);
             self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
         }
         Ok((passed, described))
@@ -314,9 +317,13 @@ impl Gate {
         describe: impl FnOnce(&mut Release<'_, '_>, &Bytes),
     ) -> Result<Released, RecordingFailure> {
         let appended = self.recording.append_at(now, |batch| {
-            describe(&mut Release { gate: self, batch }, response.stored());
+            let mut release = Release { gate: self, batch, masked: 0, ended: Vec::new() };
+            describe(&mut release, response.stored());
+            (release.masked, release.ended)
         });
-        appended.inspect_err(|failure| self.count(failure))?;
+        let (masked, ended) = appended.inspect_err(|failure| self.count(failure))?;
+        self.metrics.masked(masked);
+        ended.into_iter().for_each(|end| self.spans.end(end));
         self.metrics.passed_down(response.shown().len());
         Ok(Released(response.into_shown()))
     }
@@ -438,6 +445,9 @@ fn news_of(grant: &Grant) -> News {
 pub struct Release<'g, 'b> {
     gate: &'g Gate,
     batch: &'g mut Batch<'b>,
+    /// Values that were masked.
+    masked: u64,
+    ended: Vec<CommandSpanEnd>,
 }
 
 impl Release<'_, '_> {
@@ -455,9 +465,9 @@ impl Release<'_, '_> {
     /// Records the end of a command.
     pub fn outcome(&mut self, of: Sequence, outcome: &Outcome) {
         self.batch.json(Kind::Outcome, Direction::Down, Some(of), outcome);
-        let masked = outcome.masked.values().fold(0, |sum: u64, more| sum.saturating_add(*more));
-        self.gate.metrics.masked(masked);
-        self.gate.spans.outcome(of, outcome);
+        let masked = outcome.masked.values();
+        self.masked = masked.fold(self.masked, |sum, more| sum.saturating_add(*more));
+        self.ended.extend(self.gate.spans.outcome(of, outcome));
     }
 }
 

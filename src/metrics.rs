@@ -133,13 +133,13 @@ impl SessionMetrics {
     }
 
     /// Counts a decided command.
-    pub fn decided(&self, verdict: Verdict) {
+    pub fn decided(&self, verdict: Verdict, commands: u64) {
         let counter = match verdict {
             Verdict::Allow => &self.0.allowed,
             Verdict::Approve => &self.0.approved,
             Verdict::Block => &self.0.blocked,
         };
-        counter.add(1);
+        counter.add(commands);
     }
 
     /// Counts what passed up, and how long deciding and recording it took.

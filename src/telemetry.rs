@@ -27,7 +27,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::policy::{CommandParts, Decision, Verdict};
+use crate::policy::{CommandParts, Verdict};
 use crate::recording::{Opened, Outcome, Sequence};
 
 /// How long one batch of spans may take to be sent, and the last one at the end.
@@ -137,6 +137,23 @@ struct Spans {
     open: Mutex<BTreeMap<Sequence, Span>>,
 }
 
+/// What the span of a decided command says.
+#[derive(Debug)]
+pub struct CommandSpan {
+    sequence: Sequence,
+    form: String,
+    actions: Vec<String>,
+    verdict: Verdict,
+}
+
+/// What it says when the command has ended.
+#[derive(Debug)]
+pub struct CommandSpanEnd {
+    of: Sequence,
+    rows: Option<u64>,
+    error: Option<String>,
+}
+
 impl Tracer {
     /// Begins a session's span.
     pub fn session(&self, opened: &Opened) -> SessionSpans {
@@ -167,13 +184,24 @@ impl Tracer {
 }
 
 impl SessionSpans {
-    /// Begins a decided command's span; a blocked one's ends here.
-    pub fn command(&self, sequence: Sequence, command: &CommandParts<'_>, decision: &Decision) {
-        let Some(spans) = &self.0 else { return };
+    /// The span of a command that was decided; none where no collector is configured.
+    pub fn command(
+        &self,
+        sequence: Sequence,
+        command: &CommandParts<'_>,
+        verdict: Verdict,
+    ) -> Option<CommandSpan> {
+        self.0.as_ref()?;
         let mut actions: Vec<_> = command.effects().map(|e| e.action.to_string()).collect();
         actions.sort();
         actions.dedup();
-        let verdict = decision.verdict();
+        Some(CommandSpan { sequence, form: command.form.to_owned(), actions, verdict })
+    }
+
+    /// Begins a command's span; a blocked one's ends here.
+    pub fn begin(&self, command: CommandSpan) {
+        let Some(spans) = &self.0 else { return };
+        let CommandSpan { sequence, form, actions, verdict } = command;
         let attributes = vec![
             KeyValue::new("portcullis.sequence", i64::try_from(sequence).unwrap_or(i64::MAX)),
             KeyValue::new("portcullis.verdict", verdict.to_string()),
@@ -181,7 +209,7 @@ impl SessionSpans {
         ];
         let mut span = spans
             .tracer
-            .span_builder(command.form.to_owned())
+            .span_builder(form)
             .with_kind(SpanKind::Client)
             .with_attributes(attributes)
             .start_with_context(&spans.tracer, &spans.session);
@@ -196,19 +224,27 @@ impl SessionSpans {
         }
     }
 
+    /// How a command's span ends; none where no collector is configured.
+    pub fn outcome(&self, of: Sequence, outcome: &Outcome) -> Option<CommandSpanEnd> {
+        self.0.as_ref()?;
+        // The error's message may hold values.
+        let error = outcome.error.as_ref().map(|error| error.code.clone());
+        Some(CommandSpanEnd { of, rows: outcome.rows, error })
+    }
+
     /// Ends a command's span.
-    pub fn outcome(&self, of: Sequence, outcome: &Outcome) {
+    pub fn end(&self, end: CommandSpanEnd) {
+        let CommandSpanEnd { of, rows, error } = end;
         let Some(mut span) = self.0.as_ref().and_then(|spans| spans.open.lock().remove(&of)) else {
             return;
         };
-        if let Some(rows) = outcome.rows {
+        if let Some(rows) = rows {
             let rows = i64::try_from(rows).unwrap_or(i64::MAX);
             span.set_attribute(KeyValue::new("portcullis.rows", rows));
         }
-        if let Some(error) = &outcome.error {
-            // Its message may hold values.
-            span.set_attribute(KeyValue::new("error.type", error.code.clone()));
-            span.set_status(Status::error(error.code.clone()));
+        if let Some(code) = error {
+            span.set_attribute(KeyValue::new("error.type", code.clone()));
+            span.set_status(Status::error(code));
         }
         span.end();
     }

@@ -8,11 +8,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use super::Gate;
+use super::consequences::Consequences;
 use super::hold::Held;
 use super::passing::Passing;
 use crate::clock::{Moment, Now};
-use crate::config::NotifyEvent;
-use crate::notify::News;
 use crate::policy::{Command, CommandParts, Decision, SessionPolicy, Verdict};
 use crate::recording::{Batch, Direction, Kind, NewCommand, Note, Sequence};
 
@@ -25,7 +24,7 @@ pub struct Admission<'g, 'b> {
     policy: &'g Arc<SessionPolicy>,
     batch: &'g mut Batch<'b>,
     passing: Passing,
-    decided: bool,
+    consequences: Consequences,
 }
 
 /// A command that is to be decided and recorded.
@@ -86,12 +85,19 @@ impl<'g, 'b> Admission<'g, 'b> {
         batch: &'g mut Batch<'b>,
         bytes: Bytes,
     ) -> Self {
-        Self { gate, now, policy, batch, passing: Passing::of(bytes), decided: false }
+        Self {
+            gate,
+            now,
+            policy,
+            batch,
+            passing: Passing::of(bytes),
+            consequences: Consequences::default(),
+        }
     }
 
-    /// The bytes that pass, and whether something was decided.
-    pub(super) fn finish(self) -> (Bytes, bool) {
-        (self.passing.finish(), self.decided)
+    /// The bytes that pass, and what follows from what was decided.
+    pub(super) fn finish(self) -> (Bytes, Consequences) {
+        (self.passing.finish(), self.consequences)
     }
 }
 
@@ -160,9 +166,7 @@ impl Admission<'_, '_> {
             exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
         let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
-        self.decided = true;
-        self.gate.metrics.decided(decision.verdict());
-        self.gate.spans.command(sequence, &asked.view, &decision);
+        self.consequences.of(self.gate, sequence, &asked.view, &decision);
         if let (Some(sent), Verdict::Allow | Verdict::Approve) = (&asked.sent, decision.verdict()) {
             let note = Note { what: Cow::Borrowed("sent"), text: sent.view.clone() };
             self.batch.json(Kind::Note, Direction::None, Some(sequence), &note);
@@ -175,18 +179,8 @@ impl Admission<'_, '_> {
                 }
                 Ruling::Passes
             }
-            Verdict::Block => {
-                self.gate.grant.opens();
-                self.gate.tell(NotifyEvent::Block, || News {
-                    rules: decision.rules().iter().map(ToString::to_string).collect(),
-                    reason: decision.reason().map(str::to_owned),
-                    text: asked.view.text.to_owned(),
-                    ..News::default()
-                });
-                Ruling::Refused(decision)
-            }
+            Verdict::Block => Ruling::Refused(decision),
             Verdict::Approve => {
-                self.gate.grant.opens();
                 let exact = match &asked.sent {
                     Some(sent) => sent.bytes.clone(),
                     None => self.passing.exact(range),

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{ask, client_with, psql, setup, wait_for_state};
+use super::{WEB, ask, client_with, psql, setup, wait_for_state};
 use crate::support::client::Database;
 use crate::support::daemon::{PATIENCE, wait_until};
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::http::curl;
 
 /// What a receiver got: headers in lower case, and the body.
 struct Got {
@@ -88,6 +89,10 @@ timeout = "1s"
 "#;
 
 fn gateway(database: &Database, receivers: &[(&str, &str, SocketAddr, &str)]) -> Gateway {
+    gateway_of(setup(database), receivers)
+}
+
+fn gateway_of(setup: Setup, receivers: &[(&str, &str, SocketAddr, &str)]) -> Gateway {
     let folder = tempfile::TempDir::new().unwrap().keep();
     std::fs::write(folder.join("secret"), "whsec\n").unwrap();
     let mut policy = RULES.to_owned();
@@ -102,7 +107,7 @@ fn gateway(database: &Database, receivers: &[(&str, &str, SocketAddr, &str)]) ->
             policy += &format!("secret = {{ file = {:?} }}\n", folder.join("secret"));
         }
     }
-    let gateway = Gateway::start(&Setup { policy, ..setup(database) });
+    let gateway = Gateway::start(&Setup { policy, ..setup });
     wait_for_state(&gateway);
     std::fs::remove_file(folder.join("secret")).ok();
     std::fs::write(folder.join("secret"), "whsec").unwrap();
@@ -190,4 +195,37 @@ fn a_receiver_that_does_not_answer_delays_nothing_and_one_that_refuses_is_shown(
                 && letter["why"].as_str().unwrap().contains("410")
         })
     });
+}
+
+/// What cannot be recorded has not happened: nobody is told of the block, nor is it counted.
+#[test]
+fn a_block_that_cannot_be_recorded_is_told_to_nobody() {
+    let database = Database::fresh();
+    let (webhook, got) = receiver(&[200]);
+    let recording = "max_session = \"64 KiB\"\n".to_owned();
+    let gateway = gateway_of(
+        Setup {
+            recording,
+            listen: format!("metrics = \"127.0.0.1:0\"\n{WEB}"),
+            ..setup(&database)
+        },
+        &[("audit", "webhook", webhook, r#"["block", "recording"]"#)],
+    );
+    let client = gateway.client("orders");
+    let long = format!("drop table nowhere /* {} */", "x".repeat(100 << 10));
+    let (succeeded, said) = psql(&client, &long);
+    assert!(!succeeded && said.contains("record"), "{said}");
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap().json()["event"], "recording");
+    let metrics = format!("http://{}/metrics", gateway.daemon().address_of("metrics"));
+    let blocked = |count: u32| {
+        let of = "protocol=\"postgres\",target=\"orders\",verdict=\"block\"";
+        let line = format!("portcullis_commands_total{{{of}}} {count}\n");
+        let page = curl(&[&metrics]).text();
+        assert!(page.contains(&line), "{line} is not in\n{page}");
+    };
+    blocked(0);
+    // One that is recorded is told and counted, and nothing came before it.
+    assert!(!psql(&client, "drop table nowhere").0);
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap().json()["event"], "block");
+    blocked(1);
 }
