@@ -319,9 +319,12 @@ impl Inner {
             let quiet = state.pending.is_empty();
             state.frame(&self.shared)?;
             self.shared.changes.note(self.session);
-            state.pending.release();
-            if let Some(files) = state.files.as_mut().filter(|_| quiet || all) {
-                files.journal.rest();
+            // A busy session would only take the memory again.
+            if quiet || all {
+                state.pending.release();
+                if let Some(files) = &mut state.files {
+                    files.journal.rest();
+                }
             }
         }
         let rests = state.files.as_ref().is_none_or(|files| files.journal.rests());
