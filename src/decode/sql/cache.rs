@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{LexerSettings, Reading};
+use super::{LexerSettings, Reading, Statement};
 
 /// Texts longer than this are hardly asked for twice.
 const LONGEST: usize = 64 << 10;
@@ -20,57 +20,85 @@ const ENTRY: usize = 300;
 /// What an effect takes, with its names.
 const EFFECT: usize = 250;
 
-/// Readings by text, for each setting of the lexer apart.
+/// What is found by a text.
+pub(super) trait Cached: Clone {
+    fn text(&self) -> &str;
+
+    /// What it holds.
+    fn statements(&self) -> &[Statement];
+}
+
+impl Cached for Arc<Reading> {
+    fn text(&self) -> &str {
+        Reading::text(self)
+    }
+
+    fn statements(&self) -> &[Statement] {
+        Reading::statements(self)
+    }
+}
+
+/// Findings by text, for each setting of the lexer apart.
 #[derive(Debug)]
-pub(super) struct Cache {
-    generations: [Mutex<Generations>; 4],
+pub(super) struct Cache<T> {
+    generations: [Mutex<Generations<T>>; 4],
     /// Bytes for one generation.
     most: usize,
 }
 
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashSet<ByText>,
-    old: HashSet<ByText>,
+#[derive(Debug)]
+struct Generations<T> {
+    young: HashSet<ByText<T>>,
+    old: HashSet<ByText<T>>,
     /// Bytes of the young one.
     bytes: usize,
 }
 
-/// A reading that is found by its text.
-#[derive(Debug, Clone)]
-struct ByText(Arc<Reading>);
+impl<T> Default for Generations<T> {
+    fn default() -> Self {
+        Self { young: HashSet::new(), old: HashSet::new(), bytes: 0 }
+    }
+}
 
-impl Borrow<str> for ByText {
+#[derive(Debug, Clone)]
+struct ByText<T>(T);
+
+impl<T: Cached> Borrow<str> for ByText<T> {
     fn borrow(&self) -> &str {
         self.0.text()
     }
 }
 
-impl Hash for ByText {
+impl<T: Cached> Hash for ByText<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.text().hash(state);
     }
 }
 
-impl PartialEq for ByText {
+impl<T: Cached> PartialEq for ByText<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0.text() == other.0.text()
     }
 }
 
-impl Eq for ByText {}
+impl<T: Cached> Eq for ByText<T> {}
 
-impl Cache {
+impl<T: Cached> Cache<T> {
     /// A cache of about so many bytes, for all settings together: nearly all texts come under one.
     pub(super) fn new(bytes: usize) -> Self {
         Self { generations: Default::default(), most: bytes / 2 }
     }
 
-    pub(super) fn get(&self, text: &str, settings: LexerSettings) -> Option<Arc<Reading>> {
+    pub(super) fn get(&self, text: &str, settings: LexerSettings) -> Option<T> {
         self.of(settings).lock().get(text, self.most)
     }
 
-    fn of(&self, settings: LexerSettings) -> &Mutex<Generations> {
+    /// Keeps something, instead of what was kept for its text before.
+    pub(super) fn put(&self, made: T, settings: LexerSettings) {
+        self.of(settings).lock().put(ByText(made), self.most);
+    }
+
+    fn of(&self, settings: LexerSettings) -> &Mutex<Generations<T>> {
         let [neither, quote, strings, both] = &self.generations;
         match (settings.standard_conforming_strings, settings.backslash_quote) {
             (false, false) => neither,
@@ -84,46 +112,54 @@ impl Cache {
         &self,
         text: &str,
         settings: LexerSettings,
-        make: impl FnOnce() -> Reading,
-    ) -> Arc<Reading> {
+        make: impl FnOnce() -> T,
+    ) -> T {
         let generations = self.of(settings);
         if text.len() > LONGEST {
-            return Arc::new(make());
+            return make();
         }
         if let Some(found) = generations.lock().get(text, self.most) {
             return found;
         }
         // Not under the lock: two sessions may find the same at once.
-        let made = Arc::new(make());
-        generations.lock().insert(ByText(Arc::clone(&made)), self.most);
+        let made = make();
+        generations.lock().put(ByText(made.clone()), self.most);
         made
     }
 }
 
-impl Generations {
-    fn get(&mut self, text: &str, most: usize) -> Option<Arc<Reading>> {
+impl<T: Cached> Generations<T> {
+    fn get(&mut self, text: &str, most: usize) -> Option<T> {
         if let Some(found) = self.young.get(text) {
-            return Some(Arc::clone(&found.0));
+            return Some(found.0.clone());
         }
         let found = self.old.take(text)?;
-        self.insert(found.clone(), most);
+        self.put(found.clone(), most);
         Some(found.0)
     }
 
-    fn insert(&mut self, made: ByText, most: usize) {
-        let statements = made.0.statements().iter();
-        let effects: usize = statements.flat_map(|statement| &statement.effects).map(size).sum();
-        let bytes = ENTRY + 2 * made.0.text().len() + effects;
+    fn put(&mut self, made: ByText<T>, most: usize) {
+        let bytes = made.bytes();
         if bytes > most {
             return;
         }
         if self.bytes + bytes > most {
-            self.old = std::mem::take(&mut self.young);
+            // The tables keep their room: growing again would hash every text once more.
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
             self.bytes = 0;
         }
-        if self.young.insert(made) {
-            self.bytes += bytes;
-        }
+        let before = self.young.replace(made).map_or(0, |before| before.bytes());
+        self.bytes = (self.bytes + bytes).saturating_sub(before);
+    }
+}
+
+impl<T: Cached> ByText<T> {
+    /// About what it takes.
+    fn bytes(&self) -> usize {
+        let statements = self.0.statements().iter();
+        let effects: usize = statements.flat_map(|statement| &statement.effects).map(size).sum();
+        ENTRY + 2 * self.0.text().len() + effects
     }
 }
 
@@ -137,11 +173,11 @@ mod tests {
     use super::super::{analyze, view::view_with};
     use super::*;
 
-    fn asked(cache: &Cache, text: &str, settings: LexerSettings) -> bool {
+    fn asked(cache: &Cache<Arc<Reading>>, text: &str, settings: LexerSettings) -> bool {
         let mut made = false;
         let _ = cache.get_or_make(text, settings, || {
             made = true;
-            Reading::new(text, settings, analyze(text, settings))
+            Arc::new(Reading::new(text, settings, analyze(text, settings)))
         });
         made
     }

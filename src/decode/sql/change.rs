@@ -10,7 +10,7 @@ use super::query::{comes_out, named, relations_in};
 use super::reading::CopyOut;
 use super::session;
 use super::tree::Walk;
-use super::walker::{Relation, TableId, Walker, constant, names};
+use super::walker::{Relation, TableId, Walker, name, names};
 use crate::decode::postgres::copy::CopyFormat;
 use crate::policy::Object;
 
@@ -348,7 +348,7 @@ fn copy_options(options: &[pg::Node]) -> (String, Vec<&str>) {
         if let Some(NodeEnum::DefElem(option)) = &option.node {
             match option.defname.as_str() {
                 "format" => {
-                    let value = constant(option.arg.as_deref());
+                    let value = option.arg.as_deref().and_then(name);
                     format = value.unwrap_or("unknown").to_ascii_lowercase();
                 }
                 "header" => {}

@@ -398,7 +398,7 @@ impl Walk for pg::CreateStatsStmt {
 impl Walk for pg::CreateFunctionStmt {
     fn walk(&self, walker: &mut Walker) {
         let word = if self.is_procedure { "procedure" } else { "function" };
-        let language = option_text(&self.options, "language").unwrap_or("sql");
+        let language = option_text(&self.options, "language", walker).unwrap_or("sql");
         walker.effect_with(
             actions::CREATE,
             object("function", &self.funcname),
@@ -408,7 +408,8 @@ impl Walk for pg::CreateFunctionStmt {
                 ("replace", json!(self.replace)),
             ],
         );
-        may_hold_password(option_text(&self.options, "as"), walker);
+        let code = option_text(&self.options, "as", walker);
+        may_hold_password(code, walker);
         self.fields(walker);
     }
 }

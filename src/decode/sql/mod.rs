@@ -32,6 +32,7 @@ mod reading;
 pub mod rewrite;
 mod session;
 mod settings;
+mod shape;
 mod tree;
 mod uses;
 mod view;
@@ -54,6 +55,7 @@ pub use view::{Withhold, view};
 
 use crate::policy::Effect;
 use cache::Cache;
+use shape::Shapes;
 use tree::Walk;
 use walker::{Marks, Walked, Walker};
 
@@ -158,6 +160,8 @@ pub struct Statement {
     leaves_utf8: bool,
     /// Whether its rows may hold a setting of an application's own, which may be a secret.
     pub reveals: bool,
+    /// Whether what was found depends on the value of a string.
+    looks_at_texts: bool,
 }
 
 /// A text taken apart: no statement for an empty one.
@@ -177,13 +181,15 @@ impl Analysis {
 /// Analyses texts and remembers what it found.
 #[derive(Debug)]
 pub struct Analyzer {
-    cache: Cache,
+    cache: Cache<Arc<Reading>>,
+    shapes: Shapes,
 }
 
 impl Analyzer {
-    /// An analyzer that remembers up to about so many bytes of texts and findings.
+    /// An analyzer that remembers up to about so many bytes of texts and findings, and a fourth of
+    /// that for shapes of texts.
     pub fn new(cache_bytes: usize) -> Self {
-        Self { cache: Cache::new(cache_bytes) }
+        Self { cache: Cache::new(cache_bytes), shapes: Shapes::new(cache_bytes / 4) }
     }
 
     /// What was found in a text that was seen before.
@@ -193,8 +199,7 @@ impl Analyzer {
 
     /// Takes a text apart, or finds that it cannot.
     pub fn read(&self, sql: &str, settings: LexerSettings) -> Arc<Reading> {
-        self.cache
-            .get_or_make(sql, settings, || Reading::new(sql, settings, analyze(sql, settings)))
+        self.cache.get_or_make(sql, settings, || Arc::new(self.shapes.read(sql, settings)))
     }
 
     /// Takes a text apart that the server may be reading by other settings than those that it last
@@ -263,10 +268,11 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
     let mut walker = Walker::default();
     raw.stmt.walk(&mut walker);
     if let Some(NodeEnum::VariableSetStmt(set)) = raw.stmt.as_ref().and_then(|n| n.node.as_ref()) {
-        session::sets_now(&mut walker, Some(&set.name), walker::constant(set.args.first()));
+        let value = walker.constant(set.args.first());
+        session::sets_now(&mut walker, Some(&set.name), value);
     }
     let Walked { mut effects, uses, outputs, marks } = walker.finish()?;
-    let Marks { secret, leaves_utf8, reveals } = marks;
+    let Marks { secret, leaves_utf8, reveals, looks_at_texts } = marks;
     if effects.is_empty() {
         // `SELECT 1` reads nothing; anything else has an effect of its own.
         match raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
@@ -303,5 +309,6 @@ fn statement(raw: &RawStmt, length: usize) -> Result<Statement, Unparsed> {
         refers,
         leaves_utf8,
         reveals,
+        looks_at_texts,
     })
 }

@@ -9,7 +9,7 @@ use super::object::{object, table};
 use super::session;
 use super::settings::is_harmless;
 use super::tree::{Fields, Walk};
-use super::walker::{Relation, TableId, Walker, constant, name, names};
+use super::walker::{Relation, TableId, Walker, name, names};
 use crate::policy::Object;
 
 impl Walk for pg::SelectStmt {
@@ -36,7 +36,7 @@ impl Walk for pg::SelectStmt {
             larg,
             rarg,
         } = self;
-        let settings = settings_picked(self);
+        let settings = settings_picked(self, walker);
         walker.with_common_tables(|walker| {
             let told = walker.gives_outputs() && gives_its_own(self, walker);
             let query = |walker: &mut Walker| {
@@ -85,7 +85,7 @@ impl Walk for pg::SelectStmt {
 /// select list sets them: `pg_dump` sets so what an older server may not have. `None` for other queries.
 ///
 /// Whatever bears that name, its column `name` equals one of these where the list is computed.
-fn settings_picked(query: &pg::SelectStmt) -> Option<Vec<String>> {
+fn settings_picked(query: &pg::SelectStmt, walker: &mut Walker) -> Option<Vec<String>> {
     let [pg::Node { node: Some(NodeEnum::RangeVar(from)) }] = query.from_clause.as_slice() else {
         return None;
     };
@@ -94,26 +94,27 @@ fn settings_picked(query: &pg::SelectStmt) -> Option<Vec<String>> {
         && from.alias.is_none()
         && query.with_clause.is_none();
     let condition = query.where_clause.as_deref().filter(|_| plain)?;
-    picked_by(condition)
+    picked_by(condition, walker)
 }
 
 /// The names that a condition leaves of `pg_settings`, if it names them.
-fn picked_by(condition: &pg::Node) -> Option<Vec<String>> {
+fn picked_by(condition: &pg::Node, walker: &mut Walker) -> Option<Vec<String>> {
     match condition.node.as_ref()? {
         NodeEnum::BoolExpr(all) if all.boolop() == pg::BoolExprType::AndExpr => {
-            all.args.iter().find_map(picked_by)
+            all.args.iter().find_map(|part| picked_by(part, walker))
         }
         NodeEnum::AExpr(equal) if names(&equal.name).as_slice() == ["="] => {
             let (left, right) = (equal.lexpr.as_deref()?, equal.rexpr.as_deref()?);
             match (equal.kind(), right.node.as_ref()?) {
                 (pg::AExprKind::AexprOp, _) if is_setting_name(left) => {
-                    Some(vec![constant(Some(right))?.to_owned()])
+                    Some(vec![walker.constant(Some(right))?.to_owned()])
                 }
                 (pg::AExprKind::AexprOp, _) if is_setting_name(right) => {
-                    Some(vec![constant(Some(left))?.to_owned()])
+                    Some(vec![walker.constant(Some(left))?.to_owned()])
                 }
                 (pg::AExprKind::AexprIn, NodeEnum::List(list)) if is_setting_name(left) => {
-                    list.items.iter().map(|item| constant(Some(item)).map(str::to_owned)).collect()
+                    let names = list.items.iter().map(|item| walker.constant(Some(item)));
+                    names.map(|name| name.map(str::to_owned)).collect()
                 }
                 _ => None,
             }
@@ -381,7 +382,7 @@ impl Walk for pg::TypeCast {
         if matches!(to.as_slice(), ["regclass"] | ["pg_catalog", "regclass"]) {
             // A number or a value that is not written out names nothing: clients look up by number
             // what they found in the catalogs, and learn no more of it than stands there.
-            let named = constant(self.arg.as_deref()).filter(|text| !is_number(text));
+            let named = walker.constant(self.arg.as_deref()).filter(|text| !is_number(text));
             walker.effect(actions::LOOKUP, named.map(|text| written(Some(text))));
         }
         self.fields(walker);
@@ -413,7 +414,7 @@ impl Walk for pg::FuncCall {
 
 /// What a call of a known function does beside calling it.
 fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mut Walker) {
-    let argument = |at: usize| constant(call.args.get(at));
+    let argument = |at: usize, walker: &mut Walker| walker.constant(call.args.get(at));
     match known {
         Known::Does(action) => {
             walker.effect(action, function);
@@ -426,8 +427,9 @@ fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mu
         Known::SetsSetting => {
             for name in settings_named(call, walker) {
                 let name = name.as_deref();
-                session::sets(walker, name, argument(1));
-                session::sets_now(walker, name, argument(1));
+                let value = argument(1, walker);
+                session::sets(walker, name, value);
+                session::sets_now(walker, name, value);
                 // It gives back what it has set.
                 walker.marks.reveals |= !name.is_some_and(is_harmless);
             }
@@ -439,20 +441,22 @@ fn does(known: Known, call: &pg::FuncCall, function: Option<Object>, walker: &mu
             }
         }
         Known::Notifies => {
-            let channel = Object::new("channel", [argument(0).map(str::to_owned)]);
+            let channel = argument(0, walker).map(str::to_owned);
+            let channel = Object::new("channel", [channel]);
             walker.effect(actions::NOTIFY, Some(channel));
         }
         Known::MovesSequence => {
-            walker.effect(actions::SEQUENCE, Some(written(argument(0))));
+            let sequence = written(argument(0, walker));
+            walker.effect(actions::SEQUENCE, Some(sequence));
         }
         Known::TakesSecret => walker.holds_secret(),
     }
 }
 
 /// The settings that the first argument of a call names; `None` is any.
-fn settings_named(call: &pg::FuncCall, walker: &Walker) -> Vec<Option<String>> {
+fn settings_named(call: &pg::FuncCall, walker: &mut Walker) -> Vec<Option<String>> {
     let first = call.args.first();
-    match (constant(first), walker.settings()) {
+    match (walker.constant(first), walker.settings()) {
         (Some(name), _) => vec![Some(name.to_owned())],
         (None, Some(picked)) if first.is_some_and(is_setting_name) => {
             picked.iter().cloned().map(Some).collect()

@@ -67,6 +67,7 @@ impl Reading {
                 refers: false,
                 leaves_utf8: false,
                 reveals: false,
+                looks_at_texts: false,
             }],
         };
         let mut effects = statements.iter().flat_map(|statement| &statement.effects);
@@ -78,6 +79,21 @@ impl Reading {
             statements,
             without_secrets,
             without_literals,
+            sent: None,
+            belongings: OnceLock::new(),
+        }
+    }
+
+    /// A text of one statement that may be shown as it is.
+    pub(super) fn of_one(text: &str, settings: LexerSettings, statement: Statement) -> Self {
+        Self {
+            text: text.into(),
+            settings,
+            unparsed: None,
+            may_change_encoding: statement.effects.iter().any(may_change_encoding),
+            statements: vec![statement],
+            without_secrets: None,
+            without_literals: OnceLock::new(),
             sent: None,
             belongings: OnceLock::new(),
         }
@@ -116,6 +132,11 @@ impl Reading {
             _ => Err(Unparsed::Unknown),
         };
         Some(view(sent, self.settings, found, Withhold::Literals))
+    }
+
+    /// Whether its request view is the text itself.
+    pub(super) fn shows_its_text(&self) -> bool {
+        self.without_secrets.is_none()
     }
 
     /// The text as it was sent. It may hold secrets: for deciding, never for keeping or showing.

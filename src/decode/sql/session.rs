@@ -9,7 +9,7 @@ use super::object::{object, table};
 use super::settings::is_harmless;
 use super::tree::{Fields, Walk};
 use super::view::names_secret;
-use super::walker::{Walker, constant};
+use super::walker::Walker;
 use crate::policy::Object;
 
 /// A setting; names of settings do not tell upper case from lower.
@@ -67,7 +67,10 @@ impl Walk for pg::VariableSetStmt {
                     walker.effect(actions::TRANSACTION, None);
                 }
             }
-            _ => sets(walker, name, constant(self.args.first())),
+            _ => {
+                let value = walker.constant(self.args.first());
+                sets(walker, name, value);
+            }
         }
         self.fields(walker);
     }
@@ -224,10 +227,11 @@ pub(super) fn asks_to_execute(option: &pg::Node) -> bool {
 
 impl Walk for pg::DoStmt {
     fn walk(&self, walker: &mut Walker) {
-        let language =
-            option_text(&self.args, "language").unwrap_or("plpgsql").to_ascii_lowercase();
+        let language = option_text(&self.args, "language", walker).unwrap_or("plpgsql");
+        let language = language.to_ascii_lowercase();
         walker.effect(actions::DO, Some(Object::new("language", [Some(language)])));
-        may_hold_password(option_text(&self.args, "as"), walker);
+        let code = option_text(&self.args, "as", walker);
+        may_hold_password(code, walker);
     }
 }
 
@@ -242,12 +246,16 @@ impl Walk for pg::DefElem {
 }
 
 /// The text of an option by name.
-pub(super) fn option_text<'a>(options: &'a [pg::Node], name: &str) -> Option<&'a str> {
+pub(super) fn option_text<'a>(
+    options: &'a [pg::Node],
+    name: &str,
+    walker: &mut Walker,
+) -> Option<&'a str> {
     options.iter().find_map(|option| match &option.node {
         Some(NodeEnum::DefElem(option)) if option.defname == name => {
             match option.arg.as_deref()?.node.as_ref()? {
-                NodeEnum::List(list) => constant(list.items.first()),
-                _ => constant(option.arg.as_deref()),
+                NodeEnum::List(list) => walker.constant(list.items.first()),
+                _ => walker.constant(option.arg.as_deref()),
             }
         }
         _ => None,

@@ -80,6 +80,8 @@ pub(super) struct Marks {
     pub(super) leaves_utf8: bool,
     /// Its rows may hold a setting of an application's own.
     pub(super) reveals: bool,
+    /// What was found depends on the value of a string constant.
+    pub(super) looks_at_texts: bool,
 }
 
 /// The state of a walk over one statement.
@@ -149,6 +151,22 @@ impl Walker {
             .outputs
             .map(|outputs| outputs.into_iter().map(|output| output.finish(false, table)).collect());
         Ok(Walked { effects: self.effects, uses, outputs, marks: self.marks })
+    }
+
+    /// The value of a string constant. What is found depends on it from now on.
+    pub(super) fn constant<'n>(&mut self, node: Option<&'n pg::Node>) -> Option<&'n str> {
+        match node?.node.as_ref()? {
+            NodeEnum::AConst(constant) => match constant.val.as_ref()? {
+                pg::a_const::Val::Sval(text) => {
+                    self.marks.looks_at_texts = true;
+                    Some(&text.sval)
+                }
+                _ => None,
+            },
+            NodeEnum::String(text) => Some(&text.sval),
+            NodeEnum::TypeCast(cast) => self.constant(cast.arg.as_deref()),
+            _ => None,
+        }
     }
 
     /// Whether this query is the outermost one, whose columns are the statement's. Asked once.
@@ -550,17 +568,4 @@ fn name_or_star(node: &pg::Node) -> Option<&str> {
 /// The names in a list of nodes.
 pub(super) fn names(nodes: &[pg::Node]) -> Vec<&str> {
     nodes.iter().filter_map(name).collect()
-}
-
-/// The value of a string constant.
-pub(super) fn constant(node: Option<&pg::Node>) -> Option<&str> {
-    match node?.node.as_ref()? {
-        NodeEnum::AConst(constant) => match constant.val.as_ref()? {
-            pg::a_const::Val::Sval(text) => Some(&text.sval),
-            _ => None,
-        },
-        NodeEnum::String(text) => Some(&text.sval),
-        NodeEnum::TypeCast(cast) => constant(cast.arg.as_deref()),
-        _ => None,
-    }
 }

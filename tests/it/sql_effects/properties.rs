@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use portcullis::decode::sql::{LexerSettings, Reading, Withhold, analyze, view};
+use portcullis::decode::sql::{Analyzer, LexerSettings, Reading, Withhold, analyze, view};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::lines;
+use crate::support::random::Random;
 
 /// Statements to start from.
 fn statements() -> Vec<&'static str> {
@@ -127,4 +128,70 @@ proptest! {
             }
         }
     }
+}
+
+/// The same text with other numbers and strings, as scripts and drivers without parameters send it.
+fn with_other_literals(sql: &str, random: &mut Random) -> String {
+    const TEXTS: &[&str] =
+        &["", "x", "a b", "public.secrets", "2020-01-01", "; --", "client_encoding"];
+    let mut other = String::new();
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let string = rest.strip_prefix('\'').and_then(|inner| Some(inner.find('\'')? + 2));
+        let taken = match string {
+            _ if digits > 0 => {
+                other += &random.below(1 << (1 + random.below(31))).to_string();
+                digits
+            }
+            Some(length) => {
+                other += &format!("'{}'", TEXTS[random.below(TEXTS.len())]);
+                length
+            }
+            None => {
+                other.push(first);
+                first.len_utf8()
+            }
+        };
+        rest = &rest[taken..];
+    }
+    other
+}
+
+/// What is remembered of texts that differ in literals alone is what each of them says.
+/// `PORTCULLIS_REGRESSION_SQL` adds PostgreSQL's regression SQL, as `scripts/soak sql` makes it.
+#[test]
+fn a_text_is_read_the_same_whatever_was_read_before_it() {
+    let mut all: BTreeSet<String> = statements().into_iter().map(str::to_owned).collect();
+    for file in
+        [include_str!("../../cases/inference.sql"), include_str!("../../cases/row_filters.sql")]
+    {
+        all.extend(file.lines().map(str::to_owned));
+    }
+    if let Some(file) = std::env::var_os("PORTCULLIS_REGRESSION_SQL") {
+        for line in std::fs::read_to_string(file).unwrap().lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            all.insert(row["sql"].as_str().unwrap().to_owned());
+        }
+    }
+    let settings = LexerSettings::default();
+    let analyzer = Analyzer::new(16 << 20);
+    let mut texts = 0;
+    for (number, statement) in all.iter().enumerate() {
+        let mut random = Random::numbered(1, number);
+        for _ in 0..5 {
+            let sql = with_other_literals(statement, &mut random);
+            let read = analyzer.read(&sql, settings);
+            let alone = Reading::new(&sql, settings, analyze(&sql, settings));
+            assert_eq!(*read, alone, "{sql}");
+            for withhold in [Withhold::Secrets, Withhold::Literals] {
+                assert_eq!(read.view(withhold), alone.view(withhold), "{sql}");
+            }
+            assert_eq!(read.unparsed(), alone.unparsed(), "{sql}");
+            assert_eq!(read.may_change_encoding(), alone.may_change_encoding(), "{sql}");
+            texts += 1;
+        }
+    }
+    println!("{texts} texts of {} statements are read as if they were alone", all.len());
+    assert!(texts > 1_000);
 }
