@@ -1,8 +1,13 @@
-//! Any text as SQL, under any settings: an answer, and a view that shows no literal.
+//! Any text as SQL, under any settings: an answer, a view that shows no literal, and the same answer
+//! whatever was read before.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
-use portcullis::decode::sql::{LexerSettings, Reading, Withhold, analyze, view};
+use portcullis::decode::sql::{Analyzer, LexerSettings, Reading, Withhold, analyze, view};
+
+static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| Analyzer::new(16 << 20));
 
 fuzz_target!(|data: (bool, bool, &str)| {
     let (standard_conforming_strings, backslash_quote, sql) = data;
@@ -18,6 +23,7 @@ fuzz_target!(|data: (bool, bool, &str)| {
         let _ = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
     }
     let reading = Reading::new(sql, settings, found);
+    assert_eq!(*ANALYZER.read(sql, settings), reading);
     let _ = reading.view_for(|belonging| belonging.at % 2 == 0);
     let _ = reading.clear_parameters(|belonging| !belonging.columns.is_empty());
     if let Some(error) = reading.syntax_error() {

@@ -141,7 +141,8 @@ fn with_other_literals(sql: &str, random: &mut Random) -> String {
         let string = rest.strip_prefix('\'').and_then(|inner| Some(inner.find('\'')? + 2));
         let taken = match string {
             _ if digits > 0 => {
-                other += &random.below(1 << (1 + random.below(31))).to_string();
+                let bits = 1 + random.below(31);
+                other += &random.below(1 << bits).to_string();
                 digits
             }
             Some(length) => {
