@@ -18,10 +18,10 @@ use crate::clock::{Moment, Now};
 use crate::config::{AccessRule, AskedAccess, Target, TargetSelector};
 use crate::database::{Known, Timestamp, WithdrawnKind};
 use crate::identity::Identity;
-use crate::names::{GrantId, SessionId, TargetName};
+use crate::names::{GrantId, Protocol, SessionId, TargetName};
 
 /// The right of an identity to open a session on a target.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Grant {
     identity: Arc<Identity>,
     target: Arc<Target>,
@@ -29,7 +29,7 @@ pub struct Grant {
     /// What people granted and until when, when the right does not stand.
     granted: Option<(GrantId, SystemTime)>,
     /// What was spent on it, when what was presented opens one session only.
-    spent: Option<Arc<Spent>>,
+    spent: Option<Spent>,
 }
 
 /// A credential that may open one session only, spent on one that has not opened yet.
@@ -159,6 +159,9 @@ pub enum NoAccess {
     /// The catalog has no target of that name.
     #[error("no such target")]
     UnknownTarget,
+    /// The target speaks another protocol.
+    #[error("the target speaks {0}")]
+    OtherProtocol(Protocol),
     /// No access rule names this identity and this target.
     #[error("no access rule names this identity and target")]
     Forbidden,
@@ -227,12 +230,12 @@ impl Access {
             let used = self.desk.database().use_credential(identity.token_id(), session, expires);
             match used.await {
                 Ok(true) => {
-                    spent = Some(Arc::new(Spent {
+                    spent = Some(Spent {
                         desk: Arc::clone(&self.desk),
                         credential: identity.token_id().to_owned(),
                         session,
                         settled: AtomicBool::new(false),
-                    }));
+                    });
                 }
                 Ok(false) => return Err(NoAccess::Used),
                 Err(error) => return Err(NoAccess::Unknown(error.to_string())),

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use certificate::Certificate;
 
+use crate::admission::Gateway;
 use crate::approval::Desk;
 use crate::archive::{self, Archived, Kept, Mover, Retention, Shelf};
 use crate::catalog::Catalog;
@@ -94,15 +95,16 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
     let public_url = config.web.public_url.clone();
     let doors = Doors::new(public_url.as_deref(), &config.listen, config.tls.is_some());
     let entrance = Entrance::new(logins()?, database.clone(), doors, public_url);
-    let mut postgres_context = postgres::Context::new(
-        Arc::clone(&catalog),
-        Arc::clone(&verifier),
-        store.clone(),
-        Arc::clone(&limits),
-        shutdown.clone(),
-    )
-    .context("no thread for large statements")?;
-    postgres_context.expiry_grace = config.server.expiry_grace;
+    let gateway = Arc::new(Gateway {
+        catalog: Arc::clone(&catalog),
+        verifier: Arc::clone(&verifier),
+        store: store.clone(),
+        limits: Arc::clone(&limits),
+        expiry_grace: config.server.expiry_grace,
+        shutdown: shutdown.clone(),
+    });
+    let mut postgres_context =
+        postgres::Context::new(Arc::clone(&gateway)).context("no thread for large statements")?;
     postgres_context.insecure = config.listen.postgres_insecure;
     postgres_context.tls = tls(&[postgres::ALPN])?;
     let api = Api::new(
@@ -133,27 +135,10 @@ pub async fn serve(path: PathBuf) -> anyhow::Result<()> {
         .await
         .context("the admin socket cannot be bound")?;
     let listeners = Listeners::bind(&config).await?;
-    let mut http_context = http::Context::new(
-        Arc::clone(&catalog),
-        Arc::clone(&verifier),
-        store.clone(),
-        Arc::clone(&limits),
-        shutdown.clone(),
-        config.http.clone(),
-        room.http,
-    );
-    http_context.expiry_grace = config.server.expiry_grace;
+    let mut http_context = http::Context::new(Arc::clone(&gateway), config.http.clone(), room.http);
     http_context.insecure = config.listen.http_insecure;
     http_context.tls = tls(http::ALPN)?;
-    let mut ssh_context = ssh::Context::new(
-        catalog,
-        (Arc::clone(&verifier), authority, logins()?),
-        store.clone(),
-        Arc::clone(&limits),
-        shutdown.clone(),
-        host_key,
-    );
-    ssh_context.expiry_grace = config.server.expiry_grace;
+    let ssh_context = ssh::Context::new(gateway, authority, logins()?, host_key);
     let web_tls = tls(&[server::ALPN])?;
     let insecure = config.listen.web_insecure;
     let web_context = server::Context::new(

@@ -20,6 +20,7 @@ mod hold;
 mod passing;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -86,7 +87,7 @@ pub enum NotAdmitted {
 /// One session's gate: who, where, under which rules, recorded where.
 #[derive(Debug)]
 pub struct Gate {
-    grant: Grant,
+    grant: Arc<Grant>,
     catalog: Arc<Catalog>,
     store: Store,
     recording: Recording,
@@ -148,7 +149,7 @@ const MASK_KEY: &str = "portcullis 2026-11 mask hashes";
 impl Gate {
     /// Opens the session's recording: only now may the target be reached.
     pub fn open(
-        grant: Grant,
+        grant: Arc<Grant>,
         catalog: Arc<Catalog>,
         store: &Store,
         opened: &Opened,
@@ -346,11 +347,7 @@ impl Gate {
     /// Whether the rules in force now still give the access that the session stands on, and
     /// nobody has withdrawn it or ended the session.
     pub fn still_granted(&self) -> Result<(), NoAccess> {
-        let desk = self.catalog.desk();
-        if let Some(by) = desk.is_killed(self.session()) {
-            return Err(NoAccess::Killed(by));
-        }
-        self.grant.still_holds(&self.catalog.current(), desk.withdrawn().last_known())
+        still_granted(&self.grant, self.session(), &self.catalog)
     }
 
     /// Makes sure that the right holds, by knowledge that is not older than the promise, and gives the
@@ -394,6 +391,14 @@ impl Gate {
         self.still_granted().err().map(|why| SessionEnd::lost(&why))
     }
 
+    /// The target was not reached: the session ends, and what opens one session only is given back.
+    pub async fn not_reached(&self, fault: Fault, why: &impl fmt::Display) {
+        tracing::warn!(target = %self.grant.target().name, error = %why, "target not reached");
+        self.metrics.not_connected();
+        self.close(&SessionEnd::new(How::Target, fault, why.to_string()));
+        self.grant.give_back().await;
+    }
+
     /// Counts what could not be recorded, and tells of it.
     fn count(&self, failure: &RecordingFailure) {
         self.catalog.desk().metrics().recording_failed();
@@ -428,6 +433,16 @@ impl Gate {
         if let Err(failure) = self.recording.close(&closed) {
             tracing::error!(session = %self.recording.session(), %failure, "recording not sealed yet");
         }
+    }
+}
+
+/// Whether the rules in force now still give a session's right, and nobody has withdrawn it or ended
+/// the session.
+pub fn still_granted(grant: &Grant, session: SessionId, catalog: &Catalog) -> Result<(), NoAccess> {
+    let desk = catalog.desk();
+    match desk.is_killed(session) {
+        Some(by) => Err(NoAccess::Killed(by)),
+        None => grant.still_holds(&catalog.current(), desk.withdrawn().last_known()),
     }
 }
 

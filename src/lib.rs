@@ -36,6 +36,7 @@
 //! `tests/it/architecture.rs` holds the `use` lines to the table of allowed directions.
 
 pub mod access;
+pub mod admission;
 pub mod age;
 pub mod app;
 pub mod approval;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::NotAdmitted;
 use crate::access::NoAccess;
+use crate::recording::RecordingFailure;
 
 /// The ways, as recording, index, metric and log name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,26 @@ impl SessionEnd {
         Self { how, fault, by: None, text: text.into() }
     }
 
+    /// The client left.
+    pub fn left() -> Self {
+        Self::new(How::Client, Fault::Client, "the client left")
+    }
+
+    /// The time of its token or of the session was over.
+    pub fn expired() -> Self {
+        Self::new(How::Expired, Fault::Client, "its time was over")
+    }
+
+    /// The gateway stopped.
+    pub fn shutdown() -> Self {
+        Self::new(How::Shutdown, Fault::Operator, "the gateway stopped")
+    }
+
+    /// It could not be recorded.
+    pub fn not_recorded(failure: &RecordingFailure) -> Self {
+        Self::new(How::Recording, Fault::Gateway, format!("not recorded: {failure}"))
+    }
+
     /// Somebody ended the session.
     pub fn killed(by: &str) -> Self {
         let text = format!("ended by {by}");
@@ -105,6 +127,7 @@ impl SessionEnd {
         };
         match why {
             NoAccess::Killed(by) => Self::killed(by),
+            NoAccess::Over => Self::expired(),
             NoAccess::Withdrawn(by) => {
                 access(Some(by), format!("the access was withdrawn by {by}"))
             }
@@ -130,6 +153,15 @@ impl SessionEnd {
     /// In words, for the recording and the log.
     pub fn text(&self) -> &str {
         &self.text
+    }
+}
+
+impl From<NotAdmitted> for SessionEnd {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        match not_admitted {
+            NotAdmitted::NotRecorded(failure) => Self::not_recorded(&failure),
+            NotAdmitted::Lapsed(why) => Self::lost(&why),
+        }
     }
 }
 

@@ -48,6 +48,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("catalog", &["approval", "config", "database", "mask", "policy", "telemetry"]),
     ("access", &["approval", "config", "catalog", "database", "identity"]),
     (
+        "admission",
+        &["access", "catalog", "config", "gate", "identity", "listener", "recording", "shutdown"],
+    ),
+    (
         "gate",
         &[
             "access",
@@ -73,6 +77,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "protocol",
         &[
             "access",
+            "admission",
             "catalog",
             "config",
             "decode",
@@ -130,6 +135,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "app",
         &[
             "access",
+            "admission",
             "approval",
             "archive",
             "catalog",

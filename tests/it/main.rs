@@ -23,6 +23,7 @@ mod database;
 mod deploy;
 mod disk_full;
 mod docs;
+mod endings;
 mod evidence;
 mod exports;
 mod fixtures;

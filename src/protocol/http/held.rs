@@ -140,7 +140,7 @@ impl Connection {
             let refused = Refused::bad("how a request stands is asked for with GET");
             return Err(Refusal::Malformed(refused));
         }
-        let desk = self.context.catalog.desk();
+        let desk = self.context.gateway.catalog.desk();
         let denied = identity.withdrawn_by(desk.withdrawn().current().await);
         if let Some(by) = denied {
             self.note_refused(OWN, Some(&identity), &format!("it was withdrawn by {by}"));

@@ -42,14 +42,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::Catalog;
+use crate::admission::Gateway;
 use crate::config;
-use crate::identity::Verifier;
 use crate::listener::connections::{Answering, Connections, Place};
-use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Handshake, Limits};
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Handshake};
 use crate::names::TargetName;
-use crate::recording::Store;
-use crate::shutdown::Shutdown;
 
 use guarded::{Guard, Guarded};
 use session::Sessions;
@@ -88,22 +85,12 @@ const SETTINGS: u8 = 4;
 /// What every HTTP connection needs of the gateway.
 #[derive(Debug)]
 pub struct Context {
-    /// Targets, access and policy as of now.
-    pub catalog: Arc<Catalog>,
-    /// Proves tokens.
-    pub verifier: Arc<Verifier>,
-    /// Where sessions are recorded.
-    pub store: Store,
+    /// What all protocols share.
+    pub gateway: Arc<Gateway>,
     /// TLS towards clients, with [`ALPN`] as its protocols.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Whether a token may come without TLS from beyond loopback.
     pub insecure: bool,
-    /// How many sessions may be open.
-    pub limits: Arc<Limits>,
-    /// How long a running request may go on when its session's time is over.
-    pub expiry_grace: Duration,
-    /// The stop.
-    pub shutdown: Shutdown,
     settings: config::Http,
     sessions: Arc<Sessions>,
     tls_upstream: TlsCache,
@@ -113,25 +100,12 @@ pub struct Context {
 impl Context {
     /// What a gateway's HTTP listener needs. Of `connections` at once half may be of one address: for more,
     /// idle ones are closed.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        verifier: Arc<Verifier>,
-        store: Store,
-        limits: Arc<Limits>,
-        shutdown: Shutdown,
-        settings: config::Http,
-        connections: usize,
-    ) -> Self {
-        let tasks = shutdown.sessions().clone();
+    pub fn new(gateway: Arc<Gateway>, settings: config::Http, connections: usize) -> Self {
+        let tasks = gateway.shutdown.sessions().clone();
         Self {
-            catalog,
-            verifier,
-            store,
+            gateway,
             tls: None,
             insecure: false,
-            limits,
-            expiry_grace: Duration::ZERO,
-            shutdown,
             settings,
             sessions: Arc::new(Sessions::new(tasks)),
             tls_upstream: TlsCache::default(),
@@ -277,7 +251,7 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut serving = std::pin::pin!(serving);
-        let shutdown = &self.context.shutdown;
+        let shutdown = &self.context.gateway.shutdown;
         tokio::select! {
             served = &mut serving => return served,
             () = shutdown.draining() => {}
@@ -304,7 +278,7 @@ impl Connection {
                 Ok::<_, Infallible>(answer.map(|body| Answering::new(body, running)))
             }
         });
-        let shutdown = &self.context.shutdown;
+        let shutdown = &self.context.gateway.shutdown;
         let serving = http2::Builder::new(Tracked(shutdown.sessions().clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)

@@ -21,10 +21,11 @@ use super::masking;
 use super::refusal::Refusal;
 use super::request::Ask;
 use super::response;
-use super::session::{self, Caller, InUse, NotOpen, told};
+use super::session::{self, Caller, InUse, NotOpen};
 use super::upstream::SendError;
 use super::websocket;
 use crate::access::{self, Ends, NoAccess, Right};
+use crate::admission::{Knock, told};
 use crate::config::{ContentTypes, HttpKind, HttpTarget, TargetKind};
 use crate::decode::http::command::WITHHELD;
 use crate::decode::http::crewai::{self, Call};
@@ -32,15 +33,11 @@ use crate::decode::http::fields::is_credential;
 use crate::decode::http::overrides::Kind;
 use crate::decode::http::path::{EncodedSlash, Path};
 use crate::decode::http::{Refused, command, head, json, overrides};
-use crate::gate::{Asked as Asks, NotAdmitted, Permitted, Ruling, recorded_identity};
+use crate::gate::{Asked as Asks, NotAdmitted, Permitted, Ruling};
 use crate::identity::Identity;
 use crate::mask::MaskPlan;
 use crate::names::{Protocol, TargetName};
 use crate::policy::Command;
-use crate::recording::RefusedCaller;
-
-/// What is recorded of a name that is no target's, in characters.
-const NAME_SHOWN: usize = 63;
 
 /// Answers one request: with the target's answer, or with why there is none.
 pub(super) async fn answer(
@@ -135,9 +132,9 @@ impl Connection {
             _ => None,
         };
         let caller = Caller {
-            client: self.client.to_string(),
-            workflow: told(identity.workflow(), ask.workflow.clone().or(crew)),
-            run: told(identity.run(), ask.run.clone().or(run)),
+            client: self.client,
+            workflow: told(identity.workflow(), ask.workflow.as_deref().or(crew.as_deref())),
+            run: told(identity.run(), ask.run.as_deref().or(run.as_deref())),
             begins_run: call == Call::Kickoff && identity.run().is_none() && ask.run.is_none(),
             user_agent: text(&parts.headers, "user-agent").map(str::to_owned),
             identity,
@@ -152,7 +149,8 @@ impl Connection {
                 return Err(self.no_access(caller.target.as_str(), &caller.identity, no_access));
             }
         };
-        let due = caller.ends.token.and_then(|end| end.checked_add(self.context.expiry_grace));
+        let due =
+            caller.ends.token.and_then(|end| end.checked_add(self.context.gateway.expiry_grace));
         let Decided { exchange, permitted, ruling, view } =
             prepared.decide(session, due, &parts.headers).await?;
         let begins_run = caller.begins_run;
@@ -180,7 +178,7 @@ impl Connection {
         }
         let denied = |reason: &str| self.denied(ask, None, reason);
         let Some(token) = &ask.token else { return Err(denied("there is no token")) };
-        let proved = self.context.verifier.verify(token).await;
+        let proved = self.context.gateway.verifier.verify(token).await;
         let identity = proved.map_err(|refused| denied(&refused.to_string()))?;
         drop(self.unproved.lock().take());
         Ok(identity)
@@ -188,8 +186,7 @@ impl Connection {
 
     /// A caller that did not prove who it is gets another token; one that did would get the same.
     fn denied(&self, ask: &Ask, identity: Option<&Identity>, reason: &str) -> Refusal {
-        self.note_refused(&ask.named, identity, reason);
-        self.context.catalog.desk().metrics().denied(Protocol::Http);
+        self.context.gateway.denied(&self.knock(&ask.named), identity, reason);
         if identity.is_some() { Refusal::Forbidden } else { Refusal::Denied }
     }
 
@@ -197,7 +194,7 @@ impl Connection {
     async fn know(&self, ask: &Ask) -> Result<Known, Refusal> {
         let identity = self.prove(ask).await?;
         let denied = |reason: &str| self.denied(ask, Some(&identity), reason);
-        let rules = self.context.catalog.current();
+        let rules = self.context.gateway.catalog.current();
         let Ok(name) = ask.named.parse::<TargetName>() else {
             return Err(denied("no such target"));
         };
@@ -216,30 +213,28 @@ impl Connection {
     /// Why a proved caller gets in nowhere. A status of 401 tells it to get another token, so it gets
     /// that only where another would help.
     fn no_access(&self, named: &str, identity: &Identity, no_access: NoAccess) -> Refusal {
-        self.note_refused(named, Some(identity), &no_access.to_string());
-        self.context.catalog.desk().metrics().denied(Protocol::Http);
+        let (knock, why) = (self.knock(named), no_access.to_string());
+        self.context.gateway.denied(&knock, Some(identity), &why);
         match no_access {
             NoAccess::Asked(asked) => Refusal::AccessAsked(asked.link),
             NoAccess::Withdrawn(_) | NoAccess::Killed(_) | NoAccess::Over | NoAccess::Used => {
                 Refusal::Denied
             }
             NoAccess::Unknown(_) => Refusal::Unknown,
-            NoAccess::UnknownTarget | NoAccess::Forbidden | NoAccess::OtherTarget => {
-                Refusal::Forbidden
-            }
+            NoAccess::UnknownTarget
+            | NoAccess::OtherProtocol(_)
+            | NoAccess::Forbidden
+            | NoAccess::OtherTarget => Refusal::Forbidden,
         }
     }
 
-    /// Logs and records somebody who got no session.
+    /// Logs and records somebody who got no session, or no answer.
     pub(super) fn note_refused(&self, named: &str, identity: Option<&Identity>, reason: &str) {
-        let refused = RefusedCaller {
-            protocol: Protocol::Http,
-            client: self.client.to_string(),
-            target: named.chars().take(NAME_SHOWN).collect(),
-            identity: identity.map(recorded_identity),
-            reason: reason.to_owned(),
-        };
-        self.context.store.refused(&refused);
+        self.context.gateway.turned_away(&self.knock(named), identity, reason);
+    }
+
+    fn knock<'a>(&self, named: &'a str) -> Knock<'a> {
+        Knock { protocol: Protocol::Http, client: self.client, named }
     }
 }
 

@@ -5,11 +5,13 @@
 //! workflow and run, if there is one; a token with other groups or claims is another caller.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,12 +19,13 @@ use tokio_util::task::TaskTracker;
 use super::Context;
 use super::refusal::Refusal;
 use super::upstream::{NotReached, Upstream};
-use crate::access::{Access, Ends, NoAccess};
+use crate::access::{Ends, NoAccess};
+use crate::admission::{Admitted, Knock, Proofs, Said};
 use crate::config::TargetKind;
-use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
+use crate::gate::{Fault, Gate, How, SessionEnd};
 use crate::identity::Identity;
 use crate::names::{Protocol, SessionId, TargetName};
-use crate::recording::{Opened, RecordingFailure, Told};
+use crate::recording::{RecordingFailure, Told};
 
 /// Sessions that one caller may have open at once: runs and targets.
 const MAX_PER_CALLER: usize = 64;
@@ -119,7 +122,7 @@ impl Closing {
 struct Session {
     gate: Gate,
     upstream: Upstream,
-    _permit: OwnedSemaphorePermit,
+    admitted: Admitted,
 }
 
 /// A session in use by a request.
@@ -145,7 +148,7 @@ pub(super) struct Caller {
     pub(super) ends: Ends,
     /// Whether what was presented opens one session and never another.
     pub(super) once: bool,
-    pub(super) client: String,
+    pub(super) client: SocketAddr,
     pub(super) workflow: Option<Told>,
     pub(super) run: Option<Told>,
     /// The request begins a run whose name only its answer tells.
@@ -184,38 +187,36 @@ async fn open(
     held: &Held,
     caller: &Caller,
 ) -> Result<Arc<Session>, NotOpen> {
+    let (gateway, identity) = (&context.gateway, &caller.identity);
     let target = caller.target.clone();
-    let Some(permit) = context.limits.session() else {
-        tracing::warn!(%target, "no room for another session");
+    let Some(place) = gateway.place() else {
+        let named = target.as_str();
+        let knock = Knock { protocol: Protocol::Http, client: caller.client, named };
+        gateway.turned_away(&knock, Some(identity), "no room for another session");
         return Err(Refusal::Busy.into());
     };
-    let catalog = Arc::clone(&context.catalog);
-    let (rules, id) = (catalog.current(), SessionId::generate());
-    let access = Access::new(Arc::clone(catalog.desk()));
-    let grant = access.admit(&rules, &caller.identity, &target, id).await;
-    let grant = grant.map_err(NotOpen::NoAccess)?.of_many_proofs();
-    let opened = opened(caller, id, rules.policy().hash());
-    let gate = Gate::open(grant, catalog, &context.store, &opened).map_err(|failure| {
-        tracing::error!(%target, %failure, "session refused: it cannot be recorded");
-        Refusal::NotRecorded
-    })?;
-    let gate = gate.with_grace(context.expiry_grace);
+    let session = SessionId::generate();
+    let admitted = gateway.admit(identity, &target, session, place, Proofs::Many).await;
+    let admitted = admitted.map_err(NotOpen::NoAccess)?;
+    let agent = caller.user_agent.iter().map(|agent| ("user-agent".to_owned(), agent.clone()));
+    let said = Said {
+        database: None,
+        workflow: caller.workflow.clone(),
+        run: caller.run.clone(),
+        parameters: agent.collect(),
+    };
+    let gate = admitted.record(gateway, caller.client, said).map_err(|_| Refusal::NotRecorded)?;
     let upstream = match upstream(context, &gate).await {
         Ok(upstream) => upstream,
         Err(error) => {
-            tracing::warn!(%target, %error, "target not reached");
-            gate.metrics().not_connected();
             // All of it is configuration: nothing was sent yet.
-            gate.close(&SessionEnd::new(How::Target, Fault::Operator, error.to_string()));
-            gate.grant().give_back().await;
+            gate.not_reached(Fault::Operator, &error).await;
             return Err(Refusal::Unreachable(target).into());
         }
     };
-    let username = caller.identity.username();
-    tracing::info!(session = %id, %target, username, "session opened");
-    let session = Arc::new(Session { gate, upstream, _permit: permit });
+    let session = Arc::new(Session { gate, upstream, admitted });
     let keeping = keep(Arc::clone(context), Arc::clone(&held.slot), Arc::clone(&session));
-    context.shutdown.sessions().spawn(keeping);
+    context.gateway.shutdown.sessions().spawn(keeping);
     Ok(session)
 }
 
@@ -223,33 +224,8 @@ async fn open(
 async fn upstream(context: &Context, gate: &Gate) -> Result<Upstream, NotReached> {
     let target = gate.grant().target();
     let TargetKind::Http(http) = &target.kind else { return Err(NotReached::Other) };
-    Upstream::open(&target.name, http, &context.tls_upstream, context.shutdown.sessions()).await
-}
-
-fn opened(caller: &Caller, session: SessionId, policy: &str) -> Opened {
-    let agent = caller.user_agent.iter().map(|agent| ("user-agent".to_owned(), agent.clone()));
-    Opened {
-        session,
-        protocol: Protocol::Http,
-        target: caller.target.clone(),
-        database: None,
-        client: caller.client.clone(),
-        identity: recorded_identity(&caller.identity),
-        workflow: caller.workflow.clone(),
-        run: caller.run.clone(),
-        client_parameters: agent.collect(),
-        policy: policy.to_owned(),
-        gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-/// A name that a claim proves, or that the client tells.
-pub(super) fn told(proved: Option<&str>, client: Option<String>) -> Option<Told> {
-    match (proved, client) {
-        (Some(name), _) => Some(Told { name: name.to_owned(), proved: true }),
-        (None, Some(name)) => Some(Told { name, proved: false }),
-        (None, None) => None,
-    }
+    Upstream::open(&target.name, http, &context.tls_upstream, context.gateway.shutdown.sessions())
+        .await
 }
 
 impl Sessions {
@@ -397,21 +373,20 @@ impl InUse {
 
     /// Ends the session, because it cannot be recorded.
     pub(super) fn fail(&self, failure: &RecordingFailure) {
-        let closing =
-            Closing::at_once(SessionEnd::new(How::Recording, Fault::Gateway, failure.to_string()));
+        let closing = Closing::at_once(SessionEnd::not_recorded(failure));
         self.held.sessions.remove(&self.held.slot, None, closing);
     }
 }
 
 /// Keeps an open session until its end, and seals its recording.
 async fn keep(context: Arc<Context>, slot: Arc<Slot>, session: Arc<Session>) {
-    let closing = until_closing(&context, &slot, &session.gate).await;
+    let closing = until_closing(&context, &slot, &session).await;
     tokio::select! {
         () = slot.unused() => {}
         () = slot.cut.cancelled() => {}
-        () = context.shutdown.cutting() => {}
+        () = context.gateway.shutdown.cutting() => {}
         () = access_lost(&context, &session.gate) => {}
-        () = sleep(context.expiry_grace), if closing.end.how() == How::Expired => {}
+        () = sleep(context.gateway.expiry_grace), if closing.end.how() == How::Expired => {}
     }
     slot.cut.cancel();
     let _still_running = timeout(CUT_TIME, slot.unused()).await;
@@ -420,9 +395,12 @@ async fn keep(context: Arc<Context>, slot: Arc<Slot>, session: Arc<Session>) {
 }
 
 /// Waits until the session takes no more requests.
-async fn until_closing(context: &Context, slot: &Arc<Slot>, gate: &Gate) -> Closing {
-    let mut changes = context.catalog.changes();
+async fn until_closing(context: &Context, slot: &Arc<Slot>, session: &Session) -> Closing {
+    let Session { gate, admitted, .. } = session;
     let sessions = &context.sessions;
+    let mut changes = context.gateway.catalog.changes();
+    let mut ended =
+        pin!(admitted.ended(&context.gateway, gate.opened(), || std::future::ready(())));
     loop {
         let idle_since = {
             let usage = slot.usage.lock();
@@ -436,30 +414,24 @@ async fn until_closing(context: &Context, slot: &Arc<Slot>, gate: &Gate) -> Clos
             () = idle_for(idle_since, context.settings.session_idle) => {
                 sessions.remove(slot, idle_since, Closing::gently(How::Idle, Fault::Client, "no request came"));
             }
-            () = gate.grant().ends().over(gate.opened()) => {
-                let closing = Closing::gently(How::Expired, Fault::Client, "its time is over");
-                sessions.remove(slot, None, closing);
+            // Once: the slot is closed then.
+            end = &mut ended => {
+                let cut = matches!(end.how(), How::Access | How::Killed);
+                sessions.remove(slot, None, Closing { end, cut });
             }
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    let closing = Closing::gently(How::Shutdown, Fault::Operator, "the gateway stopped");
-                    sessions.remove(slot, None, closing);
-                } else if let Some(end) = gate.lost() {
-                    sessions.remove(slot, None, Closing::at_once(end));
-                } else if target_changed(context, gate) {
+            Ok(()) = changes.changed() => {
+                // What takes the right away is seen above.
+                if gate.lost().is_none() && target_changed(context, gate) {
                     let closing = Closing::gently(How::Target, Fault::Operator, "the target was configured anew");
                     sessions.remove(slot, None, closing);
                 }
-            }
-            () = context.shutdown.draining() => {
-                sessions.remove(slot, None, Closing::gently(How::Shutdown, Fault::Operator, "the gateway stopped"));
             }
         }
     }
 }
 
 async fn access_lost(context: &Context, gate: &Gate) {
-    let mut changes = context.catalog.changes();
+    let mut changes = context.gateway.catalog.changes();
     while gate.still_granted().is_ok() {
         if changes.changed().await.is_err() {
             return;
@@ -470,7 +442,7 @@ async fn access_lost(context: &Context, gate: &Gate) {
 /// Whether a reload changed what the session was opened with.
 fn target_changed(context: &Context, gate: &Gate) -> bool {
     let mine = gate.grant().target();
-    let rules = context.catalog.current();
+    let rules = context.gateway.catalog.current();
     match (rules.target(&mine.name).map(|target| &target.kind), &mine.kind) {
         (Some(TargetKind::Http(now)), TargetKind::Http(mine)) => now != mine,
         _ => true,

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use crate::access::NoAccess;
 use crate::decode::postgres::Malformed;
 use crate::gate::{Fault, How, NotAdmitted, SessionEnd};
 use crate::names::TargetName;
@@ -38,18 +37,9 @@ pub(super) enum End {
     /// The client changed `client_encoding` away from UTF-8, to this.
     #[error("client_encoding was changed to {0}")]
     Encoding(String),
-    /// The session could not be recorded.
-    #[error("not recorded: {0}")]
-    NotRecorded(#[from] RecordingFailure),
-    /// The token's or the session's time is over.
-    #[error("its time was over")]
-    Expired,
-    /// The access was lost, or somebody ended it.
+    /// The gateway cut it.
     #[error("{0}")]
-    Lost(SessionEnd),
-    /// The gateway stops.
-    #[error("the gateway stopped")]
-    Shutdown,
+    Cut(SessionEnd),
 }
 
 fn of_target(malformed: Malformed) -> String {
@@ -59,13 +49,15 @@ fn of_target(malformed: Malformed) -> String {
     }
 }
 
+impl From<RecordingFailure> for End {
+    fn from(failure: RecordingFailure) -> Self {
+        Self::Cut(SessionEnd::not_recorded(&failure))
+    }
+}
+
 impl From<NotAdmitted> for End {
     fn from(not_admitted: NotAdmitted) -> Self {
-        match not_admitted {
-            NotAdmitted::NotRecorded(failure) => Self::NotRecorded(failure),
-            NotAdmitted::Lapsed(NoAccess::Over) => Self::Expired,
-            NotAdmitted::Lapsed(why) => Self::Lost(SessionEnd::lost(&why)),
-        }
+        Self::Cut(not_admitted.into())
     }
 }
 
@@ -87,15 +79,12 @@ impl End {
     /// As recording, index, metric and log have it.
     pub(super) fn of_session(&self) -> SessionEnd {
         let (how, fault) = match self {
-            Self::Lost(end) => return end.clone(),
+            Self::Cut(end) => return end.clone(),
             Self::Client | Self::ClientBroken(_) => (How::Client, Fault::Client),
             Self::Target | Self::TargetBroken(_) => (How::Target, Fault::Target),
             Self::ClientMalformed(_) | Self::Encoding(_) => (How::Protocol, Fault::Client),
             Self::TargetMalformed(what) if what.is_unmaskable() => (How::Policy, Fault::Operator),
             Self::TargetMalformed(_) | Self::OutOfStep => (How::Protocol, Fault::Target),
-            Self::NotRecorded(_) => (How::Recording, Fault::Gateway),
-            Self::Expired => (How::Expired, Fault::Client),
-            Self::Shutdown => (How::Shutdown, Fault::Operator),
         };
         SessionEnd::new(how, fault, self.to_string())
     }
@@ -114,11 +103,13 @@ impl End {
             }
             Self::OutOfStep => Some(Refusal::OutOfStep(target.clone())),
             Self::Encoding(name) => Some(Refusal::Encoding(name.clone())),
-            Self::NotRecorded(_) => Some(Refusal::NotRecorded),
-            Self::Expired => Some(Refusal::Expired),
-            Self::Lost(end) if end.how() == How::Killed => Some(Refusal::Killed),
-            Self::Lost(_) => Some(Refusal::AccessLost),
-            Self::Shutdown => Some(Refusal::Shutdown),
+            Self::Cut(end) => Some(match end.how() {
+                How::Recording => Refusal::NotRecorded,
+                How::Expired => Refusal::Expired,
+                How::Killed => Refusal::Killed,
+                How::Shutdown => Refusal::Shutdown,
+                _ => Refusal::AccessLost,
+            }),
         }
     }
 }

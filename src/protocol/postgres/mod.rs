@@ -35,16 +35,15 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::access::{Access, NoAccess};
-use crate::catalog::{Catalog, HeldModes};
+use crate::access::NoAccess;
+use crate::admission::{Admitted, Gateway, Knock, Proofs, Said, told};
+use crate::catalog::HeldModes;
 use crate::config::{PostgresTarget, SecretError, Target, TargetKind};
-use crate::gate::{Fault, Gate, How, SessionEnd, recorded_identity};
-use crate::identity::{Identity, Verifier};
-use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
+use crate::gate::{Fault, Gate};
+use crate::identity::Identity;
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE};
 use crate::names::{Protocol, SessionId, TargetName};
-use crate::recording::{Opened, RefusedCaller, Store, Told};
 use crate::secret::Secret;
-use crate::shutdown::Shutdown;
 
 use cancel::{CancelKey, Cancels};
 pub use greeting::ALPN;
@@ -63,22 +62,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What every Postgres session needs of the gateway.
 #[derive(Debug)]
 pub struct Context {
-    /// Targets, access and policy as of now.
-    pub catalog: Arc<Catalog>,
-    /// Proves tokens.
-    pub verifier: Arc<Verifier>,
-    /// Where sessions are recorded.
-    pub store: Store,
+    /// What all protocols share.
+    pub gateway: Arc<Gateway>,
     /// TLS towards clients, with [`ALPN`] as its only protocol.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Whether a token may come without TLS from beyond loopback.
     pub insecure: bool,
-    /// How many sessions may be open.
-    pub limits: Arc<Limits>,
-    /// How long a running command may go on when its session's time is over.
-    pub expiry_grace: Duration,
-    /// The stop.
-    pub shutdown: Shutdown,
     sessions: Open,
 }
 
@@ -94,30 +83,14 @@ struct Open {
 
 impl Context {
     /// What a gateway's Postgres listener needs. Starts a thread.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        verifier: Arc<Verifier>,
-        store: Store,
-        limits: Arc<Limits>,
-        shutdown: Shutdown,
-    ) -> io::Result<Self> {
+    pub fn new(gateway: Arc<Gateway>) -> io::Result<Self> {
         let sessions = Open {
             reader: Arc::new(Reader::start()?),
             cancels: Arc::default(),
             connectors: Mutex::default(),
             catalogs: Arc::default(),
         };
-        Ok(Self {
-            catalog,
-            verifier,
-            store,
-            tls: None,
-            insecure: false,
-            limits,
-            expiry_grace: Duration::ZERO,
-            shutdown,
-            sessions,
-        })
+        Ok(Self { gateway, tls: None, insecure: false, sessions })
     }
 
     /// What sessions made the gateway read of targets' catalogs.
@@ -173,7 +146,7 @@ struct OpenSession {
     /// The search path that it was opened with; asked for where masks need it.
     search_path: Option<Arc<str>>,
     cancel_key: CancelKey,
-    _slot: tokio::sync::OwnedSemaphorePermit,
+    admitted: Admitted,
 }
 
 /// From a startup message to a target that is ready: identity, access, recording, upstream.
@@ -197,23 +170,17 @@ async fn open(
         .then(|| refusal::negotiate_version(minor, &unknown));
     let token = ask_password(stream, negotiation).await?;
 
-    let caller = Caller { context, client, wanted: &wanted };
+    let caller = Caller { gateway: &context.gateway, client, wanted: &wanted };
     let identity = caller.prove(&token).await?;
     drop(token);
-    let Some(slot) = context.limits.session() else {
-        caller.note_refused(Some(&identity), "no room for another session");
-        return Err(Turned::Away(Refusal::TooManySessions));
-    };
-    let gate = Arc::new(caller.admit(&identity).await?);
+    let (admitted, gate) = caller.admit(&identity).await?;
+    let gate = Arc::new(gate);
     settings::decide(&gate, &wanted).await?;
     let (mut upstream, tables, search_path) = match connect(context, &gate, &wanted).await {
         Ok(connected) => connected,
         Err(error) => {
+            gate.not_reached(error.fault(), &error).await;
             let target = gate.grant().target().name.clone();
-            tracing::warn!(%target, %error, "target not reached");
-            gate.metrics().not_connected();
-            gate.close(&SessionEnd::new(How::Target, error.fault(), error.to_string()));
-            gate.grant().give_back().await;
             return Err(Turned::Away(error.refusal(target, &wanted)));
         }
     };
@@ -228,7 +195,7 @@ async fn open(
     match entered {
         Ok(cancel_key) => {
             gate.grant().opens();
-            Ok(OpenSession { gate, upstream, tables, search_path, cancel_key, _slot: slot })
+            Ok(OpenSession { gate, upstream, tables, search_path, cancel_key, admitted })
         }
         Err(_) => Err(Turned::Dropped("no randomness for a cancel key")),
     }
@@ -236,7 +203,7 @@ async fn open(
 
 /// Who knocks, and for what.
 struct Caller<'a> {
-    context: &'a Arc<Context>,
+    gateway: &'a Gateway,
     client: std::net::SocketAddr,
     wanted: &'a Wanted,
 }
@@ -244,88 +211,55 @@ struct Caller<'a> {
 impl Caller<'_> {
     /// Who it is.
     async fn prove(&self, token: &Secret) -> Result<Arc<Identity>, Turned> {
-        let proved = self.context.verifier.verify(token).await;
-        proved.map_err(|refused| self.denied(None, &refused.to_string()))
+        let proved = self.gateway.verifier.verify(token).await;
+        proved.map_err(|refused| self.denied(None, &refused))
     }
 
-    /// Target and access, then the recording. Whatever is wrong, the client is told one thing; what
-    /// it was stands in the log and in the gateway's own recording.
-    async fn admit(&self, identity: &Arc<Identity>) -> Result<Gate, Turned> {
-        let rules = self.context.catalog.current();
-        let Some((name, target)) =
-            self.wanted.target.as_ref().and_then(|name| Some((name, rules.target(name)?)))
-        else {
-            return Err(self.denied(Some(identity), "no such target"));
+    /// Place, right and recording. Whatever is wrong, the client is told one thing; what it was
+    /// stands in the log and in the gateway's own recording.
+    async fn admit(&self, identity: &Arc<Identity>) -> Result<(Admitted, Gate), Turned> {
+        let (gateway, wanted) = (self.gateway, self.wanted);
+        let Some(place) = gateway.place() else {
+            gateway.turned_away(&self.knock(), Some(identity), "no room for another session");
+            return Err(Turned::Away(Refusal::TooManySessions));
         };
+        let target = gateway.target(Protocol::Postgres, wanted.target.as_ref());
+        let target = target.map_err(|why| self.denied(Some(identity), &why))?;
         let TargetKind::Postgres(postgres) = &target.kind else {
-            return Err(self.denied(Some(identity), "the target is no Postgres database"));
+            return Err(self.denied(Some(identity), &NotConnected::OtherProtocol));
         };
-        let Some(database) = self.wanted.database_of(postgres) else {
-            return Err(self.denied(Some(identity), "the target has no such database"));
+        let Some(database) = wanted.database_of(postgres) else {
+            return Err(self.denied(Some(identity), &"the target has no such database"));
         };
-        let catalog = Arc::clone(&self.context.catalog);
-        let session = SessionId::generate();
-        let access = Access::new(Arc::clone(catalog.desk()));
-        let grant = match access.admit(&rules, identity, name, session).await {
-            Ok(grant) => grant,
+        let (name, session) = (&target.name, SessionId::generate());
+        let admitted = match gateway.admit(identity, name, session, place, Proofs::One).await {
+            Ok(admitted) => admitted,
             Err(NoAccess::Asked(asked)) => {
                 let (target, link, denied) = (name.clone(), asked.link.clone(), asked.denied);
-                self.denied(Some(identity), &NoAccess::Asked(asked).to_string());
+                self.denied(Some(identity), &NoAccess::Asked(asked));
                 return Err(Turned::Away(Refusal::AccessAsked { target, link, denied }));
             }
-            Err(no_access) => return Err(self.denied(Some(identity), &no_access.to_string())),
+            Err(no_access) => return Err(self.denied(Some(identity), &no_access)),
         };
-        let opened = self.opened(session, identity, name, database, rules.policy().hash());
-        let gate = Gate::open(grant, catalog, &self.context.store, &opened).map_err(|failure| {
-            tracing::error!(target = %name, %failure, "session refused: it cannot be recorded");
-            Turned::Away(Refusal::NotRecorded)
-        })?;
-        Ok(gate.with_grace(self.context.expiry_grace))
+        let said = Said {
+            database: Some(database.to_owned()),
+            workflow: told(identity.workflow(), wanted.workflow.as_deref()),
+            run: told(identity.run(), wanted.run.as_deref()),
+            parameters: wanted.stored().collect(),
+        };
+        match admitted.record(gateway, self.client, said) {
+            Ok(gate) => Ok((admitted, gate)),
+            Err(_) => Err(Turned::Away(Refusal::NotRecorded)),
+        }
     }
 
-    fn denied(&self, identity: Option<&Identity>, reason: &str) -> Turned {
-        self.note_refused(identity, reason);
-        self.context.catalog.desk().metrics().denied(Protocol::Postgres);
+    fn denied(&self, identity: Option<&Identity>, why: &impl std::fmt::Display) -> Turned {
+        self.gateway.denied(&self.knock(), identity, &why.to_string());
         Turned::Away(Refusal::AccessDenied)
     }
 
-    fn note_refused(&self, identity: Option<&Identity>, reason: &str) {
-        let refused = RefusedCaller {
-            protocol: Protocol::Postgres,
-            client: self.client.to_string(),
-            target: self.wanted.named.clone(),
-            identity: identity.map(recorded_identity),
-            reason: reason.to_owned(),
-        };
-        self.context.store.refused(&refused);
-    }
-
-    fn opened(
-        &self,
-        session: SessionId,
-        identity: &Identity,
-        target: &TargetName,
-        database: &str,
-        policy: &str,
-    ) -> Opened {
-        let told = |claim: Option<&str>, client: Option<&String>| match (claim, client) {
-            (Some(name), _) => Some(Told { name: name.to_owned(), proved: true }),
-            (None, Some(name)) => Some(Told { name: name.clone(), proved: false }),
-            (None, None) => None,
-        };
-        Opened {
-            session,
-            protocol: Protocol::Postgres,
-            target: target.clone(),
-            database: Some(database.to_owned()),
-            client: self.client.to_string(),
-            identity: recorded_identity(identity),
-            workflow: told(identity.workflow(), self.wanted.workflow.as_ref()),
-            run: told(identity.run(), self.wanted.run.as_ref()),
-            client_parameters: self.wanted.stored().collect(),
-            policy: policy.to_owned(),
-            gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+    fn knock(&self) -> Knock<'_> {
+        Knock { protocol: Protocol::Postgres, client: self.client, named: &self.wanted.named }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
-use crate::gate::Gate;
+use crate::admission::Admitted;
+use crate::gate::{Gate, How};
 use crate::names::TargetName;
 use crate::protocol::own_waker::with_own_waker;
 
@@ -40,11 +41,8 @@ impl Session {
     /// Runs the session to its end, and says and records how it ended.
     pub(super) async fn run(self) {
         let Self { stream, opened, context } = self;
-        let OpenSession { gate, upstream, tables, search_path, cancel_key, _slot } = opened;
+        let OpenSession { gate, upstream, tables, search_path, cancel_key, admitted } = opened;
         let target = gate.grant().target().name.clone();
-        let session = gate.session();
-        let username = gate.grant().identity().username().to_owned();
-        tracing::info!(%session, %target, username, "session opened");
 
         let (mut from_client, to_client) = tokio::io::split(stream);
         let (mut from_target, to_target) = tokio::io::split(upstream.stream);
@@ -57,7 +55,7 @@ impl Session {
             refusal::welcome(&upstream.parameters, &upstream.notices, id, key)
         };
         let end = match gate.announce(words(&[0; 4]).as_bytes()) {
-            Err(failure) => End::NotRecorded(failure),
+            Err(failure) => failure.into(),
             Ok(()) => {
                 let welcome = words(cancel_key.key());
                 let down = pin!(async {
@@ -65,7 +63,7 @@ impl Session {
                     relay.down(&mut from_target, &mut to_client, upstream.buffered).await
                 });
                 let up = pin!(relay.up(&mut from_client, &mut to_target));
-                let watch = pin!(watch(&context, &gate, &relay, &upstream.cancel));
+                let watch = pin!(watch(&context, &admitted, &gate, &relay, &upstream.cancel));
                 tokio::select! {
                     Err(end) = with_own_waker(up) => end,
                     Err(end) = with_own_waker(down) => end,
@@ -76,7 +74,7 @@ impl Session {
 
         // What the gateway cut is not said to have been the client's leaving.
         let end = match end {
-            End::Client | End::ClientBroken(_) => gate.lost().map_or(end, End::Lost),
+            End::Client | End::ClientBroken(_) => gate.lost().map_or(end, End::Cut),
             end => end,
         };
         let _gone = timeout(GOODBYE, say_goodbye(&relay, &mut to_client, &end, &target)).await;
@@ -90,6 +88,7 @@ impl Session {
         let _gone = timeout(LINGER, read_out(&mut from_client, relay.client_owes())).await;
         let _gone = timeout(GOODBYE, to_client.shutdown()).await;
         gate.close(&end.of_session());
+        drop(admitted);
     }
 }
 
@@ -122,30 +121,21 @@ async fn say_goodbye(relay: &Relay, client: &mut Outgoing, end: &End, target: &T
 }
 
 /// Waits for whatever ends a session from outside: its time, a reload, the gateway's stop.
-async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHandle) -> End {
-    let mut changes = context.catalog.changes();
-    let end = loop {
-        tokio::select! {
-            () = gate.grant().ends().over(gate.opened()) => break End::Expired,
-            changed = changes.changed() => match changed {
-                Ok(()) => {
-                    if let Some(end) = gate.lost() {
-                        break End::Lost(end);
-                    }
-                }
-                Err(_) => break End::Shutdown,
-            },
-            () = async {
-                context.shutdown.draining().await;
-                relay.end_holds();
-                relay.at_rest().await;
-            } => return End::Shutdown,
-            () = context.shutdown.cutting() => break End::Shutdown,
-        }
+async fn watch(
+    context: &Context,
+    admitted: &Admitted,
+    gate: &Gate,
+    relay: &Relay,
+    cancel: &CancelHandle,
+) -> End {
+    let rest = || {
+        relay.end_holds();
+        relay.at_rest()
     };
+    let end = admitted.ended(&context.gateway, gate.opened(), rest).await;
     relay.begin_closing();
-    let grace = match end {
-        End::Expired => gate.grace_left(),
+    let grace = match end.how() {
+        How::Expired => gate.grace_left(),
         _ => Duration::ZERO,
     };
     if timeout(grace, relay.idle()).await.is_err() {
@@ -155,5 +145,5 @@ async fn watch(context: &Context, gate: &Gate, relay: &Relay, cancel: &CancelHan
         }
         let _still_running = timeout(CANCEL_GRACE, relay.idle()).await;
     }
-    end
+    End::Cut(end)
 }

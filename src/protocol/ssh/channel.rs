@@ -21,7 +21,6 @@ use crate::mask::Masked;
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
-use super::end::End;
 use super::inbox::Inbox;
 use super::masking::Masking;
 use super::relay::Relay;
@@ -153,7 +152,7 @@ impl Channel {
             Err(broken) => self.broke(broken, began).await,
             Ok(()) => {
                 if let Err(failure) = self.rest().await {
-                    self.session.fail(End::NotRecorded(failure));
+                    self.session.fail(failure.into());
                 }
             }
         }
@@ -311,7 +310,7 @@ impl Channel {
             Broken::Session => (Some("cut"), None, None),
             Broken::Refused { refusal, error } => (None, Some(error), Some(refusal)),
             Broken::NotRecorded(failure) => {
-                self.session.fail(End::NotRecorded(failure));
+                self.session.fail(failure.into());
                 return Err(Unrecorded);
             }
         };
@@ -324,7 +323,7 @@ impl Channel {
         match recorded.await {
             Ok(()) => Ok(refusal),
             Err(failure) => {
-                self.session.fail(End::NotRecorded(failure));
+                self.session.fail(failure.into());
                 Err(Unrecorded)
             }
         }

@@ -117,9 +117,9 @@ impl Connection {
                     Ok(None) if Instant::now() < waiting.until => Ok((waiting, String::new())),
                     Ok(None) => Err("nobody logged in in time".to_owned()),
                     Ok(Some(token)) => {
-                        let grant = self.caller(user).with_token(token).await;
-                        return match grant {
-                            Some(grant) => self.proved(Some(grant)),
+                        let login = self.caller(user).with_token(token).await;
+                        return match login {
+                            Some(login) => self.proved(Some(login)),
                             None => Auth::reject(),
                         };
                     }

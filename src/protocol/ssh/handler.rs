@@ -20,7 +20,6 @@ use russh::{
 };
 use tokio::sync::oneshot;
 
-use crate::access::Grant;
 use crate::decode::shell;
 use crate::decode::ssh::{Forward, may_pass, message::Size, shell, subsystem};
 use crate::gate::Gate;
@@ -31,9 +30,8 @@ use super::Context;
 use super::channel::{Terminal, What};
 use super::deadline::Deadline;
 use super::device::DeviceLogin;
-use super::end::End;
 use super::inbox::{Inbox, Item};
-use super::login::Caller;
+use super::login::{Caller, Login};
 use super::session::Session;
 use super::window::Windows;
 
@@ -73,7 +71,7 @@ enum State {
     /// Nobody has proved anything; whoever waits for it is told of the session.
     Unproved(Option<oneshot::Sender<Arc<Session>>>),
     /// Proved, and about to be told so.
-    Proved(Box<Grant>, Option<oneshot::Sender<Arc<Session>>>),
+    Proved(Login, Option<oneshot::Sender<Arc<Session>>>),
     Open(Arc<Session>),
     /// There is no room for it.
     Refused,
@@ -120,12 +118,12 @@ impl Connection {
         Caller { context: &self.context, client: self.client, user, session: self.id }
     }
 
-    pub(super) fn proved(&mut self, grant: Option<Grant>) -> Auth {
+    pub(super) fn proved(&mut self, login: Option<Login>) -> Auth {
         self.bare_key = None;
-        let (Some(grant), State::Unproved(open)) = (grant, &mut self.state) else {
+        let (Some(login), State::Unproved(open)) = (login, &mut self.state) else {
             return self.refused();
         };
-        self.state = State::Proved(Box::new(grant), open.take());
+        self.state = State::Proved(login, open.take());
         Auth::Accept
     }
 
@@ -148,7 +146,7 @@ impl Connection {
             Ok(gate) => Some((Arc::clone(session), gate)),
             Err(failure) => {
                 tracing::error!(%failure, "session refused: it cannot be recorded");
-                session.fail(End::NotRecorded(failure));
+                session.fail(failure.into());
                 None
             }
         }
@@ -188,8 +186,8 @@ impl Handler for Connection {
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
         let token = Secret::new(password.to_owned());
-        let grant = self.caller(user).with_token(token).await;
-        if grant.is_none() {
+        let login = self.caller(user).with_token(token).await;
+        if login.is_none() {
             // The same token is not tried again, and asking a program for another is of no use.
             self.presented = true;
             return Ok(Auth::Reject {
@@ -197,7 +195,7 @@ impl Handler for Connection {
                 partial_success: false,
             });
         }
-        Ok(self.proved(grant))
+        Ok(self.proved(login))
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -239,22 +237,21 @@ impl Handler for Connection {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, russh::Error> {
-        let grant = self.caller(user).with_certificate(certificate).await;
-        Ok(self.proved(grant))
+        let login = self.caller(user).with_certificate(certificate).await;
+        Ok(self.proved(login))
     }
 
     async fn auth_succeeded(&mut self, session: &mut russh::server::Session) -> Answer {
-        let State::Proved(grant, open) = std::mem::replace(&mut self.state, State::Refused) else {
+        let State::Proved(login, open) = std::mem::replace(&mut self.state, State::Refused) else {
             return Err(russh::Error::Inconsistent);
         };
-        let Some(slot) = self.context.limits.session() else {
-            grant.give_back().await;
+        let Login::Admitted(admitted) = login else {
             let words = "the gateway has no room for another session";
             return session.disconnect(Disconnect::TooManyConnections, words, "");
         };
         let version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         let client = (self.client, version);
-        let own = Session::new(Arc::clone(&self.context), self.id, *grant, client, slot);
+        let own = Session::new(Arc::clone(&self.context), *admitted, client);
         let own = Arc::new(own);
         // Without anybody who waits for it, its time to log in is over.
         if open.is_none_or(|open| open.send(Arc::clone(&own)).is_err()) {

@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use russh::keys::Certificate;
 
-use crate::access::{Access, Grant};
-use crate::config::TargetKind;
-use crate::gate::recorded_identity;
+use crate::admission::{Admitted, Knock, Proofs};
 use crate::identity::{Identity, Refused};
-use crate::names::{Protocol, SessionId, TargetName};
-use crate::recording::RefusedCaller;
+use crate::names::{Protocol, SessionId};
 use crate::secret::Secret;
 
 use super::Context;
 
-/// As much of a user name as is kept of those who got no session.
-const MAX_NAME: usize = 63;
+/// What a login came to.
+pub(super) enum Login {
+    Admitted(Box<Admitted>),
+    /// There is no room for another session. That is said once the client is let in.
+    Full,
+}
 
 /// Who tries to log in.
 pub(super) struct Caller<'a> {
@@ -31,50 +32,46 @@ pub(super) struct Caller<'a> {
 
 impl Caller<'_> {
     /// Logs in with a token.
-    pub(super) async fn with_token(&self, token: Secret) -> Option<Grant> {
-        self.log_in(self.context.verifier.verify(&token).await).await
+    pub(super) async fn with_token(&self, token: Secret) -> Option<Login> {
+        self.log_in(self.context.gateway.verifier.verify(&token).await).await
     }
 
     /// Logs in with a certificate, for a key that the client proved to have.
-    pub(super) async fn with_certificate(&self, certificate: &Certificate) -> Option<Grant> {
-        let context = self.context;
-        self.log_in(context.authority.verify(certificate, self.user, &context.verifier).await).await
+    pub(super) async fn with_certificate(&self, certificate: &Certificate) -> Option<Login> {
+        let (authority, verifier) = (&self.context.authority, &self.context.gateway.verifier);
+        self.log_in(authority.verify(certificate, self.user, verifier).await).await
     }
 
-    async fn log_in(&self, proved: Result<Arc<Identity>, Refused>) -> Option<Grant> {
+    async fn log_in(&self, proved: Result<Arc<Identity>, Refused>) -> Option<Login> {
+        let gateway = &self.context.gateway;
         let identity = match proved {
             Ok(identity) => identity,
             Err(refused) => return self.denied(None, &refused.to_string()),
         };
         // A name that is no target's is not looked at further: there is no other form.
-        let Ok(target) = self.user.parse::<TargetName>() else {
-            return self.denied(Some(&identity), "the user name is no target's");
+        let named = self.user.parse().ok();
+        let target = match gateway.target(Protocol::Ssh, named.as_ref()) {
+            Ok(target) => target,
+            Err(why) => return self.denied(Some(&identity), &why.to_string()),
         };
-        let rules = self.context.catalog.current();
-        match rules.target(&target).map(|of| &of.kind) {
-            Some(TargetKind::Ssh(_)) => {}
-            Some(_) => return self.denied(Some(&identity), "the target is no SSH host"),
-            None => return self.denied(Some(&identity), "no such target"),
-        }
-        let access = Access::new(Arc::clone(self.context.catalog.desk()));
-        match access.admit(&rules, &identity, &target, self.session).await {
-            Ok(grant) => Some(grant),
+        let Some(place) = gateway.place() else {
+            gateway.turned_away(&self.knock(), Some(&identity), "no room for another session");
+            return Some(Login::Full);
+        };
+        let (name, session) = (&target.name, self.session);
+        match gateway.admit(&identity, name, session, place, Proofs::One).await {
+            Ok(admitted) => Some(Login::Admitted(Box::new(admitted))),
             Err(no_access) => self.denied(Some(&identity), &no_access.to_string()),
         }
     }
 
     /// Notes who got no session, and why.
-    pub(super) fn denied(&self, identity: Option<&Identity>, reason: &str) -> Option<Grant> {
-        let end = self.user.floor_char_boundary(MAX_NAME);
-        let refused = RefusedCaller {
-            protocol: Protocol::Ssh,
-            client: self.client.to_string(),
-            target: self.user.get(..end).unwrap_or_default().to_owned(),
-            identity: identity.map(recorded_identity),
-            reason: reason.to_owned(),
-        };
-        self.context.catalog.desk().metrics().denied(Protocol::Ssh);
-        self.context.store.refused(&refused);
+    pub(super) fn denied(&self, identity: Option<&Identity>, reason: &str) -> Option<Login> {
+        self.context.gateway.denied(&self.knock(), identity, reason);
         None
+    }
+
+    fn knock(&self) -> Knock<'_> {
+        Knock { protocol: Protocol::Ssh, client: self.client, named: self.user }
     }
 }

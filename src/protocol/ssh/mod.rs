@@ -39,13 +39,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Catalog;
+use crate::admission::Gateway;
 use crate::config::SshTarget;
+use crate::identity::Authority;
 use crate::identity::login::Logins;
-use crate::identity::{Authority, Verifier};
-use crate::listener::{Accepted, HANDSHAKE_DEADLINE, Limits};
-use crate::recording::Store;
-use crate::shutdown::Shutdown;
+use crate::listener::{Accepted, HANDSHAKE_DEADLINE};
 
 use backoff::Backoff;
 use deadline::Deadline;
@@ -60,20 +58,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What every SSH session needs of the gateway.
 #[derive(Debug)]
 pub struct Context {
-    /// Targets, access and policy as of now.
-    pub catalog: Arc<Catalog>,
-    /// Proves tokens.
-    pub verifier: Arc<Verifier>,
+    /// What all protocols share.
+    pub gateway: Arc<Gateway>,
     /// Proves certificates.
     pub authority: Arc<Authority>,
-    /// Where sessions are recorded.
-    pub store: Store,
-    /// How many sessions may be open.
-    pub limits: Arc<Limits>,
-    /// How long a running command may go on when its session's time is over.
-    pub expiry_grace: Duration,
-    /// The stop.
-    pub shutdown: Shutdown,
     browsers: Browsers,
     backoff: Backoff,
     server: Arc<russh::server::Config>,
@@ -82,27 +70,14 @@ pub struct Context {
 impl Context {
     /// What a gateway's SSH listener needs; `host_key` is what it shows to clients.
     pub fn new(
-        catalog: Arc<Catalog>,
-        (verifier, authority, logins): (Arc<Verifier>, Arc<Authority>, Logins),
-        store: Store,
-        limits: Arc<Limits>,
-        shutdown: Shutdown,
+        gateway: Arc<Gateway>,
+        authority: Arc<Authority>,
+        logins: Logins,
         host_key: PrivateKey,
     ) -> Self {
         let browsers = Browsers::new(logins);
         let server = Arc::new(algorithms::downstream(host_key, browsers.any()));
-        Self {
-            catalog,
-            verifier,
-            authority,
-            store,
-            limits,
-            expiry_grace: Duration::ZERO,
-            shutdown,
-            browsers,
-            backoff: Backoff::default(),
-            server,
-        }
+        Self { gateway, authority, browsers, backoff: Backoff::default(), server }
     }
 }
 
@@ -138,7 +113,7 @@ pub async fn serve(accepted: Accepted, context: Arc<Context>) {
     let session = tokio::select! {
         opened = opened => opened.ok(),
         () = deadline.over() => None,
-        () = context.shutdown.cutting() => None,
+        () = context.gateway.shutdown.cutting() => None,
     };
     drop(handshake);
     let Some(session) = session else {

@@ -16,7 +16,6 @@ use crate::policy::Command;
 use crate::recording::{Outcome, Sequence};
 
 use super::channel::{self, Channel, Start, What};
-use super::end::End;
 use super::forward;
 use super::handler::{Answer, Connection, Open, Setup};
 use super::inbox::Inbox;
@@ -124,7 +123,7 @@ impl Connection {
             }
         });
         if let Err(failure) = decided.await {
-            session.fail(End::NotRecorded(failure));
+            session.fail(failure.into());
         }
     }
 
@@ -177,7 +176,7 @@ impl Connection {
                 let told =
                     gate.release(Now::read(), nothing, |release, _| release.outcome(of, &outcome));
                 if let Err(failure) = told {
-                    own.fail(End::NotRecorded(failure));
+                    own.fail(failure.into());
                 }
                 return None;
             }

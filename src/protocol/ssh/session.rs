@@ -1,6 +1,5 @@
 //! A session: one client's connection, once it is known who that is.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,16 +8,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use russh::Disconnect;
 use russh::server::RunningSession;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Grant;
+use crate::admission::{Admitted, Said, told};
 use crate::config::{SshTarget, TargetKind};
-use crate::gate::{Gate, SessionEnd, recorded_identity};
-use crate::names::{Protocol, SessionId};
-use crate::recording::{Opened, RecordingFailure, Told};
+use crate::gate::{Gate, How, SessionEnd};
+use crate::recording::RecordingFailure;
 
 use super::end::End;
 use super::handler::Connection;
@@ -36,8 +35,7 @@ const MAX_NAME: usize = 256;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) context: Arc<Context>,
-    id: SessionId,
-    grant: Grant,
+    admitted: Admitted,
     client: SocketAddr,
     client_version: String,
     since: Instant,
@@ -55,7 +53,6 @@ pub(super) struct Session {
     /// Channels that connect to the target at a time.
     pub(super) entering: Semaphore,
     pub(super) kept: Kept,
-    _slot: OwnedSemaphorePermit,
 }
 
 /// The recording begins with the first command, so that its first event has what the client says
@@ -79,15 +76,12 @@ impl Drop for Running {
 impl Session {
     pub(super) fn new(
         context: Arc<Context>,
-        id: SessionId,
-        grant: Grant,
+        admitted: Admitted,
         (client, client_version): (SocketAddr, String),
-        slot: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             context,
-            id,
-            grant,
+            admitted,
             client,
             client_version,
             since: Instant::now(),
@@ -100,20 +94,19 @@ impl Session {
             activity: AtomicU64::new(0),
             entering: Semaphore::new(MAX_ENTERING),
             kept: Kept::default(),
-            _slot: slot,
         }
     }
 
     /// The target; the login made sure that it is an SSH host.
     pub(super) fn target(&self) -> Option<&SshTarget> {
-        match &self.grant.target().kind {
+        match &self.grant().target().kind {
             TargetKind::Ssh(target) => Some(target),
             TargetKind::Postgres(_) | TargetKind::Http(_) => None,
         }
     }
 
     pub(super) fn grant(&self) -> &Grant {
-        &self.grant
+        self.admitted.grant()
     }
 
     /// Takes a name of a workflow or run that the client tells, unless the recording has begun.
@@ -137,40 +130,17 @@ impl Session {
         if let Some(gate) = &recording.gate {
             return Ok(Arc::clone(gate));
         }
-        let opened = self.opened(&recording);
-        let catalog = Arc::clone(&self.context.catalog);
-        let gate = Gate::open(self.grant.clone(), catalog, &self.context.store, &opened)?;
-        let gate = Arc::new(gate.with_grace(self.context.expiry_grace));
-        recording.gate = Some(Arc::clone(&gate));
-        drop(recording);
-        let username = self.grant.identity().username();
-        tracing::info!(session = %opened.session, target = %opened.target, username, "session opened");
-        Ok(gate)
-    }
-
-    fn opened(&self, recording: &Recorded) -> Opened {
-        let told = |claim: Option<&str>, client: Option<&String>| match (claim, client) {
-            (Some(name), _) => Some(Told { name: name.to_owned(), proved: true }),
-            (None, Some(name)) => Some(Told { name: name.clone(), proved: false }),
-            (None, None) => None,
-        };
-        let identity = self.grant.identity();
-        Opened {
-            session: self.id,
-            protocol: Protocol::Ssh,
-            target: self.grant.target().name.clone(),
+        let identity = self.grant().identity();
+        let said = Said {
             database: None,
-            client: self.client.to_string(),
-            identity: recorded_identity(identity),
-            workflow: told(identity.workflow(), recording.workflow.as_ref()),
-            run: told(identity.run(), recording.run.as_ref()),
-            client_parameters: BTreeMap::from([(
-                "version".to_owned(),
-                self.client_version.clone(),
-            )]),
-            policy: self.context.catalog.current().policy().hash().to_owned(),
-            gateway_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+            workflow: told(identity.workflow(), recording.workflow.as_deref()),
+            run: told(identity.run(), recording.run.as_deref()),
+            parameters: [("version".to_owned(), self.client_version.clone())].into(),
+        };
+        let gate = self.admitted.record(&self.context.gateway, self.client, said)?;
+        let gate = Arc::new(gate);
+        recording.gate = Some(Arc::clone(&gate));
+        Ok(gate)
     }
 
     /// Notes that a channel runs something; none, with the words why, when nothing new may.
@@ -229,14 +199,17 @@ impl Session {
         };
         // What the gateway cut is not said to have been the client's leaving.
         let end = match end {
-            End::Client | End::Broken(_) => self.lost().map_or(end, End::Lost),
+            End::Client | End::Broken(_) => {
+                self.admitted.lost(&self.context.gateway).map_or(end, End::Cut)
+            }
             end => end,
         };
         if let Some(words) = end.words() {
             *self.closing.lock() = Some(words);
-            if matches!(end, End::Expired) {
+            if end.of_session().how() == How::Expired {
                 let gate = self.recording.lock().gate.clone();
-                let grace = gate.map_or(self.context.expiry_grace, |gate| gate.grace_left());
+                let grace =
+                    gate.map_or(self.context.gateway.expiry_grace, |gate| gate.grace_left());
                 let _still_running = timeout(grace, self.at_rest()).await;
             }
             let goodbye = async {
@@ -274,48 +247,17 @@ impl Session {
         let _closed = running.wait_for(|running| *running == 0).await;
     }
 
-    /// Waits for whatever ends a session from outside: its time, a reload, the gateway's stop, a
-    /// recording that fails. Cancel safe.
+    /// Waits for whatever ends a session but its client: also for what a channel or the handler met.
+    /// Cancel safe.
     async fn watch(&self) -> End {
-        let mut changes = self.context.catalog.changes();
         let mut failed = self.failed.subscribe();
-        loop {
-            tokio::select! {
-                () = self.grant.ends().over(self.since) => return End::Expired,
-                changed = changes.changed() => {
-                    if changed.is_err() {
-                        return End::Shutdown;
-                    }
-                    if let Some(end) = self.lost() {
-                        return End::Lost(end);
-                    }
-                }
-                Ok(end) = failed.wait_for(Option::is_some) => {
-                    return (*end).clone().unwrap_or(End::Shutdown);
-                }
-                () = async {
-                    self.context.shutdown.draining().await;
-                    self.at_rest().await;
-                } => return End::Shutdown,
-                () = self.context.shutdown.cutting() => return End::Shutdown,
+        tokio::select! {
+            end = self.admitted.ended(&self.context.gateway, self.since, || self.at_rest()) => End::Cut(end),
+            // The sender is this session's own, so there is no error.
+            Ok(end) = failed.wait_for(Option::is_some) => {
+                (*end).clone().unwrap_or_else(|| End::Cut(SessionEnd::shutdown()))
             }
         }
-    }
-}
-
-impl Session {
-    /// How the session must end because somebody ended it, or because its right holds no more.
-    fn lost(&self) -> Option<SessionEnd> {
-        if let Some(gate) = &self.recording.lock().gate {
-            return gate.lost();
-        }
-        let desk = self.context.catalog.desk();
-        if let Some(by) = desk.is_killed(self.id) {
-            return Some(SessionEnd::killed(&by));
-        }
-        let rules = self.context.catalog.current();
-        let lost = self.grant.still_holds(&rules, desk.withdrawn().last_known()).err();
-        lost.map(|why| SessionEnd::lost(&why))
     }
 }
 
