@@ -14,6 +14,7 @@ use crate::support::daemon::wait_until;
 use crate::support::gateway::{Setup, portcullis, told};
 use crate::support::http::{App, Caller, Told, curl};
 use crate::support::ssh::{Site, Sshd};
+use crate::support::talk::{Talk, query};
 
 /// What ends the sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl Cause {
 
 /// A session of each protocol in which something runs.
 struct Running {
-    psql: Child,
+    postgres: Talk,
     ssh: Child,
     request: JoinHandle<Told>,
 }
@@ -123,14 +124,15 @@ impl Running {
         site.key();
         let line = format!("echo x > {}; exec sleep 600", mark.display());
         let ssh = piped(site.ssh().arg(line));
-        let psql = piped(gateway.client("orders").psql().args(["-c", "select pg_sleep(600)"]));
-        let address = gateway.daemon().address_of("http");
-        let caller = Caller { address, token: gateway.issuer().token("agent") };
+        let token = || gateway.issuer().token("agent");
+        let mut postgres = Talk::opened(gateway.address(), "agent", "orders", &token());
+        postgres.send(&query("select pg_sleep(600)"));
+        let caller = Caller { address: gateway.daemon().address_of("http"), token: token() };
         let request = std::thread::spawn(move || caller.get("/crew/hang"));
         wait_until("three sessions", || {
             mark.exists() && sessions(site).len() == 3 && app.paths().contains(&"/hang".to_owned())
         });
-        Self { psql, ssh, request }
+        Self { postgres, ssh, request }
     }
 }
 
@@ -166,20 +168,20 @@ fn recorded(site: &Site) -> Vec<(String, String, String)> {
 fn end_by(cause: Cause) {
     let app = App::start();
     let sections = format!("{}{}", Sshd::shared().target("web-1", ""), app.target("crew", ""));
-    let site = Site::set_up(
+    let mut site = Site::set_up(
         &sections,
         cause.setup(Setup {
             listen: "http = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"".to_owned(),
             ..Setup::for_targets([Database::fresh().target("orders")])
         }),
     );
-    let gateway = &site.gateway;
-    let config = gateway.configuration();
+    let config = site.gateway.configuration();
     let config = ["--config", config.to_str().unwrap()];
-    let Running { mut psql, mut ssh, request } = Running::start(&site, &app);
+    let Running { postgres, mut ssh, request } = Running::start(&site, &app);
+    let mut postgres = Some(postgres);
     match cause {
         Cause::Client => {
-            psql.kill().unwrap();
+            postgres = None;
             ssh.kill().unwrap();
         }
         Cause::Kill => {
@@ -193,38 +195,48 @@ fn end_by(cause: Cause) {
             does(&portcullis(&[&who[..], &config].concat()));
         }
         Cause::AccessTaken => {
-            does(&gateway.reload(|text| text.replace("targets = [\"*\"]", "targets = [\"none\"]")));
+            does(
+                &site
+                    .gateway
+                    .reload(|text| text.replace("targets = [\"*\"]", "targets = [\"none\"]")),
+            );
         }
         Cause::TokenEnds | Cause::MaxSession => {}
-        Cause::Stop => assert!(gateway.stop().success()),
+        Cause::Stop => assert!(site.gateway.stop().success()),
     }
-    let (psql, ssh) = (psql.wait_with_output().unwrap(), ssh.wait_with_output().unwrap());
     let Said { how, fault, text, by, told: words, status } = cause.said();
-    for (client, output) in [("psql", &psql), ("ssh", &ssh)] {
-        let read = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{cause:?}: {client}: {read}");
-        if let Some(words) = words {
-            assert!(read.contains(words), "{cause:?}: {client}: {read}");
+    let ssh = ssh.wait_with_output().unwrap();
+    assert!(!ssh.status.success(), "{cause:?}");
+    if let (Some(words), Some(mut postgres)) = (words, postgres) {
+        let of_ssh = String::from_utf8_lossy(&ssh.stderr).into_owned();
+        for (of, read) in [("postgres", postgres.until_end().join("\n")), ("ssh", of_ssh)] {
+            assert!(read.contains(words), "{cause:?}: {of}: {read}");
         }
     }
-    let protocols: &[&str] = match status {
-        Some(status) => {
-            assert_eq!(request.join().unwrap().status, status, "{cause:?}");
-            &["http", "postgres", "ssh"]
-        }
-        // Requests come and go; their session goes on.
-        None => &["postgres", "ssh"],
+    if let Some(status) = status {
+        assert_eq!(request.join().unwrap().status, status, "{cause:?}");
+    }
+    let protocols: &[&str] = match cause {
+        // Requests come and go, each with a token; their session goes on.
+        Cause::Client | Cause::TokenEnds => &["postgres", "ssh"],
+        _ => &["http", "postgres", "ssh"],
     };
-    let log = || gateway.daemon().log();
+    let log = || site.gateway.daemon().log();
     let ends = || log().lines().filter(|line| line.contains("session ended")).count();
     wait_until("the ends", || ends() == protocols.len());
+
+    let log = log();
+    if cause == Cause::Stop {
+        // The index has the end of who was cut last when the next gateway has read it.
+        site.gateway.restart();
+    }
 
     for (protocol, of) in [("http", "crew"), ("postgres", "orders"), ("ssh", "web-1")] {
         if !protocols.contains(&protocol) {
             continue;
         }
         // Log.
-        let line = log().lines().find_map(|line| {
+        let line = log.lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "session ended" && line["target"] == of).then_some(line)
         });
@@ -241,18 +253,17 @@ fn end_by(cause: Cause) {
         });
         assert_eq!(listed["ended"], how, "{listed}");
         assert!(listed["ended_text"].as_str().unwrap().starts_with(text), "{listed}");
-        // Metric.
+        // Metric, which ends with the process.
         if cause != Cause::Stop {
-            let metrics = format!("http://{}/metrics", gateway.daemon().address_of("metrics"));
+            let daemon = site.gateway.daemon();
+            let metrics = format!("http://{}/metrics", daemon.address_of("metrics"));
             let of = format!("protocol=\"{protocol}\",target=\"{of}\",how=\"{how}\"");
             let page = curl(&[&metrics]).text();
             let line = format!("portcullis_sessions_ended_total{{{of}}} 1\n");
             assert!(page.contains(&line), "{line} is not in\n{page}");
         }
     }
-    if cause != Cause::Stop {
-        site.finish();
-    }
+    site.finish();
     for (protocol, ended, words) in recorded(&site) {
         if protocols.contains(&&*protocol) {
             assert!(
@@ -261,7 +272,7 @@ fn end_by(cause: Cause) {
             );
         }
     }
-    gateway.verify_all();
+    site.gateway.verify_all();
 }
 
 #[test]
@@ -313,7 +324,7 @@ fn a_full_gateway_turns_away_alike_and_uses_nothing_up() {
         &sections,
         Setup {
             server: "max_sessions = 1\n".to_owned(),
-            listen: "http = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"".to_owned(),
+            listen: "http = \"127.0.0.1:0\"".to_owned(),
             ..Setup::for_targets([Database::fresh().target("orders")])
         },
     );

@@ -55,7 +55,7 @@ use upstream::{TlsCache, Tracked, Upstream};
 /// The protocols that are spoken, as TLS names them (RFC 7301), the better first.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// How long a connection gets that gives way to another.
+/// How long a connection gets for its last answers when it gives way to another or is cut.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How long a connection stays open without a request.
 const IDLE_TIME: Duration = Duration::from_secs(75);
@@ -260,7 +260,7 @@ impl Connection {
         serving.as_mut().graceful_shutdown();
         tokio::select! {
             served = &mut serving => served,
-            () = shutdown.cutting() => Ok(()),
+            () = self.cut() => Ok(()),
             () = self.given_way() => Ok(()),
         }
     }
@@ -300,7 +300,7 @@ impl Connection {
         serving.as_mut().graceful_shutdown();
         tokio::select! {
             served = &mut serving => served,
-            () = shutdown.cutting() => Ok(()),
+            () = self.cut() => Ok(()),
             () = self.given_way() => Ok(()),
         }
     }
@@ -308,6 +308,12 @@ impl Connection {
     /// Waits until the connection gave way to another, and a moment more for its farewell.
     async fn given_way(&self) {
         self.place.closed().await;
+        tokio::time::sleep(CLOSE_TIME).await;
+    }
+
+    /// Waits until the gateway cuts what still runs, and a moment more for the answers that say so.
+    async fn cut(&self) {
+        self.context.gateway.shutdown.cutting().await;
         tokio::time::sleep(CLOSE_TIME).await;
     }
 

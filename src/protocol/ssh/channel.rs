@@ -290,6 +290,8 @@ impl Channel {
     async fn broke(&self, broken: Broken, began: Instant) {
         match self.over(broken, began).await {
             Ok(Some(refusal)) => self.refuse(&refusal).await,
+            // A client whose only channel is closed leaves before it hears why the session ends.
+            Ok(None) if self.session.has_ended() => {}
             Ok(None) => {
                 let _gone = self.down.close().await;
             }
