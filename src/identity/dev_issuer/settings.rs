@@ -211,6 +211,7 @@ mod tests {
     fn the_built_in_settings_are_good() {
         let settings = Settings::parse(BUILT_IN).unwrap();
         assert_eq!(settings.client("agent").unwrap().groups, ["support-agents"]);
+        assert_eq!(settings.client("agent").unwrap().claims["tenant"], "acme");
         assert_eq!(settings.user("alice").unwrap().groups, ["dba"]);
     }
 
