@@ -310,7 +310,7 @@ fn own_pieces() {
         .leaves("export TOKEN", "clients")
         .says("export TOKEN", "ey");
     own("docs/masks.md")
-        .sets("PORTCULLIS_CONFIG", config)
+        .puts("portcullis.toml", config)
         .sets("ORDERS_PASSWORD", "secret")
         .sets("PGHOST", "127.0.0.1")
         .says("portcullis policy harden", "")
