@@ -149,7 +149,9 @@ pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
         .iter()
         .map(|named| {
             let test = &named.test;
-            let masks = |target: &TargetFacts, caller: &Caller| config.target_masks(target, caller);
+            let masks = |target: &TargetFacts, caller: &Caller, command: &Decided| {
+                config.target_masks(target, caller, command)
+            };
             let done = test.run(&config.policy, &targets, masks, decode);
             Tested {
                 place: &named.place,

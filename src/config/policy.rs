@@ -9,11 +9,11 @@ use super::reader::{Field, Table};
 use super::value;
 use crate::decode::sql::rewrite::Given;
 use crate::decode::{self, sql};
-use crate::mask::{AppliedRows, LONGEST_VALUE, Masks, Viewer};
+use crate::mask::{AppliedRows, CLOSED, LONGEST_VALUE, Masks, RowFilter, Viewer};
 use crate::names::TargetName;
 use crate::policy::{
-    ActingRows, Caller, Mode, Opening, Policy, PolicySettings, PolicyTest, Rule, TargetFacts,
-    TargetMasks, TargetSelector, Unparsed, Unprovable, Verdict, advise,
+    ActingRows, Caller, Command, Effect, Mode, Object, Opening, Policy, PolicySettings, PolicyTest,
+    Rule, TargetFacts, TargetMasks, TargetSelector, Unparsed, Unprovable, Verdict, advise,
 };
 
 /// A command is held against every rule: this many still take less than a tenth of a millisecond.
@@ -243,17 +243,26 @@ fn named<'n>(
 }
 
 impl Config {
-    /// What is masked and filtered on a target for a caller, as a [`PolicyTest`] wants it.
-    pub fn target_masks(&self, target: &TargetFacts, caller: &Caller) -> TargetMasks {
+    /// What is masked and filtered on a target for a caller's command, as a [`PolicyTest`] wants it.
+    pub fn target_masks(
+        &self,
+        target: &TargetFacts,
+        caller: &Caller,
+        command: &Command,
+    ) -> TargetMasks {
         let (name, groups) = (target.name.as_str(), &caller.groups);
         let masks = self.masks.of(name, groups);
         let hiding = masks.iter().filter(|applied| !applied.lifted);
         let viewer = Viewer { username: &caller.username, groups, claims: &caller.claims };
         let rows = self.masks.rows_of(name, &viewer);
         let acting = rows.iter().filter(|applied| applied.acts);
-        let filtering = acting.map(|applied| ActingRows {
-            name: applied.filter.name.to_string(),
-            lacking: lacking(applied, caller),
+        let filtering = acting.map(|applied| {
+            let lacking = lacking(applied, caller);
+            ActingRows {
+                name: applied.filter.name.to_string(),
+                refuses: refuses(&applied.filter, &lacking, command),
+                lacking,
+            }
         });
         TargetMasks {
             columns: self.masks.guard(name, groups),
@@ -261,6 +270,40 @@ impl Config {
             filtering: filtering.collect(),
         }
     }
+}
+
+/// Why a row filter refuses a command, as far as the text of the command says that: what a name without
+/// a schema could mean counts as meant, and what only the catalog says (views, columns) does not.
+fn refuses(filter: &RowFilter, lacking: &[String], command: &Command) -> Option<String> {
+    let on_table = |effect: &&Effect| {
+        let object = effect.object.as_ref().filter(|object| of_table(object.kind()));
+        let named = object.map(|object| {
+            let parts = object.parts().take(2).map(|part| part.map(str::to_owned));
+            Object::new("table", parts.collect::<Vec<_>>())
+        });
+        named.is_some_and(|table| table.could_match(&filter.named))
+    };
+    let mut touching = command.effects.iter().filter(on_table).peekable();
+    touching.peek()?;
+    let (name, table) = (&filter.name, &filter.table);
+    if let [first, ..] = lacking {
+        return Some(format!("the row filter {name} on {table} needs {first}"));
+    }
+    if command.effects.iter().any(|effect| effect.action == "sql.explain") {
+        return Some(format!(
+            "the row filter {name} on {table} lets nobody explain a statement there"
+        ));
+    }
+    let of_rows =
+        |effect: &Effect| effect.attributes.get("mode").is_some_and(|mode| mode == "rows");
+    let closed = |effect: &&Effect| CLOSED.contains(&&*effect.action) && !of_rows(effect);
+    let action = &touching.find(closed)?.action;
+    Some(format!("the row filter {name} on {table} lets nobody do {action} there"))
+}
+
+/// Whether objects of a kind are tables, or belong to one, so that their names begin with the table's.
+fn of_table(kind: &str) -> bool {
+    ["table", "column", "constraint", "policy", "rule", "trigger"].contains(&kind)
 }
 
 /// What a row filter needs of a caller and does not get, in words.

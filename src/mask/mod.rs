@@ -40,6 +40,6 @@ pub use output::Output;
 pub use pattern::{Pattern, PatternMistake};
 pub use plain_text::{PlainText, plain_text};
 pub use plan::{Applied, Enforce, Mask, MaskPlan, Masked, Masks, Texts};
-pub use rows::{AppliedRows, LONGEST_VALUE, RowFilter, Viewer};
+pub use rows::{AppliedRows, CLOSED, LONGEST_VALUE, RowFilter, Viewer};
 pub use scanner::{HashKey, Masker, Scanner};
 pub use value::{REDACTED, whole_value};

@@ -12,6 +12,21 @@ pub const LONGEST_VALUE: usize = 1024;
 /// The most values of one list: each is compared with in every statement.
 const MOST_VALUES: usize = 200;
 
+/// Actions on a table with a row filter that are refused however they are written: they do something
+/// to the table as a whole, or to what makes it a table with a row filter. A lock of single rows is none.
+pub const CLOSED: &[&str] = &[
+    "sql.alter",
+    "sql.cluster",
+    "sql.copy-from",
+    "sql.create",
+    "sql.drop",
+    "sql.lock",
+    "sql.references",
+    "sql.reindex",
+    "sql.truncate",
+    "sql.vacuum",
+];
+
 /// One `[[rows]]`, checked.
 #[derive(Debug, Clone)]
 pub struct RowFilter {

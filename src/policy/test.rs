@@ -42,6 +42,8 @@ pub struct ActingRows {
     pub name: String,
     /// The values that its condition needs and the caller does not have, in words.
     pub lacking: Vec<String>,
+    /// Why the gateway refuses the command for it, as far as the command's text says that.
+    pub refuses: Option<String>,
 }
 
 /// Why a test did not pass, in words for its author.
@@ -50,13 +52,14 @@ pub struct ActingRows {
 pub struct TestFailure(pub String);
 
 impl PolicyTest {
-    /// Runs the test. `masks` says what is masked on the target for the caller, `decode` reads the
-    /// command as the target's protocol would.
+    /// Runs the test. `masks` says what is masked and filtered on the target for the caller and the
+    /// command, `decode` reads the command as the target's protocol would. A command that a row filter
+    /// refuses fails a test that expects it to run or to wait for people.
     pub fn run(
         &self,
         policy: &Policy,
         targets: &[TargetFacts],
-        masks: impl FnOnce(&TargetFacts, &Caller) -> TargetMasks,
+        masks: impl FnOnce(&TargetFacts, &Caller, &Command) -> TargetMasks,
         decode: impl FnOnce(&TargetFacts, &str) -> Result<Command, String>,
     ) -> Result<Decision, TestFailure> {
         let Some(target) = targets.iter().find(|target| target.name.as_str() == self.target) else {
@@ -64,7 +67,7 @@ impl PolicyTest {
         };
         let command = decode(target, &self.command).map_err(TestFailure)?;
         let session = SessionFacts::default();
-        let masked = masks(target, &self.caller);
+        let masked = masks(target, &self.caller, &command);
         let rules = policy.for_caller(&self.caller, target, &session).masked(masked.columns);
         let decision = rules.decide(&command);
         let by = |decision: &Decision| match decision.rules() {
@@ -80,6 +83,15 @@ impl PolicyTest {
             )));
         }
         self.meets_masks(&masked)?;
+        let mut refusing = masked.filtering.iter().filter_map(|rows| rows.refuses.as_ref());
+        if let Some(why) = refusing.next().filter(|_| self.expect != Verdict::Block) {
+            return Err(TestFailure(format!(
+                "expected {}, got a refusal: {why} (by the rules alone: {} {})",
+                self.expect,
+                decision.verdict(),
+                by(&decision),
+            )));
+        }
         match &self.rule {
             Some(rule) if !decision.rules().iter().any(|found| **found == **rule) => {
                 Err(TestFailure(format!(
@@ -91,6 +103,7 @@ impl PolicyTest {
             _ => Ok(decision),
         }
     }
+
     /// Holds the masks and row filters that the test names against those that act.
     fn meets_masks(&self, masked: &TargetMasks) -> Result<(), TestFailure> {
         let TargetMasks { hiding, filtering, .. } = masked;
@@ -112,7 +125,7 @@ impl PolicyTest {
             )));
         }
         match filtering.iter().find(|rows| !rows.lacking.is_empty()) {
-            Some(ActingRows { name, lacking }) => {
+            Some(ActingRows { name, lacking, .. }) => {
                 Err(TestFailure(format!("the row filter {name} needs {}", lacking.join(" and "))))
             }
             None => Ok(()),

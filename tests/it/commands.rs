@@ -329,3 +329,52 @@ fn tests_name_the_row_filters_that_act_on_the_caller() {
         }
     }
 }
+
+/// Where a row filter would refuse a command, a test that expects it to run does not pass, whether it
+/// names row filters or not.
+#[test]
+fn a_test_expects_nothing_that_a_row_filter_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("portcullis.toml");
+    let filters = "[[rows]]\nname = \"own-tenant\"\ntable = \"public.invoices\"\n\
+                   where = \"tenant_id = {claim.tenant}\"\nunless_groups = [\"billing\"]\n\
+                   [[rule]]\nname = \"no-delete\"\nactions = [\"sql.delete\"]\nverdict = \"block\"\n";
+    let target = RULES.split_once("[[rule]]").unwrap().0;
+    let said = |identity: &str, statement: &str, expect: &str| {
+        let test = format!(
+            "[[test]]\nidentity = {identity}\ntarget = \"orders\"\ncommand = \"{statement}\"\n\
+             expect = \"{expect}\"\n"
+        );
+        fs::write(&path, format!("{RIGHT}{target}{filters}{test}")).unwrap();
+        let done = portcullis(&["policy", "test"], &path);
+        let failed = (done.status.code() == Some(1)).then(|| text(&done.stderr).to_owned());
+        assert_eq!(failed.is_none(), done.status.code() == Some(0));
+        failed
+    };
+    let (nobody, acme) = ("{ groups = [\"agents\"] }", "{ claims = { tenant = \"acme\" } }");
+    let (lacks, closed) = ("needs the claim tenant, which the identity lacks", "lets nobody do sql.");
+    for (identity, statement, words) in [
+        (nobody, "select total from public.invoices", lacks),
+        (nobody, "select total from invoices", lacks),
+        (nobody, "select 1; update invoices set total = 0 where id = 7", lacks),
+        (acme, "truncate invoices", closed),
+        (acme, "alter table public.invoices add note text", closed),
+        (acme, "copy public.invoices from stdin", closed),
+        (acme, "explain select total from invoices", "lets nobody explain a statement there"),
+    ] {
+        let said = said(identity, statement, "allow").unwrap_or_default();
+        let refused = "expected allow, got a refusal: the row filter own-tenant on public.invoices";
+        assert!(said.contains(&format!("{statement}: {refused} {words}")), "{statement}: {said}");
+        assert!(said.contains("(by the rules alone: allow by the target's default)"), "{said}");
+    }
+    for (identity, statement, expect) in [
+        (nobody, "select 1", "allow"),
+        (nobody, "select total from other.invoices", "allow"),
+        (nobody, "delete from invoices where id = 7", "block"),
+        ("{ groups = [\"billing\"] }", "truncate invoices", "allow"),
+        (acme, "select total from invoices for update", "allow"),
+        (acme, "update invoices set total = 0 where id = 7", "allow"),
+    ] {
+        assert_eq!(said(identity, statement, expect), None, "{statement}");
+    }
+}

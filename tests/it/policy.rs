@@ -549,7 +549,7 @@ fn the_examples_of_the_documents_decide_what_they_say() {
             let done = named.test.run(
                 &config.policy,
                 &targets,
-                |target, caller| config.target_masks(target, caller),
+                |target, caller, command| config.target_masks(target, caller, command),
                 |_, sql| Ok(of_text(sql)),
             );
             if let Err(failure) = done {

@@ -13,6 +13,7 @@ use crate::decode::postgres::backend::Column;
 use crate::decode::sql::rewrite::{BoundCondition, Given, Refusal, Rows, rewrite};
 use crate::decode::sql::{LexerSettings, Source, Statement, StatementKind};
 use crate::gate::Against;
+use crate::mask::CLOSED;
 use crate::policy::{Effect, Object};
 
 /// How deep views over filtered tables are replaced by their queries.
@@ -142,20 +143,6 @@ impl MasksNow {
     }
 }
 
-/// What is done to a table as a whole, or to what makes it a table with a row filter.
-const BEYOND: &[&str] = &[
-    "sql.alter",
-    "sql.cluster",
-    "sql.copy-from",
-    "sql.create",
-    "sql.drop",
-    "sql.lock",
-    "sql.references",
-    "sql.reindex",
-    "sql.truncate",
-    "sql.vacuum",
-];
-
 /// Why an effect cannot be kept within these row filters, whatever it is written as, and within which
 /// of them.
 pub(super) fn beyond(
@@ -171,7 +158,7 @@ pub(super) fn beyond(
         return Some((CASCADING, filters.clone()));
     }
     let rows = effect.attributes.get("mode").is_some_and(|mode| mode == "rows");
-    if !BEYOND.contains(&action) || rows {
+    if !CLOSED.contains(&action) || rows {
         return None;
     }
     if (action, object.kind()) == ("sql.alter", "type") {
