@@ -36,7 +36,9 @@ struct CallerPreviews {
     previews: Previews,
     /// The same without the row filters that need a claim which is not known, where there are such.
     without: Option<Previews>,
-    remembered: HashMap<String, Option<Preview>>,
+    /// Those filters, each with what it needs.
+    lacking: Vec<(String, String)>,
+    remembered: HashMap<String, Result<Preview, String>>,
 }
 
 impl Catalogs {
@@ -69,15 +71,18 @@ impl Catalogs {
         read.map(|read| Box::new(read) as Box<dyn backtest::Catalogs>).boxed()
     }
 
-    /// What goes to the server in the place of a caller's statement; `None` where nobody can tell.
+    /// What goes to the server in the place of a caller's statement, or why nobody can tell.
     fn preview(
         &mut self,
         (target, database): (&TargetName, &str),
         (username, groups): (&str, &[String]),
         text: &str,
-    ) -> Option<Preview> {
+    ) -> Result<Preview, String> {
         let Self { rules, claims, read, callers } = self;
-        let read = read.get(&(target.clone(), database.to_owned()))?.as_ref().ok()?;
+        let read = read.get(&(target.clone(), database.to_owned()));
+        let read = read.and_then(|read| read.as_ref().ok()).ok_or_else(|| {
+            format!("the catalog of {target}, database {database}, could not be read")
+        })?;
         let caller = (target.clone(), database.to_owned(), username.to_owned(), groups.to_vec());
         if callers.len() >= MOST_CALLERS && !callers.contains_key(&caller) {
             callers.clear();
@@ -86,9 +91,13 @@ impl Catalogs {
             let viewer = Viewer { username, groups, claims };
             let plan = plan(rules, target, &viewer);
             let unprovable = rules.policy().settings().unprovable;
-            let lacking = plan.rows().iter().any(|rows| rows.lacking().is_some());
-            let without = lacking.then(|| without_lacking(rules, target, &viewer));
+            let lacking = plan.rows().iter().filter_map(|rows| {
+                Some((rows.filter.name.to_string(), rows.lacking()?))
+            });
+            let lacking: Vec<_> = lacking.collect();
+            let without = (!lacking.is_empty()).then(|| without_lacking(rules, target, &viewer));
             CallerPreviews {
+                lacking,
                 previews: read.previews(plan, unprovable),
                 without: without.map(|plan| read.previews(plan, unprovable)),
                 remembered: HashMap::new(),
@@ -101,13 +110,15 @@ impl Catalogs {
 impl backtest::Catalogs for Catalogs {
     fn masked(&mut self, statement: &Statement<'_>) -> Masked {
         let Statement { target, database, caller, text } = statement;
-        let Some(database) = database else { return Masked::Undecidable };
+        let Some(database) = database else {
+            return Masked::Undecidable("the recording does not name the database".to_owned());
+        };
         let viewer = (caller.username.as_str(), caller.groups.as_slice());
         match self.preview((target, database), viewer, text) {
-            Some(Preview::Same) => Masked::Same,
-            Some(Preview::Instead(sent)) => Masked::Instead(sent),
-            Some(Preview::Refused { by, reason }) => Masked::Refused { by, reason },
-            None => Masked::Undecidable,
+            Ok(Preview::Same) => Masked::Same,
+            Ok(Preview::Instead(sent)) => Masked::Instead(sent),
+            Ok(Preview::Refused { by, reason }) => Masked::Refused { by, reason },
+            Err(reason) => Masked::Undecidable(reason),
         }
     }
 
@@ -121,7 +132,7 @@ impl backtest::Catalogs for Catalogs {
 }
 
 impl CallerPreviews {
-    fn preview(&mut self, text: &str) -> Option<Preview> {
+    fn preview(&mut self, text: &str) -> Result<Preview, String> {
         if let Some(known) = self.remembered.get(text) {
             return known.clone();
         }
@@ -130,13 +141,27 @@ impl CallerPreviews {
         }
         let preview = match (self.previews.of(text), &self.without) {
             // Perhaps for the claim that is not known: certain is what others refuse, too.
-            (Preview::Refused { .. }, Some(without)) => {
-                Some(without.of(text)).filter(|other| matches!(other, Preview::Refused { .. }))
-            }
-            (preview, _) => Some(preview),
+            (Preview::Refused { by, .. }, Some(without)) => match without.of(text) {
+                refused @ Preview::Refused { .. } => Ok(refused),
+                Preview::Same | Preview::Instead(_) => Err(self.needed(&by)),
+            },
+            (preview, _) => Ok(preview),
         };
         self.remembered.insert(text.to_owned(), preview.clone());
         preview
+    }
+
+    /// What the row filters need that are against a statement, in words.
+    fn needed(&self, by: &[String]) -> String {
+        let needed = self.lacking.iter().find(|(name, _)| by.contains(name));
+        let (name, needed) = match needed.or(self.lacking.first()) {
+            Some((name, needed)) => (name.as_str(), needed.as_str()),
+            None => ("of the table", "a claim"),
+        };
+        format!(
+            "the row filter {name} needs {needed}, which recordings do not hold; `policy backtest \
+             --claim` gives it to all callers"
+        )
     }
 }
 

@@ -19,7 +19,8 @@ use crate::config::{self, Config};
 use crate::names::TargetName;
 use crate::recording::{self, Keyring, ReadError};
 use crate::replay::backtest::{
-    Backtest, Catalogs as _, Example, MaskReport, Report, Statement, Target, Unreachable, databases,
+    Backtest, Catalogs as _, Example, MaskReport, Report, Statement, Target, Undecidable,
+    Unreachable, databases,
 };
 
 /// Kinds of change that are listed.
@@ -30,7 +31,7 @@ const MOST_LISTED: usize = 50;
 /// Says which of them would have ended otherwise, and by which rules. Reads recordings and nothing
 /// else: those of the configuration's `data_dir` and its archive, or the files given. A command is
 /// undecidable where a rule looks at what its recording does not hold: claims, or texts and values
-/// that were withheld. Masks and row filters are not tried, and what they refused counts as refused again; with
+/// that were withheld; each reason is printed with its first command. Masks and row filters are not tried, and what they refused counts as refused again; with
 /// --online each target's catalog is asked what they would do with every recorded statement. Nothing is run.
 #[derive(Debug, Args)]
 #[command(
@@ -142,7 +143,8 @@ fn backtest(
 
 fn tell(told: &Told) -> anyhow::Result<()> {
     let Told { report, damaged, unreachable } = told;
-    let Report { sessions, commands, unchanged, undecidable, no_target, changed, masks } = report;
+    let Report { sessions, commands, unchanged, undecidable, no_target, changed, masks, .. } =
+        report;
     output::print(&format!(
         "{commands} commands of {sessions} sessions: {unchanged} as before, {} otherwise, \
          {undecidable} undecidable, {no_target} of targets that are not there",
@@ -159,6 +161,7 @@ fn tell(told: &Told) -> anyhow::Result<()> {
         let (from, to, count) = (change.from, change.to, change.count);
         output::print(&format!("{from} -> {to} by {by}: {count}, {}", first(&change.example)))?;
     }
+    tell_undecidable("undecidable", &report.undecidable_by_reason)?;
     for Unreachable { target, database, error } in unreachable.iter().flatten() {
         output::print(&format!(
             "target {target}, database {database}, cannot be asked, so that its statements are \
@@ -170,7 +173,7 @@ fn tell(told: &Told) -> anyhow::Result<()> {
 }
 
 fn tell_masks(masks: &MaskReport) -> anyhow::Result<()> {
-    let MaskReport { same, undecidable, instead, refused } = masks;
+    let MaskReport { same, undecidable, undecidable_by_reason, instead, refused } = masks;
     output::print(&format!(
         "masks and row filters: {same} sent as they are, {} answered otherwise, {} refused, \
          {undecidable} undecidable",
@@ -197,6 +200,14 @@ fn tell_masks(masks: &MaskReport) -> anyhow::Result<()> {
             first(&kind.example),
             output::visible(&kind.reason)
         ))?;
+    }
+    tell_undecidable("undecidable for masks and row filters", undecidable_by_reason)
+}
+
+fn tell_undecidable(what: &str, reasons: &[Undecidable]) -> anyhow::Result<()> {
+    for Undecidable { reason, count, example } in reasons.iter().take(MOST_LISTED) {
+        let reason = output::visible(reason);
+        output::print(&format!("{what}: {count}, {}\n  {reason}", first(example)))?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub use glob::Glob;
 pub use object::{NotAnObject, Object, Pattern};
 pub use reach::Opening;
 pub use rule::{DEFAULT_TIMEOUT, Mode, Rule, RuleMistake, TargetSelector};
-pub use session::SessionPolicy;
+pub use session::{NotRecorded, SessionPolicy};
 pub use test::{ActingRows, PolicyTest, TargetMasks, TestFailure};
 
 use self::rule::Compiled;

@@ -31,6 +31,17 @@ pub struct SessionPolicy {
     session: Map<String, Value>,
 }
 
+/// What a rule looks at that the record of a command does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRecorded {
+    /// The caller's claims.
+    Claims,
+    /// The text, of which something was withheld.
+    Text,
+    /// Bound values; something of them, or of the text, was withheld.
+    Values,
+}
+
 /// A rule whose targets and groups hold.
 #[derive(Debug)]
 struct Applicable {
@@ -92,18 +103,21 @@ impl SessionPolicy {
         self.rules.iter().any(looks)
     }
 
-    /// Whether a rule looks at what the record of a command does not hold: claims in any case, texts
-    /// and values where some of them were `withheld`.
-    pub fn needs_more_than_recorded(&self, withheld: bool) -> bool {
-        self.rules.iter().any(|Applicable { rule, .. }| {
+    /// The first rule that looks at what the record of a command does not hold, and at what: claims in
+    /// any case, texts and values where some of them were `withheld`.
+    pub fn needs_more_than_recorded(&self, withheld: bool) -> Option<(&str, NotRecorded)> {
+        let needs = |rule: &Compiled| {
             let when = rule.when.as_ref();
-            when.is_some_and(Condition::may_look_at_claims)
-                || (withheld
-                    && (rule.text.is_some()
-                        || when.is_some_and(|when| {
-                            when.may_look_at("text") || when.may_look_at("parameters")
-                        })))
-        })
+            let looks_at = |what| withheld && when.is_some_and(|when| when.may_look_at(what));
+            if when.is_some_and(Condition::may_look_at_claims) {
+                Some(NotRecorded::Claims)
+            } else if withheld && rule.text.is_some() || looks_at("text") {
+                Some(NotRecorded::Text)
+            } else {
+                looks_at("parameters").then_some(NotRecorded::Values)
+            }
+        };
+        self.rules.iter().find_map(|found| Some((found.rule.name.as_ref(), needs(&found.rule)?)))
     }
 
     /// Decides one command: each effect takes the strictest verdict among the rules that match it,

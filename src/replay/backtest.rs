@@ -8,6 +8,7 @@
 //! counted beside that when somebody can be asked ([`Backtest::with_masks`]).
 
 mod masks;
+mod undecidable;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,12 +27,16 @@ use masks::Counted;
 pub use masks::{
     Catalogs, Instead, MaskReport, Masked, Refused, Statement, Unreachable, databases,
 };
+pub use undecidable::Undecidable;
+use undecidable::{Reasons, Undecided};
 
 /// Commands that only prepare of which a session's last are remembered: an Execute builds on a
 /// Bind, which builds on a Parse.
 const MOST_PREPARED: usize = 20_000;
 /// Characters of an example.
 const EXAMPLE: usize = 120;
+/// Why nobody can tell what masks and row filters do with a statement.
+const WITHHELD: &str = "something of the text was withheld from the recording: a comment, or a literal on a masked column";
 
 /// What came of it.
 #[derive(Debug, Default, Serialize)]
@@ -44,6 +49,8 @@ pub struct Report {
     pub unchanged: u64,
     /// A rule looks at what the record does not hold, or masks refused it that are gone.
     pub undecidable: u64,
+    /// The same by reason, the most frequent first.
+    pub undecidable_by_reason: Vec<Undecidable>,
     /// The configuration has no such target.
     pub no_target: u64,
     /// Commands that would end otherwise, the most frequent kind of change first.
@@ -98,6 +105,7 @@ pub struct Backtest<'p> {
     targets: &'p dyn Fn(&TargetName) -> Option<Target>,
     report: Report,
     changes: Changes,
+    undecided: Reasons,
     masks: Option<(&'p mut Masks<'p>, Counted)>,
 }
 
@@ -108,7 +116,7 @@ impl<'p> Backtest<'p> {
     /// By this policy, for these targets.
     pub fn new(policy: &'p Policy, targets: &'p dyn Fn(&TargetName) -> Option<Target>) -> Self {
         let (report, changes) = (Report::default(), Changes::new());
-        Self { policy, targets, report, changes, masks: None }
+        Self { policy, targets, report, changes, undecided: Reasons::default(), masks: None }
     }
 
     /// Also counts what masks and row filters do with statements of Postgres targets that have any.
@@ -133,9 +141,10 @@ impl<'p> Backtest<'p> {
         mut goes_on: impl FnMut(u64, i64) -> bool,
     ) -> Result<bool, ReadError> {
         let (policy, targets) = (self.policy, self.targets);
-        let (report, changes) = (&mut self.report, &mut self.changes);
+        let (report, changes, undecided) =
+            (&mut self.report, &mut self.changes, &mut self.undecided);
         let masks = self.masks.as_mut().map(|(masks, counted)| (&mut **masks, counted));
-        let mut session = Session { policy, targets, report, changes, masks, at: None };
+        let mut session = Session { policy, targets, report, changes, undecided, masks, at: None };
         for event in Reader::open_with(path, keyring)? {
             let event = event?;
             if !goes_on(session.report.commands, event.wall_us) {
@@ -154,7 +163,8 @@ impl<'p> Backtest<'p> {
             .collect();
         changed.sort_by_key(|changed| std::cmp::Reverse(changed.count));
         let masks = self.masks.map(|(_, counted)| counted.finish());
-        Report { changed, masks, ..self.report }
+        let undecidable_by_reason = self.undecided.finish();
+        Report { changed, undecidable_by_reason, masks, ..self.report }
     }
 }
 
@@ -164,6 +174,7 @@ struct Session<'r, 'p> {
     targets: &'r dyn Fn(&TargetName) -> Option<Target>,
     report: &'r mut Report,
     changes: &'r mut Changes,
+    undecided: &'r mut Reasons,
     masks: Option<(&'r mut Masks<'p>, &'r mut Counted)>,
     at: Option<Known>,
 }
@@ -266,8 +277,13 @@ impl Session<'_, '_> {
             }
             match decided {
                 Err(Undecided::NoTarget) => self.report.no_target += 1,
-                Err(Undecided::NotRecorded | Undecided::Unmasked) => self.report.undecidable += 1,
                 Err(Undecided::AsBefore) => self.report.unchanged += 1,
+                Err(undecided) => {
+                    self.report.undecidable += 1;
+                    let text = built.as_ref().map_or(&*recorded.command.text, |built| built.text);
+                    let example = || known.example(event.sequence, text);
+                    self.undecided.count(undecided.to_string(), example);
+                }
                 Ok(after) if after.verdict() == before => self.report.unchanged += 1,
                 Ok(after) => {
                     let rules = after.rules().iter().map(ToString::to_string).collect();
@@ -289,16 +305,6 @@ impl Session<'_, '_> {
             kept.insert(event.sequence, Prepared { recorded, of: event.of });
         }
     }
-}
-
-#[derive(Clone, Copy)]
-enum Undecided {
-    NoTarget,
-    NotRecorded,
-    /// Masks or row filters refused it, and the target has none any more.
-    Unmasked,
-    /// What refused it does so whatever the rules say.
-    AsBefore,
 }
 
 /// A command with what it builds on.
@@ -329,7 +335,7 @@ impl Known {
         };
         while let Some(sequence) = of {
             let base = self.bound.get(&sequence).or_else(|| self.parsed.get(&sequence));
-            let base = base.ok_or(Undecided::NotRecorded)?;
+            let base = base.ok_or(Undecided::NotPrepared)?;
             let below: &Command = &base.recorded.command;
             built.withheld |= base.recorded.exact.is_some();
             if built.text.is_empty() {
@@ -359,9 +365,9 @@ impl Known {
             Some(Besides::Masks) => return Err(Undecided::Unmasked),
             None => {}
         }
-        let built = built.map_err(|undecided| *undecided)?;
-        if policy.needs_more_than_recorded(built.withheld) {
-            return Err(Undecided::NotRecorded);
+        let built = built.map_err(Undecided::clone)?;
+        if let Some((rule, what)) = policy.needs_more_than_recorded(built.withheld) {
+            return Err(Undecided::NotRecorded(rule.to_owned(), what));
         }
         let command: &Command = &recorded.command;
         let Built { text, effects, ref attributes, .. } = *built;
@@ -386,7 +392,7 @@ impl Known {
 
     fn masked(&self, built: &Built<'_>, masks: &mut Masks<'_>) -> Masked {
         if built.text_withheld {
-            return Masked::Undecidable;
+            return Masked::Undecidable(WITHHELD.to_owned());
         }
         masks(&Statement {
             target: &self.target,

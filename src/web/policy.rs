@@ -42,7 +42,7 @@ const TRY_COMMANDS: u64 = 1_000_000;
 const CATALOGS_TIME: Duration = Duration::from_secs(20);
 /// What is looked at when nothing is said.
 const DAYS: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Kinds of change, and of refusals by masks, that are told.
+/// Kinds of change, of refusals by masks and of what is undecidable that are told.
 const MOST_CHANGES: usize = 200;
 
 static TRYING: Semaphore = Semaphore::const_new(1);
@@ -285,7 +285,9 @@ fn attempt(
     }
     let mut report = backtest.finish();
     report.changed.truncate(MOST_CHANGES);
+    report.undecidable_by_reason.truncate(MOST_CHANGES);
     if let Some(masks) = &mut report.masks {
+        masks.undecidable_by_reason.truncate(MOST_CHANGES);
         masks.refused.truncate(MOST_CHANGES);
     }
     (complete, damaged, report)

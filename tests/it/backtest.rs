@@ -97,8 +97,20 @@ verdict = "block"
     let by_text = "\n[[rule]]\nname = \"text\"\ntext = \"comment\"\nverdict = \"block\"\n";
     let undecidable = report(&with_rules(&gateway, by_text));
     assert_eq!((&undecidable["undecidable"], &undecidable["unchanged"]), (&json!(1), &json!(5)));
+    let [reason] = &undecidable["undecidable_by_reason"].as_array().unwrap()[..] else {
+        panic!("{undecidable}")
+    };
+    let why = "the rule text looks at the text, of which something was withheld from the recording";
+    assert_eq!((&reason["reason"], &reason["count"]), (&json!(why), &json!(1)));
+    assert!(reason["example"]["text"].as_str().unwrap().starts_with("select 1"), "{reason}");
     let claims = "\n[[rule]]\nname = \"crew\"\nwhen = \"identity.claims.azp == 'crew'\"\nverdict = \"block\"\n";
     assert_eq!(report(&with_rules(&gateway, claims))["undecidable"], 6);
+    let said = told(&backtest(&with_rules(&gateway, claims), &[]));
+    let (_, reason) = said.split_once("\nundecidable: 6, first in ").unwrap();
+    let (first, reason) = reason.split_once('\n').unwrap();
+    assert!(first.ends_with(": create table t (i int, note text)"), "{said}");
+    let why = "  the rule crew looks at claims of the caller, which recordings do not hold";
+    assert!(reason.starts_with(why), "{said}");
 
     // A target that is gone, and words for people.
     let text = fs::read_to_string(gateway.configuration()).unwrap();
@@ -146,6 +158,9 @@ fn what_masks_refused_counts_as_refused_again() {
     fs::write(&bare, text.replace(MASK, "").replace(ROWS, "")).unwrap();
     let bare = report(&bare);
     assert_eq!((&bare["undecidable"], &bare["unchanged"]), (&json!(2), &json!(1)), "{bare}");
+    let reason = &bare["undecidable_by_reason"][0];
+    let why = "masks or row filters refused it, and the target has none in this configuration";
+    assert_eq!((&reason["reason"], &reason["count"]), (&json!(why), &json!(2)), "{bare}");
 }
 
 const DRAFT: &str = r#"
@@ -200,6 +215,14 @@ fn the_catalog_says_what_masks_of_a_draft_would_do() {
     assert!(masks["instead"]["sent"].as_str().unwrap().contains("[masked]"), "{masks}");
     // A comment was withheld, and claims are not recorded.
     assert_eq!((&masks["undecidable"], &masks["same"]), (&json!(3), &json!(2)), "{masks}");
+    let [claim, comment] = &masks["undecidable_by_reason"].as_array().unwrap()[..] else {
+        panic!("{masks}")
+    };
+    assert_eq!((&claim["count"], &comment["count"]), (&json!(2), &json!(1)), "{masks}");
+    assert_eq!(claim["example"]["text"], "select tenant from u");
+    let why = "the row filter own-tenant needs the claim \"tenant\", which recordings do not hold";
+    assert!(claim["reason"].as_str().unwrap().starts_with(why), "{masks}");
+    assert!(comment["reason"].as_str().unwrap().contains("was withheld"), "{masks}");
     let [refused] = &masks["refused"].as_array().unwrap()[..] else { panic!("{masks}") };
     assert_eq!((&refused["by"], &refused["count"]), (&json!(["mails"]), &json!(2)), "{masks}");
     assert_eq!(refused["example"]["text"], "create view v as select email from t");
@@ -217,6 +240,8 @@ fn the_catalog_says_what_masks_of_a_draft_would_do() {
         "masks and row filters: 2 sent as they are, 3 answered otherwise, 2 refused, 3 undecidable",
         "answered otherwise, masked or filtered before the server computes: 3, first in ",
         "refused by mails: 2, first in ",
+        "\nundecidable for masks and row filters: 2, first in ",
+        ": select tenant from u\n  the row filter own-tenant needs the claim \"tenant\"",
     ] {
         assert!(said.contains(words), "{words} in {said}");
     }
@@ -231,6 +256,8 @@ fn the_catalog_says_what_masks_of_a_draft_would_do() {
     assert_eq!(online["unchanged"], without["unchanged"]);
     assert_eq!(online["unreachable"][0]["target"], "orders", "{online}");
     assert_eq!(online["masks"]["undecidable"], 10, "{online}");
+    let reason = online["masks"]["undecidable_by_reason"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the catalog of orders, database "), "{online}");
     let said = told(&backtest(&gone, &["--online"]));
     assert!(
         said.contains("target orders, database ") && said.contains("cannot be asked"),

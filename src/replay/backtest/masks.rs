@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Example;
+use super::undecidable::{Reasons, Undecidable};
 use crate::names::TargetName;
 use crate::policy::Caller;
 use crate::recording::{Keyring, Opened, Reader};
@@ -37,8 +38,8 @@ pub enum Masked {
         /// Why, as the client is told.
         reason: String,
     },
-    /// Nobody can tell.
-    Undecidable,
+    /// Nobody can tell, for this reason.
+    Undecidable(String),
 }
 
 /// A target's database whose catalog could not be read.
@@ -81,6 +82,8 @@ pub struct MaskReport {
     pub same: u64,
     /// The text was withheld, the target cannot be asked, or the caller's claims count.
     pub undecidable: u64,
+    /// The same by reason, the most frequent first.
+    pub undecidable_by_reason: Vec<Undecidable>,
     /// Statements that the server answers otherwise: it gets another text.
     pub instead: Instead,
     /// Statements that are refused, the most frequent reason first.
@@ -120,6 +123,7 @@ pub struct Refused {
 pub(super) struct Counted {
     report: MaskReport,
     refused: BTreeMap<(Vec<String>, String), (u64, u64, Example)>,
+    undecided: Reasons,
 }
 
 impl Counted {
@@ -133,7 +137,10 @@ impl Counted {
         let report = &mut self.report;
         match masked {
             Masked::Same => report.same += 1,
-            Masked::Undecidable => report.undecidable += 1,
+            Masked::Undecidable(reason) => {
+                report.undecidable += 1;
+                self.undecided.count(reason, example);
+            }
             Masked::Instead(sent) => {
                 report.instead.count += 1;
                 if report.instead.example.is_none() {
@@ -162,6 +169,7 @@ impl Counted {
             })
             .collect();
         refused.sort_by_key(|kind| std::cmp::Reverse(kind.count));
-        MaskReport { refused, ..self.report }
+        let undecidable_by_reason = self.undecided.finish();
+        MaskReport { refused, undecidable_by_reason, ..self.report }
     }
 }

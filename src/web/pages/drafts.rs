@@ -13,7 +13,7 @@ use axum::routing::get;
 use super::visitor::{Posted, Turned, Visitor};
 use super::{Frame, page, reader, text, word};
 use crate::database::Timestamp;
-use crate::replay::backtest::{Change, Example, MaskReport, Refused};
+use crate::replay::backtest::{Change, Example, MaskReport, Refused, Undecidable};
 use crate::web::api::Api;
 use crate::web::policy::{Draft, Tried};
 
@@ -47,6 +47,7 @@ struct Outcome {
     figures: Vec<(&'static str, String)>,
     damaged: u64,
     changes: Vec<Row>,
+    undecidable: Vec<Reason>,
     masks: Option<Masks>,
     /// Databases whose catalogs could not be read, each with the reason.
     unreachable: Vec<String>,
@@ -59,6 +60,14 @@ struct Masks {
     sent: String,
     instead: Option<Shown>,
     refused: Vec<Refusal>,
+    undecidable: Vec<Reason>,
+}
+
+/// Why nobody can tell of some.
+struct Reason {
+    reason: String,
+    count: String,
+    example: Shown,
 }
 
 struct Refusal {
@@ -146,6 +155,7 @@ impl Outcome {
             ],
             damaged: tried.damaged,
             changes: report.changed.iter().map(Row::of).collect(),
+            undecidable: report.undecidable_by_reason.iter().map(Reason::of).collect(),
             masks: report.masks.as_ref().map(Masks::of),
             unreachable: unreachable.collect(),
         }
@@ -158,7 +168,7 @@ fn number(number: u64) -> String {
 
 impl Masks {
     fn of(report: &MaskReport) -> Self {
-        let MaskReport { same, undecidable, instead, refused } = report;
+        let MaskReport { same, undecidable, undecidable_by_reason, instead, refused } = report;
         Self {
             figures: vec![
                 ("Sent as they are", number(*same)),
@@ -169,6 +179,17 @@ impl Masks {
             sent: text::line(instead.sent.as_deref().unwrap_or_default()),
             instead: instead.example.as_ref().map(Shown::of),
             refused: refused.iter().map(Refusal::of).collect(),
+            undecidable: undecidable_by_reason.iter().map(Reason::of).collect(),
+        }
+    }
+}
+
+impl Reason {
+    fn of(undecidable: &Undecidable) -> Self {
+        Self {
+            reason: text::line(&undecidable.reason),
+            count: number(undecidable.count),
+            example: Shown::of(&undecidable.example),
         }
     }
 }
