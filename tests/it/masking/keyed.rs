@@ -312,6 +312,9 @@ fn the_functions_are_the_gateways_to_call_and_their_key_is_nobodys() {
     }
 }
 
+/// What a client is told that asks for more than the values without the functions.
+const MAKES_THEM: &str = "makes them with `portcullis policy harden TARGET --functions`";
+
 #[test]
 fn without_the_functions_keyed_masks_hold_at_the_output_alone() {
     let analytics = Analytics::new(MASKS);
@@ -326,7 +329,7 @@ fn without_the_functions_keyed_masks_hold_at_the_output_alone() {
         "select count(distinct account) from people",
     ] {
         let said = analytics.says(READER, sql);
-        assert!(said.contains("ERROR"), "{sql}\n{said}");
+        assert!(said.contains("ERROR") && said.contains(MAKES_THEM), "{sql}\n{said}");
     }
     // What needs no key is computed there.
     assert_eq!(answers("select id from people where born = '1970-05-01'"), "1");
@@ -337,7 +340,7 @@ fn without_the_functions_keyed_masks_hold_at_the_output_alone() {
     analytics.apply(&[READER, "--functions"]);
     analytics.as_owner(&format!("grant select on portcullis_masks.key to {READER}"));
     let said = analytics.says(READER, "select count(*) from people join payments using (ssn)");
-    assert!(said.contains("ERROR"), "{said}");
+    assert!(said.contains("ERROR") && said.contains(MAKES_THEM), "{said}");
 }
 
 #[test]

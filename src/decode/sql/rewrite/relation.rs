@@ -42,7 +42,8 @@ pub enum Shown {
     Clear,
     /// This expression, of the column's type.
     Masked(String),
-    /// Its values where they go straight to the client, for they are masked there; no more.
+    /// Its values where they go straight to the client, for they are masked there; no more. So is what
+    /// `hash` and `tokenize` leave, where the server does not have the functions for them.
     AtOutput,
 }
 

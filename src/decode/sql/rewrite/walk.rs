@@ -35,9 +35,11 @@ const SAME_NAME: Refusal = Refusal::of(
 const OPAQUE: Refusal = Refusal::of(
     "what a function of the database's own gives may be selected as it is, and no more",
 );
-const AT_OUTPUT: Refusal =
-    Refusal::of("columns that are masked at the output may be selected as they are, and no more");
-
+const AT_OUTPUT: Refusal = Refusal::of(
+    "columns with hash or tokenize may be selected as they are, and no more, because the server has \
+     no functions for them that the gateway may use: the gateway's operator makes them with \
+     `portcullis policy harden TARGET --functions`",
+);
 const NOT_WRITTEN: Refusal = Refusal::of("a row filter cannot be written into the statement");
 const EXPLAINED: Refusal =
     Refusal::of("EXPLAIN of a table with a row filter tells of rows outside of it");
