@@ -17,10 +17,12 @@ mod rows;
 mod state;
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Executor as _};
+use tokio::sync::watch;
 
 pub use error::DatabaseError;
 pub use indexer::{
@@ -60,6 +62,8 @@ const LONG_WORK: &str = "set statement_timeout = '15min'; set lock_timeout = '1m
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
+    /// Whether its tables were found since this process started.
+    found: Arc<watch::Sender<bool>>,
 }
 
 impl Database {
@@ -73,7 +77,7 @@ impl Database {
                 Box::pin(async move { connection.execute(SESSION_SETTINGS).await.map(drop) })
             })
             .connect_lazy_with(options.clone());
-        Self { pool, options }
+        Self { pool, options, found: Arc::default() }
     }
 
     /// A database by its URL. What the URL leaves out comes from `PGPASSWORD`, `~/.pgpass` and
@@ -93,6 +97,19 @@ impl Database {
         connection.execute(SESSION_SETTINGS).await?;
         connection.execute(LONG_WORK).await?;
         Ok(connection)
+    }
+
+    /// Notes that it answers and has its tables.
+    fn is_found(&self) {
+        self.found.send_replace(true);
+    }
+
+    /// Waits until the indexer has found the tables for the first time since this process started, for
+    /// at most so long; whether it has. What becomes of the database later is not said. Cancel safe.
+    pub async fn found_within(&self, time: Duration) -> bool {
+        let mut found = self.found.subscribe();
+        let waited = tokio::time::timeout(time, found.wait_for(|found| *found)).await;
+        waited.is_ok_and(|found| found.is_ok())
     }
 
     /// Closes the connections.

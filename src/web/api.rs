@@ -23,6 +23,7 @@ use super::caller::{Caller, Reader, Roles};
 use super::entrance::Entrance;
 use super::policy::ReadCatalogs;
 use super::problem::Problem;
+use super::starting::{self, Starting};
 use super::{
     approvals, exports, grants, holds, kills, policy, recordings, targets, tickets, users,
 };
@@ -49,6 +50,7 @@ pub struct Api {
     pub(super) read_catalogs: ReadCatalogs,
     pub(super) tickets: Tickets,
     pub(super) shutdown: Shutdown,
+    pub(super) starting: Arc<Starting>,
     data_dir: PathBuf,
     keyring: Keyring,
     lag: LagWatch,
@@ -71,6 +73,7 @@ impl Api {
     ) -> Arc<Self> {
         let database = catalog.desk().database().clone();
         let tickets = Tickets::new(database.clone());
+        let starting = Arc::new(Starting::new(database.clone()));
         Arc::new(Self {
             database,
             catalog,
@@ -78,6 +81,7 @@ impl Api {
             read_catalogs,
             tickets,
             shutdown,
+            starting,
             data_dir,
             keyring,
             lag,
@@ -89,10 +93,7 @@ impl Api {
 
     /// Its paths, for connections that say how they came ([`super::server`], [`super::admin`]).
     pub fn router(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/api/openapi.json", get(description))
+        let routes = Router::new()
             .route("/api/v1/sessions", get(sessions))
             .route("/api/v1/sessions/{id}", get(session))
             .route("/api/v1/sessions/{id}/commands", get(session_commands))
@@ -108,7 +109,11 @@ impl Api {
             .merge(approvals::routes())
             .merge(grants::routes())
             .merge(users::routes())
-            .merge(holds::routes())
+            .merge(holds::routes());
+        starting::waiting(routes, &self.starting, starting::problem)
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/api/openapi.json", get(description))
             .fallback(async || Problem::not_found())
             .method_not_allowed_fallback(async || Problem::wrong_method())
             .with_state(self)

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::api::Api;
 use super::caller::Caller;
 use super::problem::Problem;
+use super::starting;
 use crate::access;
 use crate::catalog::Catalog;
 use crate::database::Timestamp;
@@ -34,7 +35,8 @@ struct Certificates {
 /// The path, for the API's router.
 pub fn routes(api: &Arc<Api>, authority: Arc<Authority>, catalog: Arc<Catalog>) -> Router {
     let state = Arc::new(Certificates { api: Arc::clone(api), authority, catalog });
-    Router::new().route("/api/v1/ssh/certificates", post(issue)).with_state(state)
+    let routes = Router::new().route("/api/v1/ssh/certificates", post(issue)).with_state(state);
+    starting::waiting(routes, &api.starting, starting::problem)
 }
 
 #[derive(Deserialize)]

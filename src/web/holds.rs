@@ -15,6 +15,7 @@ use super::api::{Answer, Api, Named, named};
 use super::ask::Body;
 use super::caller::{Admin, Caller};
 use super::problem::Problem;
+use super::starting;
 use crate::archive::{By, PruneError, Pruned, Retention};
 use crate::database::{
     DatabaseError, Filter, Hold, HoldFilter, HoldSet, OneSession, Page, Timestamp,
@@ -163,7 +164,8 @@ struct Pruner {
 /// Where deleting is asked for.
 pub fn pruning(api: &Arc<Api>, retention: Arc<Retention>) -> Router {
     let pruner = Arc::new(Pruner { api: Arc::clone(api), retention });
-    Router::new().route("/api/v1/prune", post(prune)).with_state(pruner)
+    let routes = Router::new().route("/api/v1/prune", post(prune)).with_state(pruner);
+    starting::waiting(routes, &api.starting, starting::problem)
 }
 
 #[derive(Debug, Deserialize)]

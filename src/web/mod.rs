@@ -18,6 +18,7 @@ mod policy;
 mod problem;
 mod recordings;
 pub mod server;
+mod starting;
 mod targets;
 mod tickets;
 mod users;

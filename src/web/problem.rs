@@ -102,6 +102,13 @@ impl Problem {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail.to_owned()) }
     }
 
+    /// The database was not found yet since the gateway started.
+    pub(super) fn starting() -> Self {
+        let title = "the gateway is starting";
+        let detail = "its database does not answer yet: try again in a few seconds".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail) }
+    }
+
     /// A recording that this gateway has no key of.
     pub(super) fn locked(detail: String) -> Self {
         let title = "the recording is encrypted, and this gateway cannot open it";

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::Value;
@@ -251,6 +252,55 @@ fn without_a_database_in_the_configuration_the_gateway_runs_its_own() {
     assert!(postmaster.exists());
     assert!(gateway.stop().success());
     assert!(!postmaster.exists(), "its server runs on");
+}
+
+/// What is asked before the private server answers waits for it: nothing is shown that is not in the
+/// audit log.
+#[test]
+fn what_is_asked_of_a_new_gateway_waits_for_its_database_or_is_told_when_to_come_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let database = Database::fresh();
+    let folder = tempfile::TempDir::new().unwrap();
+    let passable = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(folder.path(), passable).unwrap();
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        database: Some(String::new()),
+        data_dir: Some(folder.path().join("data")),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    let token = gateway.issuer().token("agent");
+    // On a busy machine a server takes longer to be made than a request waits.
+    wait_until("the targets", || {
+        let (status, _, body) = remote(&gateway, "/api/v1/targets", Some(&token));
+        assert!(status == 200 || body["title"] == "the gateway is starting", "{body}");
+        status == 200
+    });
+
+    let gateway = Gateway::start(&Setup {
+        listen: WEB.to_owned(),
+        database: Some("url = \"postgres://nobody@127.0.0.1:1/none\"".to_owned()),
+        ..Setup::for_targets([database.target("orders")])
+    });
+    for (path, says) in [
+        ("/api/v1/targets", "its database does not answer yet: try again in a few seconds"),
+        ("/targets", "its database does not answer yet"),
+    ] {
+        let mut stream = TcpStream::connect(gateway.web()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        for words in ["HTTP/1.1 503 ", "retry-after: 2\r\n", "the gateway is starting", says] {
+            assert!(answer.contains(words), "{words} in {answer}");
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        let begun = Instant::now();
+        assert_eq!(remote(&gateway, path, None).0, 200, "{path}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{path} waits");
+    }
 }
 
 /// Every path of the document is there, every answer has exactly the fields that it says, and

@@ -151,6 +151,7 @@ impl Indexer {
     async fn attend(&self, cancel: &CancellationToken) -> Result<(), DatabaseError> {
         let mut connection = self.database.connect().await?;
         self.prepare(&mut connection).await?;
+        self.database.is_found();
         if self.settings.private {
             be_modest(&mut connection).await?;
         }

@@ -38,6 +38,7 @@ use axum::response::{Html, IntoResponse, Response};
 use super::api::Api;
 use super::caller::Caller;
 use super::problem::Problem;
+use super::starting;
 pub use export::html;
 pub use targets::Doors;
 use visitor::Visitor;
@@ -50,7 +51,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub fn over(api: &Arc<Api>, router: Router) -> Router {
     let pages = Router::new()
         .merge(login::routes())
-        .merge(assets::routes())
         .merge(sessions::routes())
         .merge(session::routes())
         .merge(run::routes())
@@ -62,8 +62,9 @@ pub fn over(api: &Arc<Api>, router: Router) -> Router {
         .merge(drafts::routes())
         .merge(holding::routes())
         .merge(audit::routes())
-        .merge(changes::routes())
-        .with_state(Arc::clone(api));
+        .merge(changes::routes());
+    let pages = starting::waiting(pages, &api.starting, |problem| Failed(problem).into_response());
+    let pages = pages.merge(assets::routes()).with_state(Arc::clone(api));
     router.merge(pages).layer(from_fn(guard))
 }
 
