@@ -1,6 +1,7 @@
 //! What is in force: the targets, looked up by name, and the policy, which a reload replaces as
 //! one; and the desk, where people's decisions come in while the gateway runs.
 
+mod explained;
 mod protection;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use crate::mask::Masks;
 use crate::names::TargetName;
 use crate::policy::Policy;
 use crate::telemetry::Tracer;
+pub use explained::{Explained, FilterNamed, MaskNamed, Outcome, Preview};
 pub use protection::{Held, HeldModes, MaskShown, Mode, Protection, RowsShown};
 
 /// What a reload replaces: targets, access rules and policy, always of one configuration.

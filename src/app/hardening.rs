@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
+use crate::catalog::Preview;
 use crate::config::{self, Config, PostgresTarget, Target, TargetKind};
 use crate::mask::{HashKey, Viewer};
 use crate::names::TargetName;
-pub use crate::protocol::postgres::hardening::Preview;
 use crate::protocol::postgres::hardening::{self, Role};
 
 /// The longest name that PostgreSQL takes (`NAMEDATALEN`, less its end), in bytes.

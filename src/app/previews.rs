@@ -7,11 +7,11 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use serde_json::{Map, Value};
 
-use crate::catalog::Rules;
+use crate::catalog::{Preview, Rules};
 use crate::config::TargetKind;
 use crate::mask::{HashKey, MaskPlan, Viewer};
 use crate::names::TargetName;
-use crate::protocol::postgres::hardening::{CatalogRead, Preview, Previews};
+use crate::protocol::postgres::hardening::{CatalogRead, Previews};
 use crate::replay::backtest::{self, Masked, Statement, Unreachable};
 
 /// Callers, and statements of one, whose previews are remembered: sessions repeat themselves.
@@ -91,9 +91,10 @@ impl Catalogs {
             let viewer = Viewer { username, groups, claims };
             let plan = plan(rules, target, &viewer);
             let unprovable = rules.policy().settings().unprovable;
-            let lacking = plan.rows().iter().filter_map(|rows| {
-                Some((rows.filter.name.to_string(), rows.lacking()?))
-            });
+            let lacking = plan
+                .rows()
+                .iter()
+                .filter_map(|rows| Some((rows.filter.name.to_string(), rows.lacking()?)));
             let lacking: Vec<_> = lacking.collect();
             let without = (!lacking.is_empty()).then(|| without_lacking(rules, target, &viewer));
             CallerPreviews {

@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use super::Rules;
+use super::{Preview, Rules};
 use crate::config::Target;
 use crate::database::Timestamp;
 use crate::mask::{Applied, AppliedRows, Enforce, Masks, Viewer};
@@ -44,6 +45,15 @@ pub struct Held {
 pub trait HeldModes: fmt::Debug + Send + Sync {
     /// What is held of a target's own database for these masks. Asks nobody.
     fn held(&self, target: &Arc<Target>, masks: &Masks) -> Option<Held>;
+
+    /// What goes to the server in the place of a caller's statement, its text, in a new session on the
+    /// target's own database. The catalog is read as for a session. An error is for operators. Cancel safe.
+    fn preview<'a>(
+        &'a self,
+        rules: &'a Rules,
+        target: &'a Arc<Target>,
+        of: (&'a Caller, &'a str),
+    ) -> BoxFuture<'a, Result<Preview, String>>;
 }
 
 /// What masks and row filters of a target do to a caller.

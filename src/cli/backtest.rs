@@ -17,6 +17,7 @@ use crate::archive::{self, Shelf};
 use crate::catalog::Rules;
 use crate::config::{self, Config};
 use crate::names::TargetName;
+use crate::policy::claims;
 use crate::recording::{self, Keyring, ReadError};
 use crate::replay::backtest::{
     Backtest, Catalogs as _, Example, MaskReport, Report, Statement, Target, Undecidable,
@@ -88,7 +89,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
         true => {
             let wanted = databases(paths.iter().map(PathBuf::as_path), &keyring);
             let rules = Arc::new(Rules::new(Arc::clone(&config)));
-            Some(Catalogs::read(rules, policy::claims(&options.claims), wanted).await)
+            Some(Catalogs::read(rules, claims(options.claims.iter().cloned()), wanted).await)
         }
         false => None,
     };

@@ -1,21 +1,22 @@
 //! `portcullis policy`: what the rules say, and why, without a gateway.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::{ConfigFile, backtest, output};
-use crate::app::hardening::{self, Preview};
+use crate::app::hardening;
+use crate::catalog::{Explained, FilterNamed, Outcome, Preview, Rules};
 use crate::config::{self, Config};
 use crate::decode;
-use crate::mask::{Applied, AppliedRows, Viewer};
+use crate::mask::Viewer;
 use crate::names::TargetName;
 use crate::policy::{
-    Caller, Command as Decided, Decision, EffectExplanation, Explanation, Pattern, RuleExplanation,
-    SessionFacts, TargetFacts, Verdict,
+    self, Caller, Command as Decided, Decision, EffectExplanation, RuleExplanation, TargetFacts,
+    Verdict,
 };
 
 /// Try the rules: run their tests, explain what they say to a command.
@@ -190,7 +191,7 @@ fn test(options: &Test) -> anyhow::Result<()> {
 }
 
 async fn explain(options: &Explain) -> anyhow::Result<()> {
-    let config = config::load(&options.config.path)?;
+    let config = Arc::new(config::load(&options.config.path)?);
     let target = config.targets.get(&options.target).with_context(|| {
         let known: Vec<&str> = config.targets.keys().map(TargetName::as_str).collect();
         format!("there is no target {}; there are {}", options.target, known.join(", "))
@@ -198,82 +199,43 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     let caller = Caller {
         username: options.user.clone(),
         groups: options.groups.clone(),
-        claims: claims(&options.claims),
+        claims: policy::claims(options.claims.iter().cloned()),
         ..Caller::default()
     };
     let facts = target.facts();
     let command = decode(&facts, &options.command).map_err(anyhow::Error::msg)?;
-    let (name, session) = (facts.name.as_str(), SessionFacts::default());
-    let masked = config.masks.guard(name, &caller.groups);
-    let explanation = config.policy.explain(&caller, &facts, &session, masked, &command);
-    let masks = config.masks.of(name, &caller.groups).iter().map(Masked::of).collect();
     let viewer =
         Viewer { username: &caller.username, groups: &caller.groups, claims: &caller.claims };
-    let filters = config.masks.rows_of(name, &viewer);
-    let rows = filters.iter().map(FilteredRows::of).collect();
     let sent = match options.online {
         true => {
             Some(hardening::preview(&config, &options.target, &viewer, &options.command).await?)
         }
         false => None,
     };
-    let told = Told { explanation, masks, rows, sent };
+    let rules = Rules::new(Arc::clone(&config));
+    let explained = rules.explained(target, &caller, &command, sent);
     if options.json {
-        return output::print_json(&told);
+        return output::print_json(&explained);
     }
-    let masks: String = told.masks.iter().map(Masked::in_words).collect();
-    let rows: String = told.rows.iter().map(FilteredRows::in_words).collect();
-    let reads = |named: &Pattern| {
-        let objects = command.effects.iter().filter_map(|effect| effect.object.as_ref());
-        objects.filter(|object| object.kind() == "table").any(|object| object.could_match(named))
-    };
-    let lacking =
-        told.rows.iter().zip(&filters).filter(|(_, applied)| reads(&applied.filter.named));
-    let lacking: Vec<&str> =
-        lacking.filter_map(|(rows, _)| rows.lacking.is_some().then_some(&*rows.rows)).collect();
     let unread = decode::misunderstood(facts.protocol, &options.command);
-    let refused: Vec<&str> = match &told.sent {
-        Some(Preview::Refused { by, .. }) => by.iter().map(|by| &**by).collect(),
-        _ => Vec::new(),
-    };
-    let by_hiding = (lacking.as_slice(), refused.as_slice());
-    let words = in_words(&told.explanation, &facts, options.all, (unread.as_deref(), by_hiding));
-    let verdict = told.explanation.decision.verdict();
-    let sent = told.sent.as_ref().map(|sent| sent_in_words(sent, verdict)).unwrap_or_default();
-    Ok(output::print(&format!("{words}{masks}{rows}{sent}"))?)
+    let mut words = in_words(&explained, &facts, options.all, unread.as_deref());
+    for mask in &explained.masks {
+        // Writing to a String does not fail.
+        let _ = write!(words, "\n\n{}", mask.in_words());
+    }
+    for [filter, what] in explained.rows.iter().map(FilterNamed::in_words) {
+        let _ = write!(words, "\n\n{filter}\n  {what}");
+    }
+    let verdict = explained.explanation.decision.verdict();
+    if let Some(sent) = &explained.sent {
+        words.push_str(&sent_in_words(sent, verdict));
+    }
+    Ok(output::print(&words)?)
 }
 
 pub(super) fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-/// Claims as a token would have them: one that is given several times is a list.
-pub(super) fn claims(given: &[(String, String)]) -> Map<String, Value> {
-    let mut claims = Map::new();
-    for (name, value) in given {
-        let value = Value::String(value.clone());
-        match claims.get_mut(name) {
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-            None => {
-                claims.insert(name.clone(), value);
-            }
-        }
-    }
-    claims
-}
-
-/// What is said of a command, and what is masked on its target.
-#[derive(Debug, Serialize)]
-struct Told {
-    #[serde(flatten)]
-    explanation: Explanation,
-    masks: Vec<Masked>,
-    rows: Vec<FilteredRows>,
-    /// What goes to the server, where the catalog was asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent: Option<Preview>,
 }
 
 fn sent_in_words(sent: &Preview, verdict: Verdict) -> String {
@@ -287,110 +249,28 @@ fn sent_in_words(sent: &Preview, verdict: Verdict) -> String {
     }
 }
 
-/// A row filter of the target.
-#[derive(Debug, Serialize)]
-struct FilteredRows {
-    rows: String,
-    table: String,
-    #[serde(rename = "where")]
-    condition: String,
-    /// The condition with the caller's values, as it goes to the server; none where one is missing.
-    sent: Option<String>,
-    /// What of the caller's its condition needs and is not there, where it is for the caller.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lacking: Option<String>,
-    /// Whether it is for the caller.
-    acts: bool,
-}
-
-impl FilteredRows {
-    fn of(applied: &AppliedRows) -> Self {
-        let AppliedRows { filter, acts, bound } = applied;
-        Self {
-            rows: filter.name.to_string(),
-            table: filter.table.to_string(),
-            condition: filter.text.to_string(),
-            sent: bound.as_ref().ok().filter(|_| *acts).map(|bound| bound.written("t")),
-            lacking: applied.lacking(),
-            acts: *acts,
-        }
-    }
-
-    fn in_words(&self) -> String {
-        let Self { rows, table, condition, sent, lacking, acts } = self;
-        let what = match (acts, sent) {
-            (false, _) => "not for this caller".to_owned(),
-            (true, Some(sent)) => format!("sent as {sent}"),
-            (true, None) => format!(
-                "statements on the table are refused: the caller lacks {}, or it is no value that can stand there",
-                lacking.as_deref().unwrap_or("a claim")
-            ),
-        };
-        format!("\n\nrows {rows}: of {table} only where {condition}\n  {what}")
-    }
-}
-
-/// A mask of the target.
-#[derive(Debug, Serialize)]
-struct Masked {
-    mask: String,
-    columns: Vec<String>,
-    fields: Vec<String>,
-    patterns: Vec<String>,
-    /// Whether the caller sees the values; what is stored of them is masked all the same.
-    lifted: bool,
-}
-
-impl Masked {
-    fn of(applied: &Applied) -> Self {
-        let mask = &applied.mask;
-        Self {
-            mask: mask.name.to_string(),
-            columns: mask.columns.iter().map(|column| column.as_str().to_owned()).collect(),
-            fields: mask.fields.iter().map(|field| field.as_str().to_owned()).collect(),
-            patterns: mask.patterns.iter().map(|pattern| pattern.name().to_owned()).collect(),
-            lifted: applied.lifted,
-        }
-    }
-
-    fn in_words(&self) -> String {
-        let what = [&self.columns, &self.fields, &self.patterns];
-        let what: Vec<&str> = what.into_iter().flatten().map(String::as_str).collect();
-        let who = if self.lifted { " from storage alone: the caller sees it" } else { "" };
-        format!("\n\nmask {}: hides {}{who}", self.mask, what.join(", "))
-    }
-}
-
 /// Reads a command as the target's protocol does.
 fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
     decode::command(target.protocol, text)
 }
 
-/// What is said of a command; `unread` is why it is not understood, `lacking` the row filters on
-/// tables of its for which the caller lacks a value, `refused` the masks and row filters for which it
-/// does not go to the server.
-fn in_words(
-    told: &Explanation,
-    target: &TargetFacts,
-    all: bool,
-    (unread, (lacking, refused)): (Option<&str>, (&[&str], &[&str])),
-) -> String {
-    let decision = &told.decision;
+/// What is said of a command; `unread` is why it is not understood.
+fn in_words(told: &Explained, target: &TargetFacts, all: bool, unread: Option<&str>) -> String {
+    let decision = &told.explanation.decision;
     let by = match decision.rules() {
         [] => format!("no rule; the default of {} is {}", target.name, target.default),
         rules => rules.join(", "),
     };
-    let verdict = decision.verdict();
-    let mut text = match (lacking, refused) {
-        _ if verdict == Verdict::Block => format!("{verdict} by {by}"),
-        ([_, ..], _) => format!(
-            "refused by the row filter {}, for which the caller lacks a value\n  by the rules: {verdict} by {by}",
-            lacking.join(", "),
+    let (verdict, because) = (decision.verdict(), told.because.as_deref().unwrap_or_default());
+    let mut text = match told.outcome {
+        Outcome::Refused => format!(
+            "refused by {}: {because}\n  by the rules: {verdict} by {by}",
+            told.refused_by.join(", ")
         ),
-        ([], [_, ..]) => {
-            format!("refused by {}\n  by the rules: {verdict} by {by}", refused.join(", "))
+        Outcome::Undecided => {
+            format!("by the rules: {verdict} by {by}\n  {because} (--online asks it)")
         }
-        ([], []) => format!("{verdict} by {by}"),
+        Outcome::Allow | Outcome::Approve | Outcome::Block => format!("{verdict} by {by}"),
     };
     if let Some(unread) = unread {
         let _ = write!(text, "\n  not understood: {unread}");
@@ -408,7 +288,7 @@ fn in_words(
             let _ = write!(text, "\n  {what}: {value}");
         }
     }
-    for effect in &told.effects {
+    for effect in &told.explanation.effects {
         text.push_str(&effect_in_words(effect, all));
     }
     text

@@ -30,6 +30,22 @@ pub struct Caller {
     pub run: Option<String>,
 }
 
+/// Claims as a token would have them, of names with a text each: one that comes several times is a list.
+pub fn claims(given: impl IntoIterator<Item = (String, String)>) -> Map<String, Value> {
+    let mut claims = Map::new();
+    for (name, value) in given {
+        let value = Value::String(value);
+        match claims.get_mut(&name) {
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+            None => {
+                claims.insert(name, value);
+            }
+        }
+    }
+    claims
+}
+
 /// What is called, as conditions see it under `target`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TargetFacts {

@@ -32,7 +32,7 @@ pub use command::{Attributes, Command, CommandParts, Effect, Opaque};
 pub use decision::{Approval, Besides, Decision, Observed, Verdict};
 pub use effective::EffectiveRule;
 pub use explain::{EffectExplanation, Explanation, Missed, RuleExplanation, Selector};
-pub use facts::{Caller, SessionFacts, TargetFacts};
+pub use facts::{Caller, SessionFacts, TargetFacts, claims};
 pub use glob::Glob;
 pub use object::{NotAnObject, Object, Pattern};
 pub use reach::Opening;

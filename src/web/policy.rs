@@ -1,8 +1,11 @@
 //! What the rules say: to a command, and to what was recorded.
 //!
-//! Everybody may ask for themselves what the rules in force make of a command; who may read what was
-//! recorded also for others, and try a draft of rules on the recordings of this gateway. A try is
-//! bounded in time and in commands, runs beside the sessions on one thread, and one at a time. It may
+//! Everybody may ask for themselves what becomes of a command; who may read what was recorded also for
+//! others. The rules in force say it, and the masks and row filters as far as the text tells what they
+//! do; the target's catalog, which a session of the caller's would have read too, says the rest.
+//!
+//! Who may read what was recorded may also try a draft of rules on the recordings of this gateway. A try
+//! is bounded in time and in commands, runs beside the sessions on one thread, and one at a time. It may
 //! also ask the targets' catalogs what the masks and row filters in force do with what was recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +18,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -24,12 +27,12 @@ use super::ask::Body;
 use super::caller::{Caller, Person, Reader};
 use super::problem::Problem;
 use crate::access;
-use crate::catalog::Rules;
+use crate::catalog::{Explained, Outcome, Rules};
 use crate::config::Target;
 use crate::database::Timestamp;
 use crate::decode;
-use crate::names::TargetName;
-use crate::policy::{self, Explanation, SessionFacts};
+use crate::names::{Protocol, TargetName};
+use crate::policy;
 use crate::recording::{self, Keyring, ReadError};
 use crate::replay::backtest::{self, Backtest, Catalogs, Report, Statement, Unreachable};
 
@@ -66,36 +69,67 @@ struct Question {
     /// Whose command it would be; the caller's own when neither is given.
     user: Option<String>,
     groups: Option<Vec<String>>,
+    claims: Option<Map<String, Value>>,
+    /// Whether the target's catalog is asked what masks and row filters do.
+    #[serde(default)]
+    online: bool,
 }
 
-/// What the rules make of it.
+/// What becomes of it.
 #[derive(Debug, Serialize)]
-struct Explained {
+struct Told {
     target: TargetName,
     /// The hash of the policy that says it.
     policy: String,
     #[serde(flatten)]
-    explanation: Explanation,
+    explained: Explained,
 }
 
 async fn explain(
     State(api): State<Arc<Api>>,
     Person(caller): Person,
     Body(question): Body<Question>,
-) -> Answer<Explained> {
+) -> Answer<Told> {
     let rules = api.catalog.current();
     let target = visible(&api, &caller, &rules, &question.target)?;
     if question.command.len() > MAX_COMMAND {
         return Err(Problem::bad(format!("command: at most {MAX_COMMAND} bytes")));
     }
-    let whose = whose(&api, &caller, question.user, question.groups)?;
-    let facts = target.facts();
-    let command = decode::command(facts.protocol, &question.command).map_err(Problem::bad)?;
-    let policy = rules.policy();
-    let masked = rules.masks().guard(facts.name.as_str(), &whose.groups);
-    let explanation = policy.explain(&whose, &facts, &SessionFacts::default(), masked, &command);
-    let (target, policy) = (target.name.clone(), policy.hash().to_owned());
-    Ok(Json(Explained { target, policy, explanation }))
+    let whose = whose(&api, &caller, &question)?;
+    let protocol = target.protocol();
+    let command = decode::command(protocol, &question.command).map_err(Problem::bad)?;
+    let of = (&whose, question.command.as_str(), &command);
+    let explained = api.explained(&rules, &target, of, question.online).await?;
+    let (target, policy) = (target.name.clone(), rules.policy().hash().to_owned());
+    Ok(Json(Told { target, policy, explained }))
+}
+
+impl Api {
+    /// What becomes of a caller's command, which is given as its text and decoded. `online` has the
+    /// target's catalog asked, unless the rules block the command anyway.
+    pub(super) async fn explained(
+        &self,
+        rules: &Rules,
+        target: &Arc<Target>,
+        (whose, text, command): (&policy::Caller, &str, &policy::Command),
+        online: bool,
+    ) -> Result<Explained, Problem> {
+        let by_rules = rules.explained(target, whose, command, None);
+        let has_catalog = target.protocol() == Protocol::Postgres;
+        if !online || !has_catalog || by_rules.outcome == Outcome::Block {
+            return Ok(by_rules);
+        }
+        let asked = self.held.preview(rules, target, (whose, text));
+        let sent = match timeout(CATALOGS_TIME, asked).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(error)) => {
+                tracing::warn!(target = %target.name, %error, "catalog not read for an explanation");
+                return Err(Problem::no_catalog());
+            }
+            Err(_) => return Err(Problem::no_catalog()),
+        };
+        Ok(rules.explained(target, whose, command, Some(sent)))
+    }
 }
 
 /// The target of that name; one that the caller may not know of is as one that is not there.
@@ -114,20 +148,20 @@ pub(super) fn visible(
 }
 
 /// Of whom something is asked: the caller, or for those who may read, somebody described.
-fn whose(
-    api: &Api,
-    caller: &Caller,
-    user: Option<String>,
-    groups: Option<Vec<String>>,
-) -> Result<policy::Caller, Problem> {
-    if user.is_none() && groups.is_none() {
+fn whose(api: &Api, caller: &Caller, question: &Question) -> Result<policy::Caller, Problem> {
+    let Question { user, groups, claims, .. } = question;
+    if user.is_none() && groups.is_none() && claims.is_none() {
         return Ok(caller.identity().map(policy::Caller::from).unwrap_or_default());
     }
     if !caller.may_read(api.roles()) {
         return Err(Problem::forbidden("auditors and admins alone ask for others"));
     }
-    let (username, groups) = (user.unwrap_or_default(), groups.unwrap_or_default());
-    Ok(policy::Caller { username, groups, ..policy::Caller::default() })
+    Ok(policy::Caller {
+        username: user.clone().unwrap_or_default(),
+        groups: groups.clone().unwrap_or_default(),
+        claims: claims.clone().unwrap_or_default(),
+        ..policy::Caller::default()
+    })
 }
 
 /// A draft, and what it is tried on.

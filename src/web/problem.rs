@@ -109,6 +109,14 @@ impl Problem {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail) }
     }
 
+    /// A target's catalog that could not be read.
+    pub(super) fn no_catalog() -> Self {
+        let title = "the target's catalog cannot be read now";
+        let detail =
+            "without `online` the rules alone are asked; the gateway's log says more".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, title, detail: Some(detail) }
+    }
+
     /// A recording that this gateway has no key of.
     pub(super) fn locked(detail: String) -> Self {
         let title = "the recording is encrypted, and this gateway cannot open it";

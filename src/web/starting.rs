@@ -54,15 +54,14 @@ pub(super) fn waiting<S>(
 where
     S: Clone + Send + Sync + 'static,
 {
-    let state = (Arc::clone(starting), answer);
+    let state: Waiting = (Arc::clone(starting), answer);
     routes.route_layer(from_fn_with_state(state, wait))
 }
 
-async fn wait(
-    State((starting, answer)): State<(Arc<Starting>, fn(Problem) -> Response)>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// What a request waits for, and the answer where that takes too long.
+type Waiting = (Arc<Starting>, fn(Problem) -> Response);
+
+async fn wait(State((starting, answer)): State<Waiting>, request: Request, next: Next) -> Response {
     if starting.is_over().await {
         return next.run(request).await;
     }

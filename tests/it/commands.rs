@@ -262,6 +262,11 @@ fn explanations_and_tests_know_the_masks() {
     let told = explain(&["--group", "agents", "selekt what"]);
     assert!(told.starts_with("block"), "{told}");
     assert!(told.ends_with("mask pii: hides *.ssn, email\n"), "{told}");
+    let told = explain(&["--group", "agents", "select id from people"]);
+    assert!(told.starts_with("by the rules: allow by no rule"), "{told}");
+    assert!(told.contains("\n  masks or row filters may refuse it; "), "{told}");
+    let told = explain(&["--group", "pii-readers", "select id from people"]);
+    assert!(told.starts_with("allow by no rule"), "{told}");
     let told = explain(&["--group", "pii-readers", "select 1"]);
     assert!(told.contains("from storage alone: the caller sees it"), "{told}");
     let json: serde_json::Value = serde_json::from_str(&explain(&["--json", "select 1"])).unwrap();
@@ -352,7 +357,8 @@ fn a_test_expects_nothing_that_a_row_filter_refuses() {
         failed
     };
     let (nobody, acme) = ("{ groups = [\"agents\"] }", "{ claims = { tenant = \"acme\" } }");
-    let (lacks, closed) = ("needs the claim tenant, which the identity lacks", "lets nobody do sql.");
+    let (lacks, closed) =
+        ("needs the claim tenant, which the identity lacks", "lets nobody do sql.");
     for (identity, statement, words) in [
         (nobody, "select total from public.invoices", lacks),
         (nobody, "select total from invoices", lacks),

@@ -223,6 +223,7 @@ fn a_draft_is_tried_on_what_was_recorded_and_comes_into_force_nowhere() {
     let own = r#"{"target": "orders", "command": "drop table t"}"#;
     let (status, told) = explain("agent", own);
     assert_eq!((status, &told["decision"]["verdict"]), (200, &"block".into()), "{told}");
+    assert_eq!(told["outcome"], "block", "{told}");
     assert_eq!(told["effects"][0]["action"], "sql.drop");
     let other = r#"{"target": "orders", "command": "drop table t", "groups": ["dba"]}"#;
     assert_eq!((explain("agent", other).0, explain("auditor", other).0), (403, 200));
@@ -232,5 +233,8 @@ fn a_draft_is_tried_on_what_was_recorded_and_comes_into_force_nowhere() {
     // The draft is not in force.
     let (_, told) =
         explain("agent", r#"{"target": "orders", "command": "insert into t values (1)"}"#);
-    assert_eq!(told["decision"]["verdict"], "allow");
+    assert_eq!(
+        (&told["decision"]["verdict"], &told["outcome"]),
+        (&"allow".into(), &"allow".into())
+    );
 }

@@ -893,13 +893,20 @@ fn a_wrong_filter_is_a_mistake_with_its_place() {
         told(&portcullis(&[&start, more, &["select * from customers"]].concat()))
     };
     let said = explained(&["--claim", "tenant=acme"]);
+    assert!(said.starts_with("by the rules: allow by no rule"), "{said}");
+    assert!(
+        said.contains("masks or row filters may refuse it; only the target's catalog"),
+        "{said}"
+    );
     let sent = "(\"t\".\"tenant_id\" OPERATOR(pg_catalog.=) 'acme')";
     assert!(
         said.contains("rows tenants: of public.customers only where") && said.contains(sent),
         "{said}"
     );
     let lacking = explained(&[]);
-    assert!(lacking.starts_with("refused by the row filter tenants"), "{lacking}");
+    let refused = "refused by tenants: the row filter tenants on public.customers needs the claim tenant, which \
+                   the identity lacks\n  by the rules: allow by no rule";
+    assert!(lacking.starts_with(refused), "{lacking}");
     assert!(lacking.contains("are refused: the caller lacks the claim \"tenant\""), "{lacking}");
     assert!(explained(&["--group", "staff"]).contains("not for this caller"));
 }

@@ -1,4 +1,5 @@
-//! What the rules say: those that concern somebody on a target, and what they make of a command.
+//! What the rules say: those that concern somebody on a target, and what becomes of a command by them, the
+//! masks and the row filters.
 //!
 //! Everybody sees the rules for themselves; who may read what was recorded also for others.
 
@@ -10,13 +11,15 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, text, word};
 use crate::access;
+use crate::catalog::{Explained, MaskNamed, Outcome, Preview};
 use crate::decode;
-use crate::names::TargetName;
-use crate::policy::{Caller, EffectiveRule, Explanation, Selector, SessionFacts};
+use crate::names::{Protocol, TargetName};
+use crate::policy::{Caller, EffectiveRule, Selector, claims};
 use crate::web::api::Api;
 use crate::web::policy::MAX_COMMAND;
 use crate::web::problem::Problem;
@@ -34,7 +37,9 @@ struct Wish {
     target: Option<String>,
     user: Option<String>,
     groups: Option<String>,
+    claims: Option<String>,
     command: Option<String>,
+    online: Option<String>,
 }
 
 #[derive(Template)]
@@ -46,9 +51,13 @@ struct PolicyPage {
     default: &'static str,
     user: String,
     groups: String,
+    claims: String,
     command: String,
+    /// Whether there is a catalog to ask, and whether it is asked.
+    has_catalog: bool,
+    online: bool,
     rules: Vec<Shown>,
-    explained: Option<Explained>,
+    explained: Option<Told>,
     /// Why the command cannot be read.
     unread: String,
     policy: String,
@@ -66,10 +75,21 @@ struct Shown {
     approvers: String,
 }
 
-/// What the rules make of a command.
-struct Explained {
+/// What becomes of a command.
+struct Told {
+    /// Masks or row filters refuse it.
+    refused: bool,
+    /// They may, and nobody was asked.
+    undecided: bool,
+    refused_by: String,
+    because: String,
+    /// What the rules say.
     verdict: &'static str,
     by: String,
+    /// What goes to the server; none where that was not asked, or nothing does.
+    sent: Option<String>,
+    /// Masks and row filters of the target, in words.
+    hides: Vec<String>,
     reason: String,
     exempted: String,
     effects: Vec<Effect>,
@@ -107,12 +127,13 @@ async fn policy(
         }
     };
     let mut caller = Caller::from(identity);
-    let others = (wish.user.as_deref().unwrap_or_default(), wish.groups.as_deref());
-    if reads && (!others.0.is_empty() || others.1.is_some_and(|groups| !groups.is_empty())) {
-        let groups = others.1.unwrap_or_default().split(',').map(str::trim);
+    let claims = wish.claims.unwrap_or_default();
+    let others = (wish.user.unwrap_or_default(), wish.groups.unwrap_or_default());
+    if reads && [&others.0, &others.1, &claims].into_iter().any(|given| !given.is_empty()) {
         caller = Caller {
-            username: others.0.to_owned(),
-            groups: groups.filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+            username: others.0,
+            groups: listed(&others.1).map(str::to_owned).collect(),
+            claims: claims_of(&claims)?,
             ..Caller::default()
         };
     }
@@ -121,14 +142,17 @@ async fn policy(
         return Err(Problem::bad(format!("command: at most {MAX_COMMAND} bytes")).into());
     }
     let facts = target.map(|target| target.facts());
+    let has_catalog = target.is_some_and(|target| target.protocol() == Protocol::Postgres);
+    let online = wish.online.is_some();
     let policy = rules.policy();
     let (mut explained, mut unread) = (None, String::new());
-    if let Some(facts) = facts.as_ref().filter(|_| !command.trim().is_empty()) {
+    let asked = target.zip(facts.as_ref()).filter(|_| !command.trim().is_empty());
+    if let Some((target, facts)) = asked {
         match decode::command(facts.protocol, &command) {
             Ok(read) => {
-                let masked = rules.masks().guard(facts.name.as_str(), &caller.groups);
-                let told = policy.explain(&caller, facts, &SessionFacts::default(), masked, &read);
-                explained = Some(Explained::of(&told, word(facts.default)));
+                let of = (&caller, command.as_str(), &read);
+                let told = api.explained(&rules, target, of, online).await?;
+                explained = Some(Told::of(&told, word(facts.default)));
             }
             Err(why) => unread = text::line(&why),
         }
@@ -141,7 +165,10 @@ async fn policy(
         default: facts.as_ref().map_or("", |facts| word(facts.default)),
         user: caller.username.clone(),
         groups: caller.groups.join(", "),
+        claims,
         command,
+        has_catalog,
+        online,
         rules: effective.unwrap_or_default().iter().map(Shown::of).collect(),
         explained,
         unread,
@@ -175,9 +202,27 @@ impl Shown {
     }
 }
 
-impl Explained {
-    fn of(told: &Explanation, default: &str) -> Self {
+/// What stands between commas.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// `tenant=acme, region=eu`; a name that comes several times has a list.
+fn claims_of(text: &str) -> Result<Map<String, Value>, Problem> {
+    let claim = |claim: &str| {
+        let (name, value) = claim.split_once('=')?;
+        Some((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    let given: Option<Vec<_>> = listed(text).map(claim).collect();
+    given.map(claims).ok_or_else(|| Problem::bad("claims: NAME=VALUE, and commas between them"))
+}
+
+impl Told {
+    fn of(explained: &Explained, default: &str) -> Self {
+        let told = &explained.explanation;
         let decision = &told.decision;
+        let masks = explained.masks.iter().map(MaskNamed::in_words);
+        let rows = explained.rows.iter().map(|rows| rows.in_words().join(": "));
         let effects = told.effects.iter().take(EFFECTS).map(|effect| Effect {
             action: text::line(&effect.action),
             object: effect.object.as_ref().map(|o| text::line(&o.to_string())).unwrap_or_default(),
@@ -204,6 +249,16 @@ impl Explained {
                 .collect(),
         });
         Self {
+            refused: explained.outcome == Outcome::Refused,
+            undecided: explained.outcome == Outcome::Undecided,
+            refused_by: text::line(&explained.refused_by.join(", ")),
+            because: text::line(explained.because.as_deref().unwrap_or_default()),
+            sent: match &explained.sent {
+                Some(Preview::Same) => Some(String::new()),
+                Some(Preview::Instead(text)) => Some(text::line(text)),
+                Some(Preview::Refused { .. }) | None => None,
+            },
+            hides: masks.chain(rows).map(|words| text::line(&words)).collect(),
             verdict: word(decision.verdict()),
             by: match decision.rules() {
                 [] => format!("no rule; the target's default is {default}"),

@@ -3,6 +3,7 @@
 
 mod browser;
 mod drafts;
+mod explained;
 mod large;
 mod login;
 mod rights;

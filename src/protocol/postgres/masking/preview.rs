@@ -3,35 +3,22 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+
 use super::MasksNow;
 use super::load::{self, Described};
-use super::pool::Catalogs;
+use super::pool::{Catalogs, NotRead};
 use super::shapes::{ColumnMasks, Shapes};
 use super::source::AtSource;
+
+use crate::catalog::{Held, HeldModes, Preview, Rules};
 pub use crate::catalog::Mode;
-use crate::catalog::{Held, HeldModes};
 use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
 use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};
-use crate::policy::Unprovable;
+use crate::policy::{Caller, Unprovable};
 use crate::protocol::postgres::hardening::{HardenError, ask};
-
-/// What goes to the server in the place of a statement that a new session sends.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preview {
-    /// The statement as it is.
-    Same,
-    /// This text.
-    Instead(String),
-    /// Nothing.
-    Refused {
-        /// The masks and row filters that are against it.
-        by: Vec<String>,
-        /// Why, as the client is told.
-        reason: String,
-    },
-}
+use crate::protocol::postgres::upstream::Connector;
 
 /// The catalog of a target's database as it was read once, for any number of statements.
 #[derive(Debug)]
@@ -68,9 +55,11 @@ pub struct Previews(MasksNow);
 impl Previews {
     /// What goes up in the place of a text that a new session sends first.
     pub fn of(&self, text: &str) -> Preview {
-        let settings = LexerSettings::default();
-        let reading = Arc::new(Reading::new(text, settings, analyze(text, settings)));
-        match self.0.at_source(&reading, (false, false)) {
+        self.of_read(&read(text))
+    }
+
+    fn of_read(&self, reading: &Arc<Reading>) -> Preview {
+        match self.0.at_source(reading, (false, false)) {
             AtSource::Same => Preview::Same,
             AtSource::Instead(reading) => {
                 Preview::Instead(reading.sent().map(|sent| sent.text.clone()).unwrap_or_default())
@@ -81,6 +70,12 @@ impl Previews {
             },
         }
     }
+}
+
+/// A text as a new session's.
+fn read(text: &str) -> Arc<Reading> {
+    let settings = LexerSettings::default();
+    Arc::new(Reading::new(text, settings, analyze(text, settings)))
 }
 
 /// Asks a target's catalog what goes up in the place of a statement. `plan` is that of the caller.
@@ -141,6 +136,43 @@ impl HeldModes for Catalogs {
         let same = *shapes.of() == ColumnMasks::of(&plan);
         same.then(|| Held { modes: modes_by(&shapes, &plan), read_at })
     }
+
+    fn preview<'a>(
+        &'a self,
+        rules: &'a Rules,
+        target: &'a Arc<Target>,
+        (caller, text): (&'a Caller, &'a str),
+    ) -> BoxFuture<'a, Result<Preview, String>> {
+        let previewed = async move {
+            let (masks, name) = (rules.masks(), target.name.as_str());
+            let viewer = Viewer {
+                username: &caller.username,
+                groups: &caller.groups,
+                claims: &caller.claims,
+            };
+            // Nothing is hashed by it.
+            let plan = masks.for_session(name, &caller.groups, &HashKey::new([0; 32]));
+            let plan = plan.with_rows(masks.rows_of(name, &viewer));
+            let TargetKind::Postgres(postgres) = &target.kind else { return Ok(Preview::Same) };
+            if !plan.masks_columns() {
+                return Ok(Preview::Same);
+            }
+            let connector = Connector::new(postgres).map_err(|error| error.to_string())?;
+            let catalog = self.of(target, &connector, &postgres.database);
+            let (columns, reading) = (ColumnMasks::of(&plan), read(text));
+            let unprovable = rules.policy().settings().unprovable;
+            let told = |error: NotRead| error.to_string();
+            let shapes = catalog.shapes(&columns).await.map_err(told)?;
+            let mut now = MasksNow::of_new_session(plan, Arc::clone(&shapes), unprovable);
+            // A table that was made since the catalog was read.
+            if now.name_unknown(&reading) {
+                let newer = catalog.newer_than(&shapes, &columns).await.map_err(told)?;
+                now = now.by(newer);
+            }
+            Ok(Previews(now).of_read(&reading))
+        };
+        previewed.boxed()
+    }
 }
 
 async fn shapes(
@@ -167,16 +199,10 @@ impl MasksNow {
             unprovable,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_preview_is_one_word_or_a_word_with_its_text() {
-        let json = |preview| serde_json::to_string(&preview).unwrap();
-        assert_eq!(json(Preview::Same), "\"same\"");
-        assert_eq!(json(Preview::Instead("x".into())), "{\"instead\":\"x\"}");
+    /// The same by another state of the catalog.
+    fn by(self, shapes: Arc<Shapes>) -> Self {
+        let search_path = shapes.path_setting().map(Arc::from);
+        Self { search_path, shapes: Some(shapes), ..self }
     }
 }
