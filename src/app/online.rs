@@ -11,7 +11,7 @@ use crate::config::{self, Config, Target, TargetKind};
 use crate::database::{Cutoff, Database, DatabaseError, PrivateServer, SchemaError, Timestamp};
 use crate::files;
 use crate::identity::Verifier;
-use crate::mask::{ColumnPattern, HashKey, RowFilter};
+use crate::mask::{ColumnPattern, HashKey, RowFilter, Viewer};
 use crate::names::TargetName;
 use crate::policy::Pattern;
 use crate::protocol::postgres::hardening::{self, Mode};
@@ -31,6 +31,7 @@ pub async fn warnings(config: &Config) -> Vec<String> {
     });
     let mut warnings: Vec<String> = join_all(asked).await.into_iter().flatten().collect();
     warnings.extend(named_nothing(config).await);
+    warnings.extend(unnamed_views(config).await);
     warnings.extend(due_recordings(config).await);
     warnings
 }
@@ -54,6 +55,22 @@ fn mode_in_words(target: &TargetName, mode: &Mode) -> String {
     };
     let role = if mode.role { ", and the target's role may not read them" } else { "" };
     format!("mask {} on {target}: its columns are masked {place}{role}", mode.mask)
+}
+
+/// Row filters that do not name the views of `policy harden`, which have their tables' names. Targets that
+/// cannot be asked are left out.
+async fn unnamed_views(config: &Config) -> Vec<String> {
+    let asked = config.targets.values().map(|target| async move {
+        let TargetKind::Postgres(postgres) = &target.kind else { return Vec::new() };
+        let (name, nobody) = (target.name.as_str(), serde_json::Map::new());
+        let viewer = Viewer { username: "", groups: &[], claims: &nobody };
+        let plan = config.masks.for_session(name, &[], &HashKey::new([0; 32]));
+        let plan = plan.with_rows(config.masks.rows_of(name, &viewer));
+        let views = hardening::unnamed_views(postgres, &plan).await.unwrap_or_default();
+        let said = |(filter, said)| format!("row filter {filter} on {}: {said}", target.name);
+        views.into_iter().map(said).collect()
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// Masks and rules that name tables, columns or functions that no target of theirs has. Of one of

@@ -28,6 +28,7 @@ mod evidence;
 mod exports;
 mod fixtures;
 mod gateway;
+mod hardened_rows;
 mod hostile;
 mod http;
 mod identity;

@@ -19,8 +19,6 @@ use super::{Refusal, string};
 const NOT_WRITTEN: Refusal = Refusal::of("a row filter cannot be written into the statement");
 const CURSOR: Refusal =
     Refusal::of("WHERE CURRENT OF on a table with a row filter: name the rows by their key");
-const VIEW: Refusal =
-    Refusal::of("a view over a table with a row filter is written: write the table itself");
 const MERGED: Refusal =
     Refusal::of("MERGE into a table with a row filter: write INSERT, UPDATE or DELETE");
 const CONFLICT: Refusal = Refusal::of(
@@ -235,8 +233,8 @@ impl Rewriter<'_, '_> {
 
     /// Whether the rows of what is written are filtered, and by itself: not as a view.
     fn is_written_itself(&mut self, relation: &MaskedRelation) -> bool {
-        if relation.query().is_some() {
-            self.refuse(VIEW);
+        if let Some(refusal) = relation.not_written() {
+            self.refuse(refusal);
         }
         relation.is_filtered() && relation.query().is_none() && relation.refused().is_none()
     }

@@ -55,8 +55,13 @@ pub enum Rows {
     All,
     /// Those that meet each of these.
     Where(Vec<BoundCondition>),
-    /// Those of this query: what a view is made of, with the filters of its tables in it.
-    Query(String),
+    /// Those of a query: what a view is made of, with the filters of its tables in it.
+    Query {
+        /// The query.
+        text: String,
+        /// Why the view may not be written.
+        written: Refusal,
+    },
     /// None, and nothing may be done with the relation.
     Refused(Refusal),
 }
@@ -147,7 +152,7 @@ impl MaskedRelation {
     /// The same with these rows alone; `None` when what they come from is no query.
     pub fn with_rows(self, rows: Rows) -> Option<Self> {
         let query = match &rows {
-            Rows::Query(text) => Some(Box::new(selected(text)?)),
+            Rows::Query { text, .. } => Some(Box::new(selected(text)?)),
             _ => None,
         };
         Some(Self { rows, query, ..self })
@@ -168,14 +173,22 @@ impl MaskedRelation {
     pub(super) fn refused(&self) -> Option<Refusal> {
         match &self.rows {
             Rows::Refused(refusal) => Some(refusal.clone()),
-            Rows::All | Rows::Where(_) | Rows::Query(_) => None,
+            Rows::All | Rows::Where(_) | Rows::Query { .. } => None,
+        }
+    }
+
+    /// Why it may not be written, where it is a view that is replaced by its query.
+    pub(super) fn not_written(&self) -> Option<Refusal> {
+        match &self.rows {
+            Rows::Query { written, .. } => Some(written.clone()),
+            Rows::All | Rows::Where(_) | Rows::Refused(_) => None,
         }
     }
 
     /// What stands in its place in FROM: a view's query.
     pub(super) fn query(&self) -> Option<(&str, &pg::SelectStmt)> {
         match (&self.rows, &self.query) {
-            (Rows::Query(text), Some(query)) => Some((text, query)),
+            (Rows::Query { text, .. }, Some(query)) => Some((text, query)),
             _ => None,
         }
     }
@@ -212,7 +225,7 @@ impl MaskedRelation {
         let text = match &self.rows {
             Rows::Where(_) => format!(" WHERE {}{narrowing} OFFSET 0", self.condition(alias)?),
             // A view may keep such computing off its rows, too (`security_barrier`).
-            Rows::Query(_) => " OFFSET 0".to_owned(),
+            Rows::Query { .. } => " OFFSET 0".to_owned(),
             Rows::All | Rows::Refused(_) => {
                 return Some(Tail { option: pg::LimitOption::Default.into(), ..Tail::default() });
             }
@@ -232,7 +245,7 @@ impl MaskedRelation {
             Rows::Where(conditions) => {
                 conditions.iter().flat_map(BoundCondition::columns).collect()
             }
-            Rows::All | Rows::Query(_) | Rows::Refused(_) => BTreeSet::new(),
+            Rows::All | Rows::Query { .. } | Rows::Refused(_) => BTreeSet::new(),
         }
     }
 

@@ -22,7 +22,7 @@ use super::upstream::{Connector, ProtocolVersion, Questions, UpstreamError};
 use catalog::Catalog;
 use rights::Rights;
 
-pub use super::masking::preview::{CatalogRead, Mode, Previews, modes, preview};
+pub use super::masking::preview::{CatalogRead, Mode, Previews, modes, preview, unnamed_views};
 pub use powers::powers;
 pub use script::functions;
 pub(super) use script::{LEFT, MARK};

@@ -9,6 +9,7 @@ use super::filtered::{Filtered, Way};
 use super::judge::Judged;
 use super::shapes::{Candidate, Hiding, MaskSet, Shapes};
 use super::source::{Key, SourceNames};
+use super::views::FilteredView;
 use crate::decode::postgres::backend::Column;
 use crate::decode::sql::rewrite::{BoundCondition, Given, Refusal, Rows, rewrite};
 use crate::decode::sql::{LexerSettings, Source, Statement, StatementKind};
@@ -26,6 +27,10 @@ const STORED: Refusal = Refusal::of(
 );
 const VIEW: Refusal =
     Refusal::of("a view over a table with a row filter is too complex to be replaced by its query");
+/// Why a view of `policy harden` cannot be read whose columns the role may read.
+const NOT_IN_ITS_PLACE: &str = "the view's query cannot stand in its place";
+const WRITTEN: Refusal =
+    Refusal::of("a view over a table with a row filter is written: write the table itself");
 const DEFINED: Refusal = Refusal::of(
     "a table with a row filter may be read, inserted into, updated and deleted from, and no more",
 );
@@ -218,7 +223,7 @@ impl SourceNames<'_> {
         match found.way {
             Way::Shown => Rows::All,
             Way::Stored => Rows::Refused(STORED),
-            Way::Query => self.query(found),
+            Way::Query => self.query(first, found),
             Way::Own => {
                 let mut conditions = Vec::new();
                 for (at, bound) in &self.key.rows {
@@ -253,9 +258,17 @@ impl SourceNames<'_> {
     }
 
     /// A view's query, with the filters of its tables in it. Its masks are the view's own.
-    fn query(&self, found: &Filtered) -> Rows {
+    fn query(&self, view: &Candidate<'_>, found: &Filtered) -> Rows {
         if self.depth >= MOST_VIEWS {
             return Rows::Refused(VIEW);
+        }
+        let rows = self.masks.plan.rows();
+        let filters = found.filters.iter().filter_map(|at| rows.get(at)).filter(|rows| rows.acts);
+        let picked: Vec<&str> =
+            filters.flat_map(|applied| applied.filter.condition.columns()).collect();
+        let known = self.shapes.filtered_view(view.oid, &picked);
+        if let Some(known) = known.as_ref().filter(|known| known.cannot_be_read()) {
+            return Rows::Refused(Refusal(known.not_read("").into()));
         }
         let key = Key {
             text: found.query.clone(),
@@ -270,10 +283,15 @@ impl SourceNames<'_> {
         let text = match rewrite(&key.text, key.settings, &names) {
             Ok(Some(sent)) => sent.text,
             Ok(None) => found.query.to_string(),
-            Err(refusal) => return Rows::Refused(refusal),
+            Err(refusal) => {
+                let known = known.filter(FilteredView::is_hardened);
+                let said = known.map(|known| Refusal(known.not_read(NOT_IN_ITS_PLACE).into()));
+                return Rows::Refused(said.unwrap_or(refusal));
+            }
         };
+        let written = known.map(|known| Refusal(known.not_written().into()));
         match text.len() {
-            ..=LONGEST_VIEW => Rows::Query(text),
+            ..=LONGEST_VIEW => Rows::Query { text, written: written.unwrap_or(WRITTEN) },
             _ => Rows::Refused(VIEW),
         }
     }

@@ -36,6 +36,7 @@ mod source;
 mod statistics;
 mod types;
 mod values;
+mod views;
 
 use std::collections::HashSet;
 use std::sync::Arc;

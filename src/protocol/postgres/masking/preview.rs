@@ -8,11 +8,11 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use super::MasksNow;
 use super::load::{self, Described};
 use super::pool::{Catalogs, NotRead};
-use super::shapes::{ColumnMasks, Shapes};
+use super::shapes::{ColumnMasks, MaskSet, Shapes};
 use super::source::AtSource;
 
-use crate::catalog::{Held, HeldModes, Preview, Rules};
 pub use crate::catalog::Mode;
+use crate::catalog::{Held, HeldModes, Preview, Rules};
 use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
 use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};
@@ -102,6 +102,33 @@ pub async fn modes(target: &PostgresTarget, plan: &MaskPlan) -> Result<Vec<Mode>
     }
     let shapes = shapes(target, &target.database, &ColumnMasks::of(plan)).await?;
     Ok(modes_by(&shapes, plan))
+}
+
+/// Asks a target's catalog for views of `policy harden` that stand in the place of tables with row
+/// filters and that the filters do not name: for each a line for operators, with the filter's name.
+///
+/// # Errors
+/// When the target or its catalog cannot be reached.
+pub async fn unnamed_views(
+    target: &PostgresTarget,
+    plan: &MaskPlan,
+) -> Result<Vec<(String, String)>, HardenError> {
+    let masks = plan.masks().iter().any(|applied| !applied.mask.columns.is_empty());
+    // Without masked columns `policy harden` makes no views.
+    if !masks || plan.rows().is_empty() {
+        return Ok(Vec::new());
+    }
+    let shapes = shapes(target, &target.database, &ColumnMasks::of(plan)).await?;
+    let picked = |filters: &MaskSet| {
+        let filters = filters.iter().filter_map(|at| plan.rows().get(at));
+        filters.flat_map(|applied| applied.filter.condition.columns()).collect::<Vec<&str>>()
+    };
+    let mut told = Vec::new();
+    for (view, filters) in shapes.unnamed_views(&picked) {
+        let named = filters.iter().filter_map(|at| plan.rows().get(at));
+        told.extend(named.map(|applied| (applied.filter.name.to_string(), view.warning())));
+    }
+    Ok(told)
 }
 
 fn modes_by(shapes: &Shapes, plan: &MaskPlan) -> Vec<Mode> {

@@ -610,6 +610,16 @@ impl Shapes {
         readable.reduce(|any, one| any | one)
     }
 
+    /// All columns of a relation that shows masked ones or filtered rows, in order.
+    pub(super) fn columns_of(&self, oid: u32) -> &[TableColumn] {
+        self.columns.get(&oid).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether `policy harden` made a view, in a schema that the gateway's role cannot change.
+    pub(super) fn is_hardened(&self, oid: u32) -> bool {
+        self.walled.keys().any(|(view, _)| *view == oid)
+    }
+
     /// The schemas that a session finds relations in, in order.
     pub(super) fn path(&self) -> &[String] {
         &self.path
