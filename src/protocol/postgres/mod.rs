@@ -12,6 +12,7 @@ mod greeting;
 pub mod hardening;
 mod holding;
 mod masking;
+mod messages;
 mod names;
 mod parameters;
 mod reader;

@@ -161,4 +161,41 @@ mod tests {
         assert_eq!((read.portal, read.statement), (OWN, "s"));
         assert_eq!(read.parameters[0].value, Some(&b"ab"[..]));
     }
+
+    #[test]
+    fn a_rehearsal_has_these_bytes() {
+        let parse = message(b'P', b"s\0select 1\0\0\0");
+        let bind = message(b'B', b"p\0s\0\0\0\0\0\0\0");
+        let bytes = Bytes::from([&parse[..], &bind].concat());
+        let unit = |parse: Option<Range<usize>>| Unit {
+            mark: 0,
+            within_step: false,
+            statement: "s".into(),
+            portal: Some("p".into()),
+            parse,
+            bind: Some(bytes.len() - bind.len()..bytes.len()),
+        };
+        let whole = unit(Some(0..parse.len()));
+        let close = b"C\0\0\0\x1aPportcullis rehearsal\0C\0\0\0\x1aSportcullis rehearsal\0";
+        let bound = b"B\0\0\x004portcullis rehearsal\0portcullis rehearsal\0\0\0\0\0\0\0";
+        let executed = b"E\0\0\0\x1dportcullis rehearsal\0\0\0\0\0";
+        let sync = b"S\0\0\0\x04";
+        let run = |parsed: &[u8]| [&close[..], parsed, bound, executed, close, sync].concat();
+        let parsed = b"P\0\0\0$portcullis rehearsal\0select 1\0\0\0";
+        let both = [&close[..], parsed, bound, close, sync].concat();
+        let within = [
+            run(b"P\0\0\0:portcullis rehearsal\0savepoint portcullis_rehearsal\0\0\0"),
+            both.clone(),
+            run(b"P\0\0\0Fportcullis rehearsal\0rollback to savepoint portcullis_rehearsal\0\0\0"),
+            run(b"P\0\0\0Bportcullis rehearsal\0release savepoint portcullis_rehearsal\0\0\0"),
+        ];
+        let of_another = b"B\0\0\0!portcullis rehearsal\0s\0\0\0\0\0\0\0";
+        let alone = [&close[..], of_another, close, sync].concat();
+        for (unit, in_transaction, golden) in
+            [(&whole, false, both), (&whole, true, within.concat()), (&unit(None), false, alone)]
+        {
+            let (written, _) = unit.rehearsal(&bytes, in_transaction);
+            assert_eq!(written, golden, "{}", written.escape_ascii());
+        }
+    }
 }

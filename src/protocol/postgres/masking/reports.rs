@@ -360,4 +360,24 @@ mod tests {
         let empty = message(b'A', b"\0\0\0\x07ch\0\0");
         assert_eq!(notification(&empty, true, None).unwrap(), None);
     }
+
+    #[test]
+    fn what_is_rewritten_has_these_bytes() {
+        let error = message(b'E', b"SERROR\0C42601\0Mno \xff\0P12\0q9\0\0");
+        let moved = placed(&error, |at| Some(at + 100)).unwrap();
+        assert_eq!(moved, b"E\0\0\0!SERROR\0C42601\0Mno \xff\0P112\0q9\0\0"[..]);
+        let lost = placed(&error, |_| None).unwrap();
+        assert_eq!(lost, b"E\0\0\0\x1cSERROR\0C42601\0Mno \xff\0q9\0\0"[..]);
+        let mail = message(b'N', b"SNOTICE\0C00000\0Ma@b.cc \xff\0\0");
+        let masked = report(&mail, Seen::All, Some(&masker())).unwrap().unwrap();
+        assert_eq!(masked, b"N\0\0\0\x1fSNOTICE\0C00000\0M[email] \xff\0\0"[..]);
+        let set = message(b'S', b"application_name\0a@b.cc \xc3\xbc\0");
+        let withheld = parameter(&set, true, None).unwrap().unwrap();
+        assert_eq!(withheld, b"S\0\0\0\x1eapplication_name\0[masked]\0"[..]);
+        let masked = parameter(&set, false, Some(&masker())).unwrap().unwrap();
+        assert_eq!(masked, b"S\0\0\0 application_name\0[email] \xc3\xbc\0"[..]);
+        let told = message(b'A', b"\xff\0\0\x07ch \xff\0a@b.cc\0");
+        let masked = notification(&told, false, Some(&masker())).unwrap().unwrap();
+        assert_eq!(masked, b"A\0\0\0\x15\xff\0\0\x07ch \xff\0[email]\0"[..]);
+    }
 }

@@ -170,3 +170,29 @@ pub(super) fn parameters_of(run: Option<&Run>) -> Bytes {
     let length = u32::try_from(types.len() + 6).unwrap_or(u32::MAX);
     [b"t", &length.to_be_bytes()[..], &count.to_be_bytes(), &types].concat().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::postgres::serve::tape::Values;
+
+    #[test]
+    fn what_is_not_recorded_is_written_with_these_bytes() {
+        assert_eq!(done("SELECT 0"), b"C\0\0\0\x0dSELECT 0\0"[..]);
+        assert_eq!(parameters_of(None), b"t\0\0\0\x06\0\0"[..]);
+        let run = |count: usize| Run {
+            sequence: 1,
+            text: "".into(),
+            withheld: false,
+            bound: Some(Values { shown: vec![0; count].into(), withheld: false }),
+            answers: Vec::new(),
+            binary: Vec::new(),
+            refused: None,
+        };
+        let two = parameters_of(Some(&run(2)));
+        assert_eq!(two, b"t\0\0\0\x0e\0\x02\0\0\0\x19\0\0\0\x19"[..]);
+        let most = parameters_of(Some(&run(65_535)));
+        assert_eq!(most[..7], b"t\0\x04\0\x02\xff\xff"[..]);
+        assert_eq!(parameters_of(Some(&run(65_536))), b"t\0\0\0\x06\0\0"[..]);
+    }
+}

@@ -339,6 +339,17 @@ mod tests {
     }
 
     #[test]
+    fn scram_begins_with_its_name_and_a_length() {
+        let offer = |names: &[u8]| frame(b'R', &[b"\0\0\0\x0a", names, b"\0"].concat());
+        let (_, heard) = play(&[&offer(b"SCRAM-SHA-256-PLUS\0")]);
+        let begin = b"p\0\0\0\x50SCRAM-SHA-256-PLUS\0\0\0\0\x35p=tls-server-end-point,,n=,r=";
+        assert!(heard.starts_with(begin), "{}", heard.escape_ascii());
+        let (_, heard) = play(&[&offer(b"SCRAM-SHA-256\0")]);
+        let begin = b"p\0\0\0\x36SCRAM-SHA-256\0\0\0\0\x20y,,n=,r=";
+        assert!(heard.starts_with(begin), "{}", heard.escape_ascii());
+    }
+
+    #[test]
     fn startup_parameters_cannot_be_smuggled_or_endless() {
         let message = |name: &str, value: &str| {
             message(ProtocolVersion::V3_0, "u", "d", &[(name.to_owned(), value.to_owned())])
@@ -347,6 +358,8 @@ mod tests {
             message("a", "b").unwrap(),
             b"\0\0\0\x1f\0\x03\0\0user\0u\0database\0d\0a\0b\0\0"
         );
+        let newer = super::message(ProtocolVersion::V3_2, "u", "d", &[]).unwrap();
+        assert_eq!(newer, b"\0\0\0\x1b\0\x03\0\x02user\0u\0database\0d\0\0");
         for (name, value) in [("", "x"), ("a\0b", "x"), ("a", "x\0user\0postgres")] {
             assert!(message(name, value).is_err());
         }

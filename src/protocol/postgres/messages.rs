@@ -1,0 +1,4 @@
+//! The bytes of the messages that the gateway writes.
+
+#[cfg(test)]
+mod tests;
