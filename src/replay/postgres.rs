@@ -4,6 +4,7 @@
 //! chapter of the PostgreSQL manual). Only what is shown is decoded; a body is kept up to a bound,
 //! so a value of a gigabyte costs no more than what is shown of it.
 
+use crate::decode::postgres::backend::ReportFields;
 use crate::recording::Sequence;
 
 /// What is kept of a message's body.
@@ -50,6 +51,25 @@ pub(super) struct Fields {
     pub(super) message: Vec<u8>,
     pub(super) detail: Vec<u8>,
     pub(super) hint: Vec<u8>,
+}
+
+impl Fields {
+    /// Of a body, or of what was kept of it.
+    fn of(body: &[u8]) -> Self {
+        let mut fields = Self::default();
+        for (kind, text) in ReportFields::of_body(body) {
+            let field = match kind {
+                b'S' => &mut fields.severity,
+                b'C' => &mut fields.code,
+                b'M' => &mut fields.message,
+                b'D' => &mut fields.detail,
+                b'H' => &mut fields.hint,
+                _ => continue,
+            };
+            *field = text.to_vec();
+        }
+        fields
+    }
 }
 
 /// The recorded bytes are not messages.
@@ -114,8 +134,8 @@ impl Messages {
             b'C' => Message::CommandComplete(body.text().to_vec()),
             b'I' => Message::EmptyQuery,
             b's' => Message::PortalSuspended,
-            b'E' => Message::Error(body.fields()),
-            b'N' => Message::Notice(body.fields()),
+            b'E' => Message::Error(Fields::of(&self.body)),
+            b'N' => Message::Notice(Fields::of(&self.body)),
             b'd' => {
                 let length = length.try_into().map_err(|_| Malformed)?;
                 Message::CopyData(u64::from(u32::from_be_bytes(length)) - 4)
@@ -160,25 +180,6 @@ impl<'a> Body<'a> {
         Ok(row)
     }
 
-    fn fields(&mut self) -> Fields {
-        let mut fields = Fields::default();
-        loop {
-            let Ok([kind]) = self.array() else { return fields };
-            if kind == 0 {
-                return fields;
-            }
-            let text = self.text().to_vec();
-            match kind {
-                b'S' => fields.severity = text,
-                b'C' => fields.code = text,
-                b'M' => fields.message = text,
-                b'D' => fields.detail = text,
-                b'H' => fields.hint = text,
-                _ => {}
-            }
-        }
-    }
-
     fn count(&mut self) -> Result<usize, Malformed> {
         let count = usize::from(u16::from_be_bytes(self.array()?));
         if count <= MAX_COLUMNS { Ok(count) } else { Err(Malformed) }
@@ -209,10 +210,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in crate::replay) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).unwrap();
-        [&[tag][..], &length.to_be_bytes(), body].concat()
-    }
+    pub(in crate::replay) use crate::decode::postgres::frame::message;
 
     pub(in crate::replay) fn row_description(columns: &[(&str, u32, u16)]) -> Vec<u8> {
         let mut body = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();

@@ -67,17 +67,11 @@ impl Report {
 
 /// Reads a whole `ErrorResponse` or `NoticeResponse`.
 pub fn report(message: &[u8]) -> Result<Report, Malformed> {
-    let mut body = Body::new(frame::body(message));
     let mut report = Report::default();
-    loop {
-        let field = body.u8()?;
-        if field == 0 {
-            body.end()?;
-            return Ok(report);
-        }
-        let text = body.bytes_to_nul()?;
+    let mut fields = ReportFields::of(message);
+    for (kind, text) in &mut fields {
         let text = || String::from_utf8_lossy(text).into_owned();
-        match field {
+        match kind {
             b'V' => report.severity = text(),
             b'S' if report.severity.is_empty() => report.severity = text(),
             b'C' => report.code = text(),
@@ -85,6 +79,7 @@ pub fn report(message: &[u8]) -> Result<Report, Malformed> {
             _ => {}
         }
     }
+    fields.end().map(|()| report)
 }
 
 /// Reads a whole `ParameterStatus`: name and value.
@@ -215,18 +210,60 @@ pub fn copy_formats(message: &[u8]) -> Result<Vec<Format>, Malformed> {
     formats
 }
 
-/// The fields of an `ErrorResponse` or `NoticeResponse`, in their order: their kinds and texts.
-pub fn report_fields(message: &[u8]) -> Result<Vec<(u8, &[u8])>, Malformed> {
-    let mut body = Body::new(frame::body(message));
-    let mut fields = Vec::new();
-    loop {
-        let kind = body.u8()?;
-        if kind == 0 {
-            body.end()?;
-            return Ok(fields);
-        }
-        fields.push((kind, body.bytes_to_nul()?));
+/// The fields of an `ErrorResponse` or `NoticeResponse`, in their order: their kinds and texts. A
+/// message that is malformed, or of which only a part is there, has fields up to there, and the last
+/// one's text may be cut.
+#[derive(Debug)]
+pub struct ReportFields<'a> {
+    body: Body<'a>,
+    /// Whether the end of the fields was there, and nothing behind it.
+    end: Option<Result<(), Malformed>>,
+}
+
+impl<'a> ReportFields<'a> {
+    /// Of a whole message.
+    pub fn of(message: &'a [u8]) -> Self {
+        Self::of_body(frame::body(message))
     }
+
+    /// Of a message's body, or the beginning of one.
+    pub fn of_body(body: &'a [u8]) -> Self {
+        Self { body: Body::new(body), end: None }
+    }
+
+    /// Whether the fields that were read were a whole, well-formed message.
+    pub fn end(&self) -> Result<(), Malformed> {
+        self.end.unwrap_or(Err(Malformed("a message has bytes left over")))
+    }
+}
+
+impl<'a> Iterator for ReportFields<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.end.is_some() {
+            return None;
+        }
+        match self.body.u8() {
+            Ok(0) => self.end = Some(self.body.end()),
+            Ok(kind) => match self.body.bytes_to_nul() {
+                Ok(text) => return Some((kind, text)),
+                Err(cut) => {
+                    self.end = Some(Err(cut));
+                    return Some((kind, self.body.rest()));
+                }
+            },
+            Err(cut) => self.end = Some(Err(cut)),
+        }
+        None
+    }
+}
+
+/// The fields of a whole `ErrorResponse` or `NoticeResponse`.
+pub fn report_fields(message: &[u8]) -> Result<Vec<(u8, &[u8])>, Malformed> {
+    let mut fields = ReportFields::of(message);
+    let read = fields.by_ref().collect();
+    fields.end().map(|()| read)
 }
 
 /// A notification: process, channel, payload.
@@ -275,6 +312,23 @@ mod tests {
         let report = report(&message).unwrap();
         assert_eq!((report.severity.as_str(), report.code.as_str()), ("ERROR", "42P01"));
         assert_eq!(report.message, "no such table");
+    }
+
+    #[test]
+    fn a_report_that_is_cut_or_goes_on_has_the_fields_before_that() {
+        let read = |body: &'static [u8]| {
+            let mut fields = ReportFields::of_body(body);
+            (fields.by_ref().collect::<Vec<_>>(), fields.end().is_ok())
+        };
+        let (c, m) = ((b'C', &b"42P01"[..]), (b'M', &b"none"[..]));
+        assert_eq!(read(b"C42P01\0Mnone\0\0"), (vec![c, m], true));
+        for body in [&b"C42P01\0Mnone"[..], b"C42P01\0Mnone\0", b"C42P01\0Mnone\0\0Hx\0"] {
+            assert_eq!(read(body), (vec![c, m], false), "{}", body.escape_ascii());
+            assert!(report(&frame(b'E', body)).is_err());
+            assert!(report_fields(&frame(b'E', body)).is_err());
+        }
+        assert_eq!(read(b"\0"), (vec![], true));
+        assert_eq!(read(b""), (vec![], false));
     }
 
     proptest! {

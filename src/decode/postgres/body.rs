@@ -57,6 +57,11 @@ impl<'a> Body<'a> {
         Ok(head)
     }
 
+    /// Everything that is left.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// The end of the body: anything left over is an attempt to say two things in one message.
     pub(super) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("a message has bytes left over")) }

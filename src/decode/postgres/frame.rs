@@ -139,9 +139,9 @@ pub fn body(message: &[u8]) -> &[u8] {
 }
 
 /// A whole message.
+#[cfg(test)]
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    // Texts are far smaller.
-    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 

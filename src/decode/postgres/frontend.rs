@@ -139,21 +139,6 @@ pub fn password(bytes: &[u8]) -> Result<&str, Malformed> {
     Ok(password)
 }
 
-/// Writes a Query message.
-pub fn query_message(sql: &str) -> Vec<u8> {
-    frame::message(b'Q', &[sql.as_bytes(), b"\0"].concat())
-}
-
-/// Writes a Parse message.
-pub fn parse_message(statement: &str, sql: &str, parameter_types: &[u32]) -> Vec<u8> {
-    let mut body = [statement.as_bytes(), b"\0", sql.as_bytes(), b"\0"].concat();
-    // A message that was read has no more.
-    let count = u16::try_from(parameter_types.len()).unwrap_or(u16::MAX);
-    body.extend(count.to_be_bytes());
-    body.extend(parameter_types.iter().flat_map(|oid| oid.to_be_bytes()));
-    frame::message(b'P', &body)
-}
-
 fn parse<'a>(body: &mut Body<'a>) -> Result<Message<'a>, Malformed> {
     let (statement, sql) = (body.string()?, body.string()?);
     let count = body.u16()?;

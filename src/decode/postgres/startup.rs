@@ -8,7 +8,8 @@ pub const MAX_STARTUP: usize = 10_000;
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
-const CANCEL_REQUEST: u32 = 80_877_102;
+/// Source: PostgreSQL documentation, message formats, `CancelRequest`.
+pub(crate) const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// The longest cancel key that protocol 3.2 allows, in bytes.
 const MAX_CANCEL_KEY: usize = 256;

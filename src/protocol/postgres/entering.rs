@@ -14,9 +14,10 @@ use crate::policy::{Attributes, CommandParts, Decision, Effect, SessionPolicy, V
 use crate::recording::Sequence;
 
 use super::masking::{Masking, MasksNow};
+use super::messages::to_target;
 use super::names::{Bound, Values};
 use super::reader::LARGE;
-use super::refusal::{self, Objection, Words};
+use super::refusal::{Objection, Words};
 use super::rehearsal::Unit;
 use super::replies::{Candidates, Course, Entered, Replies};
 use super::weighing::{Weighed, Withheld, sent_instead};
@@ -112,10 +113,10 @@ impl Entering<'_, '_, '_> {
                 course => {
                     self.end_run(range.start);
                     if course == Course::Fail {
-                        self.admission.beside(&refusal::copy_fail());
+                        self.admission.beside(&to_target::copy_fail());
                         self.replies.end_copy();
                     }
-                    self.admission.beside(refusal::FLUSH);
+                    self.admission.beside(&to_target::flush());
                     return Ok(Some(Stopped::Waits(at)));
                 }
             }
@@ -170,7 +171,7 @@ impl Entering<'_, '_, '_> {
                 }
                 Message::FunctionCall => {
                     self.admission.note("refused", "the function call message".to_owned());
-                    self.admission.instead(&refusal::failing_query());
+                    self.admission.instead(&to_target::failing_query());
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
                     self.replies.expect(message, self.admission.now(), entered)?;
@@ -189,7 +190,7 @@ impl Entering<'_, '_, '_> {
                 }
                 Done::Unsettled => {
                     let (unit, waits) = (self.unit.take(), self.admission.take_back());
-                    self.admission.beside(refusal::FLUSH);
+                    self.admission.beside(&to_target::flush());
                     return Ok(Some(Stopped::Unsettled(at, unit, waits)));
                 }
             }
@@ -281,7 +282,7 @@ impl Entering<'_, '_, '_> {
         if self.is_unsettled(&decision) {
             return Ok(Done::Unsettled);
         }
-        let asking = self.rule(range, &asked, Some(reading), decision, refusal::failing_query);
+        let asking = self.rule(range, &asked, Some(reading), decision, to_target::failing_query);
         let mut entered = Entered {
             reading: Some(Arc::clone(reading)),
             candidates,
@@ -299,7 +300,7 @@ impl Entering<'_, '_, '_> {
             Asking::Held(mut held) => {
                 entered.of = held.sequence();
                 self.show_named(&mut held, reading, &entered.candidates);
-                let harmless = refusal::failing_query();
+                let harmless = to_target::failing_query();
                 let unit = None;
                 Ok(Done::Held(Stop { at: 0, unit, held, harmless, probes: None, entered, weighed }))
             }
@@ -331,7 +332,7 @@ impl Entering<'_, '_, '_> {
             against: against(reading, &weighed),
             sent: sent_instead(message, reading, &weighed),
         };
-        let harmless = || refusal::failing_parse(unnamed);
+        let harmless = || to_target::failing_parse(unnamed);
         let (of, refused) = self.ask(range, &asked, Some(reading), harmless).settled();
         let (reading, passes) = (Some(Arc::clone(reading)), refused.is_none());
         let entered = Entered { of, refused, reading, ..Entered::default() };
@@ -364,7 +365,7 @@ impl Entering<'_, '_, '_> {
             Asked { commands: &[], view, withheld, prepares: false, of, against: None, sent: None };
         let asks = self.admission.asks_people();
         let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
-        let harmless = || refusal::failing_parse(false);
+        let harmless = || to_target::failing_parse(false);
         let (of, refused) = self.ask(range, &asked, None, harmless).settled();
         let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
         let shown = shown.get(command::PARAMETERS).cloned().filter(|_| asks && !secret);
@@ -465,16 +466,16 @@ impl Entering<'_, '_, '_> {
         // Masks must know the columns of what comes.
         let asks = self.masks.is_some() && self.replies.lacks_rows(portal);
         if asks {
-            self.admission.beside(&refusal::describe_portal(portal));
+            self.admission.beside(&to_target::describe_portal(portal));
             self.replies.expect_probe(portal);
         }
         let probes = (unknown_portal && !asks).then(|| Box::from(portal));
         let harmless = || match probes.is_some() {
             // The server says itself that there is no such portal.
-            true => {
-                [refusal::describe_portal(portal), refusal::failing_parse(false)].concat().into()
-            }
-            false => refusal::failing_parse(false),
+            true => [to_target::describe_portal(portal), to_target::failing_parse(false)]
+                .concat()
+                .into(),
+            false => to_target::failing_parse(false),
         };
         let made = Entered {
             takes_secrets: weighed.withhold,

@@ -14,6 +14,7 @@ use crate::decode::postgres::{Malformed, frontend};
 use crate::secret::Secret;
 
 use super::GOODBYE;
+use super::messages::to_client::{ENCRYPTION_ACCEPTED, ENCRYPTION_REFUSED};
 use super::refusal::{self, Refusal, Words};
 use super::stream::Stream;
 
@@ -93,11 +94,11 @@ async fn before_tls(stream: &mut Stream, has_tls: bool) -> Result<Option<Purpose
         let answer = match startup::first_packet(&packet)? {
             FirstPacket::SslRequest if !asked_tls => {
                 asked_tls = true;
-                if has_tls { b'S' } else { b'N' }
+                if has_tls { ENCRYPTION_ACCEPTED } else { ENCRYPTION_REFUSED }
             }
             FirstPacket::GssEncRequest if !asked_gss => {
                 asked_gss = true;
-                b'N'
+                ENCRYPTION_REFUSED
             }
             FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
                 return Err(Turned::Dropped("encryption requested twice"));
@@ -113,7 +114,7 @@ async fn before_tls(stream: &mut Stream, has_tls: bool) -> Result<Option<Purpose
             }
         }
         stream.write_all(&[answer]).await?;
-        if answer == b'S' {
+        if answer == ENCRYPTION_ACCEPTED {
             return Ok(None);
         }
     }

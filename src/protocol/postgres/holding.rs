@@ -15,6 +15,7 @@ use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
 use super::entering::Stop;
+use super::messages::to_target;
 use super::refusal::{self, Objection, Words};
 use super::rehearsal::Unit;
 use super::relay::{Incoming, Outgoing, Relay};
@@ -158,7 +159,7 @@ impl Relay {
                 let ahead =
                     self.gate.admit(Bytes::new(), |admission| admission.ahead(held)).await?;
                 target.permit(ahead.0).await.map_err(End::TargetBroken)?;
-                self.send_own(refusal::FLUSH, target).await?;
+                self.send_own(&to_target::flush(), target).await?;
                 self.settled(Replies::is_idle, incoming, client).await?;
                 if self.replies.lock().skips() {
                     return Ok(Some(Pointless::Skipped));
@@ -167,12 +168,15 @@ impl Relay {
             return Ok(None);
         }
         let in_transaction = self.replies.lock().in_transaction();
-        let (rehearsal, readies) = unit.rehearsal(bytes, in_transaction);
+        let unprepared = || Pointless::Fails(Objection::NotPrepared.to_words());
+        let Ok((rehearsal, readies)) = unit.rehearsal(bytes, in_transaction) else {
+            return Ok(Some(unprepared()));
+        };
         self.replies.lock().expect_rehearsal(readies);
         self.send_own(&rehearsal, target).await?;
         self.settled(|replies| replies.rehearsed().is_some(), incoming, client).await?;
         let went_well = self.replies.lock().rehearsed() == Some(true);
-        Ok((!went_well).then(|| Pointless::Fails(Objection::NotPrepared.to_words())))
+        Ok((!went_well).then(unprepared))
     }
 
     /// A command that waits is skipped by the server.

@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
+use super::messages::to_client::{self, Field};
 use crate::decode::postgres::Malformed;
+use crate::decode::postgres::backend::TransactionStatus;
 use crate::decode::sql::{SyntaxError, Unparsed};
 use crate::names::{SessionId, TargetName};
 
@@ -323,10 +325,11 @@ impl Objection {
                 };
                 let position = position.map(|at| at.to_string());
                 let words = |message: &str| {
-                    let own = [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', code), (b'M', message)];
+                    let own = fields("ERROR", code, message, None);
                     let more = [(b'D', reason.as_str()), (b'H', &hint)];
                     let position = position.iter().map(|at| (b'P', at.as_str()));
-                    report_of(b'E', own.into_iter().chain(more).chain(position))
+                    let fields = own.chain(more).chain(position);
+                    to_client::bytes_of(|out| to_client::error_response(out, fields))
                 };
                 Words { shown: words(shown), stored: words(stored) }
             }
@@ -337,7 +340,7 @@ impl Objection {
 /// `NoticeResponse`: the session runs in another encoding than the client asked for.
 pub(super) fn other_encoding(asked: &str) -> Words {
     let message = format!("client_encoding {asked} was asked for; the session runs in UTF8");
-    report(b'N', "NOTICE", "00000", &message, None)
+    notice_response(&message, None)
 }
 
 /// `NoticeResponse`: the client learns that its command waits, and where people decide it.
@@ -346,60 +349,7 @@ pub(super) fn waits_for_approval(id: &str, link: &str, left: Duration) -> Words 
         "the command waits for approval, {} s at most: request {id}",
         left.as_secs().max(1)
     );
-    report(b'N', "NOTICE", "00000", &message, Some(&format!("Decide: {link}")))
-}
-
-/// A text that is no SQL in any setting: the server says so and does nothing else, and its own
-/// state goes on as after any failed statement.
-const NO_SQL: &[u8] = b"portcullis refused a command\0";
-
-/// The SQLSTATE of the server's answer to it: `syntax_error`.
-pub(super) const NO_SQL_CODE: &str = "42601";
-
-/// A Query message that fails, to stand where one was refused.
-pub(super) fn failing_query() -> Bytes {
-    let mut out = BytesMut::new();
-    framed(&mut out, b'Q', |body| body.put_slice(NO_SQL));
-    out.freeze()
-}
-
-/// A Parse message that fails, to stand where a message of the extended protocol was refused: the
-/// server then skips to the Sync. The unnamed statement goes with a Parse that was to replace it,
-/// as it would have; no other is touched.
-pub(super) fn failing_parse(unnamed: bool) -> Bytes {
-    let mut out = BytesMut::new();
-    framed(&mut out, b'P', |body| {
-        body.put_slice(if unnamed { b"\0" } else { NO_SQL });
-        body.put_slice(NO_SQL);
-        body.put_u16(0);
-    });
-    out.freeze()
-}
-
-/// Flush: the server sends what it has, and nothing else comes of it in any state.
-pub(super) const FLUSH: &[u8] = b"H\0\0\0\x04";
-
-/// Sync.
-pub(super) const SYNC: &[u8] = b"S\0\0\0\x04";
-
-/// What the server repeats when the gateway ends a COPY.
-pub(super) const GIVEN_UP: &str = "portcullis: a message that is no COPY data came";
-
-/// A `CopyFail` of the gateway's own.
-pub(super) fn copy_fail() -> Bytes {
-    let mut out = BytesMut::new();
-    framed(&mut out, b'f', |body| text_with_nul(body, GIVEN_UP));
-    out.freeze()
-}
-
-/// A Describe of a portal: the server says by it whether there is one.
-pub(super) fn describe_portal(name: &str) -> Bytes {
-    let mut out = BytesMut::new();
-    framed(&mut out, b'D', |body| {
-        body.put_u8(b'P');
-        text_with_nul(body, name);
-    });
-    out.freeze()
+    notice_response(&message, Some(&format!("Decide: {link}")))
 }
 
 /// Wire replay: what it cannot do, and what to do instead.
@@ -421,47 +371,39 @@ pub(super) fn replay_withholds(sequence: u64) -> Words {
     let message = format!(
         "answered with command #{sequence} of the recording, which withholds literals or values"
     );
-    report(b'N', "NOTICE", "00000", &message, None)
+    notice_response(&message, None)
 }
 
 fn error_response(severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
-    report(b'E', severity, code, message, hint)
+    let fields = fields(severity, code, message, hint);
+    to_client::bytes_of(|out| to_client::error_response(out, fields)).into()
 }
 
-fn report(tag: u8, severity: &str, code: &str, message: &str, hint: Option<&str>) -> Words {
-    let fields = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
-    report_of(tag, fields.into_iter().chain(hint.map(|hint| (b'H', hint)))).into()
+fn notice_response(message: &str, hint: Option<&str>) -> Words {
+    let fields = fields("NOTICE", "00000", message, hint);
+    to_client::bytes_of(|out| to_client::notice_response(out, fields)).into()
 }
 
-fn report_of<'f>(tag: u8, fields: impl Iterator<Item = (u8, &'f str)>) -> Bytes {
-    let mut out = BytesMut::new();
-    framed(&mut out, tag, |body| {
-        for (field, text) in fields {
-            body.put_u8(field);
-            text_with_nul(body, text);
-        }
-        body.put_u8(0);
-    });
-    out.freeze()
+fn fields<'f>(
+    severity: &'f str,
+    code: &'f str,
+    message: &'f str,
+    hint: Option<&'f str>,
+) -> impl Iterator<Item = Field<'f>> {
+    let own = [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)];
+    own.into_iter().chain(hint.map(|hint| (b'H', hint)))
 }
 
 /// `AuthenticationCleartextPassword`.
 pub(super) fn ask_password() -> Words {
-    Bytes::from_static(b"R\0\0\0\x08\0\0\0\x03").into()
+    to_client::bytes_of(to_client::authentication_cleartext_password).into()
 }
 
 /// `NegotiateProtocolVersion`: the newest minor version that is spoken, and the protocol options
 /// that are not.
 pub(super) fn negotiate_version(minor: u16, unknown_options: &[&str]) -> Words {
-    let mut out = BytesMut::new();
-    framed(&mut out, b'v', |body| {
-        body.put_u32(3 << 16 | u32::from(minor));
-        body.put_u32(u32::try_from(unknown_options.len()).unwrap_or(u32::MAX));
-        for option in unknown_options {
-            text_with_nul(body, option);
-        }
-    });
-    out.freeze().into()
+    to_client::bytes_of(|out| to_client::negotiate_protocol_version(out, minor, unknown_options))
+        .into()
 }
 
 /// Everything from `AuthenticationOk` to the first `ReadyForQuery`: what the target said of
@@ -473,36 +415,16 @@ pub(super) fn welcome(
     cancel_key: &[u8],
 ) -> Words {
     let mut out = BytesMut::new();
-    out.put_slice(b"R\0\0\0\x08\0\0\0\0");
+    to_client::authentication_ok(&mut out);
     for (name, value) in parameters {
-        framed(&mut out, b'S', |body| {
-            text_with_nul(body, name);
-            text_with_nul(body, value);
-        });
+        to_client::parameter_status(&mut out, name, value);
     }
-    framed(&mut out, b'K', |body| {
-        body.put_u32(process_id);
-        body.put_slice(cancel_key);
-    });
+    to_client::backend_key_data(&mut out, process_id, cancel_key);
     for notice in notices {
-        out.put_slice(notice);
+        out.extend_from_slice(notice);
     }
-    out.put_slice(b"Z\0\0\0\x05I");
+    to_client::ready_for_query(&mut out, TransactionStatus::Idle);
     out.freeze().into()
-}
-
-fn framed(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
-    let mut body = BytesMut::new();
-    write(&mut body);
-    out.put_u8(tag);
-    // What the gateway says itself is some kilobytes at most.
-    out.put_u32(u32::try_from(body.len() + 4).unwrap_or(u32::MAX));
-    out.put_slice(&body);
-}
-
-fn text_with_nul(body: &mut BytesMut, text: &str) {
-    body.extend(text.bytes().filter(|byte| *byte != 0));
-    body.put_u8(0);
 }
 
 #[cfg(test)]

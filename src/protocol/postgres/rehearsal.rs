@@ -7,12 +7,12 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::decode::postgres::frontend::{Message, Named};
 
+use super::messages::to_target::{self, Unwritable};
 use super::names::Key;
-use super::refusal::SYNC;
 use super::replies::Replies;
 
 /// The name of what the gateway makes for a moment.
@@ -80,70 +80,51 @@ impl Unit {
     }
 
     /// The messages that rehearse it, and how many `ReadyForQuery`s answer them.
-    pub(super) fn rehearsal(&self, bytes: &Bytes, in_transaction: bool) -> (Bytes, usize) {
+    pub(super) fn rehearsal(
+        &self,
+        bytes: &Bytes,
+        in_transaction: bool,
+    ) -> Result<(Bytes, usize), Unwritable> {
         let message = |range: &Option<Range<usize>>| {
             range.as_ref().and_then(|range| bytes.get(range.clone())).unwrap_or_default()
         };
         let mut out = BytesMut::new();
         let mut readies = 1;
         if in_transaction {
-            run(&mut out, b"savepoint portcullis_rehearsal");
+            run(&mut out, "savepoint portcullis_rehearsal")?;
             readies += 3;
         }
-        close_own(&mut out);
+        close_own(&mut out)?;
         let parse = message(&self.parse);
         if !parse.is_empty() {
-            renamed(&mut out, parse, &[Some(OWN)]);
+            to_target::renamed(&mut out, parse, &[Some(OWN)])?;
         }
         let statement = (!parse.is_empty()).then_some(OWN);
-        renamed(&mut out, message(&self.bind), &[Some(OWN), statement]);
-        close_own(&mut out);
-        out.put_slice(SYNC);
+        to_target::renamed(&mut out, message(&self.bind), &[Some(OWN), statement])?;
+        close_own(&mut out)?;
+        to_target::sync(&mut out);
         if in_transaction {
-            run(&mut out, b"rollback to savepoint portcullis_rehearsal");
-            run(&mut out, b"release savepoint portcullis_rehearsal");
+            run(&mut out, "rollback to savepoint portcullis_rehearsal")?;
+            run(&mut out, "release savepoint portcullis_rehearsal")?;
         }
-        (out.freeze(), readies)
+        Ok((out.freeze(), readies))
     }
 }
 
 /// Runs a statement. A Query would drop the client's unnamed statement.
-fn run(out: &mut BytesMut, sql: &[u8]) {
-    close_own(out);
-    framed(out, b'P', &[OWN.as_bytes(), b"\0", sql, b"\0\0\0"]);
-    framed(out, b'B', &[OWN.as_bytes(), b"\0", OWN.as_bytes(), b"\0\0\0\0\0\0\0"]);
-    framed(out, b'E', &[OWN.as_bytes(), b"\0\0\0\0\0"]);
-    close_own(out);
-    out.put_slice(SYNC);
+fn run(out: &mut BytesMut, sql: &str) -> Result<(), Unwritable> {
+    close_own(out)?;
+    to_target::parse(out, OWN, sql, &[])?;
+    to_target::bind(out, OWN, OWN)?;
+    to_target::execute(out, OWN)?;
+    close_own(out)?;
+    to_target::sync(out);
+    Ok(())
 }
 
-fn close_own(out: &mut BytesMut) {
-    for kind in [b"P", b"S"] {
-        framed(out, b'C', &[kind, OWN.as_bytes(), b"\0"]);
-    }
-}
-
-/// A message with other names at its beginning; `None` leaves one as it is.
-fn renamed(out: &mut BytesMut, message: &[u8], names: &[Option<&str>]) {
-    let Some((tag, rest)) = message.split_first() else { return };
-    let mut rest = rest.get(4..).unwrap_or_default();
-    let mut parts = Vec::new();
-    for name in names {
-        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
-        let (old, behind) = rest.split_at(end);
-        parts.extend([name.map_or(old, str::as_bytes), b"\0"]);
-        rest = behind.get(1..).unwrap_or_default();
-    }
-    parts.push(rest);
-    framed(out, *tag, &parts);
-}
-
-fn framed(out: &mut BytesMut, tag: u8, parts: &[&[u8]]) {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    out.put_u8(tag);
-    // Messages are bounded far below: `frame::MAX_WHOLE`.
-    out.put_u32(u32::try_from(length + 4).unwrap_or(u32::MAX));
-    parts.iter().for_each(|part| out.put_slice(part));
+fn close_own(out: &mut BytesMut) -> Result<(), Unwritable> {
+    to_target::close(out, Named::Portal(OWN))?;
+    to_target::close(out, Named::Statement(OWN))
 }
 
 #[cfg(test)]
@@ -156,7 +137,7 @@ mod tests {
     fn a_message_keeps_everything_but_its_names() {
         let bind = message(b'B', b"p\0s\0\0\0\0\x01\0\0\0\x02ab\0\0");
         let mut out = BytesMut::new();
-        renamed(&mut out, &bind, &[Some(OWN), None]);
+        to_target::renamed(&mut out, &bind, &[Some(OWN), None]).unwrap();
         let Ok(Message::Bind(read)) = frontend::message(&out) else { panic!("{out:?}") };
         assert_eq!((read.portal, read.statement), (OWN, "s"));
         assert_eq!(read.parameters[0].value, Some(&b"ab"[..]));
@@ -194,7 +175,7 @@ mod tests {
         for (unit, in_transaction, golden) in
             [(&whole, false, both), (&whole, true, within.concat()), (&unit(None), false, alone)]
         {
-            let (written, _) = unit.rehearsal(&bytes, in_transaction);
+            let (written, _) = unit.rehearsal(&bytes, in_transaction).unwrap();
             assert_eq!(written, golden, "{}", written.escape_ascii());
         }
     }

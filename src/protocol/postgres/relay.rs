@@ -28,8 +28,9 @@ use super::end::End;
 use super::entering::{Entering, Placed, Stopped};
 use super::holding::MOST_AHEAD;
 use super::masking::{Masking, MasksNow};
+use super::messages::to_target;
 use super::reader::Reader;
-use super::refusal::{self, Words};
+use super::refusal::Words;
 use super::rehearsal::Unit;
 use super::replies::{Course, Entered, Replies};
 use super::stream::Stream;
@@ -351,7 +352,7 @@ impl Relay {
         if owed == 0 {
             return Ok(());
         }
-        let bytes = Bytes::from(refusal::SYNC.repeat(owed));
+        let bytes = to_target::syncs(owed);
         let admitted = self.gate.admit(bytes.clone(), |admission| {
             let mut replies = self.replies.lock();
             admission.data(0..bytes.len(), None);

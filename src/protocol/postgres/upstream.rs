@@ -38,6 +38,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use super::messages::to_target;
 use super::stream::Stream;
 use crate::config::PostgresTarget;
 use crate::secret::Secret;
@@ -52,9 +53,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(15);
 
 /// A cancel request has this long; nobody waits for it, and the next one must not pile up behind.
 const CANCEL_TIME: Duration = Duration::from_secs(10);
-
-/// `CancelRequest`'s code: 1234 in the upper half, 5678 in the lower.
-const CANCEL_REQUEST: u32 = (1234 << 16) | 5678;
 
 /// Opens connections to one target.
 #[derive(Debug, Clone)]
@@ -194,10 +192,7 @@ impl CancelHandle {
         let tcp = tcp::connect_to(self.0.address, deadline).await?;
         let mut stream = within(deadline, "TLS", self.0.connector.0.secure(tcp)).await?;
 
-        let mut request = Zeroizing::new(Vec::with_capacity(8 + key.len()));
-        request.extend(startup::length(8 + key.len())?);
-        request.extend(CANCEL_REQUEST.to_be_bytes());
-        request.extend_from_slice(key);
+        let request = to_target::cancel_request(key)?;
         within(deadline, "cancelling", async {
             let sent = async {
                 stream.write_all(&request).await?;

@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use serde_json::Value;
 
 use crate::decode::postgres::command;
-use crate::decode::postgres::frontend::{self, Message};
+use crate::decode::postgres::frontend::Message;
 use crate::decode::sql::{Reading, Source, Withhold};
 use crate::gate::{Against, Sent};
 use crate::policy::Attributes;
 
 use super::entering::Entering;
 use super::masking::{AtSource, Masking, Standing};
+use super::messages::to_target::{self, Unwritable};
 use super::refusal::Words;
 use super::replies::Candidates;
 
@@ -75,15 +77,24 @@ pub(super) fn sent_instead(
     weighed: &Weighed,
 ) -> Option<Sent> {
     let text = &reading.sent()?.text;
+    let mut out = BytesMut::new();
+    // Nothing may bring the client's own text back: where the other cannot be written, one that fails
+    // takes its place.
     let bytes = match message {
-        Message::Query { .. } => frontend::query_message(text),
+        Message::Query { .. } => match to_target::query(&mut out, text) {
+            Ok(()) => out.freeze(),
+            Err(Unwritable) => to_target::failing_query(),
+        },
         Message::Parse { statement, parameter_types, .. } => {
-            frontend::parse_message(statement, text, parameter_types)
+            match to_target::parse(&mut out, statement, text, parameter_types) {
+                Ok(()) => out.freeze(),
+                Err(Unwritable) => to_target::failing_parse(statement.is_empty()),
+            }
         }
         _ => return None,
     };
     let view = reading.view_of_sent(withheld(weighed))?.into_owned();
-    Some(Sent { bytes: bytes.into(), view })
+    Some(Sent { bytes, view })
 }
 
 fn withheld(weighed: &Weighed) -> Withhold {

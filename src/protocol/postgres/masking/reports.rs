@@ -1,9 +1,11 @@
 //! Errors, notices, notifications and parameters: texts of the server that no column tells of.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::super::messages::to_client;
 use crate::decode::postgres::{Malformed, backend};
 use crate::mask::{Masked, Masker, REDACTED};
 
@@ -32,24 +34,20 @@ pub(super) fn report(
     let withheld = !(seen == Seen::All || about_text);
     let valueless = withheld && holds_no_value(&fields);
     let mut changed = withheld;
-    let written = framed(message.first().copied().unwrap_or(b'E'), |body| {
-        for (kind, text) in fields {
-            let shown = match kind {
-                _ if !withheld => masker.and_then(|masker| masker.mask(text)),
-                b'M' if valueless => masker.and_then(|masker| masker.mask(text)),
-                b'M' => Some(WITHHELD.into()),
-                // What SQL cannot choose: severity, position, and the place in the server's code.
-                b'S' | b'V' | b'P' | b'F' | b'L' | b'R' => None,
-                b'C' if is_code(text) => None,
-                _ => continue,
-            };
-            changed |= shown.is_some();
-            body.put_u8(kind);
-            body.put_slice(shown.as_deref().unwrap_or(text));
-            body.put_u8(0);
-        }
-        body.put_u8(0);
-    })?;
+    let shown = fields.into_iter().filter_map(|(kind, text)| {
+        let shown = match kind {
+            _ if !withheld => masker.and_then(|masker| masker.mask(text)),
+            b'M' if valueless => masker.and_then(|masker| masker.mask(text)),
+            b'M' => Some(WITHHELD.into()),
+            // What SQL cannot choose: severity, position, and the place in the server's code.
+            b'S' | b'V' | b'P' | b'F' | b'L' | b'R' => None,
+            b'C' if is_code(text) => None,
+            _ => return None,
+        };
+        changed |= shown.is_some();
+        Some((kind, shown.map_or(Cow::Borrowed(text), Cow::Owned)))
+    });
+    let written = to_client::report_instead(tag(message), shown)?;
     Ok(changed.then_some(written))
 }
 
@@ -74,20 +72,19 @@ pub(in super::super) fn placed(
     position: impl Fn(usize) -> Option<usize>,
 ) -> Result<Bytes, Malformed> {
     let fields = backend::report_fields(message)?;
-    framed(message.first().copied().unwrap_or(b'E'), |body| {
-        for (kind, text) in fields {
-            let mut shown = text.to_vec();
-            if kind == b'P' {
-                let at = std::str::from_utf8(text).ok().and_then(|at| at.parse().ok());
-                let Some(at) = at.and_then(&position) else { continue };
-                shown = at.to_string().into_bytes();
-            }
-            body.put_u8(kind);
-            body.put_slice(&shown);
-            body.put_u8(0);
+    let shown = fields.into_iter().filter_map(|(kind, text)| {
+        if kind != b'P' {
+            return Some((kind, Cow::Borrowed(text)));
         }
-        body.put_u8(0);
-    })
+        let at = std::str::from_utf8(text).ok().and_then(|at| at.parse().ok());
+        let at = at.and_then(&position)?;
+        Some((kind, Cow::Owned(at.to_string().into_bytes())))
+    });
+    to_client::report_instead(tag(message), shown)
+}
+
+fn tag(message: &[u8]) -> u8 {
+    message.first().copied().unwrap_or(b'E')
 }
 
 /// Whether an error is about the statement's text and nothing else: of class 42, at a position in
@@ -201,14 +198,9 @@ pub(super) fn notification(
     if shown.is_none() && named.is_none() {
         return Ok(None);
     }
-    framed(b'A', |body| {
-        body.put_u32(process);
-        for (text, masked) in [(channel, named), (payload, shown)] {
-            body.put_slice(masked.as_deref().unwrap_or(text));
-            body.put_u8(0);
-        }
-    })
-    .map(Some)
+    let (channel, payload) =
+        (named.as_deref().unwrap_or(channel), shown.as_deref().unwrap_or(payload));
+    to_client::notification_response(process, channel, payload).map(Some)
 }
 
 /// Whether a parameter's value is one of few, or the name of a time zone: clients need these to read
@@ -255,13 +247,12 @@ pub(super) fn parameter(
     if shown.is_none() && named.is_none() {
         return Ok(None);
     }
-    framed(b'S', |body| {
-        for (text, masked) in [(name, named), (value, shown)] {
-            body.put_slice(masked.as_deref().unwrap_or(text.as_bytes()));
-            body.put_u8(0);
-        }
-    })
-    .map(Some)
+    let text = |whole: &str, masked: Option<Vec<u8>>| match masked {
+        Some(masked) => String::from_utf8_lossy(&masked).into_owned(),
+        None => whole.to_owned(),
+    };
+    let (name, value) = (text(name, named), text(value, shown));
+    Ok(Some(to_client::bytes_of(|out| to_client::parameter_status(out, &name, &value))))
 }
 
 /// Masks a whole message for both pairs of eyes: `mask` gives what stands in its place, if
@@ -276,18 +267,6 @@ pub(super) fn for_both(
     }
     let whole = || Bytes::copy_from_slice(message);
     Ok(Some(Masked::by_value(shown.unwrap_or_else(whole), stored.unwrap_or_else(whole))))
-}
-
-fn framed(tag: u8, write: impl FnOnce(&mut BytesMut)) -> Result<Bytes, Malformed> {
-    let mut out = BytesMut::new();
-    out.put_u8(tag);
-    out.put_u32(0);
-    write(&mut out);
-    let length = u32::try_from(out.len() - 1).map_err(|_| Malformed("a message is too large"))?;
-    if let Some(header) = out.get_mut(1..5) {
-        header.copy_from_slice(&length.to_be_bytes());
-    }
-    Ok(out.freeze())
 }
 
 #[cfg(test)]

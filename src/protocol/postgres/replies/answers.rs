@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::refusal::{NO_SQL_CODE, Words};
+use super::super::messages::to_target::NO_SQL_CODE;
+use super::super::refusal::Words;
 use super::{Answered, Expected, Key, Name, Replies, Running, Runs, Stage, Unfit};
 use crate::clock::Moment;
 use crate::decode::postgres::backend::{self, TransactionStatus};

@@ -16,7 +16,7 @@
 //! One such command is on its way at a time. Source: `CopyGetData` of `copyfromparse.c`;
 //! `SocketBackend` and `PostgresMain` of `postgres.c`.
 
-use super::super::refusal::GIVEN_UP;
+use super::super::messages::to_target::GIVEN_UP;
 use super::{Replies, Unfit};
 use crate::decode::postgres::backend::Report;
 use crate::decode::postgres::frontend::Message;

@@ -1,7 +1,8 @@
 //! A recorded answer, message by message, as the client wants its rows.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
+use super::super::messages::to_client;
 use super::tape::Place;
 use crate::decode::postgres::backend::{self, Column};
 use crate::decode::postgres::frame::{self, Piece, Side, Walker};
@@ -108,31 +109,23 @@ impl Rows {
     pub(super) fn row(&self, message: Bytes) -> Result<Bytes, Malformed> {
         let Self::AsText(columns, changed) = self else { return Ok(message) };
         let row = backend::data_row(&message)?;
-        let count = u16::try_from(row.left()).map_err(|_| Malformed("a row is too wide"))?;
-        let mut out = BytesMut::with_capacity(message.len() * 2);
-        out.put_u8(b'D');
-        out.put_u32(0);
-        out.put_u16(count);
-        for (at, value) in row.enumerate() {
-            let Some(value) = value? else {
-                out.put_i32(-1);
-                continue;
-            };
-            let text = match (changed.get(at), columns.get(at)) {
+        let count = row.left();
+        let values = row.enumerate().map(|(at, value)| {
+            let Some(value) = value? else { return Ok(None) };
+            Ok(Some(match (changed.get(at), columns.get(at)) {
                 (Some(true), Some(column)) => to_text(column.type_oid, value)
                     .unwrap_or_else(|| hexadecimal(value).into_bytes().into()),
                 _ => value.into(),
-            };
-            let length = i32::try_from(text.len()).map_err(|_| Malformed("a value is too long"))?;
-            out.put_i32(length);
-            out.put_slice(&text);
-        }
-        finish(&mut out);
+            }))
+        });
+        let mut out = BytesMut::with_capacity(message.len() * 2);
+        to_client::data_row(&mut out, count, values)?;
         Ok(out.freeze())
     }
 }
 
-/// A `RowDescription` that says these formats of its columns.
+/// A `RowDescription` that says these formats of its columns. It is changed in its place, since the
+/// names of columns need not be UTF-8.
 pub(super) fn description_in(message: &Bytes, wanted: &[bool]) -> Bytes {
     let rewrite = || {
         let columns = backend::row_description(message).ok()?.len();
@@ -165,14 +158,6 @@ fn each(formats: &[bool], columns: usize) -> Vec<bool> {
         [] => vec![false; columns],
         [all] => vec![*all; columns],
         some => some.iter().copied().chain(std::iter::repeat(false)).take(columns).collect(),
-    }
-}
-
-/// Puts the length of a message where it belongs.
-fn finish(out: &mut BytesMut) {
-    let length = u32::try_from(out.len() - 1).unwrap_or(u32::MAX);
-    if let Some(place) = out.get_mut(1..frame::HEADER) {
-        place.copy_from_slice(&length.to_be_bytes());
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::task::block_in_place;
 
+use super::super::messages::to_client;
 use super::super::refusal;
 use super::answer::{Broken, Messages};
 use super::tape::{Run, Tape};
@@ -155,8 +156,7 @@ impl Unanswered {
 
 /// A `CommandComplete`.
 pub(super) fn done(tag: &str) -> Bytes {
-    let length = u32::try_from(tag.len() + 5).unwrap_or(u32::MAX);
-    [b"C", &length.to_be_bytes()[..], tag.as_bytes(), b"\0"].concat().into()
+    to_client::bytes_of(|out| to_client::command_complete(out, tag))
 }
 
 /// A `ParameterDescription` of a statement that was never described: as many as were bound, of
@@ -166,9 +166,8 @@ pub(super) fn parameters_of(run: Option<&Run>) -> Bytes {
     let count = bound.map_or(0, Vec::len);
     let count = u16::try_from(count).unwrap_or_default();
     // 0 is no type; drivers take 25, which is text.
-    let types = 25_u32.to_be_bytes().repeat(count.into());
-    let length = u32::try_from(types.len() + 6).unwrap_or(u32::MAX);
-    [b"t", &length.to_be_bytes()[..], &count.to_be_bytes(), &types].concat().into()
+    let types = vec![25; count.into()];
+    to_client::bytes_of(|out| to_client::parameter_description(out, types))
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::block_in_place;
 
+use super::super::messages::to_client;
 use super::super::refusal;
 use super::super::stream::Stream;
 use super::answer::{Messages, Rows, binary, description_in};
 use super::fitting::{control_of, fitting};
 use super::portal::{Answered, Portal, Source, Unanswered, done, parameters_of};
 use super::tape::{Tape, trimmed};
+use crate::decode::postgres::backend::TransactionStatus;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frame::{Side, Walker};
 use crate::decode::postgres::frontend::{self, Bind, Message, Named};
@@ -26,8 +28,6 @@ const FLUSH: usize = 64 << 10;
 const MOST_NAMES: usize = 100_000;
 /// Rows that a client gets of a portal that was suspended when it was recorded.
 const NO_LIMIT: u32 = 0;
-
-const READY: &[u8] = b"Z\0\0\0\x05";
 
 /// A client that was let in.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub(super) struct Session {
     asked: HashMap<String, usize>,
     statements: HashMap<String, Box<str>>,
     portals: HashMap<String, Portal>,
-    /// `I`, `T` or `E`, as `ReadyForQuery` says it.
-    status: u8,
+    /// As `ReadyForQuery` says it.
+    status: TransactionStatus,
     /// A message of the extended protocol failed: what comes before the next Sync is passed over.
     failed: bool,
 }
@@ -58,7 +58,7 @@ impl Session {
             asked: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
-            status: b'I',
+            status: TransactionStatus::Idle,
             failed: false,
         }
     }
@@ -110,7 +110,7 @@ impl Session {
     async fn query(&mut self, sql: &str) -> io::Result<()> {
         self.failed = false;
         if trimmed(sql).is_empty() {
-            self.out.extend_from_slice(b"I\0\0\0\x04");
+            to_client::empty_query_response(&mut self.out);
             return self.ready().await;
         }
         let answered = match self.choose(sql, None) {
@@ -227,7 +227,7 @@ impl Session {
                     Named::Statement(name) => drop(self.statements.remove(name)),
                     Named::Portal(name) => drop(self.portals.remove(name)),
                 }
-                self.out.extend_from_slice(b"3\0\0\0\x04");
+                to_client::close_complete(&mut self.out);
                 Ok(())
             }
             Message::FunctionCall => Err(Unanswered::NotRecorded),
@@ -253,7 +253,7 @@ impl Session {
             return Err(Unanswered::TooMany);
         }
         self.statements.insert(name.to_owned(), sql.into());
-        self.out.extend_from_slice(b"1\0\0\0\x04");
+        to_client::parse_complete(&mut self.out);
         Ok(())
     }
 
@@ -271,7 +271,7 @@ impl Session {
         }
         let portal = Portal::new(source, &text, binary(&bind.result_formats));
         self.portals.insert(bind.portal.to_owned(), portal);
-        self.out.extend_from_slice(b"2\0\0\0\x04");
+        to_client::bind_complete(&mut self.out);
         Ok(())
     }
 
@@ -314,7 +314,7 @@ impl Session {
         };
         match rows {
             Some(rows) => self.out.extend_from_slice(&description_in(&rows, wanted)),
-            None => self.out.extend_from_slice(b"n\0\0\0\x04"),
+            None => to_client::no_data(&mut self.out),
         }
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Session {
     async fn execute(&mut self, portal: &mut Portal, max_rows: u32) -> io::Result<Answered<()>> {
         match portal.source {
             Source::Control("") => {
-                self.out.extend_from_slice(b"I\0\0\0\x04");
+                to_client::empty_query_response(&mut self.out);
                 Ok(Ok(()))
             }
             Source::Control(tag) => {
@@ -349,7 +349,7 @@ impl Session {
         let mut sent = 0;
         loop {
             if portal.done {
-                self.out.extend_from_slice(&done("SELECT 0"));
+                to_client::command_complete(&mut self.out, "SELECT 0");
                 return Ok(Ok(()));
             }
             let next = match portal.pending.take() {
@@ -363,7 +363,7 @@ impl Session {
             match tag {
                 b'D' if first && max_rows > 0 && sent == max_rows => {
                     portal.pending = Some(bytes);
-                    self.out.extend_from_slice(b"s\0\0\0\x04");
+                    to_client::portal_suspended(&mut self.out);
                     return Ok(Ok(()));
                 }
                 b'D' => {
@@ -406,16 +406,18 @@ impl Session {
     fn follow(&mut self, message: &[u8], text: &str) {
         let to_savepoint = || text.split_whitespace().any(|word| word.eq_ignore_ascii_case("to"));
         match backend::command_tag(message) {
-            Ok("BEGIN" | "START TRANSACTION") => self.status = b'T',
-            Ok("ROLLBACK") if to_savepoint() => self.status = b'T',
-            Ok("COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION") => self.status = b'I',
+            Ok("BEGIN" | "START TRANSACTION") => self.status = TransactionStatus::Open,
+            Ok("ROLLBACK") if to_savepoint() => self.status = TransactionStatus::Open,
+            Ok("COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION") => {
+                self.status = TransactionStatus::Idle;
+            }
             _ => {}
         }
     }
 
     fn fail(&mut self) {
-        if self.status == b'T' {
-            self.status = b'E';
+        if self.status == TransactionStatus::Open {
+            self.status = TransactionStatus::Failed;
         }
     }
 
@@ -425,8 +427,7 @@ impl Session {
     }
 
     async fn ready(&mut self) -> io::Result<()> {
-        self.out.extend_from_slice(READY);
-        self.out.extend_from_slice(&[self.status]);
+        to_client::ready_for_query(&mut self.out, self.status);
         self.flush().await
     }
 

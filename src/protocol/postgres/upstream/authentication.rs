@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
 use super::frames::{Frame, Frames, take_text};
-use super::startup::{length, whole};
+use super::startup::whole;
 use super::{Authentication, UpstreamError};
+use crate::protocol::postgres::messages::to_target;
 use crate::secret::Secret;
 
 /// Who the gateway is at a target, and what binds its proof to the connection.
@@ -88,9 +89,7 @@ impl Login<'_> {
 
         let mut scram = ScramSha256::new(self.password.expose().as_bytes(), binding);
         let first = scram.message();
-        let length = length(first.len())?;
-        let initial = [mechanism.as_bytes(), &[0], &length, first].concat();
-        send(frames, &initial).await?;
+        frames.send(to_target::sasl_initial_response(mechanism, first)?.expose()).await?;
 
         let Request::SaslContinue(challenge) = next(frames).await? else {
             return Err(out_of_turn());
@@ -99,7 +98,7 @@ impl Login<'_> {
         // thread that serves others.
         let hashed = tokio::task::spawn_blocking(move || scram.update(&challenge).map(|()| scram));
         let mut scram = hashed.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-        send(frames, scram.message()).await?;
+        frames.send(to_target::sasl_response(scram.message())?.expose()).await?;
 
         let Request::SaslFinal(proof) = next(frames).await? else { return Err(out_of_turn()) };
         scram.finish(&proof).map_err(|e| failed(&e))?;
@@ -150,22 +149,7 @@ async fn send_text<S: AsyncRead + AsyncWrite + Unpin>(
         let what = "the target's password has a NUL in it, which no server takes";
         return Err(UpstreamError::Configuration(what.to_owned()));
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(text.len() + 1));
-    body.extend_from_slice(text);
-    body.push(0);
-    send(frames, &body).await
-}
-
-/// Sends one of the messages that answer an authentication request: they share the tag `p`.
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    frames: &mut Frames<'_, S>,
-    body: &[u8],
-) -> Result<(), UpstreamError> {
-    let mut message = Zeroizing::new(Vec::with_capacity(5 + body.len()));
-    message.push(b'p');
-    message.extend(length(4 + body.len())?);
-    message.extend_from_slice(body);
-    frames.send(&message).await
+    frames.send(to_target::password_message(text)?.expose()).await
 }
 
 fn out_of_turn() -> UpstreamError {

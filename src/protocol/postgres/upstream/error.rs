@@ -2,7 +2,8 @@
 
 use std::io;
 
-use bytes::Bytes;
+use super::super::messages::to_target::Unwritable;
+use crate::decode::postgres::backend::ReportFields;
 
 /// How much of a server's text is kept, in characters.
 const TEXT_MAX: usize = 500;
@@ -108,6 +109,12 @@ impl UpstreamError {
     }
 }
 
+impl From<Unwritable> for UpstreamError {
+    fn from(unwritable: Unwritable) -> Self {
+        Self::Configuration(unwritable.to_string())
+    }
+}
+
 /// An `ErrorResponse`, for the operator's log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{severity} {code}: {message}")]
@@ -158,11 +165,10 @@ impl ServerError {
         (about_sent && named.all(|name| sent(name))).then_some((code, Some(message)))
     }
 
-    /// Reads the fields of an `ErrorResponse`; what is missing or broken stays empty.
-    pub(super) fn parse(body: &Bytes) -> Self {
-        let field = |tag: u8| {
-            let fields = body.split(|byte| *byte == 0);
-            let found = fields.filter_map(|f| f.split_first()).find(|(t, _)| **t == tag);
+    /// Reads the fields of a whole `ErrorResponse`; what is missing or broken stays empty.
+    pub(super) fn parse(message: &[u8]) -> Self {
+        let field = |wanted: u8| {
+            let found = ReportFields::of(message).find(|(kind, _)| *kind == wanted);
             found.map(|(_, text)| printable(text)).unwrap_or_default()
         };
         Self { severity: field(b'S'), code: field(b'C'), message: field(b'M') }
@@ -178,12 +184,13 @@ pub(super) fn printable(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::postgres::frame::message;
 
     #[test]
     fn a_servers_text_reaches_the_log_short_and_tame() {
         let long = "x".repeat(TEXT_MAX);
         let body = format!("SFATAL\0VFATAL\0C57P03\0M\x1b[2J\n{long}\0\0");
-        let error = ServerError::parse(&Bytes::from(body));
+        let error = ServerError::parse(&message(b'E', body.as_bytes()));
         assert_eq!(error.code, "57P03");
         assert!(error.to_string().starts_with("FATAL 57P03: \u{fffd}[2J\u{fffd}xx"));
         assert_eq!(error.message.chars().count(), TEXT_MAX);
@@ -222,7 +229,7 @@ mod tests {
     #[test]
     fn a_broken_error_is_still_an_error() {
         for body in ["", "\0", "S", "\0\0\0", "M", "C\0S\0"] {
-            let error = ServerError::parse(&Bytes::from(body));
+            let error = ServerError::parse(&message(b'E', body.as_bytes()));
             assert_eq!(UpstreamError::Server(error).client_code(), "08001", "{body:?}");
         }
     }

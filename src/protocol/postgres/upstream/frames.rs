@@ -52,7 +52,7 @@ impl<'a, S: AsyncRead + Unpin> Frames<'a, S> {
         loop {
             if let Some(frame) = self.cut(expected)? {
                 return match frame.tag {
-                    b'E' => Err(UpstreamError::Server(ServerError::parse(&frame.body()))),
+                    b'E' => Err(UpstreamError::Server(ServerError::parse(&frame.whole))),
                     _ => Ok(frame),
                 };
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -14,6 +14,8 @@ use super::error::ServerError;
 use super::{Upstream, UpstreamError, within};
 use crate::decode::postgres::backend::{self, Column};
 use crate::decode::postgres::frame::{self, Side, Walker};
+use crate::decode::postgres::frontend::Named;
+use crate::protocol::postgres::messages::to_target;
 use crate::protocol::postgres::stream::Stream;
 
 /// One question has this long.
@@ -64,7 +66,7 @@ impl Questions {
     /// Runs the statements of a text, and gives the rows of each that has some.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Row>>, UpstreamError> {
         let mut message = BytesMut::new();
-        put(&mut message, b'Q', &[sql.as_bytes(), b"\0"]);
+        to_target::query(&mut message, sql)?;
         let mut results = Vec::new();
         self.ask(&message, |tag, message| {
             match (tag, results.last_mut()) {
@@ -83,9 +85,9 @@ impl Questions {
     /// take it.
     pub async fn describe(&mut self, sql: &str) -> Result<Option<Vec<Column>>, UpstreamError> {
         let mut message = BytesMut::new();
-        put(&mut message, b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"]);
-        put(&mut message, b'D', &[b"S\0"]);
-        put(&mut message, b'S', &[]);
+        to_target::parse(&mut message, "", sql, &[])?;
+        to_target::describe(&mut message, Named::Statement(""))?;
+        to_target::sync(&mut message);
         let mut columns = None;
         let asked = self
             .ask(&message, |tag, message| {
@@ -120,10 +122,7 @@ impl Questions {
                     let message = self.buffer.split_to(length);
                     let tag = message.first().copied().unwrap_or(0);
                     match tag {
-                        b'E' => {
-                            let body = bytes::Bytes::copy_from_slice(frame::body(&message));
-                            asked = Err(ServerError::parse(&body));
-                        }
+                        b'E' => asked = Err(ServerError::parse(&message)),
                         b'Z' => return Ok(asked),
                         tag => see(tag, &message)?,
                     }
@@ -162,12 +161,4 @@ fn row(message: &[u8]) -> Result<Row, UpstreamError> {
             .map_err(|_| UpstreamError::Protocol("a name in its catalog is not UTF-8".to_owned()))
     };
     values.map(|value| text(value.map_err(malformed)?)).collect()
-}
-
-fn put(out: &mut BytesMut, tag: u8, body: &[&[u8]]) {
-    let length: usize = body.iter().map(|part| part.len()).sum();
-    out.put_u8(tag);
-    // What the gateway asks is some megabytes at most.
-    out.put_u32(u32::try_from(length + 4).unwrap_or(u32::MAX));
-    body.iter().for_each(|part| out.put_slice(part));
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::authentication::Login;
 use super::frames::{Frame, Frames, take_text};
 use super::{Authentication, ProtocolVersion, UpstreamError};
+use crate::protocol::postgres::messages::to_target;
 
 /// Servers refuse a longer startup message (`MAX_STARTUP_PACKET_LENGTH`).
 const STARTUP_MESSAGE_MAX: usize = 10_000;
@@ -35,35 +36,23 @@ pub(super) fn message(
     user: &str,
     database: &str,
     parameters: &[(String, String)],
-) -> Result<Vec<u8>, UpstreamError> {
+) -> Result<Bytes, UpstreamError> {
     let refused = |what: &str| Err(UpstreamError::Configuration(what.to_owned()));
-    let mut body = version.code().to_be_bytes().to_vec();
     let own = [("user", user), ("database", database)];
     let others = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (index, (name, value)) in own.into_iter().chain(others).enumerate() {
+    for (name, value) in own.into_iter().chain(others.clone()) {
         if name.is_empty() || name.contains('\0') || value.contains('\0') {
             return refused("a startup parameter without a name, or with a NUL in it");
         }
-        if index >= own.len() && matches!(name, "user" | "database" | "replication") {
-            return refused("user, database and replication are not for a client to set");
-        }
-        for text in [name, value] {
-            body.extend_from_slice(text.as_bytes());
-            body.push(0);
-        }
     }
-    body.push(0);
-    let size = 4 + body.len();
-    if size > STARTUP_MESSAGE_MAX {
+    if others.clone().any(|(name, _)| matches!(name, "user" | "database" | "replication")) {
+        return refused("user, database and replication are not for a client to set");
+    }
+    let message = to_target::startup_message(version.code(), own.into_iter().chain(others))?;
+    if message.len() > STARTUP_MESSAGE_MAX {
         return refused("the startup parameters are longer than a server takes (10,000 bytes)");
     }
-    Ok([&length(size)?[..], &body].concat())
-}
-
-/// A length as it stands in a message.
-pub(super) fn length(bytes: usize) -> Result<[u8; 4], UpstreamError> {
-    let too_long = |_| UpstreamError::Configuration("a message is too long".to_owned());
-    u32::try_from(bytes).map(u32::to_be_bytes).map_err(too_long)
+    Ok(message)
 }
 
 /// Says hello and goes on until the server is ready for a query.
@@ -166,6 +155,7 @@ mod tests {
     use tokio::io::ReadBuf;
 
     use super::*;
+    use crate::decode::postgres::frame::message as frame;
     use crate::secret::Secret;
 
     const OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
@@ -222,10 +212,6 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let result = runtime.block_on(run(&mut script, ProtocolVersion::V3_2, b"hello", login));
         (result, script.heard.split_off(5))
-    }
-
-    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-        [&[tag][..], &length(4 + body.len()).unwrap(), body].concat()
     }
 
     fn refusal(pieces: &[&[u8]]) -> String {
@@ -356,10 +342,10 @@ mod tests {
         };
         assert_eq!(
             message("a", "b").unwrap(),
-            b"\0\0\0\x1f\0\x03\0\0user\0u\0database\0d\0a\0b\0\0"
+            b"\0\0\0\x1f\0\x03\0\0user\0u\0database\0d\0a\0b\0\0"[..]
         );
         let newer = super::message(ProtocolVersion::V3_2, "u", "d", &[]).unwrap();
-        assert_eq!(newer, b"\0\0\0\x1b\0\x03\0\x02user\0u\0database\0d\0\0");
+        assert_eq!(newer, b"\0\0\0\x1b\0\x03\0\x02user\0u\0database\0d\0\0"[..]);
         for (name, value) in [("", "x"), ("a\0b", "x"), ("a", "x\0user\0postgres")] {
             assert!(message(name, value).is_err());
         }

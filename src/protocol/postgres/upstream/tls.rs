@@ -23,10 +23,8 @@ use super::UpstreamError;
 use super::pinned::Pinned;
 use crate::config::{PostgresTarget, UpstreamTls};
 use crate::files;
+use crate::protocol::postgres::messages::to_target;
 use crate::protocol::postgres::stream::Stream;
-
-/// Length 8, then 1234 in the upper half and 5679 in the lower.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What one target's handshakes need.
 #[derive(Clone)]
@@ -77,7 +75,7 @@ impl Tls {
     /// Asks for TLS and makes the handshake. There is no way back to plain text.
     pub(super) async fn negotiate(&self, mut tcp: TcpStream) -> Result<Stream, UpstreamError> {
         let broke = |e| UpstreamError::io("the TLS request", e);
-        tcp.write_all(&SSL_REQUEST).await.map_err(broke)?;
+        tcp.write_all(&to_target::ssl_request()).await.map_err(broke)?;
         // One byte more than is due: what a server, or somebody in its place, sends before the
         // handshake must not be taken for part of it.
         let mut answer = [0; 2];
