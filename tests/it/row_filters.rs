@@ -1133,6 +1133,8 @@ fn counters_and_locks_tell_nothing_of_rows_of_others() {
     for refused in [
         "select pg_stat_get_xact_tuples_returned('customers'::regclass)",
         "select pg_catalog.pg_stat_get_live_tuples('customers'::regclass)",
+        "select currtid2('customers', format('(0,%s)', 1)::tid)",
+        "select pg_catalog.currtid2('public.customers', '(0,1)')",
         "select * from pg_lock_status()",
         "select pg_stat_get_db_tuples_fetched(oid) from pg_database",
     ] {

@@ -50,6 +50,26 @@ pub fn reads_unseen(name: &str) -> bool {
     }
 }
 
+/// Functions whose first argument names a table or a sequence, as a `regclass` or as text.
+pub(super) fn names_table(name: &str) -> bool {
+    NAMES_TABLE.contains(&name)
+}
+
+const NAMES_TABLE: &[&str] = &[
+    "currtid2",
+    "currval",
+    "pg_freespace",
+    "pg_indexes_size",
+    "pg_relation_filenode",
+    "pg_relation_filepath",
+    "pg_relation_size",
+    "pg_sequence_last_value",
+    "pg_table_size",
+    "pg_total_relation_size",
+    "pgrowlocks",
+    "to_regclass",
+];
+
 /// Functions of one argument that take a whole row, and so may be written as if columns of it.
 pub(super) fn takes_whole_row(name: &str) -> bool {
     WHOLE_ROW.contains(&name)
@@ -129,6 +149,7 @@ const KNOWN: &[(&str, Known)] = &[
     ("crosstabn", Known::Does(actions::DYNAMIC)),
     ("crypt", Known::TakesSecret),
     ("current_setting", Known::ShowsSetting),
+    ("currtid2", Known::Does(actions::INSPECT)),
     ("decrypt", Known::TakesSecret),
     ("decrypt_iv", Known::TakesSecret),
     ("encrypt", Known::TakesSecret),
@@ -154,7 +175,10 @@ const KNOWN: &[(&str, Known)] = &[
     ("nextval", Known::MovesSequence),
     ("page_header", Known::Does(actions::INSPECT)),
     ("pg_cancel_backend", Known::Does(actions::SERVER)),
+    ("pg_check_frozen", Known::Does(actions::INSPECT)),
+    ("pg_check_visible", Known::Does(actions::INSPECT)),
     ("pg_current_logfile", Known::Does(actions::FILE)),
+    ("pg_freespace", Known::Does(actions::INSPECT)),
     ("pg_hba_file_rules", Known::Does(actions::FILE)),
     ("pg_ident_file_mappings", Known::Does(actions::FILE)),
     ("pg_import_system_collations", Known::Does(actions::SERVER)),
@@ -176,11 +200,16 @@ const KNOWN: &[(&str, Known)] = &[
     ("pg_sync_replication_slots", Known::Does(actions::SERVER)),
     ("pg_terminate_backend", Known::Does(actions::SERVER)),
     ("pg_truncate_visibility_map", Known::Does(actions::SERVER)),
+    ("pg_visibility", Known::Does(actions::INSPECT)),
+    ("pg_visibility_map", Known::Does(actions::INSPECT)),
+    ("pg_visibility_map_summary", Known::Does(actions::INSPECT)),
+    ("pgrowlocks", Known::Does(actions::INSPECT)),
     ("set_config", Known::SetsSetting),
     ("setval", Known::MovesSequence),
     ("ts_rewrite", Known::Does(actions::DYNAMIC)),
     ("ts_stat", Known::Does(actions::DYNAMIC)),
     ("tuple_data_split", Known::Does(actions::INSPECT)),
+    ("verify_heapam", Known::Does(actions::INSPECT)),
     ("xpath_table", Known::Does(actions::DYNAMIC)),
 ];
 

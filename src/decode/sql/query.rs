@@ -397,6 +397,11 @@ impl Walk for pg::FuncCall {
         if let [.., name] = names(&self.funcname).as_slice() {
             // Which locks are held is there for everybody to see.
             writes = name.starts_with("pg_advisory") || name.starts_with("pg_try_advisory");
+            if functions::names_table(name)
+                && let Some(named) = walker.constant(self.args.first()).filter(|t| !is_number(t))
+            {
+                walker.effect(actions::LOOKUP, Some(written(Some(named))));
+            }
         }
         if let [schema @ .., name] = names(&self.funcname).as_slice()
             && let Some(known) = functions::known(schema.last().copied(), name)

@@ -546,6 +546,10 @@ impl Incoming {
             end += piece.length;
             pieces.push(piece);
         }
+        if end == 0 {
+            // A piece of the buffer, and be it empty, would have the next read copy all of it.
+            return Ok((Bytes::new(), pieces));
+        }
         Ok((self.buffer.split_to(end).freeze(), pieces))
     }
 }

@@ -75,8 +75,20 @@ const COUNTED: &[&str] = &[
 pub(super) const LOCKS: &str = "SELECT * FROM pg_catalog.pg_lock_status() AS l \
     WHERE l.mode OPERATOR(pg_catalog.<>) 'SIReadLock'";
 
-/// Functions of the server's that count in the same way, but for those about sessions.
-const FUNCTIONS: &[&str] = &["pg_stat_get_", "pgstat", "pg_stat_statements", "pg_lock_status"];
+/// Functions of the server and its extensions that tell of rows in the same way, but for those about
+/// sessions.
+const FUNCTIONS: &[&str] = &[
+    "currtid",
+    "pg_check_",
+    "pg_freespace",
+    "pg_lock_status",
+    "pg_stat_get_",
+    "pg_stat_statements",
+    "pg_visibility",
+    "pgrowlocks",
+    "pgstat",
+    "verify_heapam",
+];
 const OF_SESSION: &[&str] = &[
     "pg_stat_get_activity",
     "pg_stat_get_backend_activity",

@@ -105,33 +105,6 @@ fn a_gateway_that_stood_still_in_the_middle_of_a_look_looks_again() {
     assert_eq!(ran(&database), "0", "{said}");
 }
 
-/// The moment that decides is the one behind the wait, not the one at which the command came.
-#[test]
-fn a_command_that_waited_for_a_look_until_its_token_ended_does_not_begin() {
-    let database = Database::fresh();
-    let gateway = Gateway::start(&Setup {
-        token_seconds: Some(8),
-        server: "expiry_grace = \"20s\"\n".to_owned(),
-        ..setup(&database)
-    });
-    wait_for_state(&gateway);
-    let url = gateway.state_url();
-    let began = Instant::now();
-    let token = gateway.issuer().token("agent");
-    let mut talk = Talk::opened(gateway.address(), "agent", "orders", &token);
-    assert_eq!(talk.ask(&[query("create table ran (n int)")]).last().unwrap(), "ZI");
-    // A look may take five seconds: it begins so late that the token ends within them.
-    wait_until("half of the token's time", || began.elapsed() > Duration::from_secs(4));
-    let lock = "lock table withdrawals in access exclusive mode";
-    let locked = Transaction::begin(&url, lock);
-    promise_is_over(Instant::now());
-    talk.send(&query("insert into ran values (1)"));
-    wait_until("the token to end", || began.elapsed() > Duration::from_millis(8_100));
-    locked.commit();
-    let said = talk.until_end().join("\n");
-    assert_eq!(ran(&database), "0", "{said}");
-}
-
 #[test]
 fn a_token_that_ended_while_the_gateway_stood_still_runs_nothing() {
     let database = Database::fresh();
