@@ -605,3 +605,48 @@ impl Outgoing {
         self.half.shutdown().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Gives 8 KiB at a time.
+    struct Slowly(Bytes);
+
+    impl AsyncRead for Slowly {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let length = self.0.len().min(buf.remaining()).min(8 << 10);
+            buf.put_slice(&self.0.split_to(length));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_message_is_copied_seldom_while_it_comes() {
+        let row = frame::message(b'D', &vec![0; 8 << 20]);
+        let mut from = Slowly(Bytes::from(row.clone()));
+        let mut incoming = Incoming::new(Side::Backend, BytesMut::new());
+        incoming.walker.keep_whole(true);
+        let (mut moves, mut place) = (0, incoming.buffer.as_ptr());
+        let taken = loop {
+            let (taken, _) = incoming.take().unwrap();
+            if !taken.is_empty() {
+                break taken;
+            }
+            assert!(incoming.read(&mut from).await.unwrap() > 0);
+            moves += usize::from(incoming.buffer.as_ptr() != place);
+            place = incoming.buffer.as_ptr();
+        };
+        assert_eq!(taken, row);
+        assert!(moves < 20, "it was moved {moves} times in {} reads", row.len() / (8 << 10));
+    }
+}
