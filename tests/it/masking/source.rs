@@ -118,7 +118,7 @@ fn random_queries_are_answered_alike_whatever_is_masked() {
     let twins = Twins::new();
     let mut talks = twins.talks();
     let mut random = Random::seeded();
-    let (mut ran, mut wrong) = (0, String::new());
+    let (mut ran, mut asked, mut wrong) = (0, 0, String::new());
     let given = std::env::var_os("PORTCULLIS_QUERIES").is_some();
     let since = Instant::now();
     for _ in 0..amount("PORTCULLIS_QUERIES", 2_000) {
@@ -136,10 +136,15 @@ fn random_queries_are_answered_alike_whatever_is_masked() {
             writeln!(wrong, "{sql}\n  {one:?}\n  {other:?}").unwrap();
             answers(&mut talks, "rollback");
         }
+        // In a transaction that has failed nothing more would run.
+        if one.last().is_some_and(|last| last != "ZI") {
+            answers(&mut talks, "rollback");
+        }
+        asked += 1;
     }
     assert!(wrong.is_empty(), "{wrong}");
-    println!("{ran} ran");
-    assert!(ran > 0);
+    println!("{ran} of {asked} ran");
+    assert!(ran * 10 >= asked, "{ran} of {asked} ran");
     assert!(twins.gateway.stop().success());
 }
 
