@@ -9,6 +9,7 @@
 //! | [`listener`] | an accepted, bounded, deadlined connection |
 //! | [`identity`] | an [`identity::Identity`] from a token: who calls |
 //! | [`catalog`], [`access`] | an [`access::Grant`]: this caller may open this target, until then |
+//! | [`admission`] | an [`admission::Admitted`]: the right and the place of one session, for every protocol |
 //! | [`decode`] | a [`policy::Command`] and its effects from bytes; pure |
 //! | [`policy`] | a [`policy::Decision`] from identity, target and command; pure |
 //! | [`gate`] | a [`gate::Permitted`], the exact bytes that were decided and recorded; what people have to approve waits there ([`approval`]) |

@@ -1,5 +1,5 @@
-//! What follows from decisions: counts, spans, and news. Nothing of it happens before the decisions
-//! are recorded, for what is not recorded has not happened.
+//! What follows from decisions: counts, spans, and news. Nothing of it happens before the append that
+//! records the decisions has succeeded, for what is not recorded has not happened.
 
 use crate::config::NotifyEvent;
 use crate::notify::News;
@@ -55,7 +55,7 @@ impl Consequences {
         self.allowed == 0 && self.others.is_empty()
     }
 
-    /// The decisions are recorded: they have happened.
+    /// The decisions are appended: they have happened.
     pub(super) fn happen(self, gate: &Gate) {
         gate.metrics.decided(Verdict::Allow, self.allowed);
         for Consequence { verdict, span, news } in self.others {
