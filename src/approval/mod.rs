@@ -30,8 +30,8 @@ use uuid::Uuid;
 use crate::clock::Moment;
 use crate::config::{AskedAccess, NotifyEvent, Target};
 use crate::database::{
-    Database, DatabaseError, Need, NewRequest, RequestState, StateNews, Timestamp, Withdrawal,
-    Withdrawn, WithdrawnKind,
+    Database, DatabaseError, Need, NewRequest, ReadTo, RequestState, StateNews, Timestamp,
+    Withdrawal, Withdrawn, WithdrawnKind,
 };
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -369,7 +369,7 @@ impl Desk {
         let mut since = None;
         let mut tidied = None::<tokio::time::Instant>;
         loop {
-            since = Some(self.look(since).await?);
+            since = Some(self.look(since.as_ref()).await?);
             if !self.reachable.swap(true, Ordering::Relaxed) {
                 tracing::info!("state is read: tickets, approvals and grants count");
             }
@@ -396,8 +396,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Looks once; gives the time to look from next.
-    async fn look(&self, since: Option<Timestamp>) -> Result<Timestamp, DatabaseError> {
+    /// Looks once; gives what to look from next.
+    async fn look(&self, since: Option<&ReadTo>) -> Result<ReadTo, DatabaseError> {
         let began = Moment::now();
         let (mut first, mut behind) = (None, None);
         loop {
@@ -414,7 +414,7 @@ impl Desk {
                 self.news.send_modify(|generation| *generation += 1);
             }
             // What is written while pages are read is read with the next look.
-            first.get_or_insert(page.now);
+            first.get_or_insert(page.read_to);
             behind = page.next;
             if behind.is_none() {
                 break;

@@ -38,10 +38,10 @@ pub use retention::{Cutoff, DueRecording, Pruning, RetentionClass, RetentionTime
 pub use rows::{AuditEntry, AuditRecord, Command, Session, Timestamp};
 pub use state::{
     AccessGrant, Answer, CommandRequest, DecideError, Decided, Hold, HoldFilter, HoldSet, Known,
-    Login, Need, NewRequest, NewTicket, OneSession, PROMISE, Request, RequestKind, RequestLimits,
-    RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket, TicketLimits, TicketMade,
-    Vote, VoteVerdict, Voter, Withdrawal, WithdrawalPage, WithdrawalPlace, Withdrawn,
-    WithdrawnKind, WithdrawnToken,
+    Login, Need, NewRequest, NewTicket, OneSession, PROMISE, ReadTo, Request, RequestKind,
+    RequestLimits, RequestState, RevokedUser, Standing, StateNews, StoredTicket, Ticket,
+    TicketLimits, TicketMade, Vote, VoteVerdict, Voter, Withdrawal, WithdrawalPage,
+    WithdrawalPlace, Withdrawn, WithdrawnKind, WithdrawnToken,
 };
 
 /// Connections for queries and state; the indexer has one of its own.

@@ -25,5 +25,6 @@ pub use sight::PROMISE;
 pub use tickets::{NewTicket, StoredTicket, Ticket, TicketLimits, TicketMade};
 pub use users::RevokedUser;
 pub use withdrawals::{
-    Known, Withdrawal, WithdrawalPage, WithdrawalPlace, Withdrawn, WithdrawnKind, WithdrawnToken,
+    Known, ReadTo, Withdrawal, WithdrawalPage, WithdrawalPlace, Withdrawn, WithdrawnKind,
+    WithdrawnToken,
 };

@@ -24,6 +24,18 @@ const PAGE: i64 = 2_000;
 /// ten seconds at most.
 const OVERLAP: &str = "30 seconds";
 
+/// The number of the first transaction that has not begun.
+const NEXT_TRANSACTION: &str =
+    "(select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next) transactions";
+/// Whether a row was committed after the snapshot `$7`. The time alone would have all that is as
+/// young as [`OVERLAP`] read with each look, and a hundred thousand rows take longer to read than
+/// an answer may be old. A row has the lower half of its transaction's number, which is less than
+/// `next`. A server that knows of fewer transactions than the snapshot is another one: all that it
+/// wrote is new.
+const IS_NEW: &str = "(pg_snapshot_xmax($7::pg_snapshot)::text::bigint > next \
+    or not pg_visible_in_snapshot(\
+    (next - (next - withdrawals.xmin::text::bigint) % 4294967296)::text::xid8, $7::pg_snapshot))";
+
 /// Tokens that were withdrawn with a session.
 const TOKENS: &str = "select row_to_json(t) from (select w.key as id, w.session, s.issuer, \
     s.subject, s.username, w.at as withdrawn_at, w.username as withdrawn_by, w.until \
@@ -94,13 +106,22 @@ pub struct WithdrawnToken {
     pub until: Timestamp,
 }
 
+/// How far the list has been read.
+#[derive(Debug, Clone)]
+pub struct ReadTo {
+    /// The time by the database's clock.
+    at: Timestamp,
+    /// What was committed then, as `pg_current_snapshot()` says it.
+    snapshot: String,
+}
+
 /// Some of them.
 #[derive(Debug)]
 pub struct WithdrawalPage {
     /// What was withdrawn or given back.
     pub items: Vec<Withdrawal>,
-    /// When this was read, by the database's clock.
-    pub now: Timestamp,
+    /// All that was committed when this page was read, or comes on later pages.
+    pub read_to: ReadTo,
     /// Where the next page begins; none behind the last one.
     pub next: Option<WithdrawalPlace>,
 }
@@ -346,32 +367,38 @@ impl Database {
         Ok(())
     }
 
-    /// What was withdrawn or given back since a time, or all that still counts: the page behind a
-    /// place. Read to the last page, whatever was there when the first one was read is read.
+    /// What was withdrawn or given back since an earlier read, or all that still counts: the page
+    /// behind a place. Read to the last page, whatever was there when the first one was read is
+    /// read.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn withdrawals(
         &self,
-        since: Option<Timestamp>,
+        since: Option<&ReadTo>,
         behind: Option<&WithdrawalPlace>,
     ) -> Result<WithdrawalPage, DatabaseError> {
-        let (Json(rows), Json(now)): (Json<Vec<Row>>, Json<Timestamp>) = sqlx::query_as(
+        let query = format!(
             "select coalesce((select json_agg(w) from (select kind, key, until, username, \
-             ended_at, keep_credential, at from withdrawals where case when $1::timestamptz is null \
-             then until > now() else at > $1::timestamptz - $2::interval end \
+             ended_at, keep_credential, at from withdrawals, {NEXT_TRANSACTION} where \
+             case when $1::timestamptz is null then until > now() \
+             else at > $1::timestamptz - $2::interval and {IS_NEW} end \
              and at >= coalesce($3::timestamptz, '-infinity') \
              and ($3::timestamptz is null or (at, kind, key) > ($3::timestamptz, $4, $5)) \
-             order by at, kind, key limit $6) w), '[]'), to_json(clock_timestamp())",
-        )
-        .bind(since.map(|since| since.to_string()))
-        .bind(OVERLAP)
-        .bind(behind.map(|place| place.at.to_string()))
-        .bind(behind.map(|place| place.kind.as_str()))
-        .bind(behind.map(|place| place.key.as_str()))
-        .bind(PAGE)
-        .fetch_one(&self.pool)
-        .await?;
+             order by at, kind, key limit $6) w), '[]'), to_json(clock_timestamp()), \
+             pg_current_snapshot()::text"
+        );
+        let (Json(rows), Json(at), snapshot): (Json<Vec<Row>>, Json<Timestamp>, String) =
+            sqlx::query_as(sqlx::AssertSqlSafe(query))
+                .bind(since.map(|since| since.at.to_string()))
+                .bind(OVERLAP)
+                .bind(behind.map(|place| place.at.to_string()))
+                .bind(behind.map(|place| place.kind.as_str()))
+                .bind(behind.map(|place| place.key.as_str()))
+                .bind(PAGE)
+                .bind(since.map(|since| since.snapshot.as_str()))
+                .fetch_one(&self.pool)
+                .await?;
         let is_full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= PAGE;
         let next = rows.last().filter(|_| is_full).map(|last| WithdrawalPlace {
             at: last.at,
@@ -380,7 +407,7 @@ impl Database {
         });
         Ok(WithdrawalPage {
             items: rows.into_iter().map(|row| row.withdrawal).collect(),
-            now,
+            read_to: ReadTo { at, snapshot },
             next,
         })
     }

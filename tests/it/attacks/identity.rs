@@ -15,7 +15,7 @@ use crate::approval::{
 };
 use crate::identity::mint::{self, Key};
 use crate::pages::{self, Browser};
-use crate::support::client::Database;
+use crate::support::client::{Client, Database};
 use crate::support::daemon::wait_until;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::issuer::Issuer;
@@ -173,6 +173,39 @@ fn a07_who_is_revoked_stays_so_however_many_others_were_after_them() {
     let others = MANY.replace("md5(n::text)", "md5(n::text || 'x')");
     PostgresServer::psql_at(&url, &format!("begin; {user} {others}; commit"));
     let (_, said) = open.wait_for_end();
+    assert!(said.contains("withdrawn"), "{said}");
+}
+
+#[test]
+fn a_withdrawal_that_is_committed_late_counts() {
+    let database = Database::fresh();
+    let url = PostgresServer::fresh_index();
+    let issuer = Arc::new(Issuer::start(3600));
+    let gateway = Gateway::start(&Setup {
+        issuer: Some(Arc::clone(&issuer)),
+        database: Some(format!("url = {url:?}")),
+        ..approval::setup(&database)
+    });
+    wait_for_state(&gateway);
+    let revoke = |who: &str| {
+        format!(
+            "insert into withdrawals (kind, key, until, username) \
+             values ('user', '{} {who}', now() + interval '1 hour', 'admin')",
+            issuer.url()
+        )
+    };
+    let [agent, bert] = ["agent", "bert"]
+        .map(|who| OpenSession::open(&client_with(&gateway, "orders", &issuer.token(who))));
+    // Its time is before that of what the gateway reads meanwhile.
+    let (port, name) = url.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let late = OpenSession::open(&Client::new(port.parse().unwrap(), name, "postgres", ""));
+    late.query("begin").unwrap();
+    late.query(&revoke("agent")).unwrap();
+    PostgresServer::psql_at(&url, &revoke("bert"));
+    bert.wait_for_end();
+    agent.query("select 1").unwrap();
+    late.query("commit").unwrap();
+    let (_, said) = agent.wait_for_end();
     assert!(said.contains("withdrawn"), "{said}");
 }
 
