@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use regex_automata::Anchored;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
 use regex_automata::util::{start, syntax};
+use regex_automata::{Anchored, MatchKind};
 
 use super::scanner::MASK_END;
 
@@ -25,7 +25,11 @@ impl Growing {
     /// For an expression that compiled. Of one that no automaton follows everything could grow.
     pub(super) fn new(expression: &str, unicode: bool, most: usize) -> Self {
         let thompson = thompson::Config::new().utf8(false).nfa_size_limit(Some(most));
-        let config = DFA::config().unicode_word_boundary(true).skip_cache_capacity_check(true);
+        // Every way in which a match may go on, not only those that an expression would prefer.
+        let config = DFA::config()
+            .match_kind(MatchKind::All)
+            .unicode_word_boundary(true)
+            .skip_cache_capacity_check(true);
         let dfa = DFA::builder()
             .syntax(syntax::Config::new().unicode(unicode).utf8(false))
             .thompson(thompson)

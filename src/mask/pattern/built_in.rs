@@ -55,7 +55,6 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         name: "credit-card",
         regex: r"[0-9]{4}[ .-][0-9]{4}[ .-][0-9]{4}[ .-][0-9]{4}(?:[ .-][0-9]{3})?|[0-9]{4}[ .-][0-9]{6}[ .-][0-9]{4,5}|[0-9]{14,19}",
-        // The first that may go on is asked first: an expression stops at what comes after a match.
         ahead: r"[0-9A-Za-z]{1,48}|[ .-]\[[a-z-]{0,20}|\.[0-9]{0,8}|[ -](?:[0-9]{4}[ -]){0,4}[0-9A-Za-z]{0,4}",
         longest: 23 + AHEAD,
         behind: super::BEHIND,

@@ -214,12 +214,42 @@ fn any_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
+/// Numbers that patterns find, and some that they do not.
+const NUMBERS: &[&str] = &[
+    CARD,
+    "4111111111111111",
+    "3400-000000-00009",
+    "078-05-1120",
+    "078 05 1120",
+    "DE89 3704 0044 0532 0130 00",
+    "+49 30 12345678",
+    "415 555 2671",
+    "1234 5678",
+    "0629",
+    "4111 1111 1111 1112",
+];
+
 fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![Just(Action::Redact), Just(Action::Partial), Just(Action::Hash)]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn numbers_beside_each_other_are_masked_however_they_are_cut(
+        numbers in proptest::collection::vec(prop::sample::select(NUMBERS), 1..5),
+        between in prop::sample::select(&[" ", "-", ".", "/", "  ", ", "][..]),
+        cut in 1..25_usize,
+    ) {
+        let (masker, text) = (all(Action::Redact), numbers.join(between));
+        let (mut scanner, mut out) = (masker.scanner(), Vec::new());
+        for chunk in text.as_bytes().chunks(cut) {
+            scanner.push(chunk, &mut out);
+        }
+        scanner.finish(&mut out);
+        prop_assert_eq!(String::from_utf8_lossy(&out), masked(&masker, &text));
+    }
 
     #[test]
     fn however_a_text_is_cut_the_same_comes_out(
