@@ -11,7 +11,6 @@ use super::{ConfigFile, backtest, output};
 use crate::app::hardening;
 use crate::catalog::{Explained, FilterNamed, Outcome, Preview, Rules};
 use crate::config::{self, Config};
-use crate::decode;
 use crate::mask::Viewer;
 use crate::names::TargetName;
 use crate::policy::{
@@ -153,7 +152,11 @@ pub(super) fn tested(config: &Config) -> Vec<Tested<'_>> {
             let masks = |target: &TargetFacts, caller: &Caller, command: &Decided| {
                 config.target_masks(target, caller, command)
             };
-            let done = test.run(&config.policy, &targets, masks, decode);
+            let read = |target: &TargetFacts, text: &str| match config.targets.get(&target.name) {
+                Some(target) => target.read_command(text),
+                None => Err(format!("there is no target {}", target.name)),
+            };
+            let done = test.run(&config.policy, &targets, masks, read);
             Tested {
                 place: &named.place,
                 target: &test.target,
@@ -203,7 +206,7 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
         ..Caller::default()
     };
     let facts = target.facts();
-    let command = decode(&facts, &options.command).map_err(anyhow::Error::msg)?;
+    let command = target.read_command(&options.command).map_err(anyhow::Error::msg)?;
     let viewer =
         Viewer { username: &caller.username, groups: &caller.groups, claims: &caller.claims };
     let sent = match options.online {
@@ -217,7 +220,7 @@ async fn explain(options: &Explain) -> anyhow::Result<()> {
     if options.json {
         return output::print_json(&explained);
     }
-    let unread = decode::misunderstood(facts.protocol, &options.command);
+    let unread = target.misunderstood(&options.command);
     let mut words = in_words(&explained, &facts, options.all, unread.as_deref());
     for mask in &explained.masks {
         // Writing to a String does not fail.
@@ -247,11 +250,6 @@ fn sent_in_words(sent: &Preview, verdict: Verdict) -> String {
             format!("\n\nnot sent: {} ({reason})", by.join(", "))
         }
     }
-}
-
-/// Reads a command as the target's protocol does.
-fn decode(target: &TargetFacts, text: &str) -> Result<Decided, String> {
-    decode::command(target.protocol, text)
 }
 
 /// What is said of a command; `unread` is why it is not understood.

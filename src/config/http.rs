@@ -5,9 +5,10 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::model::{ContentTypes, EncodedSlash, Http, HttpCredential, HttpKind, HttpTarget};
+use super::model::{ContentTypes, EncodedSlash, Http, HttpCredential, HttpTarget};
 use super::reader::{Field, Table, quoted};
 use super::value;
+use crate::decode::http::dialects;
 
 const DEFAULT_IDLE: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_MAX_JSON: usize = 64 << 10;
@@ -54,8 +55,8 @@ fn domain(field: Field<'_>) -> Option<String> {
 
 pub(super) fn target(table: &Table<'_>) -> Option<HttpTarget> {
     let url = table.require("url", url);
-    let kinds = [("plain", HttpKind::Plain), ("crewai", HttpKind::CrewAi)];
-    let kind = table.read("kind", |field| field.word(&kinds)).unwrap_or_default();
+    let kinds: Vec<_> = dialects::ALL.iter().map(|dialect| (dialect.name(), *dialect)).collect();
+    let kind = table.read("kind", |field| field.word(&kinds)).unwrap_or_else(dialects::plain);
     let ca = table.read("ca", |field| {
         if url.as_ref().is_some_and(|(https, _)| !https) {
             field.warn("has no effect unless the url is https");

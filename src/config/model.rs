@@ -14,9 +14,10 @@ use super::mistake::Mistake;
 use super::retention::Retention;
 use super::secret_ref::SecretRef;
 use crate::age::Recipient;
+use crate::decode::{self, http::dialects::Dialect};
 use crate::mask::Masks;
 use crate::names::{Protocol, TargetName};
-use crate::policy::{Policy, PolicyTest, TargetFacts, Verdict};
+use crate::policy::{Command, Policy, PolicyTest, TargetFacts, Verdict};
 
 /// A whole configuration: every value checked, every name resolved, secrets still by reference.
 #[derive(Debug)]
@@ -307,6 +308,23 @@ impl Target {
         }
     }
 
+    /// Reads a command that somebody wrote down, as sessions on the target read theirs.
+    ///
+    /// # Errors
+    /// When it cannot be one, with what it should look like.
+    pub fn read_command(&self, text: &str) -> Result<Command, String> {
+        match &self.kind {
+            TargetKind::Http(http) => http.kind.read_text(text),
+            TargetKind::Postgres(_) | TargetKind::Ssh(_) => decode::command(self.protocol(), text),
+        }
+    }
+
+    /// Why a command that somebody wrote down is not understood, if so: the parser's words, and
+    /// where it stumbles.
+    pub fn misunderstood(&self, text: &str) -> Option<String> {
+        decode::misunderstood(self.protocol(), text)
+    }
+
     /// What policy knows of it.
     pub fn facts(&self) -> TargetFacts {
         TargetFacts {
@@ -349,7 +367,7 @@ pub struct HttpTarget {
     /// A CA file to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// What is known of the service.
-    pub kind: HttpKind,
+    pub kind: &'static dyn Dialect,
     /// What the gateway proves itself with.
     pub credential: Option<HttpCredential>,
     /// Whether cookies pass.
@@ -389,16 +407,6 @@ pub enum EncodedSlash {
     Data,
     /// A slash: it goes up and rules see it as one.
     Slash,
-}
-
-/// `kind` of an HTTP target.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum HttpKind {
-    /// Nothing in particular.
-    #[default]
-    Plain,
-    /// The API of a deployed CrewAI crew: it names workflow and run.
-    CrewAi,
 }
 
 /// A header that the gateway sets.

@@ -22,7 +22,7 @@ pub fn command(protocol: Protocol, text: &str) -> Result<Command, String> {
     match protocol {
         Protocol::Postgres => Ok(postgres::command::of_text(text)),
         Protocol::Ssh => Ok(shell::exec(text.as_bytes())),
-        Protocol::Http => http::command::from_text(text),
+        Protocol::Http => http::dialects::plain().read_text(text),
     }
 }
 
@@ -43,12 +43,20 @@ pub fn vocabulary() -> Vocabulary<'static> {
             .map(|(action, _)| *action)
             .chain(ssh::ACTIONS.iter().copied())
             .chain(http::METHODS.iter().map(|(_, action)| *action))
+            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().actions).copied())
             .collect(),
-        kinds: sql::KINDS.iter().chain(ssh::KINDS).chain(&["path"]).copied().collect(),
+        kinds: sql::KINDS
+            .iter()
+            .chain(ssh::KINDS)
+            .chain(&["path"])
+            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().kinds))
+            .copied()
+            .collect(),
         attributes: sql::ATTRIBUTES
             .iter()
             .chain(ssh::EFFECT_ATTRIBUTES)
             .chain(http::command::ATTRIBUTES)
+            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().attributes))
             .map(|name| format!("effect.{name}").leak() as &str)
             .chain(
                 postgres::command::ATTRIBUTES

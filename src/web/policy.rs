@@ -30,7 +30,6 @@ use crate::access;
 use crate::catalog::{Explained, Outcome, Rules};
 use crate::config::Target;
 use crate::database::Timestamp;
-use crate::decode;
 use crate::names::{Protocol, TargetName};
 use crate::policy;
 use crate::recording::{self, Keyring, ReadError};
@@ -96,8 +95,7 @@ async fn explain(
         return Err(Problem::bad(format!("command: at most {MAX_COMMAND} bytes")));
     }
     let whose = whose(&api, &caller, &question)?;
-    let protocol = target.protocol();
-    let command = decode::command(protocol, &question.command).map_err(Problem::bad)?;
+    let command = target.read_command(&question.command).map_err(Problem::bad)?;
     let of = (&whose, question.command.as_str(), &command);
     let explained = api.explained(&rules, &target, of, question.online).await?;
     let (target, policy) = (target.name.clone(), rules.policy().hash().to_owned());

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::dialects::Dialect;
 use super::path::{EncodedSlash, Path};
 use super::{Refused, action_of, fields, json, overrides, query};
 use crate::policy::{Attributes, Command, Effect, Object};
@@ -125,7 +126,7 @@ fn essence(content_type: &str) -> String {
 
 /// Reads a request as people write one in policy tests: `POST /v1/refunds?open=1 {"amount": 2000}`.
 /// The path is the target's own, without the target's name in front.
-pub fn from_text(text: &str) -> Result<Command, String> {
+pub(super) fn from_text(text: &str, dialect: &(impl Dialect + ?Sized)) -> Result<Command, String> {
     let (method, rest) = text.trim().split_once(' ').ok_or("write METHOD /path")?;
     let (target, body) = rest.trim_start().split_once(' ').unwrap_or((rest.trim_start(), ""));
     let (path, query) = match target.split_once('?') {
@@ -142,13 +143,14 @@ pub fn from_text(text: &str) -> Result<Command, String> {
     let overrides = Vec::new();
     let request =
         Request { method, path: &path, query, fields, destination: None, json, overrides };
-    of(&request).map_err(|refused| refused.to_string())
+    dialect.read(&request).map(|meaning| meaning.command).map_err(|refused| refused.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::dialects;
     use super::*;
 
     #[test]
@@ -202,6 +204,7 @@ mod tests {
 
     #[test]
     fn head_is_judged_as_get_and_unknown_methods_are_none() {
+        let from_text = |text| dialects::plain().read_text(text);
         assert_eq!(from_text("HEAD /a").unwrap().effects[0].action, "http.get");
         for wrong in ["get /a", "TRACE /a", "CONNECT /a", "/a", "GET a", "GET /a {\"a\""] {
             assert!(from_text(wrong).is_err(), "{wrong}");

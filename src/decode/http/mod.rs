@@ -4,12 +4,12 @@
 //! [`query`] take a request's target apart, [`command`] makes of it what policy decides about, and
 //! [`head`] is the form in which heads are decided, recorded and forwarded. [`fields`] knows names of
 //! header fields, [`overrides`] finds what asks for another method, [`http2`] counts frames. [`websocket`]
-//! reads the frames of WebSocket, [`crewai`] knows the API of a deployed crew.
+//! reads the frames of WebSocket, [`dialects`] knows APIs of which more is known.
 //!
 //! One rule holds throughout: what two readers could read in two ways is refused, never guessed.
 
 pub mod command;
-pub mod crewai;
+pub mod dialects;
 pub mod fields;
 pub mod framing;
 pub mod head;

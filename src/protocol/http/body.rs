@@ -17,7 +17,7 @@ use super::exchange::{Exchange, Seen};
 use super::literal::Scanner;
 use super::masking::{self, BodyMask};
 use crate::config::ContentTypes;
-use crate::decode::http::crewai;
+use crate::decode::http::dialects::Dialect;
 use crate::decode::http::framing::may_trail;
 use crate::decode::http::{fields, overrides};
 use crate::mask::{MaskPlan, Masked, NotMasked};
@@ -344,6 +344,7 @@ pub(super) struct Down {
     pub(super) endpoints: Option<Endpoints>,
     /// What comes behind the last bytes.
     pub(super) trailers: Option<HeaderMap>,
+    pub(super) dialect: &'static dyn Dialect,
     /// The answer so far, where it tells the name of the run that the request began.
     pub(super) kickoff: Option<Vec<u8>>,
     /// What was masked before the head went down, and whether that is all.
@@ -400,7 +401,7 @@ impl Down {
             return;
         }
         answer.extend_from_slice(bytes);
-        if let Some(run) = crewai::begun(answer) {
+        if let Some(run) = self.dialect.run_of_answer(answer) {
             self.exchange.session().begins(&run);
             self.kickoff = None;
         } else if ended {

@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::{HeaderMap, StatusCode};
-use serde_json::json;
+use hyper::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
 
 use super::held;
 use crate::decode::http::Refused;
+use crate::decode::http::dialects::{self, Dialect};
 use crate::gate::Status;
 use crate::names::{SessionId, TargetName};
 use crate::policy::{Decision, Verdict};
@@ -54,8 +55,23 @@ pub(super) enum Refusal {
     Ended,
 }
 
+/// The form in which a client is told.
+#[derive(Debug)]
+pub(super) struct Form {
+    /// What it speaks, once its target is known.
+    pub(super) dialect: &'static dyn Dialect,
+    /// What its request has to be answered with, once that is read.
+    pub(super) reply_to: Value,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { dialect: dialects::plain(), reply_to: Value::Null }
+    }
+}
+
 impl Refusal {
-    pub(super) fn status(&self) -> StatusCode {
+    fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(refused) => {
                 StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST)
@@ -142,8 +158,52 @@ impl Refusal {
         }
     }
 
+    /// The gateway's own answer, in the form that the client understands.
+    pub(super) fn answer(&self, form: &Form) -> Response<Bytes> {
+        let written = self.in_dialect(form);
+        let (status, body) = match &written {
+            Some(answer) => {
+                let status = StatusCode::from_u16(answer.status).unwrap_or_else(|_| self.status());
+                (status, Bytes::copy_from_slice(&answer.body))
+            }
+            None => (self.status(), self.body()),
+        };
+        let mut headers = self.headers();
+        if let Some(answer) = &written {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// What waits is told to clients that asked for that, in every dialect alike.
+    fn in_dialect(&self, form: &Form) -> Option<dialects::Answer> {
+        if let Self::Waits(_) = self {
+            return None;
+        }
+        let (rules, session) = match self {
+            Self::Blocked { decision, session } => {
+                (decision.rules().iter().map(|rule| &**rule).collect(), Some(*session))
+            }
+            Self::NotReleased { session, .. } | Self::TooMany { session, .. } => {
+                (Vec::new(), Some(*session))
+            }
+            _ => (Vec::new(), None),
+        };
+        form.dialect.refusal(&dialects::Refusal {
+            status: self.status().as_u16(),
+            word: self.word(),
+            detail: &self.detail(),
+            rules,
+            session,
+            reply_to: &form.reply_to,
+        })
+    }
+
     /// The document.
-    pub(super) fn body(&self) -> Bytes {
+    fn body(&self) -> Bytes {
         if let Self::Waits(status) = self {
             return document(status);
         }
@@ -175,7 +235,7 @@ impl Refusal {
     }
 
     /// The head's fields, but for the length.
-    pub(super) fn headers(&self) -> HeaderMap {
+    fn headers(&self) -> HeaderMap {
         if let Self::Waits(status) = self {
             let mut headers = status_headers(status);
             headers.insert("preference-applied", HeaderValue::from_static("respond-async"));
@@ -223,4 +283,69 @@ pub(super) fn status_headers(status: &Status) -> HeaderMap {
         set(header::RETRY_AFTER, RETRY_AFTER);
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config;
+    use crate::config::TargetKind;
+    use crate::decode::http::command::Request;
+    use crate::decode::http::json;
+    use crate::decode::http::path::Path;
+    use crate::policy::{Caller, SessionFacts};
+
+    use super::*;
+
+    /// A target of a dialect that nothing but its own file knows.
+    const POLICY: &str = "\
+        [[issuer]]\nname = \"corp\"\nurl = \"https://login.example.com\"\naudiences = [\"gw\"]\n\
+        [[target]]\nname = \"tools\"\nprotocol = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+        kind = \"toy\"\n\
+        [[rule]]\nname = \"no-erasing\"\nactions = [\"toy.call\"]\nobjects = [\"toy:erase\"]\n\
+        verdict = \"block\"\nreason = \"nothing is erased here\"\n";
+
+    #[test]
+    fn a_dialect_is_configured_decided_and_refused_in_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("portcullis.toml");
+        std::fs::write(&file, POLICY).unwrap();
+        let config = config::load(&file).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let of_the_rule = |warning: &&config::Mistake| warning.message.contains("toy");
+        assert_eq!(config.warnings.iter().find(of_the_rule), None);
+        let target = &config.targets[&"tools".parse().unwrap()];
+        let TargetKind::Http(http) = &target.kind else { panic!("{target:?}") };
+
+        let body = br#"{"id": 7, "method": "erase"}"#;
+        let (path, json) = (Path::parse("/rpc").unwrap(), Some(json::parse(body).unwrap()));
+        let meaning = http.kind.read(&Request {
+            method: "POST",
+            path: &path,
+            query: None,
+            fields: &[],
+            destination: None,
+            json,
+            overrides: Vec::new(),
+        });
+        let meaning = meaning.unwrap();
+        let caller = Caller::default();
+        let policy = config.policy.for_caller(&caller, &target.facts(), &SessionFacts::default());
+        let decision = Box::new(policy.decide(&meaning.command));
+        let written = target.read_command(r#"POST /rpc {"id": 7, "method": "erase"}"#).unwrap();
+        assert_eq!(policy.decide(&written).verdict(), Verdict::Block);
+        let harmless = target.read_command(r#"POST /rpc {"method": "list"}"#).unwrap();
+        assert_eq!(policy.decide(&harmless).verdict(), Verdict::Allow);
+
+        let form = Form { dialect: http.kind, reply_to: meaning.reply_to };
+        let refusal = Refusal::Blocked { decision, session: SessionId::generate() };
+        let answer = refusal.answer(&form);
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        let told: Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(told["id"], 7);
+        assert_eq!(told["error"]["data"]["rules"], json!(["no-erasing"]));
+        // A dialect that has no form of its own gets a problem document.
+        let answer = refusal.answer(&Form::default());
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    }
 }

@@ -68,6 +68,7 @@ pub(super) async fn pass(
                 endpoints: events.then(|| Endpoints::new(addresses.clone())),
                 addresses: addresses.clone(),
                 trailers: None,
+                dialect: target.kind,
                 kickoff: begins_run.then(Vec::new),
                 begun: None,
             };

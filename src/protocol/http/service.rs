@@ -18,7 +18,7 @@ use super::guarded::Guard;
 use super::held;
 use super::literal::Scanner;
 use super::masking;
-use super::refusal::Refusal;
+use super::refusal::{Form, Refusal};
 use super::request::Ask;
 use super::response;
 use super::session::{self, Caller, InUse, NotOpen};
@@ -26,9 +26,9 @@ use super::upstream::SendError;
 use super::websocket;
 use crate::access::{self, Ends, NoAccess, Right};
 use crate::admission::{Knock, told};
-use crate::config::{ContentTypes, HttpKind, HttpTarget, TargetKind};
+use crate::config::{ContentTypes, HttpTarget, TargetKind};
 use crate::decode::http::command::WITHHELD;
-use crate::decode::http::crewai::{self, Call};
+use crate::decode::http::dialects::{Meaning, Run};
 use crate::decode::http::fields::is_credential;
 use crate::decode::http::overrides::Kind;
 use crate::decode::http::path::{EncodedSlash, Path};
@@ -37,7 +37,6 @@ use crate::gate::{Asked as Asks, NotAdmitted, Permitted, Ruling};
 use crate::identity::Identity;
 use crate::mask::MaskPlan;
 use crate::names::{Protocol, TargetName};
-use crate::policy::Command;
 
 /// Answers one request: with the target's answer, or with why there is none.
 pub(super) async fn answer(
@@ -48,23 +47,16 @@ pub(super) async fn answer(
     let client = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let mut upgrade = Upgrade::of(&parts, &connection.guard);
-    match connection.answer(parts, body, client).await {
+    let mut form = Form::default();
+    match connection.answer(parts, body, client, &mut form).await {
         Ok(response) => {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.accept();
             }
             response
         }
-        Err(refusal) => refused(&refusal, refusal.body()),
+        Err(refusal) => refusal.answer(&form).map(body::full),
     }
-}
-
-/// The gateway's own answer.
-fn refused(refusal: &Refusal, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(body::full(body));
-    *response.status_mut() = refusal.status();
-    *response.headers_mut() = refusal.headers();
-    response
 }
 
 /// What stands behind a request for WebSocket waits for this: it is none unless somebody says so.
@@ -100,6 +92,7 @@ impl Connection {
         parts: Parts,
         body: Incoming,
         client: OnUpgrade,
+        form: &mut Form,
     ) -> Result<Response<Body>, Refusal> {
         let settings = &self.context.settings;
         let read = match self.guard.refused(parts.method.as_str()) {
@@ -115,27 +108,25 @@ impl Connection {
             return self.status(&ask, path).await;
         }
         let Known { identity, target, http, ends, once, masked } = self.know(&ask).await?;
+        form.dialect = http.kind;
         let who = Arc::clone(&identity);
         ask.settle(&http).map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
         let goal = Goal { target: &http, masked, max_json: settings.max_json };
         let prepared = Prepared::new(&ask, &parts.headers, goal, body).await;
         let prepared =
             prepared.map_err(|refused| malformed(Some(&who), target.as_str(), refused))?;
-        let call = match http.kind {
-            HttpKind::CrewAi => prepared.call.clone(),
-            HttpKind::Plain => Call::Other,
+        form.reply_to = prepared.meaning.reply_to.clone();
+        let its_own = http.kind.is_workflow().then(|| target.to_string());
+        let run = match &prepared.meaning.run {
+            Run::Of(run) => Some(run.as_str()),
+            Run::Begins | Run::None => None,
         };
-        // A crew is known by its target's name.
-        let crew = (http.kind == HttpKind::CrewAi).then(|| target.to_string());
-        let run = match &call {
-            Call::Of(run) => Some(run.clone()),
-            _ => None,
-        };
+        let begins = prepared.meaning.run == Run::Begins;
         let caller = Caller {
             client: self.client,
-            workflow: told(identity.workflow(), ask.workflow.as_deref().or(crew.as_deref())),
-            run: told(identity.run(), ask.run.as_deref().or(run.as_deref())),
-            begins_run: call == Call::Kickoff && identity.run().is_none() && ask.run.is_none(),
+            workflow: told(identity.workflow(), ask.workflow.as_deref().or(its_own.as_deref())),
+            run: told(identity.run(), ask.run.as_deref().or(run)),
+            begins_run: begins && identity.run().is_none() && ask.run.is_none(),
             user_agent: text(&parts.headers, "user-agent").map(str::to_owned),
             identity,
             target,
@@ -163,9 +154,9 @@ impl Connection {
                     let session = exchange.session().gate().session();
                     tracing::warn!(%session, %target, reason = what, "answer not passed on");
                 }
-                let body = refusal.body();
-                exchange.failed(refusal.status(), refusal.word(), refusal.detail(), &body);
-                Ok(refused(&refusal, body))
+                let answer = refusal.answer(form);
+                exchange.failed(answer.status(), refusal.word(), refusal.detail(), answer.body());
+                Ok(answer.map(body::full))
             }
         }
     }
@@ -299,7 +290,7 @@ impl Asked<'_> {
 
 /// A request as it would go up, and as policy and recording see it.
 struct Prepared {
-    command: Command,
+    meaning: Meaning,
     /// The head that goes up, and the beginning of the body.
     bytes: Bytes,
     /// Method, and path with query.
@@ -308,8 +299,6 @@ struct Prepared {
     fields: Vec<(String, Vec<u8>)>,
     withheld: bool,
     begun: Begun,
-    /// What it would be for a crew.
-    call: Call,
     /// Content types that need not be masked.
     unmasked_types: Vec<ContentTypes>,
     /// Looks for what asks for another method in the rest of the body.
@@ -347,7 +336,6 @@ impl Prepared {
         }
         let whole = json && begun.rest.is_none() && begun.first.len() <= max_json;
         let json = whole.then(|| json::parse(&begun.first).ok()).flatten();
-        let call = crewai::call(&ask.method, ask.path()?.as_str(), json.as_ref());
         let asked = match form {
             Some(Kind::Multipart) => overrides::of_multipart(&begun.first),
             Some(_) => Some(overrides::of_form(&begun.first)),
@@ -388,7 +376,7 @@ impl Prepared {
         let destination = destination.as_deref().map(parse).transpose()?;
         let fields: Vec<(&str, &[u8])> =
             fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        let command = command::of(&command::Request {
+        let meaning = target.kind.read(&command::Request {
             method: &ask.method,
             path: &path,
             query: ask.query(),
@@ -408,13 +396,12 @@ impl Prepared {
         bytes.extend_from_slice(&begun.first);
         let withheld = fields.iter().any(|(name, _)| is_credential(name));
         Ok(Self {
-            command,
+            meaning,
             bytes: bytes.into(),
             line: (ask.method.clone(), ask.target()),
             fields: shown,
             withheld,
             begun,
-            call,
             unmasked_types: target.unmasked_types.clone(),
             overrides: scanner,
         })
@@ -456,25 +443,25 @@ impl Prepared {
         let mut view = View::of(&plan, headers, &self.unmasked_types);
         let first = view.of_next(&self.begun.first, self.begun.rest.is_none());
         let seen = self.view(&plan, first.as_deref());
-        let shown = masking::command(&plan, &self.command);
+        let truth = &self.meaning.command;
+        let shown = masking::command(&plan, truth);
         let masked = shown.is_some() || masking::acts(&plan);
         let length = self.bytes.len();
-        let admitted = session.gate().admit(self.bytes.clone(), |admission| {
-            let effects = [self.command.effects.as_slice()];
-            let truth = self.command.parts(&effects);
-            let command = shown.as_ref().unwrap_or(&self.command);
-            let shown_effects = [command.effects.as_slice()];
+        let admitted = session.gate().admit(self.bytes.clone(), |plan| {
+            let effects = [truth.effects.as_slice()];
+            let view = shown.as_ref().unwrap_or(truth);
+            let shown_effects = [view.effects.as_slice()];
             let asked = Asks {
-                commands: &[truth],
-                view: command.parts(&shown_effects),
+                commands: &[truth.parts(&effects)],
+                view: view.parts(&shown_effects),
                 withheld: self.withheld || masked,
                 prepares: false,
                 of: None,
                 against: None,
                 sent: None,
             };
-            let (of, ruling) = admission.ask(0..length, &asked);
-            admission.view(&seen, of);
+            let (of, ruling) = plan.ask(0..length, &asked);
+            plan.view(&seen, of);
             (of, ruling)
         });
         match admitted.await {

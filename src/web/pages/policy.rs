@@ -17,7 +17,6 @@ use super::visitor::{Turned, Visitor};
 use super::{Frame, page, text, word};
 use crate::access;
 use crate::catalog::{Explained, MaskNamed, Outcome, Preview};
-use crate::decode;
 use crate::names::{Protocol, TargetName};
 use crate::policy::{Caller, EffectiveRule, Selector, claims};
 use crate::web::api::Api;
@@ -148,7 +147,7 @@ async fn policy(
     let (mut explained, mut unread) = (None, String::new());
     let asked = target.zip(facts.as_ref()).filter(|_| !command.trim().is_empty());
     if let Some((target, facts)) = asked {
-        match decode::command(facts.protocol, &command) {
+        match target.read_command(&command) {
             Ok(read) => {
                 let of = (&caller, command.as_str(), &read);
                 let told = api.explained(&rules, target, of, online).await?;
