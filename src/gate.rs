@@ -4,6 +4,10 @@
 //! [`Permitted`] and [`Released`] have private fields and are made here alone; the writers of
 //! every protocol take nothing else. The gate knows no protocol.
 //!
+//! What goes up goes three steps: a [`Plan`] is made of it, in which policy and masks decide, and no
+//! lock is held; the plan is recorded ([`Gate::append`]), and only then do metrics, spans and news
+//! hear of it; what may passes ([`Gate::pass`]). [`Gate::admit`] is all three.
+//!
 //! Nothing passes up on a right that was looked at too long ago: [`Gate::admit`] asks how old the
 //! gateway's knowledge of withdrawals is, and looks at the session's end by a clock, for a process
 //! that was stopped hears of neither. Where the right is gone it gives [`NotAdmitted::Lapsed`], and
@@ -12,12 +16,12 @@
 //! A command that people have to approve comes out of [`Gate::admit`] as a [`Held`]:
 //! [`Gate::hold`] asks them, and [`Hold::wait`] gives its very bytes once they said yes.
 
-mod admission;
 mod again;
 mod consequences;
 mod end;
 mod hold;
 mod passing;
+mod plan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,14 +46,14 @@ use crate::notify::News;
 use crate::policy::{Caller, SessionFacts, SessionPolicy, Unprovable};
 use crate::recording::{
     Batch, Closed, Direction, Kind, Note, Opened, Outcome, RecordedIdentity, Recording,
-    RecordingFailure, Sequence, Store, Told,
+    RecordingFailure, Renumbered, Sequence, Store, Told,
 };
 use crate::telemetry::{CommandSpanEnd, SessionSpans};
 
-pub use admission::{Admission, Against, Asked, Ruling, Sent};
 pub use again::Again;
 pub use end::{Fault, How, SessionEnd};
 pub use hold::{Held, Hold, NotReleased, Settled};
+pub use plan::{Against, Asked, Plan, Renumber, Ruling, Sent};
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -71,6 +75,19 @@ impl Released {
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
+}
+
+/// A plan that was recorded.
+#[derive(Debug)]
+#[must_use = "it passes with Gate::pass alone"]
+pub struct Appended {
+    bytes: Bytes,
+    /// What became of the sequences that the plan gave out.
+    pub renumbered: Renumbered,
+    /// When it was planned.
+    began: Moment,
+    /// Commands are in it.
+    decided: bool,
 }
 
 /// Why nothing passes up.
@@ -226,52 +243,67 @@ impl Gate {
         self.opened
     }
 
-    /// Decides and records what `bytes` hold, as `describe` tells it piece by piece, and lets
-    /// pass what may. With `durability = "disk"` this waits for the disk. First it makes sure that
-    /// the right still holds, which may wait for the database when it was looked at too long ago.
+    /// Plans, records and lets pass what `bytes` hold, as `describe` tells it piece by piece.
     ///
     /// Cancel safe: what was recorded stays recorded, and nothing passed.
-    pub async fn admit<T>(
+    pub async fn admit<T: Renumber>(
         &self,
         bytes: Bytes,
-        describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
+        describe: impl FnOnce(&mut Plan<'_>) -> T,
     ) -> Result<(Permitted, T), NotAdmitted> {
-        let began = self.right_now().await?;
-        let (passed, described) = self.append(began, bytes, describe).await?;
-        // The process may have been stopped meanwhile, or the disk slow.
-        let now = self.right_now().await?;
-        self.metrics.passed_up(passed.len(), now.moment.since(began.moment));
-        Ok((Permitted(passed), described))
+        let mut plan = self.plan(bytes).await?;
+        let mut described = describe(&mut plan);
+        let appended = self.append(plan)?;
+        described.renumber(appended.renumbered);
+        Ok((self.pass(appended).await?, described))
     }
 
     /// Records what came up, as `describe` tells it, and lets nothing pass: also when the right that
     /// the session has is gone. Cancel safe.
     pub async fn record(
         &self,
-        describe: impl FnOnce(&mut Admission<'_, '_>),
+        describe: impl FnOnce(&mut Plan<'_>),
     ) -> Result<(), RecordingFailure> {
-        self.append(Now::read(), Bytes::new(), describe).await.map(drop)
+        let mut plan = Plan::new(self, Now::read(), Bytes::new());
+        describe(&mut plan);
+        let appended = self.append(plan)?;
+        self.committed(&appended).await
     }
 
-    async fn append<T>(
-        &self,
-        now: Now,
-        bytes: Bytes,
-        describe: impl FnOnce(&mut Admission<'_, '_>) -> T,
-    ) -> Result<(Bytes, T), RecordingFailure> {
-        let policy = self.policy();
-        let appended = self.recording.append_at(now, |batch| {
-            let mut admission = Admission::new(self, now, &policy, batch, bytes);
-            let described = describe(&mut admission);
-            (described, admission.finish())
-        });
-        let (described, (passed, consequences)) =
-            appended.inspect_err(|failure| self.count(failure))?;
-        if !consequences.is_empty() {
-            consequences.happen(self);
+    /// Begins to plan what becomes of some bytes, which a caller tells piece by piece. First this
+    /// makes sure that the right still holds, which may wait for the database when it was looked at
+    /// too long ago. Cancel safe.
+    pub async fn plan(&self, bytes: Bytes) -> Result<Plan<'_>, NotAdmitted> {
+        Ok(Plan::new(self, self.right_now().await?, bytes))
+    }
+
+    /// Records what was planned: all of it, or nothing, and then nothing follows from it.
+    pub fn append(&self, plan: Plan<'_>) -> Result<Appended, RecordingFailure> {
+        let now = plan.now;
+        let appended = self.recording.append_draft(now, &plan.draft);
+        let renumbered = appended.inspect_err(|failure| self.count(failure))?;
+        let (bytes, consequences) = plan.finish();
+        let decided = !consequences.is_empty();
+        consequences.happen(self, renumbered);
+        Ok(Appended { bytes, renumbered, began: now.moment, decided })
+    }
+
+    /// Lets pass what may of what was recorded. With `durability = "disk"` this waits for the disk.
+    /// Cancel safe.
+    pub async fn pass(&self, appended: Appended) -> Result<Permitted, NotAdmitted> {
+        self.committed(&appended).await?;
+        // The process may have been stopped meanwhile, or the disk slow.
+        let now = self.right_now().await?;
+        let Appended { bytes, began, .. } = appended;
+        self.metrics.passed_up(bytes.len(), now.moment.since(began));
+        Ok(Permitted(bytes))
+    }
+
+    async fn committed(&self, appended: &Appended) -> Result<(), RecordingFailure> {
+        if appended.decided {
             self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
         }
-        Ok((passed, described))
+        Ok(())
     }
 
     /// The rules in force now for this session: a reload counts from the next command on.

@@ -140,7 +140,6 @@ struct Spans {
 /// What the span of a decided command says.
 #[derive(Debug)]
 pub struct CommandSpan {
-    sequence: Sequence,
     form: String,
     actions: Vec<String>,
     verdict: Verdict,
@@ -185,23 +184,18 @@ impl Tracer {
 
 impl SessionSpans {
     /// The span of a command that was decided; none where no collector is configured.
-    pub fn command(
-        &self,
-        sequence: Sequence,
-        command: &CommandParts<'_>,
-        verdict: Verdict,
-    ) -> Option<CommandSpan> {
+    pub fn command(&self, command: &CommandParts<'_>, verdict: Verdict) -> Option<CommandSpan> {
         self.0.as_ref()?;
         let mut actions: Vec<_> = command.effects().map(|e| e.action.to_string()).collect();
         actions.sort();
         actions.dedup();
-        Some(CommandSpan { sequence, form: command.form.to_owned(), actions, verdict })
+        Some(CommandSpan { form: command.form.to_owned(), actions, verdict })
     }
 
     /// Begins a command's span; a blocked one's ends here.
-    pub fn begin(&self, command: CommandSpan) {
+    pub fn begin(&self, sequence: Sequence, command: CommandSpan) {
         let Some(spans) = &self.0 else { return };
-        let CommandSpan { sequence, form, actions, verdict } = command;
+        let CommandSpan { form, actions, verdict } = command;
         let attributes = vec![
             KeyValue::new("portcullis.sequence", i64::try_from(sequence).unwrap_or(i64::MAX)),
             KeyValue::new("portcullis.verdict", verdict.to_string()),

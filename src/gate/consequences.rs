@@ -4,7 +4,7 @@
 use crate::config::NotifyEvent;
 use crate::notify::News;
 use crate::policy::{CommandParts, Decision, Verdict};
-use crate::recording::Sequence;
+use crate::recording::{Renumbered, Sequence};
 use crate::telemetry::CommandSpan;
 
 use super::Gate;
@@ -19,6 +19,7 @@ pub(super) struct Consequences {
 
 #[derive(Debug)]
 struct Consequence {
+    sequence: Sequence,
     verdict: Verdict,
     span: Option<CommandSpan>,
     /// Of a command that was blocked.
@@ -35,7 +36,7 @@ impl Consequences {
         decision: &Decision,
     ) {
         let verdict = decision.verdict();
-        let span = gate.spans.command(sequence, view, verdict);
+        let span = gate.spans.command(view, verdict);
         if verdict == Verdict::Allow && span.is_none() {
             self.allowed += 1;
             return;
@@ -47,7 +48,7 @@ impl Consequences {
             ..News::default()
         };
         let news = (verdict == Verdict::Block).then(news);
-        self.others.push(Consequence { verdict, span, news });
+        self.others.push(Consequence { sequence, verdict, span, news });
     }
 
     /// Whether nothing was decided.
@@ -56,12 +57,14 @@ impl Consequences {
     }
 
     /// The decisions are appended: they have happened.
-    pub(super) fn happen(self, gate: &Gate) {
-        gate.metrics.decided(Verdict::Allow, self.allowed);
-        for Consequence { verdict, span, news } in self.others {
+    pub(super) fn happen(self, gate: &Gate, renumbered: Renumbered) {
+        if self.allowed > 0 {
+            gate.metrics.decided(Verdict::Allow, self.allowed);
+        }
+        for Consequence { sequence, verdict, span, news } in self.others {
             gate.metrics.decided(verdict, 1);
             if let Some(span) = span {
-                gate.spans.begin(span);
+                gate.spans.begin(renumbered.sequence(sequence), span);
             }
             if verdict != Verdict::Allow {
                 gate.grant.opens();

@@ -65,6 +65,10 @@ impl Held {
         Self { sequence, truth, view, decision, before, exact, basis, cautions }
     }
 
+    pub(super) fn is_at(&mut self, sequence: Sequence) {
+        self.sequence = sequence;
+    }
+
     /// The place of the command's event.
     pub fn sequence(&self) -> Sequence {
         self.sequence

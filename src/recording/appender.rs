@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,7 +13,8 @@ use super::batch::Batch;
 use super::block::{BlockWriter, Place, Sealed, Start};
 use super::cipher::{self, Sealing};
 use super::clock::{self, Stamp};
-use super::event::{Closed, Direction, Gap, Kind};
+use super::draft::{Draft, Renumbered};
+use super::event::{Closed, Direction, Gap, Kind, Sequence};
 use super::journal_file::JournalFile;
 use super::layout::Part;
 use super::ledger::Entry;
@@ -51,6 +53,8 @@ pub(super) struct Inner {
     session: SessionId,
     started: Moment,
     on_failure: OnRecordingFailure,
+    /// The sequence that the next event gets, unless somebody appends another one first.
+    next: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -126,6 +130,7 @@ impl Recording {
                 session,
                 started: Moment::now(),
                 on_failure,
+                next: AtomicU64::new(0),
                 state: Mutex::new(state),
             });
             let begun = inner
@@ -214,6 +219,20 @@ impl Recording {
         self.0.append(now, self.0.on_failure, write)
     }
 
+    /// Begins to plan events.
+    pub fn draft(&self) -> Draft {
+        Draft::starting_at(self.0.next.load(Ordering::Acquire))
+    }
+
+    /// Appends what was planned, as what happens at that moment, and says what became of the
+    /// sequences that the draft gave out.
+    ///
+    /// # Errors
+    /// As [`Recording::append`].
+    pub fn append_draft(&self, now: Now, draft: &Draft) -> Result<Renumbered, RecordingFailure> {
+        self.append_at(now, |batch| batch.draft(draft))
+    }
+
     /// With `durability = "disk"`, waits until all that was appended before is on the disk; one
     /// fsync may serve many sessions. Returns at once with `"process"`. Cancel safe.
     ///
@@ -262,7 +281,7 @@ impl Inner {
         let result = result
             .and(batch.failure.map_or(Ok(()), |error| Err(RecordingFailure::Io(error))))
             .and_then(|()| state.store(self, &mark));
-        match result {
+        let result = match result {
             Ok(()) => {
                 if let Some(outage) = state.outage.take() {
                     let Gap { events, bytes, reason } = outage.gap;
@@ -280,7 +299,9 @@ impl Inner {
                 state.pending.roll_back(&mark);
                 if go_on { Ok(value) } else { Err(failure) }
             }
-        }
+        };
+        self.next.store(state.next_sequence(), Ordering::Release);
+        result
     }
 
     /// Counts the events after `mark` as missing.
@@ -410,6 +431,12 @@ impl Drop for Inner {
 }
 
 impl State {
+    /// The sequence that the next event gets: behind those that a gap will use up.
+    fn next_sequence(&self) -> Sequence {
+        let missing = self.outage.as_ref().map_or(0, |outage| outage.gap.events.max(1));
+        self.pending.next_sequence().saturating_add(missing)
+    }
+
     /// Puts the event that tells of an outage in front of what follows it.
     fn put_gap(&mut self, stamp: Stamp) -> Result<(), RecordingFailure> {
         let Some(outage) = &self.outage else { return Ok(()) };

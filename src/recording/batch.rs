@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::clock::Stamp;
+use super::draft::{Draft, Renumbered};
 use super::event::{Direction, Kind, Sequence};
 use super::pending::Pending;
 
@@ -15,6 +16,19 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Adds the events of a draft, and says what became of the sequences that it gave out.
+    pub(super) fn draft(&mut self, draft: &Draft) -> Renumbered {
+        let renumbered = draft.renumbered(self.pending.next_sequence());
+        for event in draft.events() {
+            let of = event.of.map(|of| renumbered.sequence(of));
+            self.pending.planned(self.stamp, of, &event);
+        }
+        if let Some(failure) = draft.failure() {
+            self.failure.get_or_insert_with(|| failure.to_owned());
+        }
+        renumbered
+    }
+
     /// Adds bytes that passed, in pieces of at most 64 KiB, each an event of its own; says the
     /// first one's sequence. No bytes are no event.
     pub fn data(&mut self, direction: Direction, of: Option<Sequence>, payload: &[u8]) -> Sequence {

@@ -282,8 +282,8 @@ pub fn all_recordings(data_dir: &Path) -> io::Result<Vec<(SessionId, PathBuf, u6
 mod tests {
     use super::*;
     use crate::config::{self, Durability, OnRecordingFailure, SecretRef};
-    use crate::names::Protocol;
-    use crate::recording::{Closed, Direction, Opened, Reader, RecordedIdentity, Store};
+    use crate::recording::tests::opened;
+    use crate::recording::{Closed, Direction, Reader, Store};
 
     fn store(data_dir: &Path) -> Store {
         let settings = config::Recording {
@@ -296,27 +296,6 @@ mod tests {
             identity: None,
         };
         Store::open(data_dir, &settings, &[7; 32]).unwrap()
-    }
-
-    fn opened() -> Opened {
-        Opened {
-            session: SessionId::generate(),
-            protocol: Protocol::Postgres,
-            target: "orders".parse().unwrap(),
-            database: None,
-            client: String::new(),
-            identity: RecordedIdentity {
-                issuer: String::new(),
-                subject: String::new(),
-                username: String::new(),
-                groups: Vec::new(),
-            },
-            workflow: None,
-            run: None,
-            client_parameters: std::collections::BTreeMap::new(),
-            policy: String::new(),
-            gateway_version: String::new(),
-        }
     }
 
     #[test]

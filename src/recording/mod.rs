@@ -17,6 +17,7 @@ mod burial;
 mod cipher;
 mod clock;
 mod commit;
+mod draft;
 mod encode;
 mod event;
 mod follow;
@@ -45,6 +46,7 @@ pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
 pub use burial::Due;
 pub use clock::rfc3339;
+pub use draft::{Draft, Renumbered};
 pub use event::{
     ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
     Note, Opened, Outcome, RecordedCommand, RecordedIdentity, RecordedVote, RefusedCaller,

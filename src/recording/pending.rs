@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::clock::Stamp;
+use super::draft::Drafted;
 use super::encode::{self, Head};
 use super::event::{Direction, Gap, Kind, Sequence};
 
@@ -176,6 +177,20 @@ impl Pending {
         self.telling = true;
         self.count(start, stamp, 1);
         Ok(sequence)
+    }
+
+    /// Adds an event that was planned.
+    pub(super) fn planned(&mut self, stamp: Stamp, of: Option<Sequence>, event: &Drafted<'_>) {
+        let Drafted { kind, direction, payload, .. } = *event;
+        if kind == Kind::Data {
+            self.data(stamp, direction, of, payload);
+            return;
+        }
+        let head = Head { sequence: self.next, stamp, direction, kind, of };
+        let start = self.bytes.len();
+        encode::put(&mut self.bytes, &head, payload);
+        self.telling = true;
+        self.count(start, stamp, 1);
     }
 
     /// Adds a gap, which uses up as many sequences as events are missing.

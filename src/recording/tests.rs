@@ -12,9 +12,33 @@ use super::event::{Direction, Kind};
 use super::header::{BlockKind, HEADER_LEN, Header, SKIPPABLE_SEALED};
 use super::keyring::Keyring;
 use super::tail::Tail;
-use super::{Against, Event, Opened, ReadError, Reader, Recording, State, Store, verify};
+use super::{
+    Against, Event, Opened, ReadError, Reader, RecordedIdentity, Recording, State, Store, verify,
+};
 use crate::config;
-use crate::names::SessionId;
+use crate::names::{Protocol, SessionId};
+
+/// Of a session of nobody.
+pub(crate) fn opened() -> Opened {
+    Opened {
+        session: SessionId::generate(),
+        protocol: Protocol::Postgres,
+        target: "orders".parse().unwrap(),
+        database: None,
+        client: String::new(),
+        identity: RecordedIdentity {
+            issuer: String::new(),
+            subject: String::new(),
+            username: String::new(),
+            groups: Vec::new(),
+        },
+        workflow: None,
+        run: None,
+        client_parameters: std::collections::BTreeMap::new(),
+        policy: String::new(),
+        gateway_version: String::new(),
+    }
+}
 
 /// A recording of its own in `data_dir`, for tests of those who read it.
 pub(crate) fn recorded(data_dir: &Path, opened: &Opened) -> Recording {

@@ -92,10 +92,10 @@ impl Exchange {
         let admitted = self
             .session
             .gate()
-            .admit(bytes, |admission| match seen {
-                Seen::Whole => admission.data(0..length, of),
-                Seen::As(view) => admission.data_as(0..length, of, view),
-                Seen::Nothing => admission.withheld(0..length, "a body that cannot be masked"),
+            .admit(bytes, |plan| match seen {
+                Seen::Whole => plan.data(0..length, of),
+                Seen::As(view) => plan.data_as(0..length, of, view),
+                Seen::Nothing => plan.withheld(0..length, "a body that cannot be masked"),
             })
             .await;
         match admitted {

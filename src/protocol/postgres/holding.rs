@@ -14,8 +14,8 @@ use crate::mask::Masked;
 use crate::recording::{Outcome, Sequence};
 
 use super::end::End;
-use super::entering::Stop;
 use super::messages::to_target;
+use super::planner::Stop;
 use super::refusal::{self, Objection, Words};
 use super::rehearsal::Unit;
 use super::relay::{Incoming, Outgoing, Relay};
@@ -58,26 +58,24 @@ impl Relay {
             }
             Some(Pointless::Fails(words)) => {
                 entered.refused = Some(words);
-                let refused = self.gate.admit(Bytes::new(), |admission| {
-                    admission.refuse(*held, &harmless);
+                let refused = self.gate.admit(Bytes::new(), |plan| {
+                    plan.refuse(*held, &harmless);
                 });
                 let (permitted, ()) = refused.await?;
-                {
-                    let mut replies = self.replies.lock();
+                let entered = self.replies.with(|replies| {
                     if let Some(portal) = &probes {
                         replies.expect_probe(portal);
                     }
-                    replies
-                        .expect(message, Moment::now(), entered)
-                        .map_err(End::ClientMalformed)?;
-                }
+                    replies.expect(message, Moment::now(), entered)
+                });
+                entered.map_err(End::ClientMalformed)?;
                 target.permit(permitted).await.map_err(End::TargetBroken)?;
                 return Ok(false);
             }
             None => {}
         }
         let reason = held.decision().reason().map(str::to_owned);
-        let held_up = self.replies.lock().holds_others_up();
+        let held_up = self.replies.with(|replies| replies.holds_others_up());
         let limit = held_up.then(|| self.gate.transaction_wait());
         let (permitted, not_released) = match self.gate.hold(*held, limit, &harmless).await {
             Err(settled) => settled,
@@ -118,14 +116,14 @@ impl Relay {
             let refused = Objection::NotReleased { why, cancelled, too_many, reason, session };
             entered.refused = Some(refused.to_words());
         }
-        {
-            let mut replies = self.replies.lock();
-            weighed.passes(&self.masking, entered.refused.as_ref());
+        weighed.passes(&self.masking, entered.refused.as_ref());
+        let entered = self.replies.with(|replies| {
             if let (Some(portal), true) = (&probes, entered.refused.is_some()) {
                 replies.expect_probe(portal);
             }
-            replies.expect(message, Moment::now(), entered).map_err(End::ClientMalformed)?;
-        }
+            replies.expect(message, Moment::now(), entered)
+        });
+        entered.map_err(End::ClientMalformed)?;
         target.permit(permitted).await.map_err(End::TargetBroken)?;
         Ok(false)
     }
@@ -140,42 +138,40 @@ impl Relay {
         client: &mut ReadHalf<Stream>,
         target: &mut Outgoing,
     ) -> Result<Option<Pointless>, End> {
-        if self.replies.lock().skips() {
+        if self.replies.with(|replies| replies.skips()) {
             return Ok(Some(Pointless::Skipped));
         }
-        let failed = {
-            let replies = self.replies.lock();
+        let failed = self.replies.with(|replies| {
             // A step may have ended the transaction, and did not say so yet.
             let within = unit.as_ref().map_or(replies.step_has_run(), Unit::is_within_step);
             replies.transaction_failed() && !within
-        };
+        });
         if failed && !ends {
             return Ok(Some(Pointless::Fails(Objection::TransactionAborted.to_words())));
         }
         let Some(unit) = unit.filter(|_| !failed) else { return Ok(None) };
         if unit.is_within_step() {
             // The transaction holds what it has locked: nothing is gained by waiting.
-            if self.replies.lock().holds_others_up() {
-                let ahead =
-                    self.gate.admit(Bytes::new(), |admission| admission.ahead(held)).await?;
+            if self.replies.with(|replies| replies.holds_others_up()) {
+                let ahead = self.gate.admit(Bytes::new(), |plan| plan.ahead(held)).await?;
                 target.permit(ahead.0).await.map_err(End::TargetBroken)?;
                 self.send_own(&to_target::flush(), target).await?;
                 self.settled(Replies::is_idle, incoming, client).await?;
-                if self.replies.lock().skips() {
+                if self.replies.with(|replies| replies.skips()) {
                     return Ok(Some(Pointless::Skipped));
                 }
             }
             return Ok(None);
         }
-        let in_transaction = self.replies.lock().in_transaction();
+        let in_transaction = self.replies.with(|replies| replies.in_transaction());
         let unprepared = || Pointless::Fails(Objection::NotPrepared.to_words());
         let Ok((rehearsal, readies)) = unit.rehearsal(bytes, in_transaction) else {
             return Ok(Some(unprepared()));
         };
-        self.replies.lock().expect_rehearsal(readies);
+        self.replies.with(|replies| replies.expect_rehearsal(readies));
         self.send_own(&rehearsal, target).await?;
         self.settled(|replies| replies.rehearsed().is_some(), incoming, client).await?;
-        let went_well = self.replies.lock().rehearsed() == Some(true);
+        let went_well = self.replies.with(|replies| replies.rehearsed()) == Some(true);
         Ok((!went_well).then(unprepared))
     }
 

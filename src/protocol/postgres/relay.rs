@@ -16,19 +16,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
-use crate::clock::Now;
+use crate::clock::{Moment, Now};
 use crate::decode::postgres::frame::{self, Piece, Side, Walker};
 use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
-use crate::gate::{Gate, Permitted, Released};
+use crate::gate::{Gate, Permitted, Released, Renumber};
 
 use super::answers::{Answer, Answers};
 use super::down::Down;
 use super::end::End;
-use super::entering::{Entering, Placed, Stopped};
 use super::holding::MOST_AHEAD;
 use super::masking::{Masking, MasksNow};
 use super::messages::to_target;
+use super::planner::{Placed, Planner, Stopped};
+use super::queue::Queue;
 use super::reader::Reader;
 use super::refusal::Words;
 use super::rehearsal::Unit;
@@ -53,7 +54,7 @@ pub(super) struct Relay {
     pub(super) gate: Arc<Gate>,
     reader: Arc<Reader>,
     pub(super) masking: Masking,
-    pub(super) replies: Mutex<Replies>,
+    pub(super) replies: Queue,
     /// Told when the queue of replies got shorter.
     progress: Notify,
     /// Told when Syncs that were kept back are to be forwarded.
@@ -83,7 +84,7 @@ impl Relay {
             gate,
             reader,
             masking,
-            replies: Mutex::new(Replies::new(parameters)),
+            replies: Queue::new(Replies::new(parameters)),
             progress: Notify::new(),
             owed: Notify::new(),
             closing: AtomicBool::new(false),
@@ -120,12 +121,12 @@ impl Relay {
 
     /// Whether the target itself told the client that the session ends.
     pub(super) fn target_said_its_last(&self) -> bool {
-        self.replies.lock().is_over()
+        self.replies.with(|replies| replies.is_over())
     }
 
     /// Whether the server owes nothing.
     pub(super) fn is_idle(&self) -> bool {
-        self.replies.lock().is_idle()
+        self.replies.with(|replies| replies.is_idle())
     }
 
     /// Waits until the server owes nothing. Cancel safe.
@@ -141,7 +142,7 @@ impl Relay {
     async fn until(&self, condition: impl Fn(&Replies) -> bool) {
         loop {
             let progress = self.progress.notified();
-            if condition(&self.replies.lock()) {
+            if self.replies.with(|replies| condition(replies)) {
                 return;
             }
             progress.await;
@@ -226,7 +227,7 @@ impl Relay {
             };
             let read = match &message {
                 Message::Query { sql } | Message::Parse { sql, .. } => {
-                    let settings = self.replies.lock().lexing().settings;
+                    let settings = self.replies.with(|replies| replies.lexing().settings);
                     Some(self.reader.read(sql, settings).await)
                 }
                 _ => None,
@@ -253,14 +254,14 @@ impl Relay {
                 None
             };
             let (unit, taken_back) = waits.take().unwrap_or_default();
-            let admitted = self.gate.admit(bytes.clone(), |admission| {
-                let mut replies = self.replies.lock();
-                if !taken_back.is_empty() {
-                    admission.resume(&taken_back);
-                }
-                Entering {
-                    admission,
-                    replies: &mut replies,
+            let mut plan = self.gate.plan(bytes.clone()).await?;
+            if !taken_back.is_empty() {
+                plan.resume(&taken_back);
+            }
+            let planned = self.replies.with(|replies| {
+                Planner {
+                    plan: &mut plan,
+                    replies,
                     gate: &self.gate,
                     analyzer: self.reader.analyzer(),
                     masking: &self.masking,
@@ -269,10 +270,15 @@ impl Relay {
                     secret: start..start,
                     unit,
                 }
-                .enter(rest)
+                .messages(rest)
             });
-            let (permitted, entered) = admitted.await?;
-            let stopped = entered.map_err(End::ClientMalformed)?;
+            let appended = self.gate.append(plan)?;
+            let mut stopped = planned.map_err(End::ClientMalformed)?;
+            if appended.renumbered.any() {
+                self.replies.with(|replies| replies.renumber(appended.renumbered));
+                stopped.renumber(appended.renumbered);
+            }
+            let permitted = self.gate.pass(appended).await?;
             target.permit(permitted).await.map_err(End::TargetBroken)?;
             match stopped {
                 None => return Ok(leaves),
@@ -282,16 +288,18 @@ impl Relay {
                     let waits = |replies: &Replies| replies.course(message) == Course::Wait;
                     self.settled(|replies| !waits(replies), incoming, client).await?;
                     if rest.len() > 1 || !incoming.buffer.is_empty() {
-                        self.replies.lock().sent_early();
+                        self.replies.with(|replies| replies.sent_early());
                     }
                     self.forward_owed(target).await?;
                 }
                 Some(Stopped::Unsettled(at, unit, taken_back)) => {
                     rest = rest.get(at..).unwrap_or_default();
-                    let last = unit.as_ref().map_or(0, |unit| unit.replies(&self.replies.lock()));
+                    let replies_of =
+                        |unit: &Unit| self.replies.with(|replies| unit.replies(replies));
+                    let last = unit.as_ref().map_or(0, replies_of);
                     let settled = |replies: &Replies| replies.is_settled_but_for(last);
                     self.settled(settled, incoming, client).await?;
-                    if !self.replies.lock().skips() {
+                    if !self.replies.with(|replies| replies.skips()) {
                         waits = Some((unit, taken_back));
                     }
                 }
@@ -341,25 +349,24 @@ impl Relay {
 
     /// Forwards a message of the gateway's own that does nothing.
     pub(super) async fn send_own(&self, bytes: &[u8], target: &mut Outgoing) -> Result<(), End> {
-        let own = self.gate.admit(Bytes::new(), |admission| admission.beside(bytes));
+        let own = self.gate.admit(Bytes::new(), |plan| plan.beside(bytes));
         let (permitted, ()) = own.await?;
         target.permit(permitted).await.map_err(End::TargetBroken)
     }
 
     /// Forwards Syncs that were kept back and count.
     async fn forward_owed(&self, target: &mut Outgoing) -> Result<(), End> {
-        let owed = self.replies.lock().take_owed_syncs();
+        let owed = self.replies.with(|replies| replies.take_owed_syncs());
         if owed == 0 {
             return Ok(());
         }
         let bytes = to_target::syncs(owed);
-        let admitted = self.gate.admit(bytes.clone(), |admission| {
-            let mut replies = self.replies.lock();
-            admission.data(0..bytes.len(), None);
-            let now = admission.now();
+        let sent = self.gate.admit(bytes.clone(), |plan| plan.data(0..bytes.len(), None));
+        let (permitted, ()) = sent.await?;
+        let now = Moment::now();
+        let entered = self.replies.with(|replies| {
             (0..owed).try_for_each(|_| replies.expect(&Message::Sync, now, Entered::default()))
         });
-        let (permitted, entered) = admitted.await?;
         entered.map_err(End::ClientMalformed)?;
         target.permit(permitted).await.map_err(End::TargetBroken)
     }
@@ -456,10 +463,9 @@ impl Relay {
         let mut at = 0;
         let mut end = None;
         let now = Now::read();
-        {
-            let mut replies = self.replies.lock();
+        self.replies.with(|replies| {
             let mut down = Down {
-                replies: &mut replies,
+                replies: &mut *replies,
                 answers: &mut answers,
                 masking: &self.masking,
                 masks,
@@ -480,7 +486,7 @@ impl Relay {
             if masks.is_some() && replies.is_at_rest() {
                 self.masking.at_rest();
             }
-        }
+        });
         let (masked, events) = answers.finish();
         let released = self.gate.release(now, masked, |release, bytes| {
             for event in &events {

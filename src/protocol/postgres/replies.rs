@@ -24,8 +24,9 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::backend::TransactionStatus;
 use crate::decode::postgres::frontend::{Message, Named};
 use crate::decode::sql::{LexerSettings, Reading, Source, StatementKind};
+use crate::gate::Renumber;
 use crate::mask::Counts;
-use crate::recording::{Outcome, Sequence};
+use crate::recording::{Outcome, Renumbered, Sequence};
 
 use super::masking::{CopyMasks, RowMasks};
 use super::names::{Bound, Key, Names};
@@ -377,6 +378,15 @@ impl Replies {
     /// How the last rehearsal ended, once it has.
     pub(super) fn rehearsed(&self) -> Option<bool> {
         self.rehearsed
+    }
+
+    /// The plan in which messages were entered is recorded: commands have their places.
+    pub(super) fn renumber(&mut self, renumbered: Renumbered) {
+        for expected in &mut self.expected {
+            if let Some(of) = expected.command_mut() {
+                of.renumber(renumbered);
+            }
+        }
     }
 
     /// How many replies were ever expected: a mark to count from.

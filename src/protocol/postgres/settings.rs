@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::decode::postgres::command;
 use crate::decode::sql::{LexerSettings, Reading, Withhold, analyze};
-use crate::gate::{Admission, Asked, Fault, Gate, How, Ruling, SessionEnd};
+use crate::gate::{Asked, Fault, Gate, How, Plan, Ruling, SessionEnd};
 use crate::policy::{CommandParts, Decision, Effect, Verdict};
 
 use super::greeting::Turned;
@@ -17,7 +17,7 @@ pub(super) async fn decide(gate: &Gate, wanted: &Wanted) -> Result<(), Turned> {
     let settings: Vec<Setting<'_>> = wanted.settings.iter().map(Setting::new).collect();
     let whole: String = settings.iter().map(|setting| setting.reading.text()).collect();
     let admitted = gate
-        .admit(Bytes::from(whole), |admission| refused(admission, gate, &settings))
+        .admit(Bytes::from(whole), |plan| refused(plan, gate, &settings))
         .await
         .map_err(|_| Turned::Away(Refusal::NotRecorded))?;
     let (_permitted, Some(decision)) = admitted else { return Ok(()) };
@@ -29,18 +29,14 @@ pub(super) async fn decide(gate: &Gate, wanted: &Wanted) -> Result<(), Turned> {
 }
 
 /// Decides them; gives the decision when they do not pass.
-fn refused(
-    admission: &mut Admission<'_, '_>,
-    gate: &Gate,
-    settings: &[Setting<'_>],
-) -> Option<Decision> {
+fn refused(plan: &mut Plan<'_>, gate: &Gate, settings: &[Setting<'_>]) -> Option<Decision> {
     // What is harmless is refused by a rule that says so, not by default.
     let decided: Vec<&Setting<'_>> = settings
         .iter()
         .filter(|setting| {
             !is_harmless(setting.name)
                 || setting.effects().iter().any(|effects| {
-                    admission.rules_refuse(CommandParts { effects: &[effects], ..setting.parts() })
+                    plan.rules_refuse(CommandParts { effects: &[effects], ..setting.parts() })
                 })
         })
         .collect();
@@ -66,13 +62,13 @@ fn refused(
         sent: None,
     };
     let whole = settings.iter().map(|setting| setting.reading.text().len()).sum();
-    match admission.ask(0..whole, &asked).1 {
+    match plan.ask(0..whole, &asked).1 {
         Ruling::Passes => None,
         Ruling::Refused(decision) => Some(decision),
         // Nobody connects for as long as people take to decide.
         Ruling::Held(held) => {
-            admission.note("refused", "a startup parameter does not wait for people".to_owned());
-            Some(admission.refuse(*held, &[]))
+            plan.note("refused", "a startup parameter does not wait for people".to_owned());
+            Some(plan.refuse(*held, &[]))
         }
     }
 }

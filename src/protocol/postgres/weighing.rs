@@ -13,9 +13,9 @@ use crate::decode::sql::{Reading, Source, Withhold};
 use crate::gate::{Against, Sent};
 use crate::policy::Attributes;
 
-use super::entering::Entering;
 use super::masking::{AtSource, Masking, Standing};
 use super::messages::to_target::{self, Unwritable};
+use super::planner::Planner;
 use super::refusal::Words;
 use super::replies::Candidates;
 
@@ -101,7 +101,7 @@ fn withheld(weighed: &Weighed) -> Withhold {
     if weighed.withhold { Withhold::Literals } else { Withhold::Secrets }
 }
 
-impl Entering<'_, '_, '_> {
+impl Planner<'_, '_> {
     /// A text with what goes to the server in its place, and why it must not run, if so.
     pub(super) fn masked_at_source(
         &self,

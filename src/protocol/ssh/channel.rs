@@ -347,8 +347,8 @@ impl Channel {
             return Ok(());
         }
         let (number, of) = (self.down.id().number(), Some(self.of));
-        let recorded = self.gate.record(|admission| {
-            message::each_data(number, None, &rest, |data| admission.data_as(0..0, of, data));
+        let recorded = self.gate.record(|plan| {
+            message::each_data(number, None, &rest, |data| plan.data_as(0..0, of, data));
         });
         recorded.await
     }

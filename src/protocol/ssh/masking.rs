@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::decode::ssh::KINDS;
-use crate::gate::{Admission, Against, Asked, Ruling};
+use crate::gate::{Against, Asked, Plan, Ruling};
 use crate::mask::{MaskPlan, Masked, Output, PATTERNS, document};
 use crate::policy::{Command, Effect, Object};
 use crate::recording::Sequence;
@@ -113,12 +113,12 @@ impl Masking {
     /// Decides and records a command within the channel's.
     pub(super) fn decide(
         &self,
-        admission: &mut Admission<'_, '_>,
+        plan: &mut Plan<'_>,
         range: Range<usize>,
         command: &Command,
         against: Option<Against>,
     ) -> (Sequence, Ruling) {
-        decide(&self.plan, admission, range, command, against)
+        decide(&self.plan, plan, range, command, against)
     }
 
     /// Something whole that is no text: what is recorded of it is all, or nothing.
@@ -220,16 +220,16 @@ pub(super) fn against(plan: &MaskPlan, reason: &'static str) -> Option<Against> 
 
 /// Decides and records a command; the recording has it as it may be seen.
 pub(super) fn decide(
-    plan: &Arc<MaskPlan>,
-    admission: &mut Admission<'_, '_>,
+    masks: &Arc<MaskPlan>,
+    plan: &mut Plan<'_>,
     range: Range<usize>,
     command: &Command,
     against: Option<Against>,
 ) -> (Sequence, Ruling) {
-    let seen = view(plan, command);
+    let seen = view(masks, command);
     let recorded = seen.as_ref().unwrap_or(command);
     let (effects, seen_effects) = ([&*command.effects], [&*recorded.effects]);
-    admission.ask(
+    plan.ask(
         range,
         &Asked {
             commands: &[command.parts(&effects)],

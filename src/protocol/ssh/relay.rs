@@ -148,13 +148,13 @@ impl<'c> Relay<'c> {
         // The end of it may be recorded with what follows.
         let seen = if withheld { Bytes::new() } else { masking.input(&data) };
         let (number, length, of) = (self.number, data.len(), Some(of));
-        let admitted = self.channel.gate.admit(data, |admission| {
+        let admitted = self.channel.gate.admit(data, |plan| {
             let mut recorded = Vec::new();
             if withheld {
                 message::put_withheld(&mut recorded, number, length);
             }
-            message::each_data(number, None, &seen, |data| admission.data_as(0..0, of, data));
-            admission.data_as(0..length, of, &recorded);
+            message::each_data(number, None, &seen, |data| plan.data_as(0..0, of, data));
+            plan.data_as(0..length, of, &recorded);
         });
         let admitted = admitted.await;
         self.channel.session.active();
@@ -165,7 +165,7 @@ impl<'c> Relay<'c> {
     async fn note(&self, recorded: &[u8]) -> Result<(), Broken> {
         let of = Some(self.channel.of);
         let gate = &self.channel.gate;
-        let noted = gate.record(|admission| admission.data_as(0..0, of, recorded)).await;
+        let noted = gate.record(|plan| plan.data_as(0..0, of, recorded)).await;
         self.channel.session.active();
         Ok(noted?)
     }

@@ -60,10 +60,10 @@ impl Connection {
         let whole = carries == Carries::Anything && what == What::Exec;
         let against = if whole { masking.against(NO_FILES) } else { None };
         let admitted = gate
-            .admit(exact.clone(), |admission| {
-                let (of, ruling) = masking.decide(admission, 0..exact.len(), &command, against);
+            .admit(exact.clone(), |plan| {
+                let (of, ruling) = masking.decide(plan, 0..exact.len(), &command, against);
                 if let Some(terminal) = &setup.terminal {
-                    admission.data_as(0..0, Some(of), &terminal.recorded(number));
+                    plan.data_as(0..0, Some(of), &terminal.recorded(number));
                 }
                 (of, ruling)
             })
@@ -115,11 +115,11 @@ impl Connection {
         let Some((session, gate)) = self.gate() else { return };
         let command = forward.command();
         let masking = Masking::new(gate.masks(), Carries::Anything);
-        let decided = gate.record(|admission| {
-            let (_, ruling) = masking.decide(admission, 0..0, &command, None);
+        let decided = gate.record(|plan| {
+            let (_, ruling) = masking.decide(plan, 0..0, &command, None);
             if matches!(ruling, Ruling::Passes) {
                 let text = "it was refused: such a thing is never forwarded".to_owned();
-                admission.note("forward", text);
+                plan.note("forward", text);
             }
         });
         if let Err(failure) = decided.await {
@@ -157,9 +157,8 @@ impl Connection {
         let length = exact.len();
         let masking = Masking::new(gate.masks(), Carries::Anything);
         let against = masking.against(NO_FORWARDS);
-        let admitted = gate
-            .admit(exact, |admission| masking.decide(admission, 0..length, &command, against))
-            .await;
+        let admitted =
+            gate.admit(exact, |plan| masking.decide(plan, 0..length, &command, against)).await;
         let (permitted, (of, ruling)) = match admitted {
             Ok(admitted) => admitted,
             Err(not_admitted) => {

@@ -207,9 +207,8 @@ impl<'r> Sftp<'r> {
         };
         let reads = command.effects.iter().any(opens);
         let against = if reads { masking.against(NO_FILES) } else { None };
-        let admitted = gate
-            .admit(packet, |admission| masking.decide(admission, 0..length, &command, against))
-            .await;
+        let admitted =
+            gate.admit(packet, |plan| masking.decide(plan, 0..length, &command, against)).await;
         self.relay.channel.session.active();
         let (permitted, (of, ruling)) = admitted?;
         match ruling {

@@ -222,18 +222,18 @@ impl Standing {
         description: &[u8],
         source: &Source,
     ) -> Result<Option<Arc<RowMasks>>, Malformed> {
-        let mut described = self.rows.lock();
-        let known = described.as_ref().filter(|described| {
+        let fits = |described: &&Described| {
             *described.by == *description && Arc::ptr_eq(&described.types, &masks.types)
-        });
-        if let Some(known) = known {
-            return Ok(known.rows.clone());
+        };
+        let known = self.rows.lock().as_ref().filter(fits).map(|known| known.rows.clone());
+        if let Some(rows) = known {
+            return Ok(rows);
         }
         let columns = backend::row_description(description)?;
         let rows = masks.rows(&columns, Some(source), &self.judged).map(Arc::new);
         if description.len() <= LONGEST_DESCRIPTION {
             let (by, types) = (description.into(), Arc::clone(&masks.types));
-            *described = Some(Described { by, types, rows: rows.clone() });
+            *self.rows.lock() = Some(Described { by, types, rows: rows.clone() });
         }
         Ok(rows)
     }

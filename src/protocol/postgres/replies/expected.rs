@@ -37,6 +37,20 @@ pub(super) enum Expected {
 }
 
 impl Expected {
+    /// The recorded command that it answers.
+    pub(super) fn command_mut(&mut self) -> Option<&mut Sequence> {
+        match self {
+            Self::Query(running) | Self::Execute(running) => Some(&mut running.of),
+            Self::Parse { of, .. } | Self::Bind { of, .. } => Some(of),
+            Self::Describe { .. }
+            | Self::Probe(_)
+            | Self::FunctionCall { .. }
+            | Self::Close(_)
+            | Self::Sync { .. }
+            | Self::Rehearsal { .. } => None,
+        }
+    }
+
     /// Whether the server may make or drop prepared statements and cursors out of sight meanwhile.
     pub(super) fn makes_names(&self) -> bool {
         match self {

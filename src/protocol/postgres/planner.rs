@@ -1,5 +1,5 @@
-//! The way of the client's messages into recording and queue: what each of them would do is asked
-//! of policy under one append, before any of them goes on.
+//! What the client's messages mean: what each of them would do is asked of policy, and noted to be
+//! recorded, to pass, and to be answered, before any of them goes on.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message, Parameter};
 use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, is_deep};
-use crate::gate::{Admission, Against, Asked, Gate, Held, Ruling};
+use crate::gate::{Against, Asked, Gate, Held, Plan, Renumber, Ruling};
 use crate::policy::{Attributes, CommandParts, Decision, Effect, SessionPolicy, Verdict};
-use crate::recording::Sequence;
+use crate::recording::{Renumbered, Sequence};
 
 use super::masking::{Masking, MasksNow};
 use super::messages::to_target;
@@ -30,15 +30,15 @@ static UNKNOWN_NAME: LazyLock<[Effect; 1]> = LazyLock::new(|| [command::unknown_
 /// A message of the client, where it stands, and its text as it was read beforehand.
 pub(super) type Placed<'a> = (Range<usize>, Message<'a>, Option<Arc<Reading>>);
 
-/// Enters the client's messages into recording and queue, under one append.
-pub(super) struct Entering<'e, 'g, 'b> {
-    pub(super) admission: &'e mut Admission<'g, 'b>,
-    pub(super) replies: &'e mut Replies,
-    pub(super) gate: &'e Gate,
-    pub(super) analyzer: &'e Analyzer,
-    pub(super) masking: &'e Masking,
+/// Plans what becomes of the client's messages: in the recording, and in the queue of replies.
+pub(super) struct Planner<'p, 'g> {
+    pub(super) plan: &'p mut Plan<'g>,
+    pub(super) replies: &'p mut Replies,
+    pub(super) gate: &'p Gate,
+    pub(super) analyzer: &'p Analyzer,
+    pub(super) masking: &'p Masking,
     /// `None` where nothing is masked.
-    pub(super) masks: Option<&'e MasksNow>,
+    pub(super) masks: Option<&'p MasksNow>,
     /// A run of messages that are no commands: recorded as one event.
     pub(super) plain: Range<usize>,
     /// A run of COPY data that is not to be stored.
@@ -47,7 +47,7 @@ pub(super) struct Entering<'e, 'g, 'b> {
     pub(super) unit: Option<Unit>,
 }
 
-/// Why entering stopped before the last message.
+/// Why planning stopped before the last message.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is moved once, and looked at right away")]
 pub(super) enum Stopped {
@@ -79,6 +79,15 @@ pub(super) struct Stop {
     pub(super) weighed: Weighed,
 }
 
+impl Renumber for Stopped {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        if let Self::Held(Stop { held, entered, .. }) = self {
+            held.renumber(renumbered);
+            entered.of.renumber(renumbered);
+        }
+    }
+}
+
 /// What policy says of a message.
 enum Asking {
     /// It goes on, or what fails does, and the client is told this.
@@ -98,9 +107,12 @@ enum Done {
     Unsettled,
 }
 
-impl Entering<'_, '_, '_> {
-    /// Enters messages, up to one that people decide or that waits for an answer.
-    pub(super) fn enter(&mut self, messages: &[Placed<'_>]) -> Result<Option<Stopped>, Malformed> {
+impl Planner<'_, '_> {
+    /// Plans messages, up to one that people decide or that waits for an answer.
+    pub(super) fn messages(
+        &mut self,
+        messages: &[Placed<'_>],
+    ) -> Result<Option<Stopped>, Malformed> {
         for (at, (range, message, read)) in messages.iter().enumerate() {
             let range = range.clone();
             match self.replies.course(message) {
@@ -113,10 +125,10 @@ impl Entering<'_, '_, '_> {
                 course => {
                     self.end_run(range.start);
                     if course == Course::Fail {
-                        self.admission.beside(&to_target::copy_fail());
+                        self.plan.beside(&to_target::copy_fail());
                         self.replies.end_copy();
                     }
-                    self.admission.beside(&to_target::flush());
+                    self.plan.beside(&to_target::flush());
                     return Ok(Some(Stopped::Waits(at)));
                 }
             }
@@ -170,15 +182,15 @@ impl Entering<'_, '_, '_> {
                     done
                 }
                 Message::FunctionCall => {
-                    self.admission.note("refused", "the function call message".to_owned());
-                    self.admission.instead(&to_target::failing_query());
+                    self.plan.note("refused", "the function call message".to_owned());
+                    self.plan.instead(&to_target::failing_query());
                     let refused = Some(Objection::FunctionCall.to_words());
                     let entered = Entered { refused, ..Entered::default() };
-                    self.replies.expect(message, self.admission.now(), entered)?;
+                    self.replies.expect(message, self.plan.now(), entered)?;
                     Done::Entered
                 }
                 _ => {
-                    self.replies.expect(message, self.admission.now(), Entered::default())?;
+                    self.replies.expect(message, self.plan.now(), Entered::default())?;
                     Done::Entered
                 }
             };
@@ -189,8 +201,8 @@ impl Entering<'_, '_, '_> {
                     return Ok(Some(Stopped::Held(Stop { at, unit, ..stop })));
                 }
                 Done::Unsettled => {
-                    let (unit, waits) = (self.unit.take(), self.admission.take_back());
-                    self.admission.beside(&to_target::flush());
+                    let (unit, waits) = (self.unit.take(), self.plan.take_back());
+                    self.plan.beside(&to_target::flush());
                     return Ok(Some(Stopped::Unsettled(at, unit, waits)));
                 }
             }
@@ -207,8 +219,8 @@ impl Entering<'_, '_, '_> {
     /// What was told so far passes whatever is held behind it; the message may begin to prepare a
     /// command.
     fn begin_unit(&mut self, message: &Message<'_>, range: &Range<usize>) {
-        self.admission.step();
-        let asks = self.admission.asks_people();
+        self.plan.step();
+        let asks = self.plan.asks_people();
         self.unit = asks.then(|| Unit::begun_by(message, range, self.replies)).flatten();
     }
 
@@ -278,7 +290,7 @@ impl Entering<'_, '_, '_> {
             against: against(reading, &weighed),
             sent: sent_instead(message, reading, &weighed),
         };
-        let decision = self.admission.decide(&asked);
+        let decision = self.plan.decide(&asked);
         if self.is_unsettled(&decision) {
             return Ok(Done::Unsettled);
         }
@@ -294,7 +306,7 @@ impl Entering<'_, '_, '_> {
             Asking::Settled(of, refused) => {
                 weighed.passes(self.masking, refused.as_ref());
                 (entered.of, entered.refused) = (of, refused);
-                self.replies.expect(message, self.admission.now(), entered)?;
+                self.replies.expect(message, self.plan.now(), entered)?;
                 Ok(Done::Entered)
             }
             Asking::Held(mut held) => {
@@ -336,7 +348,7 @@ impl Entering<'_, '_, '_> {
         let (of, refused) = self.ask(range, &asked, Some(reading), harmless).settled();
         let (reading, passes) = (Some(Arc::clone(reading)), refused.is_none());
         let entered = Entered { of, refused, reading, ..Entered::default() };
-        self.replies.expect(message, self.admission.now(), entered)?;
+        self.replies.expect(message, self.plan.now(), entered)?;
         Ok(passes)
     }
 
@@ -363,8 +375,8 @@ impl Entering<'_, '_, '_> {
         let withheld = secret || matches!(shown, Cow::Owned(_));
         let asked =
             Asked { commands: &[], view, withheld, prepares: false, of, against: None, sent: None };
-        let asks = self.admission.asks_people();
-        let exact = asks.then(|| self.admission.keyed_hash(range.clone()));
+        let asks = self.plan.asks_people();
+        let exact = asks.then(|| self.plan.keyed_hash(range.clone()));
         let harmless = || to_target::failing_parse(false);
         let (of, refused) = self.ask(range, &asked, None, harmless).settled();
         let bytes: usize = bind.parameters.iter().map(value_bytes).sum();
@@ -384,7 +396,7 @@ impl Entering<'_, '_, '_> {
         let plans = self.masks.is_some() && self.replies.has_named_portals();
         let makes_names = plans && self.weigh(None, &candidates).makes_names;
         let entered = Entered { of, refused, bound, makes_names, ..Entered::default() };
-        self.replies.expect(message, self.admission.now(), entered)
+        self.replies.expect(message, self.plan.now(), entered)
     }
 
     /// Decides what a portal will run while its values are at hand that are not kept.
@@ -395,7 +407,7 @@ impl Entering<'_, '_, '_> {
         secret: bool,
         attributes: Attributes,
     ) -> Option<Weak<SessionPolicy>> {
-        if candidates.unknown || !self.admission.looks_at(command::PARAMETERS) {
+        if candidates.unknown || !self.plan.looks_at(command::PARAMETERS) {
             return None;
         }
         let in_transaction = self.replies.in_transaction();
@@ -407,7 +419,7 @@ impl Entering<'_, '_, '_> {
             .map(|c| Named::new(&c.source, "execute", &attributes, Some(&values), |_| false))
             .collect();
         let commands: Vec<_> = named.iter().map(Named::parts).collect();
-        self.admission.lets_pass(&commands)
+        self.plan.lets_pass(&commands)
     }
 
     fn execute(
@@ -423,13 +435,13 @@ impl Entering<'_, '_, '_> {
         self.replies.follow(&mut candidates);
         let weighed = self.weigh(None, &candidates);
         let attributes = command::execute(portal, max_rows, self.replies.in_transaction());
-        let looks_at_values = self.admission.looks_at(command::PARAMETERS);
+        let looks_at_values = self.plan.looks_at(command::PARAMETERS);
         let named: Vec<_> = candidates
             .iter()
             .map(|candidate| {
                 let bound = candidate.bound.as_deref().filter(|_| looks_at_values);
                 Named::new(&candidate.source, "execute", &attributes, bound, |policy| {
-                    self.admission.is_by(policy)
+                    self.plan.is_by(policy)
                 })
             })
             .collect();
@@ -459,14 +471,14 @@ impl Entering<'_, '_, '_> {
             against,
             sent: None,
         };
-        let decision = self.admission.decide(&asked);
+        let decision = self.plan.decide(&asked);
         if self.is_unsettled(&decision) {
             return Ok(Done::Unsettled);
         }
         // Masks must know the columns of what comes.
         let asks = self.masks.is_some() && self.replies.lacks_rows(portal);
         if asks {
-            self.admission.beside(&to_target::describe_portal(portal));
+            self.plan.beside(&to_target::describe_portal(portal));
             self.replies.expect_probe(portal);
         }
         let probes = (unknown_portal && !asks).then(|| Box::from(portal));
@@ -489,7 +501,7 @@ impl Entering<'_, '_, '_> {
                     self.replies.expect_probe(portal);
                 }
                 let entered = Entered { of, refused, candidates, ..made };
-                self.replies.expect(message, self.admission.now(), entered)?;
+                self.replies.expect(message, self.plan.now(), entered)?;
                 Ok(Done::Entered)
             }
             Asking::Held(mut held) => {
@@ -558,7 +570,7 @@ impl Entering<'_, '_, '_> {
         reading: Option<&Arc<Reading>>,
         instead: impl FnOnce() -> bytes::Bytes,
     ) -> Asking {
-        let decision = self.admission.decide(asked);
+        let decision = self.plan.decide(asked);
         self.rule(range, asked, reading, decision, instead)
     }
 
@@ -576,7 +588,7 @@ impl Entering<'_, '_, '_> {
         decision: Decision,
         instead: impl FnOnce() -> bytes::Bytes,
     ) -> Asking {
-        let (of, ruling) = self.admission.rule(range, asked, decision);
+        let (of, ruling) = self.plan.rule(range, asked, decision);
         let decision = match ruling {
             Ruling::Passes => return Asking::Settled(of, None),
             Ruling::Refused(decision) => decision,
@@ -590,7 +602,7 @@ impl Entering<'_, '_, '_> {
                 return Asking::Held(held);
             }
         };
-        self.admission.instead(&instead());
+        self.plan.instead(&instead());
         let reason = decision.reason().or(decision.rules().is_empty().then_some(NO_RULE));
         let reason = reason.map(str::to_owned);
         Asking::Settled(of, Some(self.objection(reading, reason).to_words()))
@@ -623,14 +635,14 @@ impl Entering<'_, '_, '_> {
     fn end_plain(&mut self, next: usize) {
         let run = std::mem::replace(&mut self.plain, next..next);
         if !run.is_empty() {
-            self.admission.data(run, None);
+            self.plan.data(run, None);
         }
     }
 
     fn end_secret(&mut self, next: usize) {
         let run = std::mem::replace(&mut self.secret, next..next);
         if !run.is_empty() {
-            self.admission.withheld(run, "COPY data");
+            self.plan.withheld(run, "COPY data");
         }
     }
 }

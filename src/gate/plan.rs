@@ -1,5 +1,5 @@
-//! Telling the gate what some upstream-bound bytes hold: each command is decided and recorded, and
-//! what may passes.
+//! What some upstream-bound bytes mean: each command is decided, and noted to be recorded, and what
+//! may pass is noted to pass. Nothing has happened yet, and no lock is held.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,18 +13,65 @@ use super::hold::Held;
 use super::passing::Passing;
 use crate::clock::{Moment, Now};
 use crate::policy::{Command, CommandParts, Decision, SessionPolicy, Verdict};
-use crate::recording::{Batch, Direction, Kind, NewCommand, Note, Sequence};
+use crate::recording::{Direction, Draft, Kind, NewCommand, Note, Renumbered, Sequence};
 
-/// Tells the gate, under one append, what some upstream-bound bytes hold. What is not told does
-/// not pass.
+/// What is planned for some upstream-bound bytes, which were told piece by piece. What is not told
+/// does not pass.
 #[derive(Debug)]
-pub struct Admission<'g, 'b> {
+pub struct Plan<'g> {
     gate: &'g Gate,
-    now: Now,
-    policy: &'g Arc<SessionPolicy>,
-    batch: &'g mut Batch<'b>,
+    pub(super) now: Now,
+    policy: Arc<SessionPolicy>,
+    pub(super) draft: Draft,
     passing: Passing,
     consequences: Consequences,
+}
+
+/// What keeps sequences that a plan gave out: they become those that the events got.
+pub trait Renumber {
+    /// The plan is recorded.
+    fn renumber(&mut self, renumbered: Renumbered);
+}
+
+impl Renumber for () {
+    fn renumber(&mut self, _: Renumbered) {}
+}
+
+impl Renumber for Decision {
+    fn renumber(&mut self, _: Renumbered) {}
+}
+
+impl Renumber for Sequence {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        *self = renumbered.sequence(*self);
+    }
+}
+
+impl Renumber for Ruling {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        if let Self::Held(held) = self {
+            held.renumber(renumbered);
+        }
+    }
+}
+
+impl Renumber for Held {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        self.is_at(renumbered.sequence(self.sequence()));
+    }
+}
+
+impl<T: Renumber> Renumber for Option<T> {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        self.iter_mut().for_each(|inner| inner.renumber(renumbered));
+    }
+}
+
+impl<A: Renumber, B: Renumber> Renumber for (A, B) {
+    fn renumber(&mut self, renumbered: Renumbered) {
+        self.0.renumber(renumbered);
+        self.1.renumber(renumbered);
+    }
 }
 
 /// A command that is to be decided and recorded.
@@ -70,26 +117,20 @@ pub struct Against {
 pub enum Ruling {
     /// Its exact bytes pass.
     Passes,
-    /// They do not; [`Admission::instead`] may put others in their place.
+    /// They do not; [`Plan::instead`] may put others in their place.
     Refused(Decision),
-    /// People decide. Nothing behind it may be told to this admission any more: what is told
+    /// People decide. Nothing behind it may be told to this plan any more: what is told
     /// passes now, ahead of it.
     Held(Box<Held>),
 }
 
-impl<'g, 'b> Admission<'g, 'b> {
-    pub(super) fn new(
-        gate: &'g Gate,
-        now: Now,
-        policy: &'g Arc<SessionPolicy>,
-        batch: &'g mut Batch<'b>,
-        bytes: Bytes,
-    ) -> Self {
+impl<'g> Plan<'g> {
+    pub(super) fn new(gate: &'g Gate, now: Now, bytes: Bytes) -> Self {
         Self {
             gate,
             now,
-            policy,
-            batch,
+            policy: gate.policy(),
+            draft: gate.recording.draft(),
             passing: Passing::of(bytes),
             consequences: Consequences::default(),
         }
@@ -99,10 +140,8 @@ impl<'g, 'b> Admission<'g, 'b> {
     pub(super) fn finish(self) -> (Bytes, Consequences) {
         (self.passing.finish(), self.consequences)
     }
-}
 
-impl Admission<'_, '_> {
-    /// Decides and records the command in `range` of the bytes, and lets them pass if they may.
+    /// Decides the command in `range` of the bytes, to be recorded, and lets them pass if they may.
     /// `withheld` says that the command's view does not hold them all: their keyed hash is
     /// recorded. Gives the place of the command's event.
     pub fn command(
@@ -152,7 +191,7 @@ impl Admission<'_, '_> {
         decision
     }
 
-    /// Records a command as it was decided, and lets it pass if it may.
+    /// Has a command recorded as it was decided, and lets it pass if it may.
     pub fn rule(
         &mut self,
         range: Range<usize>,
@@ -165,11 +204,11 @@ impl Admission<'_, '_> {
             decision: &decision,
             exact: asked.withheld.then(|| self.gate.store.keyed_hash(exact)),
         };
-        let sequence = self.batch.json(Kind::Command, Direction::Up, asked.of, &recorded);
+        let sequence = self.draft.json(Kind::Command, Direction::Up, asked.of, &recorded);
         self.consequences.of(self.gate, sequence, &asked.view, &decision);
         if let (Some(sent), Verdict::Allow | Verdict::Approve) = (&asked.sent, decision.verdict()) {
             let note = Note { what: Cow::Borrowed("sent"), text: sent.view.clone() };
-            self.batch.json(Kind::Note, Direction::None, Some(sequence), &note);
+            self.draft.json(Kind::Note, Direction::None, Some(sequence), &note);
         }
         let ruling = match decision.verdict() {
             Verdict::Allow => {
@@ -210,10 +249,10 @@ impl Admission<'_, '_> {
     }
 
     /// The policy by which nothing is against these commands, if so; nothing is recorded. It tells
-    /// later whether they would still be let pass: [`Admission::is_by`].
+    /// later whether they would still be let pass: [`Plan::is_by`].
     pub fn lets_pass(&self, commands: &[CommandParts<'_>]) -> Option<Weak<SessionPolicy>> {
         let allows = self.policy.decide_parts(commands).verdict() == Verdict::Allow;
-        allows.then(|| Arc::downgrade(self.policy))
+        allows.then(|| Arc::downgrade(&self.policy))
     }
 
     /// Whether rules are against a command, and not only a target's default; nothing is recorded.
@@ -224,13 +263,12 @@ impl Admission<'_, '_> {
 
     /// Whether that policy is the one in force.
     pub fn is_by(&self, policy: &Weak<SessionPolicy>) -> bool {
-        std::ptr::eq(policy.as_ptr(), Arc::as_ptr(self.policy))
+        std::ptr::eq(policy.as_ptr(), Arc::as_ptr(&self.policy))
     }
 
     /// Records and passes bytes that belong to commands decided before.
     pub fn data(&mut self, range: Range<usize>, of: Option<Sequence>) {
-        let bytes = self.passing.source.get(range.clone()).unwrap_or_default();
-        self.batch.data(Direction::Up, of, bytes);
+        self.draft.data(Direction::Up, of, self.passing.exact(range.clone()));
         self.passing.pass(range);
     }
 
@@ -251,7 +289,7 @@ impl Admission<'_, '_> {
 
     /// Records how a command's bytes may be seen, where they are not recorded as they are.
     pub fn view(&mut self, view: &[u8], of: Sequence) {
-        self.batch.data(Direction::Up, Some(of), view);
+        self.draft.data(Direction::Up, Some(of), Bytes::copy_from_slice(view));
     }
 
     /// Passes bytes that belong to commands decided before, and records them in another form: one
@@ -259,7 +297,7 @@ impl Admission<'_, '_> {
     /// recorded of what masks hold back to be recorded with what follows.
     pub fn data_as(&mut self, range: Range<usize>, of: Option<Sequence>, recorded: &[u8]) {
         if !recorded.is_empty() {
-            self.batch.data(Direction::Up, of, recorded);
+            self.draft.data(Direction::Up, of, Bytes::copy_from_slice(recorded));
         }
         self.passing.pass(range);
     }
@@ -270,13 +308,13 @@ impl Admission<'_, '_> {
         self.passing.push(harmless);
     }
 
-    /// Takes back what was told since the last [step](Admission::step): it passes later, by another
-    /// admission.
+    /// Takes back what was told since the last [step](Plan::step): it passes later, by another
+    /// plan.
     pub fn take_back(&mut self) -> Bytes {
         self.passing.take_step()
     }
 
-    /// Takes what another admission gave back, as if it had been told to this one first.
+    /// Takes what another plan gave back, as if it had been told to this one first.
     pub fn resume(&mut self, taken_back: &[u8]) {
         self.passing.push(taken_back);
     }
@@ -304,6 +342,6 @@ impl Admission<'_, '_> {
     /// Records something worth knowing.
     pub fn note(&mut self, what: &'static str, text: String) {
         let note = Note { what: Cow::Borrowed(what), text };
-        self.batch.json(Kind::Note, Direction::None, None, &note);
+        self.draft.json(Kind::Note, Direction::None, None, &note);
     }
 }
