@@ -13,15 +13,15 @@
 //! that was stopped hears of neither. Where the right is gone it gives [`NotAdmitted::Lapsed`], and
 //! the protocol's own watcher ends the session.
 //!
-//! A command that people have to approve comes out of [`Gate::admit`] as a [`Held`]:
-//! [`Gate::hold`] asks them, and [`Hold::wait`] gives its very bytes once they said yes.
+//! A command that people have to approve comes out of [`Gate::admit`] as a [`Pending`]:
+//! [`Gate::ask_people`] asks them, and [`PendingApproval::wait`] gives its very bytes once they said yes.
 
-mod again;
 mod consequences;
 mod end;
-mod hold;
-mod passing;
+mod pending;
 mod plan;
+mod resubmit;
+mod splice;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -50,10 +50,10 @@ use crate::recording::{
 };
 use crate::telemetry::{CommandSpanEnd, SessionSpans};
 
-pub use again::Again;
 pub use end::{Fault, How, SessionEnd};
-pub use hold::{Held, Hold, NotReleased, Settled};
+pub use pending::{NotReleased, Pending, PendingApproval, Settled};
 pub use plan::{Against, Asked, Plan, Renumber, Ruling, Sent};
+pub use resubmit::Again;
 
 /// The exact bytes that were decided and recorded; what may go upstream.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ pub struct Gate {
     metrics: SessionMetrics,
     spans: SessionSpans,
     /// Ends what waits for people, when the client asks to cancel.
-    cancels: hold::Cancels,
+    cancels: pending::Cancels,
     _present: Present,
 }
 
@@ -212,7 +212,7 @@ impl Gate {
             checked: AtomicU64::new(UNCHECKED),
             metrics,
             spans,
-            cancels: hold::Cancels::default(),
+            cancels: pending::Cancels::default(),
             _present: present,
         })
     }

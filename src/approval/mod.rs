@@ -13,8 +13,8 @@
 //! withdrawn meanwhile counts when it is back; a wait ends at its time all the same. That state is
 //! announced ([`Desk::is_reachable`]), and sessions go on.
 
-mod again;
-mod visible;
+mod resubmit;
+mod unicode_spoofing;
 mod waiting;
 
 use std::collections::HashMap;
@@ -38,8 +38,8 @@ use crate::metrics::Metrics;
 use crate::names::{RequestId, SessionId};
 use crate::notify::{News, Notifier};
 
-pub use again::Status;
-pub use visible::{Visible, visible};
+pub use resubmit::Status;
+pub use unicode_spoofing::{Visible, visible};
 pub(crate) use waiting::told;
 pub use waiting::{Asking, Outcome, Reminders, Waiting};
 

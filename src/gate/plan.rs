@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::Gate;
 use super::consequences::Consequences;
-use super::hold::Held;
-use super::passing::Passing;
+use super::pending::Pending;
+use super::splice::Passing;
 use crate::clock::{Moment, Now};
 use crate::policy::{Command, CommandParts, Decision, SessionPolicy, Verdict};
 use crate::recording::{Direction, Draft, Kind, NewCommand, Note, Renumbered, Sequence};
@@ -49,13 +49,13 @@ impl Renumber for Sequence {
 
 impl Renumber for Ruling {
     fn renumber(&mut self, renumbered: Renumbered) {
-        if let Self::Held(held) = self {
+        if let Self::Pending(held) = self {
             held.renumber(renumbered);
         }
     }
 }
 
-impl Renumber for Held {
+impl Renumber for Pending {
     fn renumber(&mut self, renumbered: Renumbered) {
         self.is_at(renumbered.sequence(self.sequence()));
     }
@@ -121,7 +121,7 @@ pub enum Ruling {
     Refused(Decision),
     /// People decide. Nothing behind it may be told to this plan any more: what is told
     /// passes now, ahead of it.
-    Held(Box<Held>),
+    Pending(Box<Pending>),
 }
 
 impl<'g> Plan<'g> {
@@ -227,7 +227,7 @@ impl<'g> Plan<'g> {
                 let bytes = (self.passing.take_step(), exact);
                 let truth = asked.commands.iter().map(CommandParts::to_command).collect();
                 let view = asked.view.to_command();
-                Ruling::Held(Box::new(Held::new(sequence, truth, view, decision, bytes)))
+                Ruling::Pending(Box::new(Pending::new(sequence, truth, view, decision, bytes)))
             }
         };
         (sequence, ruling)
@@ -320,13 +320,13 @@ impl<'g> Plan<'g> {
     }
 
     /// What would wait with a command passes now.
-    pub fn ahead(&mut self, held: &mut Held) {
+    pub fn ahead(&mut self, held: &mut Pending) {
         self.passing.push(&held.take_before());
     }
 
     /// For who cannot wait: what would wait with the command passes now, and `harmless` in the
     /// command's place.
-    pub fn refuse(&mut self, held: Held, harmless: &[u8]) -> Decision {
+    pub fn refuse(&mut self, held: Pending, harmless: &[u8]) -> Decision {
         let (before, decision) = held.refuse();
         self.passing.push(&before);
         self.passing.push(harmless);

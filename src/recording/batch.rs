@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::clock::Stamp;
 use super::draft::{Draft, Renumbered};
 use super::event::{Direction, Kind, Sequence};
-use super::pending::Pending;
+use super::write_buffer::Pending;
 
 /// Events being appended as one unit.
 #[derive(Debug)]

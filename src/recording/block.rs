@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{self, CParameter};
 
+use super::append_file::Tail;
 use super::cipher::{Sealing, TAG};
 use super::event::{INTERRUPTED, Sequence};
 use super::header::{
     BlockKind, HEADER_LEN, Header, SKIPPABLE_DOCUMENT, SKIPPABLE_FOUND, SKIPPABLE_SEALED,
 };
 use super::journal::SealedRecord;
-use super::pending::{BLOCK_TARGET, Pending, Span};
 use super::signing::{PublicKey, Purpose, SealingKey};
-use super::tail::Tail;
+use super::write_buffer::{BLOCK_TARGET, Pending, Span};
 
 /// Bytes before what is in a skippable frame.
 pub(super) const FRAME_HEAD: usize = 8;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::encode::MAX_PAYLOAD;
 use super::event::{Direction, Kind, Sequence};
-use super::pending::DATA_PIECE;
+use super::write_buffer::DATA_PIECE;
 
 /// Events that are planned.
 #[derive(Debug)]

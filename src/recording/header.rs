@@ -3,7 +3,7 @@
 
 use super::encode::MAX_PAYLOAD;
 use super::event::Sequence;
-use super::pending::BLOCK_TARGET;
+use super::write_buffer::BLOCK_TARGET;
 
 /// Bytes of a header with the skippable frame around it.
 pub(super) const HEADER_LEN: usize = 160;

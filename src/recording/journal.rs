@@ -16,7 +16,7 @@ use super::cipher::{RecordingKey, Sealing, TAG};
 use super::encode;
 use super::event::{Event, Sequence};
 use super::header::take;
-use super::pending::Span;
+use super::write_buffer::Span;
 use crate::names::SessionId;
 
 /// Bytes of the header that say what it is: magic, version, cipher, two zeros, session.
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
     use crate::recording::clock::Stamp;
     use crate::recording::event::Direction;
-    use crate::recording::pending::Pending;
+    use crate::recording::write_buffer::Pending;
 
     const STAMP: Stamp = Stamp { monotonic_us: 0, wall_us: 0 };
 

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::append_file::{Unsynced, Usage};
 use super::cipher::Sealing;
 use super::journal::{self, Salt};
 use super::layout;
-use super::pending::Span;
-use super::tail::{Unsynced, Usage};
+use super::write_buffer::Span;
 use crate::names::SessionId;
 
 /// What an idle session keeps, in bytes: a block of most file systems.
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::recording::clock::Stamp;
     use crate::recording::event::Direction;
-    use crate::recording::pending::Pending;
+    use crate::recording::write_buffer::Pending;
 
     fn bytes(file: &File) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];

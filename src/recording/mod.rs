@@ -9,25 +9,24 @@
 //! ledger's head that stands elsewhere shows it; and with `durability = "process"` the death of the machine may take what it had not written
 //! to the disk by itself.
 
+mod append_file;
 mod appender;
 mod batch;
 mod block;
 mod blocks;
-mod burial;
 mod cipher;
 mod clock;
-mod commit;
+mod deletion;
 mod draft;
 mod encode;
 mod event;
-mod follow;
+mod group_commit;
 mod header;
 mod journal;
 mod journal_file;
 mod keyring;
 mod layout;
 mod ledger;
-mod pending;
 mod reader;
 mod refused;
 mod repair;
@@ -35,25 +34,23 @@ mod reserve;
 mod signing;
 mod source;
 mod store;
-mod tail;
+mod tail_reader;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;
+mod write_buffer;
 
 pub use appender::Recording;
 pub use batch::Batch;
 pub use block::{Seal, Sealed, Start};
 pub use blocks::{Damage, ReadError};
-pub use burial::Due;
 pub use clock::rfc3339;
+pub use deletion::Due;
 pub use draft::{Draft, Renumbered};
 pub use event::{
     ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
     Note, Opened, Outcome, RecordedCommand, RecordedIdentity, RecordedVote, RefusedCaller,
     Sequence, Told,
-};
-pub use follow::{
-    Bookmark, Changed, Follower, LedgerFollower, LedgerNews, all_recordings, recordings,
 };
 pub use keyring::{Keyring, NoKey, rewrap, rewrapped};
 pub use layout::{Locked, day_of, recording_path, wrapped_anew};
@@ -62,6 +59,9 @@ pub use reader::{End, Reader, source};
 pub use signing::PublicKey;
 pub use source::{Elsewhere, Remote, Source};
 pub use store::Store;
+pub use tail_reader::{
+    Bookmark, Changed, Follower, LedgerFollower, LedgerNews, all_recordings, recordings,
+};
 pub use verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
 
 /// Why something could not be recorded. For operators; clients are told only that it could not.

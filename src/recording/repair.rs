@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::append_file::Tail;
 use super::block::{BlockWriter, Sealed};
 use super::blocks::{Blocks, BlocksEnd, Damage, ReadError};
 use super::clock::{self, Stamp};
@@ -20,12 +21,11 @@ use super::event::{Closed, Direction, Event, Gap, Kind, Note, UNREAD};
 use super::journal::{self, SealedRecord};
 use super::layout::Part;
 use super::ledger::{Entry, Known};
-use super::pending::Pending;
 use super::reader::{follow, journal_bytes};
 use super::signing::PublicKey;
 use super::source::Source;
 use super::store::Shared;
-use super::tail::Tail;
+use super::write_buffer::Pending;
 use crate::names::SessionId;
 
 /// How a session ended that could not be sealed then.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::append_file::Tail;
 use super::block::{BlockWriter, FRAME_HEAD, Place, Start, frame_head};
 use super::cipher::{self, Sealing};
 use super::clock;
 use super::event::{Direction, Kind};
 use super::header::{BlockKind, HEADER_LEN, Header, SKIPPABLE_SEALED};
 use super::keyring::Keyring;
-use super::tail::Tail;
 use super::{
     Against, Event, Opened, ReadError, Reader, RecordedIdentity, Recording, State, Store, verify,
 };

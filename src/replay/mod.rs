@@ -7,19 +7,19 @@
 //! recorded anew.
 
 pub mod backtest;
+mod command_view;
 pub mod export;
 mod grid;
 mod http;
-mod moment;
 mod postgres;
-mod screen;
 mod ssh;
 mod terminal;
+mod terminal_filter;
 mod text;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
-pub use moment::{Moment, Piece, Said, Stream, Table, moment};
+pub use command_view::{Moment, Piece, Said, Stream, Table, moment};
 pub use terminal::{Options, Pace, ReplayError, play};

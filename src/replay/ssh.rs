@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::screen::Screen;
+use super::terminal_filter::Screen;
 use super::text::{Lines, printable_bytes, shortened};
 use crate::decode::ssh::message::Message;
 use crate::recording::{Direction, Event};

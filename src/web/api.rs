@@ -18,11 +18,11 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ask::Ask;
 use super::caller::{Caller, Reader, Roles};
-use super::entrance::Entrance;
+use super::login_cookies::Entrance;
 use super::policy::ReadCatalogs;
 use super::problem::Problem;
+use super::query::Ask;
 use super::starting::{self, Starting};
 use super::{
     approvals, exports, grants, holds, kills, policy, recordings, targets, tickets, users,

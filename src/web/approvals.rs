@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
-use super::ask::{Body, OfState};
 use super::caller::{Caller, Person};
 use super::problem::Problem;
+use super::query::{Body, OfState};
 use crate::approval::visible;
 use crate::database::{
     Answer as Word, DecideError, Page, Request, RequestKind, VoteVerdict, Voter,

@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
 use super::approvals::{Shown, deciding, shown};
-use super::ask::{Body, Pages};
 use super::caller::{Caller, Person};
 use super::problem::Problem;
+use super::query::{Body, Pages};
 use crate::access::{self, Right};
 use crate::database::{AccessGrant, Page, RequestKind};
 use crate::names::{GrantId, TargetName};

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
-use super::ask::Body;
 use super::caller::{Admin, Caller};
 use super::problem::Problem;
+use super::query::Body;
 use super::starting;
 use crate::archive::{By, PruneError, Pruned, Retention};
 use crate::database::{

@@ -13,9 +13,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::api::{Answer, Api, Named, named};
-use super::ask::{Body, Pages};
 use super::caller::{Admin, Caller, Reader};
 use super::problem::Problem;
+use super::query::{Body, Pages};
 use crate::database::{Page, Timestamp, WithdrawnToken};
 use crate::names::SessionId;
 

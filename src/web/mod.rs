@@ -4,18 +4,18 @@
 pub mod admin;
 pub mod api;
 mod approvals;
-mod ask;
 mod caller;
 pub mod certificates;
-mod entrance;
 mod exports;
 mod grants;
 pub mod holds;
 mod kills;
+mod login_cookies;
 pub mod metrics;
 pub mod pages;
 mod policy;
 mod problem;
+mod query;
 mod recordings;
 pub mod server;
 mod starting;
@@ -24,4 +24,4 @@ mod tickets;
 mod users;
 
 pub use caller::Roles;
-pub use entrance::Entrance;
+pub use login_cookies::Entrance;

@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::api::{Answer, Api};
-use super::ask::Body;
 use super::caller::{Caller, Person, Reader};
 use super::problem::Problem;
+use super::query::Body;
 use crate::access;
 use crate::catalog::{Explained, Outcome, Rules};
 use crate::config::Target;

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::{Answer, Api, Named, named};
-use super::ask::{Body, Pages};
 use super::caller::{Caller, Person};
 use super::problem::Problem;
+use super::query::{Body, Pages};
 use crate::access;
 use crate::database::{Page, Ticket, TicketLimits};
 use crate::identity::ticket::NoTicket;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::{Answer, Api};
-use super::ask::Body;
 use super::caller::{Admin, Reader};
 use super::problem::Problem;
+use super::query::Body;
 use crate::database::{Page, RevokedUser, Timestamp};
 
 /// How long a user is revoked when nothing else is said: until somebody lets them in again.

@@ -14,10 +14,10 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use uuid::Uuid;
 
+use super::advance::read_on;
 use super::batch::{self, Batch};
-use super::following::{Place, ledger_offset};
+use super::catch_up::{Place, ledger_offset};
 use super::gateway_of;
-use super::read_on::read_on;
 use super::reading::Reading;
 use super::reindex::ReindexError;
 use crate::database::{Database, DatabaseError};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::following::Round;
+use super::catch_up::Round;
 
 /// How far the index is behind.
 #[derive(Debug, Clone, Default, PartialEq)]

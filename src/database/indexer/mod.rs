@@ -11,18 +11,18 @@
 //! last; and a statement that was prepared so long ago that it was forgotten is read from the
 //! recording again, which costs a read per command.
 
+mod advance;
 mod batch;
+mod catch_up;
 mod compare;
 mod copy;
-mod following;
 mod lag;
-mod locked;
+mod lru;
 mod pace;
-mod read_on;
 mod reading;
 mod reindex;
-mod remembered;
 mod shorten;
+mod undecryptable;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ use super::{Database, DatabaseError};
 use crate::recording::{LedgerFollower, LedgerNews, Store};
 
 pub(super) use batch::delete_rows_of;
+use catch_up::{Following, Place, RoundError};
 pub use compare::{Compared, Difference};
-use following::{Following, Place, RoundError};
 pub use lag::{IndexLag, LagWatch};
 use pace::Pace;
 pub use reindex::{Progress, ReindexError, Reindexed};

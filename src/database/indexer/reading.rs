@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::batch::{Batch, Ended, Released, Typed};
-use super::remembered::{Prepared, Recent, Remembered};
+use super::lru::{Prepared, Recent, Remembered};
 use super::shorten;
 use crate::database::rows::{Command, Session, Timestamp};
 use crate::names::SessionId;

@@ -8,12 +8,12 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::advance::read_on;
 use super::batch::{self, Batch};
-use super::following::{Place, announce};
+use super::catch_up::{Place, announce};
 use super::gateway_of;
-use super::locked::LOCKED;
-use super::read_on::read_on;
 use super::reading::Reading;
+use super::undecryptable::LOCKED;
 use crate::database::{Database, DatabaseError};
 use crate::names::SessionId;
 use crate::recording::{Keyring, LedgerFollower, all_recordings};

@@ -8,10 +8,10 @@
 //! that opens a WebSocket: the others are dropped.
 
 mod addresses;
+mod approval_wait;
 mod body;
 mod exchange;
 mod guarded;
-mod held;
 mod literal;
 mod masking;
 mod media;

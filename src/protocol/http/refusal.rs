@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::held;
+use super::approval_wait;
 use crate::decode::http::Refused;
 use crate::decode::http::dialects::{self, Dialect};
 use crate::gate::Status;
@@ -239,7 +239,7 @@ impl Refusal {
         if let Self::Waits(status) = self {
             let mut headers = status_headers(status);
             headers.insert("preference-applied", HeaderValue::from_static("respond-async"));
-            if let Ok(place) = HeaderValue::try_from(held::place(status.id)) {
+            if let Ok(place) = HeaderValue::try_from(approval_wait::place(status.id)) {
                 headers.insert(header::LOCATION, place);
             }
             return headers;

@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Uri, Version};
 
-use super::held;
+use super::approval_wait;
 use super::literal::Literals;
 use super::masking;
 use crate::config::{self, HttpTarget};
@@ -141,8 +141,8 @@ impl Ask {
     /// The path behind the gateway's own, where this asks the gateway itself.
     pub(super) fn own_path(&self) -> Option<&str> {
         match &self.prefix {
-            Some(prefix) => (prefix == held::OWN).then_some(&*self.path),
-            None => self.path.strip_prefix(held::OWN).filter(|path| path.starts_with('/')),
+            Some(prefix) => (prefix == approval_wait::OWN).then_some(&*self.path),
+            None => self.path.strip_prefix(approval_wait::OWN).filter(|path| path.starts_with('/')),
         }
     }
 

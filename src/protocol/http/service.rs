@@ -12,10 +12,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
 use super::Connection;
+use super::approval_wait;
 use super::body::{self, Begun, Body, BodyError, UpState, View};
 use super::exchange::Exchange;
 use super::guarded::Guard;
-use super::held;
 use super::literal::Scanner;
 use super::masking;
 use super::refusal::{Form, Refusal};
@@ -264,9 +264,9 @@ impl Asked<'_> {
             Ruling::Refused(decision) => {
                 return Err(Refusal::Blocked { decision: Box::new(decision), session: id });
             }
-            Ruling::Held(held) => {
+            Ruling::Pending(held) => {
                 let (exchange, ask, target) = (self.exchange, self.ask, self.target);
-                held::released(exchange, ask, target, *held, &mut begun, headers).await?
+                approval_wait::released(exchange, ask, target, *held, &mut begun, headers).await?
             }
         };
         let answer = send(self.exchange, self.ask, permitted, (begun, overrides, view)).await?;

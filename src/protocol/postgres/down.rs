@@ -12,7 +12,7 @@ use crate::decode::sql::is_utf8;
 use crate::mask::{Counts, Masked};
 use crate::recording::Sequence;
 
-use super::answers::Answers;
+use super::backend_reader::Answers;
 use super::end::End;
 use super::masking::{Judgement, Masking, MasksNow, RowMasks, hide, placed};
 use super::replies::{Producer, Replies};

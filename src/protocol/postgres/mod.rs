@@ -3,18 +3,19 @@
 //! [`serve()`] tells a connection's life. Everything that the server can do in a session passes,
 //! but for replication and encodings other than UTF-8.
 
-mod answers;
+mod approval_wait;
+mod backend_reader;
 mod cancel;
 mod down;
 mod end;
-mod greeting;
+mod handshake;
 pub mod hardening;
-mod holding;
+mod mask_check;
 mod masking;
 mod messages;
-mod names;
 mod parameters;
 mod planner;
+mod prepared;
 mod queue;
 mod reader;
 mod refusal;
@@ -26,7 +27,6 @@ mod session;
 mod settings;
 pub mod stream;
 pub mod upstream;
-mod weighing;
 
 use std::collections::HashMap;
 use std::io;
@@ -48,8 +48,8 @@ use crate::names::{Protocol, SessionId, TargetName};
 use crate::secret::Secret;
 
 use cancel::{CancelKey, Cancels};
-pub use greeting::ALPN;
-use greeting::{Purpose, Turned, ask_password, greet, say_goodbye, startup_message};
+pub use handshake::ALPN;
+use handshake::{Purpose, Turned, ask_password, greet, say_goodbye, startup_message};
 use masking::{Catalogs, TargetCatalog};
 use parameters::Wanted;
 use reader::Reader;

@@ -9,18 +9,18 @@ use crate::decode::postgres::Malformed;
 use crate::decode::postgres::command;
 use crate::decode::postgres::frontend::{Bind, Message, Parameter};
 use crate::decode::sql::{Analyzer, LexerSettings, Reading, Source, Unparsed, is_deep};
-use crate::gate::{Against, Asked, Gate, Held, Plan, Renumber, Ruling};
+use crate::gate::{Against, Asked, Gate, Pending, Plan, Renumber, Ruling};
 use crate::policy::{Attributes, CommandParts, Decision, Effect, SessionPolicy, Verdict};
 use crate::recording::{Renumbered, Sequence};
 
+use super::mask_check::{Weighed, Withheld, sent_instead};
 use super::masking::{Masking, MasksNow};
 use super::messages::to_target;
-use super::names::{Bound, Values};
+use super::prepared::{Bound, Values};
 use super::reader::LARGE;
 use super::refusal::{Objection, Words};
 use super::rehearsal::Unit;
 use super::replies::{Candidates, Course, Entered, Replies};
-use super::weighing::{Weighed, Withheld, sent_instead};
 
 /// Bound values of more bytes than this are not kept for rules that look at values.
 const MOST_VALUES: usize = 16 << 10;
@@ -57,7 +57,7 @@ pub(super) enum Stopped {
     /// it is answered. What prepares it, and was not forwarded, waits with it.
     Unsettled(usize, Option<Unit>, bytes::Bytes),
     /// People decide a command.
-    Held(Stop),
+    Pending(Stop),
 }
 
 /// A command that people decide, and what happens once they have.
@@ -68,7 +68,7 @@ pub(super) struct Stop {
     /// What prepares it, and was not forwarded yet.
     pub(super) unit: Option<Unit>,
     /// The command.
-    pub(super) held: Box<Held>,
+    pub(super) held: Box<Pending>,
     /// What stands for it when it does not run.
     pub(super) harmless: bytes::Bytes,
     /// The portal, when that begins with a question of the gateway's own about it.
@@ -81,7 +81,7 @@ pub(super) struct Stop {
 
 impl Renumber for Stopped {
     fn renumber(&mut self, renumbered: Renumbered) {
-        if let Self::Held(Stop { held, entered, .. }) = self {
+        if let Self::Pending(Stop { held, entered, .. }) = self {
             held.renumber(renumbered);
             entered.of.renumber(renumbered);
         }
@@ -93,7 +93,7 @@ enum Asking {
     /// It goes on, or what fails does, and the client is told this.
     Settled(Sequence, Option<Words>),
     /// People decide it.
-    Held(Box<Held>),
+    Pending(Box<Pending>),
 }
 
 /// How a message was entered.
@@ -102,7 +102,7 @@ enum Done {
     /// It was.
     Entered,
     /// People decide it.
-    Held(Stop),
+    Pending(Stop),
     /// It was not: it would not pass, and what was forwarded before is not answered yet.
     Unsettled,
 }
@@ -196,9 +196,9 @@ impl Planner<'_, '_> {
             };
             match done {
                 Done::Entered => {}
-                Done::Held(stop) => {
+                Done::Pending(stop) => {
                     let unit = self.unit.take();
-                    return Ok(Some(Stopped::Held(Stop { at, unit, ..stop })));
+                    return Ok(Some(Stopped::Pending(Stop { at, unit, ..stop })));
                 }
                 Done::Unsettled => {
                     let (unit, waits) = (self.unit.take(), self.plan.take_back());
@@ -309,12 +309,20 @@ impl Planner<'_, '_> {
                 self.replies.expect(message, self.plan.now(), entered)?;
                 Ok(Done::Entered)
             }
-            Asking::Held(mut held) => {
+            Asking::Pending(mut held) => {
                 entered.of = held.sequence();
                 self.show_named(&mut held, reading, &entered.candidates);
                 let harmless = to_target::failing_query();
                 let unit = None;
-                Ok(Done::Held(Stop { at: 0, unit, held, harmless, probes: None, entered, weighed }))
+                Ok(Done::Pending(Stop {
+                    at: 0,
+                    unit,
+                    held,
+                    harmless,
+                    probes: None,
+                    entered,
+                    weighed,
+                }))
             }
         }
     }
@@ -504,18 +512,18 @@ impl Planner<'_, '_> {
                 self.replies.expect(message, self.plan.now(), entered)?;
                 Ok(Done::Entered)
             }
-            Asking::Held(mut held) => {
+            Asking::Pending(mut held) => {
                 self.show(&mut held, &candidates);
                 let of = held.sequence();
                 let entered = Entered { of, candidates, ..made };
                 let (harmless, unit) = (harmless(), None);
-                Ok(Done::Held(Stop { at: 0, unit, held, harmless, probes, entered, weighed }))
+                Ok(Done::Pending(Stop { at: 0, unit, held, harmless, probes, entered, weighed }))
             }
         }
     }
 
     /// Shows people what a text runs by name.
-    fn show_named(&self, held: &mut Held, of: &Arc<Reading>, candidates: &Candidates) {
+    fn show_named(&self, held: &mut Pending, of: &Arc<Reading>, candidates: &Candidates) {
         for candidate in candidates.iter() {
             let reading = candidate.source.reading();
             if !Arc::ptr_eq(reading, of) {
@@ -531,7 +539,7 @@ impl Planner<'_, '_> {
 
     /// Shows people what an Execute runs: text and values came before, in other messages. The
     /// approval is bound to them too.
-    fn show(&self, held: &mut Held, candidates: &Candidates) {
+    fn show(&self, held: &mut Pending, candidates: &Candidates) {
         let mut texts = Vec::new();
         let mut effects = Vec::new();
         let mut values = None;
@@ -592,14 +600,14 @@ impl Planner<'_, '_> {
         let decision = match ruling {
             Ruling::Passes => return Asking::Settled(of, None),
             Ruling::Refused(decision) => decision,
-            Ruling::Held(mut held) => {
+            Ruling::Pending(mut held) => {
                 if asked.commands.iter().any(|parts| parts.effects().any(reads_copy_data)) {
                     held.caution("the rows that the client sends then are not part of this");
                 }
                 if asked.withheld {
                     held.caution("parts of the text are withheld; the hash covers them");
                 }
-                return Asking::Held(held);
+                return Asking::Pending(held);
             }
         };
         self.plan.instead(&instead());
@@ -652,7 +660,7 @@ impl Asking {
     fn settled(self) -> (Sequence, Option<Words>) {
         match self {
             Self::Settled(of, refused) => (of, refused),
-            Self::Held(held) => (held.sequence(), None),
+            Self::Pending(held) => (held.sequence(), None),
         }
     }
 }

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crate::decode::postgres::frontend::{Message, Named};
 
 use super::messages::to_target::{self, Unwritable};
-use super::names::Key;
+use super::prepared::Key;
 use super::replies::Replies;
 
 /// The name of what the gateway makes for a moment.

@@ -22,10 +22,10 @@ use crate::decode::postgres::frontend::{self, Message};
 use crate::decode::postgres::{Malformed, backend};
 use crate::gate::{Gate, Permitted, Released, Renumber};
 
-use super::answers::{Answer, Answers};
+use super::approval_wait::MOST_AHEAD;
+use super::backend_reader::{Answer, Answers};
 use super::down::Down;
 use super::end::End;
-use super::holding::MOST_AHEAD;
 use super::masking::{Masking, MasksNow};
 use super::messages::to_target;
 use super::planner::{Placed, Planner, Stopped};
@@ -303,7 +303,7 @@ impl Relay {
                         waits = Some((unit, taken_back));
                     }
                 }
-                Some(Stopped::Held(stop)) => {
+                Some(Stopped::Pending(stop)) => {
                     let held = rest.get(stop.at..).and_then(<[_]>::split_first);
                     let Some(((_, message, _), behind)) = held else { return Ok(leaves) };
                     let message = (message, &bytes);

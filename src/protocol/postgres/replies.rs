@@ -29,7 +29,7 @@ use crate::mask::Counts;
 use crate::recording::{Outcome, Renumbered, Sequence};
 
 use super::masking::{CopyMasks, RowMasks};
-use super::names::{Bound, Key, Names};
+use super::prepared::{Bound, Key, Names};
 use super::refusal::Words;
 pub(super) use candidates::Candidates;
 pub(super) use copying::Course;

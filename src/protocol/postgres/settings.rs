@@ -7,7 +7,7 @@ use crate::decode::sql::{LexerSettings, Reading, Withhold, analyze};
 use crate::gate::{Asked, Fault, Gate, How, Plan, Ruling, SessionEnd};
 use crate::policy::{CommandParts, Decision, Effect, Verdict};
 
-use super::greeting::Turned;
+use super::handshake::Turned;
 use super::parameters::{Wanted, is_harmless};
 use super::refusal::Refusal;
 
@@ -66,7 +66,7 @@ fn refused(plan: &mut Plan<'_>, gate: &Gate, settings: &[Setting<'_>]) -> Option
         Ruling::Passes => None,
         Ruling::Refused(decision) => Some(decision),
         // Nobody connects for as long as people take to decide.
-        Ruling::Held(held) => {
+        Ruling::Pending(held) => {
             plan.note("refused", "a startup parameter does not wait for people".to_owned());
             Some(plan.refuse(*held, &[]))
         }

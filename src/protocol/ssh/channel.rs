@@ -16,17 +16,17 @@ use crate::clock::Now;
 use crate::config::SshTarget;
 use crate::decode::ssh::lines::TypedLines;
 use crate::decode::ssh::message::{self, Size};
-use crate::gate::{Gate, Held, NotAdmitted, NotReleased, Permitted, Released};
+use crate::gate::{Gate, NotAdmitted, NotReleased, Pending, Permitted, Released};
 use crate::mask::Masked;
 use crate::policy::Command;
 use crate::recording::{CommandError, Outcome, RecordingFailure, Sequence};
 
 use super::inbox::Inbox;
 use super::masking::Masking;
+use super::messages::Refusal;
 use super::relay::Relay;
 use super::session::{Running, Session};
 use super::upstream::{self, Connection, Way};
-use super::words::Refusal;
 
 /// How long a target may take to read what a client sent before it closed the channel.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -161,10 +161,10 @@ impl Channel {
 
     /// Asks people first, and tells the client so. An interrupt ends the wait, and so does the end of
     /// the channel or session; the command never runs then.
-    pub(super) async fn run_once_approved(self, held: Held, start: Start, running: Running) {
+    pub(super) async fn run_once_approved(self, held: Pending, start: Start, running: Running) {
         let settled = {
             let wait = async {
-                let hold = match self.gate.hold(held, None, &[]).await {
+                let hold = match self.gate.ask_people(held, None, &[]).await {
                     Ok(hold) => hold,
                     Err(settled) => return Some(settled),
                 };

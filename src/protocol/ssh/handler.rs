@@ -30,10 +30,10 @@ use super::Context;
 use super::channel::{Terminal, What};
 use super::deadline::Deadline;
 use super::device::DeviceLogin;
+use super::flow_control::Windows;
 use super::inbox::{Inbox, Item};
 use super::login::{Caller, Login};
 use super::session::Session;
-use super::window::Windows;
 
 pub(super) type Answer = Result<(), russh::Error>;
 

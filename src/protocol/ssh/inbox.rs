@@ -3,7 +3,7 @@
 //! russh gives a client room for more as soon as its bytes arrive, and hands them on one
 //! connection's loop, so a channel whose target does not read would either fill the memory or hold
 //! up all others. Here such a channel counts as stalled when [`STALLED`] bytes wait; while it is,
-//! [`super::window`] gives its client no more room than a few bytes at a time. [`FULL`] is the last
+//! [`super::flow_control`] gives its client no more room than a few bytes at a time. [`FULL`] is the last
 //! resort: there the connection's loop waits.
 
 use std::collections::VecDeque;

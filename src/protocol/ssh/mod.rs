@@ -12,15 +12,17 @@
 mod algorithms;
 mod backoff;
 mod channel;
+mod connection_pool;
 mod deadline;
 mod device;
 mod end;
+mod flow_control;
 mod forward;
 mod handler;
 mod inbox;
-mod kept;
 mod login;
 mod masking;
+mod messages;
 mod outbox;
 mod relay;
 mod requests;
@@ -28,8 +30,6 @@ mod session;
 mod sftp;
 mod stream;
 mod upstream;
-mod window;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,9 +14,9 @@ use crate::recording::{CommandError, Outcome, Sequence};
 
 use super::channel::{Broken, Channel, Start, What, micros};
 use super::inbox::Item;
+use super::messages::Refusal;
 use super::outbox::Outbox;
 use super::sftp::{Answers, Sftp};
-use super::words::Refusal;
 
 /// The longest message that a target's exit signal may carry.
 const MAX_MESSAGE: usize = 1_024;

@@ -20,8 +20,8 @@ use super::forward;
 use super::handler::{Answer, Connection, Open, Setup};
 use super::inbox::Inbox;
 use super::masking::{Carries, Masking, NO_FILES, NO_FORWARDS};
+use super::messages::Refusal;
 use super::session::{Running, Session};
-use super::words::Refusal;
 
 /// A connection that the target may make.
 struct Allowed {
@@ -79,7 +79,7 @@ impl Connection {
         let decided = match ruling {
             Ruling::Refused(decision) => Err(Refusal::policy(&decision, gate.session())),
             Ruling::Passes => Ok(None),
-            Ruling::Held(mut held) => {
+            Ruling::Pending(mut held) => {
                 held.caution("what the client sends to it while it runs is not part of this");
                 Ok(Some(held))
             }
@@ -169,7 +169,7 @@ impl Connection {
         match ruling {
             Ruling::Passes => {}
             Ruling::Refused(_) => return None,
-            Ruling::Held(_) => {
+            Ruling::Pending(_) => {
                 let outcome = Outcome { error: Some(forward::not_held()), ..Outcome::default() };
                 let nothing = gate.mask(Bytes::new());
                 let told =

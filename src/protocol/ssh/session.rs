@@ -19,9 +19,9 @@ use crate::config::{SshTarget, TargetKind};
 use crate::gate::{Gate, How, SessionEnd};
 use crate::recording::RecordingFailure;
 
+use super::connection_pool::Kept;
 use super::end::End;
 use super::handler::Connection;
-use super::kept::Kept;
 use super::{Context, GOODBYE};
 
 /// How long channels get to end when the session does.

@@ -217,7 +217,7 @@ impl<'r> Sftp<'r> {
                 Ok(Next::Pass(permitted))
             }
             // An operation in the middle of a transfer does not wait for people.
-            Ruling::Refused(_) | Ruling::Held(_) => {
+            Ruling::Refused(_) | Ruling::Pending(_) => {
                 let reason = match &ruling {
                     Ruling::Refused(decision) => decision.reason(),
                     _ => Some("sftp operations do not wait for approval"),

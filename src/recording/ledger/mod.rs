@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::append_file::Tail;
 use super::clock;
 use super::repair::Standing;
 use super::signing::{self, PublicKey, SealingKey};
-use super::tail::Tail;
 use crate::names::SessionId;
 
 pub use line::Burial;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::super::ReplayError;
-use super::super::screen::Screen;
+use super::super::terminal_filter::Screen;
 use super::ExportError;
 use crate::decode::ssh::message::{Message, Size};
 use crate::recording::{Direction, Kind, Opened, Reader};

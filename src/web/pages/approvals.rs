@@ -15,8 +15,8 @@ use super::{Frame, page, sessions::now, text};
 use crate::database::{RequestKind, RequestState, VoteVerdict, Wanted};
 use crate::web::api::{Api, Named};
 use crate::web::approvals::{Said, Shown, decide, list_of, show_one};
-use crate::web::ask::OfState;
 use crate::web::problem::Problem;
+use crate::web::query::OfState;
 
 /// Requests that wait, shown at once.
 const WAITING: u32 = 100;

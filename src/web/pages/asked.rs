@@ -6,8 +6,8 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
 use super::{Failed, text};
-use crate::web::ask::Ask;
 use crate::web::problem::Problem;
+use crate::web::query::Ask;
 
 /// A filter, and the texts that it came from.
 #[derive(Debug)]

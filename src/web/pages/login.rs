@@ -18,7 +18,7 @@ use crate::identity::browser::NotOpened;
 use crate::identity::login::{Answer, Attempt, NoLogin};
 use crate::web::api::Api;
 use crate::web::caller::{Arrival, Caller};
-use crate::web::entrance::{CALLBACK, place_to_go};
+use crate::web::login_cookies::{CALLBACK, place_to_go};
 use crate::web::problem::Problem;
 
 pub(super) fn routes() -> Router<Arc<Api>> {

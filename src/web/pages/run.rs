@@ -15,8 +15,8 @@ use super::{Frame, page, reader, text, word};
 use crate::database::{Command, Session, Timestamp};
 use crate::policy::Verdict;
 use crate::web::api::Api;
-use crate::web::ask::Ask;
 use crate::web::problem::Problem;
+use crate::web::query::Ask;
 
 /// The width of the time axis, in units of its picture.
 const WIDTH: i64 = 1000;

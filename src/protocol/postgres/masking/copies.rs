@@ -2,8 +2,8 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use super::catalog_snapshot::{Lineage, Shapes};
 use super::rows::{Cell, Cells, Masking as Field};
-use super::shapes::{Lineage, Shapes};
 use super::values::Holds;
 use super::{Judgement, MasksNow, reports};
 use crate::decode::postgres::backend::CopyOutResponse;

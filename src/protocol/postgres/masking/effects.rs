@@ -1,10 +1,10 @@
 //! What the effects of a statement mean for masks and row filters before it is rewritten: whether
 //! they concern it, what is refused whatever it is rewritten to, and what it does to the session.
 
+use super::catalog_snapshot::{Hiding, MaskSet, Shapes};
+use super::column_lineage::OPAQUE;
 use super::expression::{KEYED, KEYED_FUNCTIONS};
 use super::filtering::beyond;
-use super::judge::OPAQUE;
-use super::shapes::{Hiding, MaskSet, Shapes};
 use super::statistics::function_tells;
 use crate::decode::sql::rewrite::Refusal;
 use crate::decode::sql::{Statement, reads_unseen};

@@ -1,7 +1,7 @@
 //! Which columns show masked ones, for those who do not mask a session but give rights.
 
+use super::catalog_snapshot::{ColumnMasks, Shapes};
 use super::load::{self, Described, like};
-use super::shapes::{ColumnMasks, Shapes};
 use crate::mask::{Action, MaskPlan};
 use crate::policy::Pattern;
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};

@@ -5,8 +5,8 @@
 //! replaced by its query, unless a filter names the view itself. What keeps rows of others apart
 //! from their table (a materialized view, statistics) cannot be filtered.
 
-use super::judge::Judged;
-use super::shapes::{AnalysedView, MaskSet, Shapes};
+use super::catalog_snapshot::{AnalysedView, MaskSet, Shapes};
+use super::column_lineage::Judged;
 use super::statistics::{LOCKS, Tells, tells};
 use crate::policy::Object;
 

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::MasksNow;
+use super::catalog_snapshot::{Candidate, Hiding, MaskSet, Shapes};
+use super::column_lineage::Judged;
 use super::filtered::{Filtered, Way};
-use super::judge::Judged;
-use super::shapes::{Candidate, Hiding, MaskSet, Shapes};
 use super::source::{Key, SourceNames};
 use super::views::FilteredView;
 use crate::decode::postgres::backend::Column;

@@ -12,8 +12,8 @@ use crate::policy::Glob;
 use crate::protocol::postgres::hardening::{LEFT, MARK};
 use crate::protocol::postgres::upstream::{Questions, Row, UpstreamError};
 
+use super::catalog_snapshot::{ColumnMasks, Does, Read, TableColumn};
 use super::expression::{KEYED, KEYED_FUNCTIONS};
-use super::shapes::{ColumnMasks, Does, Read, TableColumn};
 use super::statistics::{TELLING, showing};
 
 /// More relations than a database has that anybody works with.

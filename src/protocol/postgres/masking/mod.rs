@@ -1,8 +1,8 @@
 //! Masks on the way downstream, and what they mean for what is asked and stored.
 //!
 //! Two sources tell what a column of a result is. `RowDescription` names the table's column that
-//! it is, where it is one; the catalog ([`shapes`]) tells which columns show masked ones. And the
-//! statement's text ([`judge`]) tells whether masked values can be in what is not known to be a
+//! it is, where it is one; the catalog ([`catalog_snapshot`]) tells which columns show masked ones. And the
+//! statement's text ([`column_lineage`]) tells whether masked values can be in what is not known to be a
 //! column. A value passes when its column is proven to be another, or when the statement reads no
 //! masked column's value; else it is masked whole.
 //!
@@ -17,21 +17,21 @@
 //! `unprovable = "block"`. A view that is changed by somebody else, past the gateway, is masked as
 //! it was for up to ten seconds.
 
+mod analysis_cache;
 mod bodies;
+mod catalog_snapshot;
+mod column_lineage;
 mod copies;
 mod effects;
 mod exposed;
 mod expression;
 mod filtered;
 mod filtering;
-mod judge;
 mod load;
 mod pool;
 pub(super) mod preview;
-mod recall;
 mod reports;
 mod rows;
-mod shapes;
 mod source;
 mod statistics;
 mod types;
@@ -50,18 +50,18 @@ use crate::gate::{Against, Gate};
 use crate::mask::{Action, Applied, MaskPlan, Masked};
 use crate::policy::{Object, Unprovable};
 
+use analysis_cache::Recall;
+pub(super) use analysis_cache::Standing;
+use catalog_snapshot::{ColumnMasks, Hiding, MaskSet, Origin, Shapes};
+use column_lineage::Judged;
 pub(super) use copies::CopyMasks;
 pub(super) use exposed::{Exposed, exist};
 pub(super) use expression::OfType;
-use judge::Judged;
 pub(super) use pool::{Catalogs, TargetCatalog};
-use recall::Recall;
-pub(super) use recall::Standing;
 use reports::Seen;
 pub(super) use reports::placed;
 use rows::{Cell, Cells, Whole};
 pub(super) use rows::{RowMasks, hide};
-use shapes::{ColumnMasks, Hiding, MaskSet, Origin, Shapes};
 pub(super) use source::AtSource;
 use types::Types;
 use values::Holds;

@@ -19,8 +19,8 @@ use crate::protocol::postgres::upstream::{
     Connector, ProtocolVersion, Questions, Row, UpstreamError,
 };
 
+use super::catalog_snapshot::{ColumnMasks, Shapes};
 use super::load::{self, Described};
-use super::shapes::{ColumnMasks, Shapes};
 use super::types::{self, Types};
 
 /// How long what was read counts: until then a view that somebody changed elsewhere is masked as
@@ -114,7 +114,7 @@ pub(in super::super) struct TargetCatalog {
     /// What was read of types, and when those that are still unknown were asked for. A type stays what
     /// it is.
     types: Mutex<(Arc<Types>, HashMap<u32, Instant>)>,
-    /// Held by the one that reads.
+    /// Pending by the one that reads.
     reading: tokio::sync::Mutex<Reading>,
 }
 
@@ -329,7 +329,7 @@ impl TargetCatalog {
         &self,
         reading: &mut Reading,
         masks: &ColumnMasks,
-    ) -> Result<(Instant, super::shapes::Read), NotRead> {
+    ) -> Result<(Instant, super::catalog_snapshot::Read), NotRead> {
         let TargetKind::Postgres(target) = &self.target.kind else {
             let what = "the target has no catalog".to_owned();
             return Err(UpstreamError::Configuration(what).into());

@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::MasksNow;
+use super::catalog_snapshot::{ColumnMasks, MaskSet, Shapes};
 use super::load::{self, Described};
 use super::pool::{Catalogs, NotRead};
-use super::shapes::{ColumnMasks, MaskSet, Shapes};
 use super::source::AtSource;
 
 pub use crate::catalog::Mode;
-use crate::catalog::{Held, HeldModes, Preview, Rules};
+use crate::catalog::{HeldModes, Held, Preview, Rules};
 use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
 use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};

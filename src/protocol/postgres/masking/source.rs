@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::MasksNow;
+use super::catalog_snapshot::{Candidate, FIRST_NORMAL, Hiding, MaskSet, Shapes, TableColumn};
 use super::effects::{self, is_opaque, unsettles};
 use super::expression::OfType;
 use super::filtered::{Filtered, Way};
 use super::filtering::Bound;
-use super::shapes::{Candidate, FIRST_NORMAL, Hiding, MaskSet, Shapes, TableColumn};
 use super::statistics::tells_by;
 use crate::decode::sql::rewrite::{
     MaskedColumn, MaskedRelation, Refusal, Relations, Resolved, Shown, qualified_type, rewrite,

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
+use super::catalog_snapshot::{MaskSet, Relation, Shapes};
 use super::filtered::Way;
-use super::shapes::{MaskSet, Relation, Shapes};
 use crate::decode::sql::{self, LexerSettings};
 
 /// How deep views over views are followed to a table.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::decode::sql::{Reading, Reference, Source, StatementKind};
 
-use super::super::names::{Bound, Key, Portal, same};
+use super::super::prepared::{Bound, Key, Portal, same};
 use super::{Expected, Replies, Running};
 
 /// How many statements that run others by name are followed from one to the next: SQL has no more

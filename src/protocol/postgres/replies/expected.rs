@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::masking::{CopyMasks, RowMasks};
-use super::super::names::{Bound, Key};
+use super::super::prepared::{Bound, Key};
 use super::super::refusal::Words;
 use super::work::Work;
 use crate::clock::Moment;

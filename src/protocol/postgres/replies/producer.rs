@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::sql::{Source, StatementKind};
 
-use super::super::names::{Bound, Key};
+use super::super::prepared::{Bound, Key};
 use super::candidates::MAX_STEPS;
 use super::{Expected, Name, Replies, Runs};
 

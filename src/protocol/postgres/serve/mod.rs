@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 pub use tape::Tape;
 
-use super::greeting::{Purpose, Turned, greet, say_goodbye, startup_message};
+use super::handshake::{Purpose, Turned, greet, say_goodbye, startup_message};
 use super::refusal::{self, Refusal};
 use super::stream::Stream;
 use session::Session;

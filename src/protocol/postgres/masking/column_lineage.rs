@@ -3,7 +3,7 @@
 use crate::decode::sql::{How, Statement, Use};
 use crate::policy::{Effect, Object};
 
-use super::shapes::{MaskSet, Named, Shapes};
+use super::catalog_snapshot::{MaskSet, Named, Shapes};
 
 /// What could show or move masked values without naming their columns.
 pub(super) const OPAQUE: &[&str] = &[

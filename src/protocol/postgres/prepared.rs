@@ -140,7 +140,7 @@ enum Life {
     /// WITH HOLD, in a transaction that has not committed.
     ToBeHeld,
     /// WITH HOLD, committed.
-    Held,
+    Pending,
 }
 
 /// All names of a session.
@@ -330,7 +330,7 @@ impl Names {
             StatementKind::Savepoint => self.savepoint = true,
             StatementKind::RollbackToSavepoint => {
                 // A cursor to be held may be younger than the savepoint, too.
-                self.keep(|portal| matches!(portal.life, Life::Transaction | Life::Held));
+                self.keep(|portal| matches!(portal.life, Life::Transaction | Life::Pending));
             }
             _ => {}
         }
@@ -341,9 +341,9 @@ impl Names {
         self.savepoint = false;
         self.keep(|portal| {
             if committed && portal.life == Life::ToBeHeld {
-                portal.life = Life::Held;
+                portal.life = Life::Pending;
             }
-            portal.life == Life::Held
+            portal.life == Life::Pending
         });
     }
 

@@ -13,11 +13,11 @@ use sqlx::{Connection as _, Executor as _};
 use time::Date;
 use uuid::Uuid;
 
+use super::advance::read_on;
 use super::batch::{self, Batch, Position};
 use super::lag::LagWatch;
-use super::locked::forget_locked;
-use super::read_on::read_on;
 use super::reading::Reading;
+use super::undecryptable::forget_locked;
 use crate::database::DatabaseError;
 use crate::database::rows::{Session, storable_json};
 use crate::names::SessionId;

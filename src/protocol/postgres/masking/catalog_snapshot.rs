@@ -14,8 +14,8 @@ use crate::mask::{Action, ColumnPattern, MaskPlan};
 use crate::policy::{Object, Pattern};
 
 use super::bodies::{Body, FETCHING, NAMING, doing};
+use super::column_lineage::Judged;
 use super::filtered::Filtered;
-use super::judge::Judged;
 use super::source::Rewrites;
 use super::statistics::shown_by;
 

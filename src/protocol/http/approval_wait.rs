@@ -13,7 +13,7 @@ use super::request::Ask;
 use super::service::malformed;
 use crate::config::HttpTarget;
 use crate::decode::http::Refused;
-use crate::gate::{Again, Held, NotReleased, Permitted};
+use crate::gate::{Again, NotReleased, Pending, Permitted};
 use crate::names::RequestId;
 
 /// The largest body of a request that waits for people, in bytes: it is kept until they decide.
@@ -35,7 +35,7 @@ pub(super) async fn released(
     exchange: &Arc<Exchange>,
     ask: &Ask,
     target: &HttpTarget,
-    mut held: Held,
+    mut held: Pending,
     begun: &mut Begun,
     headers: &HeaderMap,
 ) -> Result<Permitted, Refusal> {
@@ -59,7 +59,7 @@ pub(super) async fn released(
             Again::Refused(why) => Err(refused(why)),
         };
     }
-    let settled = match gate.hold(held, None, b"").await {
+    let settled = match gate.ask_people(held, None, b"").await {
         Ok(hold) => {
             let closing = async {
                 let _why = exchange.cut().await;
@@ -79,7 +79,7 @@ pub(super) async fn released(
 fn show_body(
     exchange: &Exchange,
     target: &HttpTarget,
-    held: &mut Held,
+    held: &mut Pending,
     begun: &Begun,
     headers: &HeaderMap,
 ) {

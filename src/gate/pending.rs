@@ -1,9 +1,9 @@
 //! Commands that wait for people.
 //!
-//! What every protocol does with a [`Held`]:
+//! What every protocol does with a [`Pending`]:
 //!
 //! ```text
-//! let hold = gate.hold(held, limit, harmless).await?;     // people are asked
+//! let hold = gate.ask_people(held, limit, harmless).await?;     // people are asked
 //! tell the client hold.link() at each of hold.reminders()
 //! let (permitted, why) = hold.wait(given_up, harmless).await; // dropped when the client goes
 //! permitted goes up: the very bytes, once, or what stands in their place; the client is told why
@@ -39,7 +39,7 @@ const MAX_SHOWN: usize = 1 << 20;
 /// A command that was decided, recorded and held: its bytes, and what has to pass together with
 /// them. Dropped, it never runs.
 #[derive(Debug)]
-pub struct Held {
+pub struct Pending {
     sequence: Sequence,
     /// What it is in truth: decided again before it is let go.
     truth: Vec<Command>,
@@ -53,7 +53,7 @@ pub struct Held {
     cautions: Vec<String>,
 }
 
-impl Held {
+impl Pending {
     pub(super) fn new(
         sequence: Sequence,
         truth: Vec<Command>,
@@ -213,9 +213,9 @@ impl NotReleased {
 
 /// A command that people were asked about. When it is dropped it never runs.
 #[derive(Debug)]
-pub struct Hold<'g> {
+pub struct PendingApproval<'g> {
     gate: &'g Gate,
-    held: Option<Held>,
+    held: Option<Pending>,
     waiting: Option<Waiting>,
     id: RequestId,
     link: String,
@@ -237,12 +237,12 @@ impl Gate {
     ///
     /// # Errors
     /// When nobody can be asked. `harmless` then passes in the command's place.
-    pub async fn hold(
+    pub async fn ask_people(
         &self,
-        held: Held,
+        held: Pending,
         limit: Option<Duration>,
         harmless: &[u8],
-    ) -> Result<Hold<'_>, Settled> {
+    ) -> Result<PendingApproval<'_>, Settled> {
         let patience = held.patience();
         let in_transaction = limit.is_some_and(|limit| limit < patience);
         let patience = limit.map_or(patience, |limit| limit.min(patience));
@@ -273,7 +273,16 @@ impl Gate {
         let (username, target) = (self.grant.identity().username(), &self.grant.target().name);
         tracing::info!(session = %self.session(), request = %id, username, %target, "command held");
         let (held, waiting) = (Some(held), Some(waiting));
-        Ok(Hold { gate: self, held, waiting, id, link, deadline, in_transaction, cancels })
+        Ok(PendingApproval {
+            gate: self,
+            held,
+            waiting,
+            id,
+            link,
+            deadline,
+            in_transaction,
+            cancels,
+        })
     }
 
     /// Why people cannot be asked, for the client; the log says more.
@@ -300,7 +309,7 @@ impl Gate {
     }
 
     /// What people are asked; a yes is bound to these bytes.
-    pub(super) fn asking(&self, held: &Held, patience: Duration, bound: &[u8]) -> Asking {
+    pub(super) fn asking(&self, held: &Pending, patience: Duration, bound: &[u8]) -> Asking {
         let identity = self.grant.identity();
         let told = |told: Option<&str>, said: &Option<String>| {
             told.map(str::to_owned).or_else(|| said.clone())
@@ -336,7 +345,7 @@ impl Gate {
     /// Records what became of a held command.
     pub(super) fn step(
         &self,
-        held: &Held,
+        held: &Pending,
         request: RequestId,
         step: &'static str,
         votes: &[Vote],
@@ -358,7 +367,7 @@ impl Gate {
     /// Uses an approval with `using`, and records that the command runs.
     pub(super) async fn use_up(
         &self,
-        held: &Held,
+        held: &Pending,
         request: RequestId,
         votes: &[Vote],
         using: impl Future<Output = Result<bool, DatabaseError>>,
@@ -389,7 +398,7 @@ impl Gate {
     }
 
     /// Whether the rules in force now let the command run with what people said.
-    pub(super) fn still_may(&self, held: &Held, votes: &[Vote]) -> bool {
+    pub(super) fn still_may(&self, held: &Pending, votes: &[Vote]) -> bool {
         if self.still_granted().is_err() {
             return false;
         }
@@ -406,7 +415,7 @@ impl Gate {
     }
 }
 
-impl Hold<'_> {
+impl PendingApproval<'_> {
     /// The request's id.
     pub fn id(&self) -> RequestId {
         self.id
@@ -489,7 +498,7 @@ impl Hold<'_> {
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for PendingApproval<'_> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
             let why = NotReleased::Closing;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::batch::Batch;
-use super::following::Place;
-use super::locked::LOCKED;
+use super::catch_up::Place;
 use super::reading::{Context, Reading};
+use super::undecryptable::LOCKED;
 use crate::recording::{Event, Follower, Keyring, ReadError, Reader, Sequence, recording_path};
 
 /// Blocks of one recording that are read in one round: 16 MiB or more of events.

@@ -9,7 +9,7 @@ use tokio::io::ReadHalf;
 use crate::clock::{Moment, Now};
 use crate::decode::postgres::frontend::Message;
 use crate::decode::sql::StatementKind;
-use crate::gate::{Held, NotReleased};
+use crate::gate::{NotReleased, Pending};
 use crate::mask::Masked;
 use crate::recording::{Outcome, Sequence};
 
@@ -77,7 +77,7 @@ impl Relay {
         let reason = held.decision().reason().map(str::to_owned);
         let held_up = self.replies.with(|replies| replies.holds_others_up());
         let limit = held_up.then(|| self.gate.transaction_wait());
-        let (permitted, not_released) = match self.gate.hold(*held, limit, &harmless).await {
+        let (permitted, not_released) = match self.gate.ask_people(*held, limit, &harmless).await {
             Err(settled) => settled,
             Ok(hold) => {
                 let (id, link) = (hold.id().to_string(), hold.link().to_owned());
@@ -132,7 +132,7 @@ impl Relay {
     /// went well, and that what prepares it would.
     async fn before_asking(
         &self,
-        held: &mut Held,
+        held: &mut Pending,
         (unit, bytes, ends): (Option<Unit>, &Bytes, bool),
         incoming: &mut Incoming,
         client: &mut ReadHalf<Stream>,

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::shapes::Shapes;
+use super::catalog_snapshot::Shapes;
 use super::source::AtSource;
 use super::types::Types;
 use super::{Judgement, Masking, MasksNow, RowMasks};

@@ -1,11 +1,11 @@
 //! Commands that wait for people while their client does not: it asks again, with the same command.
 //!
 //! The first time people are asked, and the client is told where it stands. Once they said yes the
-//! next one runs, under everything that holds for a command that waited ([`super::hold`]): decided
+//! next one runs, under everything that holds for a command that waited ([`super::pending`]): decided
 //! again by the rules in force, its approval used up in one step. What ended otherwise is told
 //! once; who asks after that asks anew.
 
-use super::hold::{Held, NotReleased};
+use super::pending::{NotReleased, Pending};
 use super::{Gate, Permitted};
 use crate::approval::Status;
 use crate::database::{Request, RequestState, VoteVerdict};
@@ -24,10 +24,10 @@ pub enum Again {
 
 impl Gate {
     /// Asks people about a command, or finds what they said to the same one: that of the same
-    /// identity and target that is bound to the same ([`Held::bind`]; its bytes are not looked at).
+    /// identity and target that is bound to the same ([`Pending::bind`]; its bytes are not looked at).
     ///
     /// Cancel safe: dropped at any point, nothing passed. An approval may be used up then.
-    pub async fn ask_again(&self, held: Held) -> Again {
+    pub async fn ask_again(&self, held: Pending) -> Again {
         let identity = self.grant.identity();
         let whose = (identity.issuer(), identity.subject(), &self.grant.target().name);
         let bound = serde_json::to_vec(&("asked again", whose, held.basis()));
@@ -57,7 +57,7 @@ impl Gate {
         self.refused_again(&held, request.id, why)
     }
 
-    fn waits(&self, held: &Held, request: &Request) -> Again {
+    fn waits(&self, held: &Pending, request: &Request) -> Again {
         let status = self.catalog.desk().status_of(request);
         let text = format!("people are asked, and the client asks again: {}", status.link);
         match self.step(held, request.id, "asked", &[], text) {
@@ -66,7 +66,7 @@ impl Gate {
         }
     }
 
-    async fn use_again(&self, held: &Held, request: &Request) -> Result<(), NotReleased> {
+    async fn use_again(&self, held: &Pending, request: &Request) -> Result<(), NotReleased> {
         let desk = self.catalog.desk();
         let used = match self.still_may(held, &request.votes) {
             true => {
@@ -83,7 +83,7 @@ impl Gate {
         used
     }
 
-    fn refused_again(&self, held: &Held, request: RequestId, why: NotReleased) -> Again {
+    fn refused_again(&self, held: &Pending, request: RequestId, why: NotReleased) -> Again {
         let recorded = self.step(held, request, why.step(), &[], why.to_string());
         Again::Refused(recorded.err().unwrap_or(why))
     }
