@@ -9,60 +9,36 @@
 //! ledger's head that stands elsewhere shows it; and with `durability = "process"` the death of the machine may take what it had not written
 //! to the disk by itself.
 
-mod append_file;
-mod appender;
-mod batch;
-mod block;
-mod blocks;
-mod cipher;
-mod clock;
-mod deletion;
-mod draft;
-mod encode;
-mod event;
-mod group_commit;
-mod header;
-mod journal;
-mod journal_file;
-mod keyring;
-mod layout;
+mod format;
 mod ledger;
-mod reader;
-mod refused;
-mod repair;
-mod reserve;
-mod signing;
-mod source;
-mod store;
-mod tail_reader;
+mod read;
 #[cfg(test)]
 pub(crate) mod tests;
-mod verify;
-mod write_buffer;
+mod write;
 
-pub use appender::Recording;
-pub use batch::Batch;
-pub use block::{Seal, Sealed, Start};
-pub use blocks::{Damage, ReadError};
-pub use clock::rfc3339;
-pub use deletion::Due;
-pub use draft::{Draft, Renumbered};
-pub use event::{
+pub use format::clock::rfc3339;
+pub use format::documents::{Seal, Sealed, Start};
+pub use format::event::{
     ApprovalStep, Closed, CommandError, Direction, Event, Gap, GatewayOpened, Kind, NewCommand,
     Note, Opened, Outcome, RecordedCommand, RecordedIdentity, RecordedVote, RefusedCaller,
     Sequence, Told,
 };
-pub use keyring::{Keyring, NoKey, rewrap, rewrapped};
-pub use layout::{Locked, day_of, recording_path, wrapped_anew};
+pub use format::layout::{Locked, day_of, recording_path, wrapped_anew};
+pub use format::signing::PublicKey;
 pub use ledger::{Burial, Head, Rotated, rotate_key};
-pub use reader::{End, Reader, source};
-pub use signing::PublicKey;
-pub use source::{Elsewhere, Remote, Source};
-pub use store::Store;
-pub use tail_reader::{
+pub use read::blocks::{Damage, ReadError};
+pub use read::keyring::{Keyring, NoKey, rewrap, rewrapped};
+pub use read::reader::{End, Reader, source};
+pub use read::source::{Elsewhere, Remote, Source};
+pub use read::tail_reader::{
     Bookmark, Changed, Follower, LedgerFollower, LedgerNews, all_recordings, recordings,
 };
-pub use verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
+pub use read::verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
+pub use write::appender::Recording;
+pub use write::batch::Batch;
+pub use write::deletion::Due;
+pub use write::draft::{Draft, Renumbered};
+pub use write::store::Store;
 
 /// Why something could not be recorded. For operators; clients are told only that it could not.
 #[derive(Debug, Clone, thiserror::Error)]

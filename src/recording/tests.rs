@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::append_file::Tail;
-use super::block::{BlockWriter, FRAME_HEAD, Place, Start, frame_head};
-use super::cipher::{self, Sealing};
-use super::clock;
-use super::event::{Direction, Kind};
-use super::header::{BlockKind, HEADER_LEN, Header, SKIPPABLE_SEALED};
-use super::keyring::Keyring;
 use super::{
     Against, Event, Opened, ReadError, Reader, RecordedIdentity, Recording, State, Store, verify,
 };
 use crate::config;
 use crate::names::{Protocol, SessionId};
+use crate::recording::format::append_file::Tail;
+use crate::recording::format::cipher::{self, Sealing};
+use crate::recording::format::clock;
+use crate::recording::format::documents::{FRAME_HEAD, Place, Start, frame_head};
+use crate::recording::format::event::{Direction, Kind};
+use crate::recording::format::header::{BlockKind, HEADER_LEN, Header, SKIPPABLE_SEALED};
+use crate::recording::read::keyring::Keyring;
+use crate::recording::write::block_writer::BlockWriter;
 
 /// Of a session of nobody.
 pub(crate) fn opened() -> Opened {

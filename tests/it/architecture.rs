@@ -256,6 +256,34 @@ fn one_protocol_does_not_use_another() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The parts of the recording, each of which uses those before it.
+const PARTS: &[&str] = &["format", "ledger", "read", "write"];
+
+#[test]
+fn parts_of_the_recording_use_those_before_them() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/recording");
+    let (mut wrong, mut files) = (Vec::new(), 0);
+    for file in rust_files(&source) {
+        let relative = file.strip_prefix(&source).unwrap();
+        let Some(own) = PARTS.iter().position(|part| *part == module_of(relative)) else {
+            continue;
+        };
+        files += 1;
+        let text = fs::read_to_string(&file).unwrap();
+        // Tests may make what they read.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for path in used_paths(code) {
+            let used = path.strip_prefix("crate::recording::").unwrap_or_default();
+            let used = used.split("::").next().unwrap();
+            if PARTS.iter().position(|part| *part == used).is_some_and(|used| used > own) {
+                wrong.push(format!("{}: {path}", relative.display()));
+            }
+        }
+    }
+    assert!(files > 25, "only {files} files were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_reader_of_use_lines_sees_groups_and_bare_paths() {
     let seen = used_paths(

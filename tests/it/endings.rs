@@ -351,13 +351,15 @@ fn a_full_gateway_turns_away_alike_and_uses_nothing_up() {
         assert!(!ok && said.contains("no room for another session"), "{said}");
         assert_eq!(http(), 503);
     }
-    let log = gateway.daemon().log();
     for protocol in ["ssh", "http"] {
-        let refused = log.lines().filter(|line| {
+        let refused = |line: &&str| {
             line.contains("no room for another session")
                 && line.contains(&format!("\"protocol\":\"{protocol}\""))
+        };
+        // The log comes behind the answer.
+        wait_until(&format!("two lines of {protocol}"), || {
+            gateway.daemon().log().lines().filter(refused).count() == 2
         });
-        assert_eq!(refused.count(), 2, "{protocol}: {log}");
     }
     drop(open);
     wait_until("the ticket to open its session", || ssh().0);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::names::SessionId;
-use crate::recording::block::Sealed;
-use crate::recording::signing::{PublicKey, Purpose, SealingKey};
+use crate::recording::format::documents::Sealed;
+use crate::recording::format::signing::{PublicKey, Purpose, SealingKey};
 
 /// Longer than any line that is written.
 pub(in crate::recording) const MAX_LINE: u64 = 4096;

@@ -12,16 +12,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::append_file::Tail;
-use super::clock;
-use super::repair::Standing;
-use super::signing::{self, PublicKey, SealingKey};
 use crate::names::SessionId;
+use crate::recording::format::append_file::Tail;
+use crate::recording::format::clock;
+use crate::recording::format::signing::{self, PublicKey, SealingKey};
 
 pub use line::Burial;
-pub(super) use line::{Entry, Line, MAX_LINE};
+pub(in crate::recording) use line::{Entry, Line, MAX_LINE};
 pub use rotate::{Rotated, rotate_key};
-pub(super) use walk::{End, LedgerError, Reign, walk};
+pub(in crate::recording) use walk::{End, LedgerError, Reign, walk};
 
 /// A length that the ledger had, and the hash of its last line then. Kept elsewhere, it shows
 /// whether the ledger was cut or written anew.
@@ -35,7 +34,7 @@ pub struct Head {
 
 /// The ledger that this gateway writes.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(in crate::recording) struct Ledger {
     tail: Tail,
     head: Head,
     /// How long it was at the last checkpoint.
@@ -52,9 +51,9 @@ pub(super) struct Ledger {
 
 /// What the ledger says of recordings that the last gateway left.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(in crate::recording) struct Known {
     /// Opened, and neither sealed nor found damaged.
-    pub(super) open: BTreeSet<SessionId>,
+    pub(in crate::recording) open: BTreeSet<SessionId>,
     /// Of those asked about: sealed.
     sealed: BTreeSet<SessionId>,
     /// Of those asked about: found damaged.
@@ -63,7 +62,7 @@ pub(super) struct Known {
 
 impl Known {
     /// What the ledger says of one that was asked about, or is open.
-    pub(super) fn standing(&self, session: &SessionId) -> Standing {
+    pub(in crate::recording) fn standing(&self, session: &SessionId) -> Standing {
         if self.open.contains(session) {
             Standing::Opened
         } else if self.sealed.contains(session) {
@@ -76,6 +75,19 @@ impl Known {
     }
 }
 
+/// What the ledger says of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::recording) enum Standing {
+    /// Nothing: the gateway died while it made the files, before anything was forwarded.
+    Unknown,
+    /// That it was opened.
+    Opened,
+    /// That it was sealed.
+    Sealed,
+    /// That it was found damaged before.
+    Damaged,
+}
+
 impl Ledger {
     /// Opens the ledger, cuts a torn last line, and begins a new one when there is none, with the
     /// key in `key_file`, which is made then. Tells what it knows of the sessions in `asked`, and
@@ -84,7 +96,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written, when the key is not the one that it was signed with, or when it
     /// was changed: a gateway does not add to a history that is not the one it wrote.
-    pub(super) fn open(
+    pub(in crate::recording) fn open(
         file: File,
         key_file: &Path,
         asked: &[SessionId],
@@ -143,27 +155,27 @@ impl Ledger {
     }
 
     /// The gateway's id.
-    pub(super) fn gateway(&self) -> &str {
+    pub(in crate::recording) fn gateway(&self) -> &str {
         &self.gateway
     }
 
     /// The key that signs.
-    pub(super) fn key(&self) -> &Arc<SealingKey> {
+    pub(in crate::recording) fn key(&self) -> &Arc<SealingKey> {
         &self.key
     }
 
     /// All keys that ever signed it.
-    pub(super) fn keys(&self) -> &[PublicKey] {
+    pub(in crate::recording) fn keys(&self) -> &[PublicKey] {
         &self.keys
     }
 
     /// Whether recordings that the last gateway left have signed seals.
-    pub(super) fn signed_before(&self) -> bool {
+    pub(in crate::recording) fn signed_before(&self) -> bool {
         self.signed_before
     }
 
     /// Adds a line.
-    pub(super) fn add(&mut self, entry: Entry) -> io::Result<()> {
+    pub(in crate::recording) fn add(&mut self, entry: Entry) -> io::Result<()> {
         let line = Line {
             n: self.head.lines,
             prev: self.head.hash.clone(),
@@ -182,7 +194,7 @@ impl Ledger {
     }
 
     /// Adds a checkpoint if there is anything behind the last one, and says where the ledger ends.
-    pub(super) fn checkpoint(&mut self) -> io::Result<Head> {
+    pub(in crate::recording) fn checkpoint(&mut self) -> io::Result<Head> {
         if self.head.lines != self.checked {
             self.add(Entry::Checkpoint)?;
             self.checked = self.head.lines;
@@ -192,13 +204,13 @@ impl Ledger {
 
     /// A checkpoint that is the last line, and that line: one that somebody else has asked for just
     /// before, or a new one.
-    pub(super) fn signed_checkpoint(&mut self) -> io::Result<(Head, String)> {
+    pub(in crate::recording) fn signed_checkpoint(&mut self) -> io::Result<(Head, String)> {
         let head = self.checkpoint()?;
         Ok((head, self.last.clone()))
     }
 
     /// The file's end, for the disk.
-    pub(super) fn tail(&mut self) -> &mut Tail {
+    pub(in crate::recording) fn tail(&mut self) -> &mut Tail {
         &mut self.tail
     }
 }

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{Entry, Ledger, signing_key, walk};
-use crate::recording::layout::DataDir;
-use crate::recording::signing::{self, PublicKey, SealingKey};
+use crate::recording::format::layout::DataDir;
+use crate::recording::format::signing::{self, PublicKey, SealingKey};
 
 /// What [`rotate_key`] did.
 #[derive(Debug, Clone, Serialize)]

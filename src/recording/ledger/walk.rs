@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::line::{Entry, Line, MAX_LINE, NO_LINE_BEFORE};
-use crate::recording::signing::{PublicKey, Purpose};
+use crate::recording::format::signing::{PublicKey, Purpose};
 
 const NOT_ITS_KEYS: &str = "its signature is not its key's";
 /// How lines end that were written before lines were signed.

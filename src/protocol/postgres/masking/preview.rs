@@ -12,7 +12,7 @@ use super::pool::{Catalogs, NotRead};
 use super::source::AtSource;
 
 pub use crate::catalog::Mode;
-use crate::catalog::{HeldModes, Held, Preview, Rules};
+use crate::catalog::{Held, HeldModes, Preview, Rules};
 use crate::config::{PostgresTarget, Target, TargetKind};
 use crate::decode::sql::{LexerSettings, Reading, analyze};
 use crate::mask::{Applied, Enforce, HashKey, MaskPlan, Masks, Viewer};
