@@ -21,7 +21,7 @@
 //! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
 //! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
 //! recordings, [`archive`] keeps what proves them and deletes what is over, [`age`] wraps their
-//! keys, [`clock`] says how long ago something was, [`cli`] is the command line, [`quickstart`] sets up a gateway to
+//! keys, [`clock`] says how long ago something was, [`percent`] writes text into addresses, [`cli`] is the command line, [`quickstart`] sets up a gateway to
 //! try.
 //!
 //! # Invariants
@@ -56,6 +56,7 @@ pub mod mask;
 pub mod metrics;
 pub mod names;
 pub mod notify;
+pub mod percent;
 pub mod policy;
 pub mod protocol;
 pub mod quickstart;

@@ -125,14 +125,12 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
 
 impl List {
     pub(super) async fn run(&self, path: &str) -> anyhow::Result<()> {
-        let query = match self.all {
-            true => String::new(),
-            false => format!("&state={}", super::http::encoded(&self.state)),
-        };
+        let state = ("state", self.state.as_str());
+        let query: &[_] = if self.all { &[] } else { &[state] };
         if self.watch {
-            return self.watch(path, &query).await;
+            return self.watch(path, query).await;
         }
-        let requests: Vec<Shown> = self.gateway.pages(path, &query, self.limit).await?;
+        let requests: Vec<Shown> = self.gateway.pages(path, query, self.limit).await?;
         let mut columns = vec!["REQUEST", "STATE", "ASKED (UTC)", "USER", "TARGET", "WHAT"];
         let is_access = path == super::access::REQUESTS;
         columns.extend(is_access.then_some("REASON"));
@@ -142,7 +140,7 @@ impl List {
         })
     }
 
-    async fn watch(&self, path: &str, query: &str) -> anyhow::Result<()> {
+    async fn watch(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut seen = HashSet::new();
         loop {
             let mut requests: Vec<Shown> = self.gateway.pages(path, query, WATCHED).await?;

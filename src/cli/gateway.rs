@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-use super::http::{ANSWER_TIME, Client, MAX_ANSWER, encoded};
+use super::http::{ANSWER_TIME, Client, MAX_ANSWER};
 use super::{ConfigFile, login, output};
 use crate::config;
 use crate::web::admin;
@@ -163,24 +163,37 @@ impl Options {
         copied.or_else(|e| connection.map_err(anyhow::Error::from).and(Err(e)))
     }
 
-    /// Up to so many rows, over as many pages as they take.
+    /// Up to so many rows that a query asks for, over as many pages as they take.
     pub(super) async fn pages<T: DeserializeOwned>(
         &self,
         path: &str,
-        query: &str,
+        query: &[(&str, &str)],
         limit: usize,
     ) -> anyhow::Result<Vec<T>> {
         let mut rows = Vec::new();
-        let mut cursor = String::new();
+        let mut cursor = None;
         loop {
             let left = (limit - rows.len()).min(PAGE);
-            let page: Page<T> = self.get(&format!("{path}?limit={left}{query}{cursor}")).await?;
+            let page = self.page(path, query, left, cursor.as_deref()).await?;
             rows.extend(page.items);
             match page.next {
-                Some(next) if rows.len() < limit => cursor = format!("&cursor={}", encoded(&next)),
+                Some(next) if rows.len() < limit => cursor = Some(next),
                 _ => return Ok(rows),
             }
         }
+    }
+
+    /// The page of a list that a cursor is of; the first without one.
+    pub(super) async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> anyhow::Result<Page<T>> {
+        let mut asked = form_urlencoded::Serializer::new(format!("{path}?limit={limit}"));
+        asked.extend_pairs(query).extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
+        self.get(&asked.finish()).await
     }
 }
 
@@ -205,15 +218,16 @@ impl Listing {
         columns: &[&str],
         row: impl Fn(&T) -> Vec<String>,
     ) -> anyhow::Result<()> {
-        let list: Vec<T> = self.gateway.pages(path, "", self.limit).await?;
+        let list: Vec<T> = self.gateway.pages(path, &[], self.limit).await?;
         output::print_list(self.json, &list, columns, row)
     }
 }
 
+/// A part of a list, and the cursor of the next.
 #[derive(Deserialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next: Option<String>,
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
+    pub(super) next: Option<String>,
 }
 
 /// What a problem document says, for a person.

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hyper::Method;
-use serde::Deserialize;
 
-use super::gateway;
-use super::http::encoded;
+use super::gateway::{self, Page};
 use super::output::{self, visible};
 use crate::database::{Command as Row, Session};
 use crate::names::SessionId;
@@ -170,14 +168,15 @@ impl Kill {
 impl Watch {
     async fn run(&self) -> anyhow::Result<()> {
         let path = format!("/api/v1/sessions/{}", self.id);
-        let mut cursor = String::new();
+        let commands = format!("{path}/commands");
+        let mut cursor: Option<String> = None;
         let mut shown = 0_usize;
         loop {
             // Asked before its commands, so that none comes behind the end.
             let session: Session = self.gateway.get(&path).await?;
             loop {
-                let page: WatchPage =
-                    self.gateway.get(&format!("{path}/commands?limit={WATCHED}{cursor}")).await?;
+                let page: Page<Row> =
+                    self.gateway.page(&commands, &[], WATCHED, cursor.as_deref()).await?;
                 // The last page grows: what was shown of it is passed over.
                 for command in page.items.iter().skip(shown) {
                     match self.json {
@@ -187,7 +186,7 @@ impl Watch {
                 }
                 shown = page.items.len();
                 let Some(next) = page.next else { break };
-                (cursor, shown) = (format!("&cursor={}", encoded(&next)), 0);
+                (cursor, shown) = (Some(next), 0);
             }
             if let Some(closed_at) = session.closed_at {
                 let how = session.ended_text.or(session.ended).unwrap_or_default();
@@ -199,12 +198,6 @@ impl Watch {
             tokio::time::sleep(WATCH_POLL).await;
         }
     }
-}
-
-#[derive(Deserialize)]
-struct WatchPage {
-    items: Vec<Row>,
-    next: Option<String>,
 }
 
 impl List {
@@ -222,12 +215,10 @@ impl List {
             ("text", &self.text),
             ("contains", &self.contains),
         ];
-        let query: Vec<_> = filters
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("&{key}={}", encoded(value.as_deref()?))))
-            .collect();
+        let query: Vec<_> =
+            filters.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
         let sessions: Vec<Session> =
-            self.gateway.pages("/api/v1/sessions", &query.concat(), self.limit).await?;
+            self.gateway.pages("/api/v1/sessions", &query, self.limit).await?;
         if self.json {
             return output::print_json(&sessions);
         }
@@ -253,7 +244,7 @@ impl Show {
         let path = format!("/api/v1/sessions/{}", self.id);
         let session: Session = self.gateway.get(&path).await?;
         let commands: Vec<Row> =
-            self.gateway.pages(&format!("{path}/commands"), "", self.limit).await?;
+            self.gateway.pages(&format!("{path}/commands"), &[], self.limit).await?;
         if self.json {
             let both = serde_json::json!({ "session": session, "commands": commands });
             return output::print_json(&both);

@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use super::http::encoded;
 use super::{ConfigFile, gateway, output};
 use crate::config::{self, Config, Issuer, SecretRef};
 use crate::database::WithdrawnToken;
 use crate::identity::relying_party::RelyingParty;
+use crate::percent::encoded;
 
 /// Get a token for a machine from an issuer of the configuration, and print it.
 ///
@@ -81,7 +81,7 @@ const PATH: &str = "/api/v1/withdrawn-tokens";
 
 impl List {
     async fn run(&self) -> anyhow::Result<()> {
-        let tokens: Vec<WithdrawnToken> = self.gateway.pages(PATH, "", self.limit).await?;
+        let tokens: Vec<WithdrawnToken> = self.gateway.pages(PATH, &[], self.limit).await?;
         let columns = ["TOKEN", "USER", "SESSION", "WITHDRAWN (UTC)", "BY", "UNTIL (UTC)"];
         output::print_list(self.json, &tokens, &columns, |token| {
             vec![

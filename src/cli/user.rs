@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::gateway;
-use super::http::encoded;
 use super::output::{self, duration};
 use crate::database::RevokedUser;
 
@@ -104,8 +103,11 @@ impl Revoke {
 
 impl Restore {
     async fn run(&self) -> anyhow::Result<()> {
-        let (issuer, subject) = (encoded(&self.user.issuer), encoded(&self.user.subject));
-        let path = format!("{PATH}?issuer={issuer}&subject={subject}");
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("issuer", &self.user.issuer)
+            .append_pair("subject", &self.user.subject)
+            .finish();
+        let path = format!("{PATH}?{query}");
         let restored: Value = self.gateway.send(Method::DELETE, &path, None).await?;
         output::print_done(self.json, &restored, &format!("{} is let in again", self.user.subject))
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use percent_encoding::percent_decode;
 
 use super::action::Action;
 use super::counts::{Counts, PATTERNS, count};
@@ -135,39 +136,14 @@ impl Form {
     }
 }
 
+/// Not by `form_urlencoded::parse`, which makes text of what is none: patterns look at bytes.
 fn decoded(raw: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
-        let digit = |at: usize| {
-            let digit = char::from(*behind.get(at)?).to_digit(16)?;
-            u8::try_from(digit).ok()
-        };
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                text.push(high << 4 | low);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            (b'+', ..) => text.push(b' '),
-            (other, ..) => text.push(*other),
-        }
-    }
-    text
+    let spaced: Vec<u8> = raw.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_decode(&spaced).collect()
 }
 
 fn encoded(text: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let mut raw = Vec::with_capacity(text.len());
-    for byte in text {
-        match byte {
-            b' ' => raw.push(b'+'),
-            byte if byte.is_ascii_alphanumeric() || b"*-._".contains(byte) => raw.push(*byte),
-            byte => raw.extend([b'%', digit(byte >> 4), digit(byte & 15)]),
-        }
-    }
-    raw
+    form_urlencoded::byte_serialize(text).collect::<String>().into_bytes()
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 /// Module, and what it may use of the crate. Plain types that both sides use stand in modules
 /// that everything may use.
-const EVERYONE: &[&str] = &["age", "clock", "files", "names", "secret", "trust"];
+const EVERYONE: &[&str] = &["age", "clock", "files", "names", "percent", "secret", "trust"];
 const TABLE: &[(&str, &[&str])] = &[
     ("age", &[]),
     ("clock", &[]),
     ("files", &[]),
     ("names", &[]),
+    ("percent", &[]),
     ("secret", &[]),
     ("trust", &[]),
     (
@@ -161,7 +162,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const OF_ALL_PROTOCOLS: &[&str] = &["own_waker", "taped"];
 
 /// What only outer modules may touch: no socket, no runtime, no database in the pure middle.
-const PURE: &[&str] = &["decode", "policy", "mask", "names", "secret"];
+const PURE: &[&str] = &["decode", "policy", "mask", "names", "percent", "secret"];
 const IMPURE_CRATES: &[&str] =
     &["tokio", "sqlx", "hyper", "axum", "std::net", "std::fs", "std::io"];
 

@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-use super::oauth::{OAuthError, Params, percent_encode, random_text, same};
+use super::oauth::{OAuthError, Params, random_text, same};
 use super::settings::{Client, Grant, User};
 use super::{Issuer, pages};
 
@@ -209,13 +209,12 @@ impl Issuer {
     }
 }
 
+/// A client's address with more in its query, which RFC 6749 appendix B has as a form.
 fn with_query(uri: &str, query: &[(&str, &str)]) -> String {
-    let mut out = uri.to_owned();
-    for (name, value) in query {
-        out.push(if out.contains('?') { '&' } else { '?' });
-        out.push_str(&format!("{name}={}", percent_encode(value)));
-    }
-    out
+    let (mut uri, has_query) = (uri.to_owned(), uri.contains('?'));
+    uri.push(if has_query { '&' } else { '?' });
+    let begin = uri.len();
+    form_urlencoded::Serializer::for_suffix(uri, begin).extend_pairs(query).finish()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::ser::{Formatter, Serializer};
@@ -22,6 +23,7 @@ use super::super::{ReplayError, text};
 use super::ExportError;
 use crate::decode::http::head::Head;
 use crate::names::Protocol;
+use crate::percent;
 use crate::policy::Verdict;
 use crate::recording::{
     ApprovalStep, Direction, Event, Kind, Opened, Outcome, Reader, RecordedCommand, Sequence,
@@ -31,6 +33,27 @@ use crate::recording::{
 /// What is kept of one direction of one exchange, and of all that are open at once, in bytes.
 const KEPT: usize = 4 << 20;
 const ALL_KEPT: usize = 64 << 20;
+/// All but what a URL may have in its path and query (RFC 3986 section 3.4).
+const NOT_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'?')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=');
 /// Pieces of this size may go on in the next event: messages are stored in such.
 const PIECE: usize = 64 << 10;
 
@@ -431,15 +454,11 @@ fn latin(value: &[u8]) -> String {
 /// masks leave brackets in queries.
 fn url(host: &str, target: &str) -> String {
     let mut url = format!("http://{host}");
-    for (at, byte) in target.bytes().enumerate() {
-        let hex = |at: usize| target.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
-        match byte {
-            b'%' if hex(at + 1) && hex(at + 2) => url.push('%'),
-            _ if byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=".contains(&byte) => {
-                url.push(char::from(byte));
-            }
-            _ => url.push_str(&format!("%{byte:02X}")),
+    for (at, part) in target.split('%').enumerate() {
+        if at > 0 {
+            url.push_str(if percent::makes_escape(part) { "%" } else { "%25" });
         }
+        url.extend(utf8_percent_encode(part, NOT_IN_URLS));
     }
     url
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use super::{Failed, text};
+use super::Failed;
 use crate::web::problem::Problem;
 use crate::web::query::Ask;
 
@@ -74,8 +74,7 @@ impl Asked {
                 None => said.remove(key),
             };
         }
-        let pairs = said.iter().map(|(key, value)| format!("{key}={}", text::encoded(value)));
-        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+        form_urlencoded::Serializer::for_suffix("?".to_owned(), 1).extend_pairs(said).finish()
     }
 }
 
@@ -112,7 +111,7 @@ mod tests {
         assert_eq!(asked.field_of_time("from"), "2026-11-20T10:00:00");
         assert_eq!(
             asked.with(&[("verdict", Some("block"))]),
-            "?from=2026-11-20T10%3A00%3A00Z&user=crew%20%26%207&verdict=block"
+            "?from=2026-11-20T10%3A00%3A00Z&user=crew+%26+7&verdict=block"
         );
         assert!(Asked::of(pairs(&[("surprise", "1")])).is_err());
     }

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::visitor::{Posted, Turned, Visitor};
-use super::{Failed, Frame, Shown, page, text};
+use super::{Failed, Frame, Shown, page};
 use crate::identity::browser::NotOpened;
 use crate::identity::login::{Answer, Attempt, NoLogin};
+use crate::percent::encoded;
 use crate::web::api::Api;
 use crate::web::caller::{Arrival, Caller};
 use crate::web::login_cookies::{CALLBACK, place_to_go};
@@ -59,13 +60,13 @@ async fn front(State(api): State<Arc<Api>>, request: axum::extract::Request) -> 
 
 fn ways(api: &Api, to: &str) -> FrontPage {
     let entrance = api.entrance();
-    let to = text::encoded(to);
+    let to = encoded(to);
     let ways: Vec<Way> = entrance
         .logins
         .names()
         .map(|name| Way {
             name: name.to_owned(),
-            link: format!("/login?issuer={}&to={to}", text::encoded(name)),
+            link: format!("/login?issuer={}&to={to}", encoded(name)),
         })
         .collect();
     let missing = match (entrance.has_address(), ways.is_empty()) {

@@ -15,6 +15,7 @@ use super::sessions::{Chart, Counts};
 use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Filter, RequestKind, RequestState, Sum, Timestamp, Wanted};
+use crate::percent::encoded;
 use crate::web::api::Api;
 use crate::web::problem::Problem;
 
@@ -94,7 +95,7 @@ async fn overview(
         let found = database.requests(kind, pending, None, &wanted).await.map_err(Problem::from)?;
         waiting += found.items.len();
     }
-    let from = format!("?from={}", text::encoded(&since.to_string()));
+    let from = format!("?from={}", encoded(&since.to_string()));
     let by = |key| Some(format!("/sessions{from}&{key}"));
     let tops = vec![
         Top::of("Users", "commands", &sums.users, by("user").as_deref()),
@@ -140,7 +141,7 @@ impl Top {
         let part = |n: i64| if n > 0 { (n.saturating_mul(100) / most).max(1) } else { 0 };
         let bars = sums.iter().map(|sum| Bar {
             name: text::line(&sum.name),
-            link: to.map(|to| format!("{to}={}", text::encoded(&sum.name))),
+            link: to.map(|to| format!("{to}={}", encoded(&sum.name))),
             count: text::number(sum.count),
             width: part(sum.count),
             blocked: sum.blocked,

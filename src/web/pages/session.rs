@@ -23,6 +23,7 @@ use super::visitor::{Turned, Visitor};
 use super::{Frame, page, reader, text};
 use crate::database::{Command, Hold, HoldFilter, OneSession, Session};
 use crate::names::{Protocol, SessionId};
+use crate::percent::encoded;
 use crate::recording::{self, NoKey, ReadError};
 use crate::replay;
 use crate::replay::export::{ExportError, asciicast};
@@ -147,7 +148,7 @@ impl Step {
         let sequence = command.sequence.to_string();
         let mut link = asked.with(&[("command", Some(&sequence))]);
         if let Some(cursor) = asked.said.get("cursor") {
-            link.push_str(&format!("&cursor={}", text::encoded(cursor)));
+            link.push_str(&format!("&cursor={}", encoded(cursor)));
         }
         Self {
             sequence: command.sequence,

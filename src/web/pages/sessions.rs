@@ -12,6 +12,7 @@ use super::asked::Asked;
 use super::visitor::{Turned, Visitor};
 use super::{Frame, Shown, page, reader, text};
 use crate::database::{Histogram, Session, Timestamp};
+use crate::percent::encoded;
 use crate::web::api::Api;
 use crate::web::problem::Problem;
 
@@ -138,10 +139,7 @@ impl Row {
             protocol: session.protocol.as_str(),
             workflow: text::line(session.workflow.as_deref().unwrap_or_default()),
             run: text::line(session.run.as_deref().unwrap_or_default()),
-            run_link: format!(
-                "/run?run={}",
-                text::encoded(session.run.as_deref().unwrap_or_default())
-            ),
+            run_link: format!("/run?run={}", encoded(session.run.as_deref().unwrap_or_default())),
             commands: text::number(session.commands),
             blocked: session.blocked,
             approved: session.approved,

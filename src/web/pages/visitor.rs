@@ -9,8 +9,9 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::{Failed, text};
+use super::Failed;
 use crate::identity::browser::{form_token, is_form_token};
+use crate::percent::encoded;
 use crate::secret::Secret;
 use crate::web::api::Api;
 use crate::web::caller::Caller;
@@ -71,7 +72,7 @@ impl IntoResponse for Turned {
     fn into_response(self) -> Response {
         match self {
             Self::ToLogin(to) => {
-                Redirect::to(&format!("/login?to={}", text::encoded(&to))).into_response()
+                Redirect::to(&format!("/login?to={}", encoded(&to))).into_response()
             }
             Self::Failed(failed) => failed.into_response(),
         }
