@@ -96,7 +96,30 @@ fn cell(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What another program makes of a row.
+        #[test]
+        fn a_row_is_read_as_its_cells_and_none_is_a_formula(
+            cells in prop::collection::vec("([=+@\\-;,\"'\t\r\n ＝]|\\PC){0,6}", 2..5)
+        ) {
+            let mut written = Vec::new();
+            row(&mut written, cells.iter().cloned()).unwrap();
+            let mut reader =
+                ::csv::ReaderBuilder::new().has_headers(false).from_reader(written.as_slice());
+            let read: Vec<_> = reader.records().collect::<Result<_, _>>().unwrap();
+            prop_assert_eq!(read.len(), 1);
+            prop_assert_eq!(read[0].len(), cells.len());
+            for (read, cell) in read[0].iter().zip(&cells) {
+                prop_assert!(!read.starts_with(['=', '+', '-', '@', '\t', '\n', '＝']), "{}", read);
+                let shown = printable(cell, Lines::Keep);
+                prop_assert!(read == shown || read.strip_prefix('\'') == Some(&shown), "{}", read);
+            }
+        }
+    }
 
     #[test]
     fn no_cell_is_a_formula_or_ends_itself() {
