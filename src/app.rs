@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,7 +28,7 @@ use crate::admission::Gateway;
 use crate::approval::Desk;
 use crate::archive::{self, Archived, Kept, Mover, Retention, Shelf};
 use crate::catalog::Catalog;
-use crate::config::{self, Config, IpNetwork, Mistake, Mistakes};
+use crate::config::{self, Config, Mistake, Mistakes};
 use crate::database::{Database, IndexSettings, Indexer, PrivateServer};
 use crate::identity::Verifier;
 use crate::identity::login::Logins;
@@ -288,7 +289,7 @@ impl Stage {
 /// What all listeners share.
 struct Door {
     limits: Arc<Limits>,
-    trusted: Arc<[IpNetwork]>,
+    trusted: Arc<[IpNet]>,
     shutdown: Shutdown,
 }
 

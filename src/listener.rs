@@ -16,13 +16,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::IpNetwork;
 use crate::shutdown::Shutdown;
 
 /// From accept to an open session: TLS, the token's verification and the target's own login.
@@ -237,7 +237,7 @@ pub struct Accepted {
 pub async fn accept<S, F>(
     listener: TcpListener,
     limits: Arc<Limits>,
-    trusted_proxies: Arc<[IpNetwork]>,
+    trusted_proxies: Arc<[IpNet]>,
     shutdown: Shutdown,
     serve: S,
 ) where
@@ -260,7 +260,7 @@ pub async fn accept<S, F>(
         let handshakes = Arc::clone(&limits.handshakes);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         // A proxy brings many clients: the share is theirs, once it said who they are.
-        let proxy = trusted.iter().any(|network| network.contains(peer.ip()));
+        let proxy = trusted.iter().any(|network| network.contains(&peer.ip()));
         let (waiting, gone) = handshakes.admit(peer.ip(), proxy);
         shutdown.sessions().spawn(async move {
             let introduced = tokio::select! {
@@ -302,24 +302,6 @@ async fn introduce(
     }
     let told = tokio::time::timeout(HANDSHAKE_DEADLINE, proxy_header(&mut stream)).await??;
     Ok((stream, told.unwrap_or(peer)))
-}
-
-impl IpNetwork {
-    /// Whether the address is in the block.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
-                (network.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask =
-                    u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
-                (network.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            _ => false,
-        }
-    }
 }
 
 /// The longest header of version 1, with its line end.
@@ -407,17 +389,17 @@ mod tests {
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
 
-    fn network(address: &str, prefix: u8) -> IpNetwork {
-        IpNetwork { address: address.parse().unwrap(), prefix }
+    fn network(text: &str) -> IpNet {
+        text.parse().unwrap()
     }
 
-    async fn introduced(sent: &[u8], trusted: &[IpNetwork]) -> io::Result<(SocketAddr, Vec<u8>)> {
+    async fn introduced(sent: &[u8], trusted: &[IpNet]) -> io::Result<(SocketAddr, Vec<u8>)> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         client.write_all(sent).await.unwrap();
         client.shutdown().await.unwrap();
-        let proxy = trusted.iter().any(|network| network.contains(peer.ip()));
+        let proxy = trusted.iter().any(|network| network.contains(&peer.ip()));
         let (mut stream, client) = introduce(stream, peer, proxy).await?;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
@@ -426,18 +408,20 @@ mod tests {
 
     #[test]
     fn networks_hold_their_addresses_only() {
-        let ten = network("10.0.0.0", 8);
-        assert!(ten.contains("10.255.1.2".parse().unwrap()));
-        assert!(!ten.contains("11.0.0.1".parse().unwrap()));
-        assert!(!ten.contains("::1".parse().unwrap()));
-        assert!(network("0.0.0.0", 0).contains("203.0.113.9".parse().unwrap()));
-        assert!(network("2001:db8::", 32).contains("2001:db8:1::1".parse().unwrap()));
-        assert!(!network("2001:db8::", 128).contains("2001:db8::1".parse().unwrap()));
+        let holds =
+            |text, address: &str| network(text).contains(&address.parse::<IpAddr>().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.1.2"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(!holds("10.0.0.0/8", "::1"));
+        assert!(!holds("0.0.0.0/0", "::1") && !holds("::/0", "10.0.0.1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(holds("2001:db8::/32", "2001:db8:1::1"));
+        assert!(!holds("2001:db8::/128", "2001:db8::1"));
     }
 
     #[tokio::test]
     async fn a_trusted_proxy_says_who_the_client_is() {
-        let trusted = [network("127.0.0.0", 8)];
+        let trusted = [network("127.0.0.0/8")];
         let v1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5555 5432\r\nrest";
         let mut v2 = V2_SIGNATURE.to_vec();
         v2.extend([0x21, 0x11, 0, 15, 203, 0, 113, 9, 10, 0, 0, 1, 0x15, 0xB3, 0, 80, 3, 0, 0]);
@@ -455,14 +439,14 @@ mod tests {
     #[tokio::test]
     async fn nobody_else_is_believed() {
         let sent = b"PROXY TCP4 203.0.113.9 10.0.0.1 5555 5432\r\n";
-        let (client, rest) = introduced(sent, &[network("10.0.0.0", 8)]).await.unwrap();
+        let (client, rest) = introduced(sent, &[network("10.0.0.0/8")]).await.unwrap();
         assert!(client.ip().is_loopback());
         assert_eq!(rest, sent);
     }
 
     #[tokio::test]
     async fn a_malformed_header_drops_the_connection() {
-        let trusted = [network("127.0.0.0", 8)];
+        let trusted = [network("127.0.0.0/8")];
         let endless = [&b"PROXY "[..], &[b'x'; 200]].concat();
         for sent in [&b"PROXY TCP4 nonsense\r\n"[..], b"\r\n\r\nwhatever else is here", &endless] {
             assert!(introduced(sent, &trusted).await.is_err());

@@ -1,12 +1,13 @@
 //! The checked, resolved configuration: what the rest of the gateway works with.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
+use ipnet::IpNet;
 use russh::keys::PublicKey;
 
 use super::archive::Archive;
@@ -124,16 +125,7 @@ pub struct Listen {
     /// Where Prometheus gets its figures, always without TLS.
     pub metrics: Option<SocketAddr>,
     /// Peers whose PROXY protocol headers are believed.
-    pub trusted_proxies: Vec<IpNetwork>,
-}
-
-/// A block of addresses in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IpNetwork {
-    /// The block's first address.
-    pub address: IpAddr,
-    /// How many leading bits count.
-    pub prefix: u8,
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[tls]`: PEM files.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
+use ipnet::IpNet;
 
-use super::model::{ClaimPath, IpNetwork};
+use super::model::ClaimPath;
 use super::reader::{Field, quoted};
 use super::secret_ref::SecretRef;
 
@@ -123,41 +124,29 @@ fn is_host_name(text: &str) -> bool {
 }
 
 /// `10.0.0.0/8`, or one address.
-pub(super) fn network(field: Field<'_>) -> Option<IpNetwork> {
+pub(super) fn network(field: Field<'_>) -> Option<IpNet> {
     let text = field.text()?;
-    let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-    let parsed = address.parse::<IpAddr>().ok().and_then(|address| {
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(most), str::parse).ok().filter(|prefix| *prefix <= most)?;
-        Some((address, prefix))
-    });
-    let Some((address, prefix)) = parsed else {
+    let parsed = match text.split_once('/') {
+        Some((address, prefix)) => address
+            .parse()
+            .ok()
+            .zip(prefix.parse().ok())
+            .and_then(|(address, prefix)| IpNet::new(address, prefix).ok()),
+        None => text.parse::<IpAddr>().ok().map(IpNet::from),
+    };
+    let Some(network) = parsed else {
         return field.wrong_with(
             format!("{} is not a network", quoted(text)),
             r#"for example "10.0.0.0/8", "fd00::/8" or one address"#,
         );
     };
-    let first = first_address(address, prefix);
-    if first != address {
+    if network != network.trunc() {
         return field.wrong_with(
             format!("{} has bits beyond its prefix", quoted(text)),
-            format!("did you mean \"{first}/{prefix}\"?"),
+            format!("did you mean \"{}\"?", network.trunc()),
         );
     }
-    Some(IpNetwork { address, prefix })
-}
-
-fn first_address(address: IpAddr, prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
-        }
-    }
+    Some(network)
 }
 
 /// A claim's name, or a JSON pointer to it.
