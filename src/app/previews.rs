@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
+use quick_cache::unsync::Cache;
 use serde_json::{Map, Value};
 
 use crate::catalog::{Preview, Rules};
@@ -38,7 +39,7 @@ struct CallerPreviews {
     without: Option<Previews>,
     /// Those filters, each with what it needs.
     lacking: Vec<(String, String)>,
-    remembered: HashMap<String, Result<Preview, String>>,
+    remembered: Cache<String, Result<Preview, String>>,
 }
 
 impl Catalogs {
@@ -101,7 +102,7 @@ impl Catalogs {
                 lacking,
                 previews: read.previews(plan, unprovable),
                 without: without.map(|plan| read.previews(plan, unprovable)),
-                remembered: HashMap::new(),
+                remembered: Cache::new(MOST_STATEMENTS),
             }
         });
         caller.preview(text)
@@ -136,9 +137,6 @@ impl CallerPreviews {
     fn preview(&mut self, text: &str) -> Result<Preview, String> {
         if let Some(known) = self.remembered.get(text) {
             return known.clone();
-        }
-        if self.remembered.len() >= MOST_STATEMENTS {
-            self.remembered.clear();
         }
         let preview = match (self.previews.of(text), &self.without) {
             // Perhaps for the claim that is not known: certain is what others refuse, too.

@@ -8,13 +8,12 @@
 //! HTTP brings its token with every request. What a key signed stays signed, so a set remembers which
 //! tokens it proved, and of whom; that goes with its keys.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use serde::Deserialize;
 
 use super::token::Unverified;
@@ -26,15 +25,15 @@ const MAX_KEYS: usize = 100;
 /// The most keys that one token is tried against, when its `kid` does not name a single one.
 const MAX_TRIED: usize = 8;
 
-/// How many proved tokens a set remembers, with some kilobytes of claims each; then it begins anew.
+/// How many proved tokens a set remembers, with some kilobytes of claims each.
 const MAX_PROVED: usize = 1_024;
 
 /// The signature keys of an issuer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
     /// Hashes of tokens that one of them signed, and whom those that were accepted prove.
-    proved: Mutex<HashMap<[u8; 32], Option<Arc<Identity>>>>,
+    proved: Cache<[u8; 32], Option<Arc<Identity>>>,
 }
 
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(format!("{} signature keys; at most {MAX_KEYS} are read", keys.len()));
         }
-        Ok(Self { keys, proved: Mutex::default() })
+        Ok(Self { keys, proved: Cache::new(MAX_PROVED) })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,7 +90,7 @@ impl KeySet {
     /// none has it or the token has none, those without, in any case of the token's algorithm
     /// and a bounded number of them.
     pub(super) fn check<'a>(&self, token: Unverified<'a>) -> Checked<'a> {
-        if self.proved.lock().contains_key(&token.hash) {
+        if self.proved.contains_key(&token.hash) {
             return Checked::Signed(Signed(token));
         }
         let named = token.kid.is_some() && self.keys.iter().any(|key| key.kid == token.kid);
@@ -107,11 +106,7 @@ impl KeySet {
             .take(MAX_TRIED)
             .any(|key| key.signed(&token));
         if signed {
-            let mut proved = self.proved.lock();
-            if proved.len() >= MAX_PROVED {
-                proved.clear();
-            }
-            proved.insert(token.hash, None);
+            self.proved.insert(token.hash, None);
             Checked::Signed(Signed(token))
         } else if named {
             Checked::Forged(Refused("the key that it names did not sign it".to_owned()))
@@ -122,14 +117,12 @@ impl KeySet {
 
     /// Whom the token of this hash proved when it came before; its time may be over.
     pub(super) fn known(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
-        self.proved.lock().get(hash)?.clone()
+        self.proved.get(hash)?
     }
 
     /// Notes whom a token proves, if it was one of these keys that signed it.
     pub(super) fn note(&self, hash: &[u8; 32], identity: &Arc<Identity>) {
-        if let Some(proved) = self.proved.lock().get_mut(hash) {
-            *proved = Some(Arc::clone(identity));
-        }
+        let _is_there = self.proved.replace(*hash, Some(Arc::clone(identity)), true);
     }
 }
 

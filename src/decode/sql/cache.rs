@@ -1,15 +1,14 @@
-//! What was found in texts seen before.
+//! What was found in texts seen before, bounded by what it takes.
 //!
-//! Two generations: what is asked for moves to the young one, and when the young one is full the
-//! old one goes. So what is used stays, one pass over many new texts cannot push all of it out at
-//! once, and nothing is ever searched for a victim.
+//! `quick_cache` says what goes when it is full: what is asked for again and again stays, and one pass
+//! over many new texts cannot push it out. Its locks are held while it looks or keeps, not while a text
+//! is taken apart.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use quick_cache::sync::{self, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
 use super::{LexerSettings, Reading, Statement};
 
@@ -19,6 +18,11 @@ const LONGEST: usize = 64 << 10;
 const ENTRY: usize = 300;
 /// What an effect takes, with its names.
 const EFFECT: usize = 250;
+/// What an entry usually takes, with all that.
+const USUAL: usize = 1 << 10;
+/// Parts of a cache that have a lock each, and an equal share of its bytes: few, so that what the
+/// longest texts take fits into one.
+const PARTS: usize = 8;
 
 /// What is found by a text.
 pub(super) trait Cached: Clone {
@@ -38,74 +42,87 @@ impl Cached for Arc<Reading> {
     }
 }
 
-/// Findings by text, for each setting of the lexer apart.
+/// Findings by text and the lexer's settings.
 #[derive(Debug)]
-pub(super) struct Cache<T> {
-    generations: [Mutex<Generations<T>>; 4],
-    /// Bytes for one generation.
-    most: usize,
-}
+pub(super) struct Cache<T>(sync::Cache<Key<T>, Kept<T>, Bytes>);
 
+/// What was found, by its own text.
 #[derive(Debug)]
-struct Generations<T> {
-    young: HashSet<ByText<T>>,
-    old: HashSet<ByText<T>>,
-    /// Bytes of the young one.
-    bytes: usize,
-}
-
-impl<T> Default for Generations<T> {
-    fn default() -> Self {
-        Self { young: HashSet::new(), old: HashSet::new(), bytes: 0 }
-    }
+struct Key<T> {
+    made: T,
+    settings: LexerSettings,
 }
 
 #[derive(Debug, Clone)]
-struct ByText<T>(T);
+struct Kept<T> {
+    made: T,
+    bytes: u64,
+}
 
-impl<T: Cached> Borrow<str> for ByText<T> {
-    fn borrow(&self) -> &str {
-        self.0.text()
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Asked<'t> {
+    text: &'t str,
+    settings: LexerSettings,
+}
+
+impl<T: Cached> Key<T> {
+    fn asked(&self) -> Asked<'_> {
+        Asked { text: self.made.text(), settings: self.settings }
     }
 }
 
-impl<T: Cached> Hash for ByText<T> {
+impl<T: Cached> Hash for Key<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.text().hash(state);
+        self.asked().hash(state);
     }
 }
 
-impl<T: Cached> PartialEq for ByText<T> {
+impl<T: Cached> PartialEq for Key<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.text() == other.0.text()
+        self.asked() == other.asked()
     }
 }
 
-impl<T: Cached> Eq for ByText<T> {}
+impl<T: Cached> Eq for Key<T> {}
+
+impl<T: Cached> Equivalent<Key<T>> for Asked<'_> {
+    fn equivalent(&self, key: &Key<T>) -> bool {
+        *self == key.asked()
+    }
+}
+
+/// Weighs what is kept by the bytes that were counted when it was.
+#[derive(Debug, Clone)]
+struct Bytes;
+
+impl<T> Weighter<Key<T>, Kept<T>> for Bytes {
+    fn weight(&self, _: &Key<T>, kept: &Kept<T>) -> u64 {
+        kept.bytes
+    }
+}
 
 impl<T: Cached> Cache<T> {
-    /// A cache of about so many bytes, for all settings together: nearly all texts come under one.
+    /// A cache of so many bytes, as far as they are counted.
+    #[expect(clippy::expect_used, reason = "options lack nothing with an estimate and a capacity")]
     pub(super) fn new(bytes: usize) -> Self {
-        Self { generations: Default::default(), most: bytes / 2 }
+        let options = OptionsBuilder::new()
+            .shards(PARTS)
+            .estimated_items_capacity(bytes / USUAL)
+            .weight_capacity(bytes as u64)
+            .build()
+            .expect("an estimate and a capacity");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self(sync::Cache::with_options(options, Bytes, hasher, lifecycle))
     }
 
     pub(super) fn get(&self, text: &str, settings: LexerSettings) -> Option<T> {
-        self.of(settings).lock().get(text, self.most)
+        Some(self.0.get(&Asked { text, settings })?.made)
     }
 
     /// Keeps something, instead of what was kept for its text before.
     pub(super) fn put(&self, made: T, settings: LexerSettings) {
-        self.of(settings).lock().put(ByText(made), self.most);
-    }
-
-    fn of(&self, settings: LexerSettings) -> &Mutex<Generations<T>> {
-        let [neither, quote, strings, both] = &self.generations;
-        match (settings.standard_conforming_strings, settings.backslash_quote) {
-            (false, false) => neither,
-            (false, true) => quote,
-            (true, false) => strings,
-            (true, true) => both,
-        }
+        let kept = Kept { bytes: bytes(&made) as u64, made: made.clone() };
+        self.0.insert(Key { made, settings }, kept);
     }
 
     pub(super) fn get_or_make(
@@ -114,53 +131,24 @@ impl<T: Cached> Cache<T> {
         settings: LexerSettings,
         make: impl FnOnce() -> T,
     ) -> T {
-        let generations = self.of(settings);
         if text.len() > LONGEST {
             return make();
         }
-        if let Some(found) = generations.lock().get(text, self.most) {
+        if let Some(found) = self.get(text, settings) {
             return found;
         }
-        // Not under the lock: two sessions may find the same at once.
+        // Not under a lock: two sessions may find the same at once.
         let made = make();
-        generations.lock().put(ByText(made.clone()), self.most);
+        self.put(made.clone(), settings);
         made
     }
 }
 
-impl<T: Cached> Generations<T> {
-    fn get(&mut self, text: &str, most: usize) -> Option<T> {
-        if let Some(found) = self.young.get(text) {
-            return Some(found.0.clone());
-        }
-        let found = self.old.take(text)?;
-        self.put(found.clone(), most);
-        Some(found.0)
-    }
-
-    fn put(&mut self, made: ByText<T>, most: usize) {
-        let bytes = made.bytes();
-        if bytes > most {
-            return;
-        }
-        if self.bytes + bytes > most {
-            // The tables keep their room: growing again would hash every text once more.
-            std::mem::swap(&mut self.old, &mut self.young);
-            self.young.clear();
-            self.bytes = 0;
-        }
-        let before = self.young.replace(made).map_or(0, |before| before.bytes());
-        self.bytes = (self.bytes + bytes).saturating_sub(before);
-    }
-}
-
-impl<T: Cached> ByText<T> {
-    /// About what it takes.
-    fn bytes(&self) -> usize {
-        let statements = self.0.statements().iter();
-        let effects: usize = statements.flat_map(|statement| &statement.effects).map(size).sum();
-        ENTRY + 2 * self.0.text().len() + effects
-    }
+/// About what it takes.
+fn bytes(made: &impl Cached) -> usize {
+    let statements = made.statements().iter();
+    let effects: usize = statements.flat_map(|statement| &statement.effects).map(size).sum();
+    ENTRY + 2 * made.text().len() + effects
 }
 
 fn size(effect: &crate::policy::Effect) -> usize {
@@ -191,13 +179,8 @@ mod tests {
             asked(&cache, "SELECT 'often'", settings);
             assert!(!asked(&cache, "SELECT 'often'", settings), "{n}");
         }
-        let entries = cache.generations.iter().map(|generations| {
-            let generations = generations.lock();
-            generations.young.len() + generations.old.len()
-        });
-        let entries: usize = entries.sum();
-        assert!((10..250).contains(&entries), "{entries}");
-        assert!(asked(&cache, "SELECT 0 FROM t", settings));
+        let (entries, bytes) = (cache.0.len(), cache.0.weight());
+        assert!((10..250).contains(&entries) && bytes <= 100_000, "{entries}, {bytes} bytes");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Masks and row filters at the source: which text goes to the server in place of the client's.
 
-use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::MasksNow;
 use super::catalog_snapshot::{Candidate, FIRST_NORMAL, Hiding, MaskSet, Shapes, TableColumn};
@@ -24,6 +25,12 @@ use crate::policy::{Effect, Object};
 const REMEMBERED: usize = 16 << 20;
 /// Columns of relations that are remembered with what stands in their place.
 const MOST_COLUMNS: usize = 50_000;
+/// What a text usually takes of that, and a relation: guesses, for how many of them there may be.
+const USUAL: usize = 4 << 10;
+const USUAL_COLUMNS: usize = 16;
+/// Parts of what is remembered that have a lock each, and an equal share of the bytes or columns: few,
+/// so that the largest thing that is kept fits into one.
+const PARTS: usize = 4;
 /// A longer text is not remembered.
 const LONGEST: usize = 64 << 10;
 /// A longer text that reads masked columns is refused: it is read again for each session.
@@ -54,15 +61,61 @@ enum Found {
 }
 
 /// What was found for texts, as long as the catalog is this one.
-#[derive(Debug, Default)]
-pub(in super::super) struct Rewrites(Mutex<Remembered>);
+#[derive(Debug)]
+pub(in super::super) struct Rewrites {
+    found: Remembered<Key, Found>,
+    relations: Remembered<RelationKey, Arc<MaskedRelation>>,
+}
 
-#[derive(Debug, Default)]
-struct Remembered {
-    found: HashMap<Key, Found>,
-    bytes: usize,
-    relations: HashMap<RelationKey, Arc<MaskedRelation>>,
-    columns: usize,
+impl Default for Rewrites {
+    fn default() -> Self {
+        Self {
+            found: Remembered::of(REMEMBERED, REMEMBERED / USUAL),
+            relations: Remembered::of(MOST_COLUMNS, MOST_COLUMNS / USUAL_COLUMNS),
+        }
+    }
+}
+
+/// What is remembered, up to a sum of sizes.
+#[derive(Debug)]
+struct Remembered<K, V> {
+    found: Cache<K, (V, u64), Sizes>,
+    most: usize,
+}
+
+/// Takes each thing for as large as it was said to be.
+#[derive(Debug, Clone)]
+struct Sizes;
+
+impl<K, V> Weighter<K, (V, u64)> for Sizes {
+    fn weight(&self, _: &K, (_, size): &(V, u64)) -> u64 {
+        *size
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Remembered<K, V> {
+    #[expect(clippy::expect_used, reason = "options lack nothing with an estimate and a capacity")]
+    fn of(most: usize, entries: usize) -> Self {
+        let options = OptionsBuilder::new()
+            .shards(PARTS)
+            .estimated_items_capacity(entries)
+            .weight_capacity(most as u64)
+            .build()
+            .expect("an estimate and a capacity");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { found: Cache::with_options(options, Sizes, hasher, lifecycle), most }
+    }
+
+    fn get(&self, key: &K) -> Option<V> {
+        Some(self.found.get(key)?.0)
+    }
+
+    /// Keeps it if it is not so large that few others would have room.
+    fn put(&self, key: K, found: V, size: usize) {
+        if size <= self.most / 8 {
+            self.found.insert(key, (found, size as u64));
+        }
+    }
 }
 
 /// All that makes a difference for what stands in the place of a relation.
@@ -257,8 +310,8 @@ const NOT_UNDERSTOOD: Refusal =
 
 impl Rewrites {
     fn get_or_make(&self, key: Key, make: impl FnOnce(&Key) -> Found) -> Found {
-        if let Some(found) = self.0.lock().found.get(&key) {
-            return found.clone();
+        if let Some(found) = self.found.get(&key) {
+            return found;
         }
         // Not under the lock: two sessions may find the same at once.
         let found = make(&key);
@@ -270,39 +323,23 @@ impl Rewrites {
             }
             Found::Same | Found::Refused(_) => key.text.len() + 300,
         };
-        if key.text.len() <= LONGEST && bytes <= REMEMBERED / 8 {
-            let mut remembered = self.0.lock();
-            if remembered.bytes + bytes > REMEMBERED {
-                remembered.found.clear();
-                remembered.bytes = 0;
-            }
-            remembered.bytes += bytes;
-            remembered.found.insert(key, found.clone());
+        if key.text.len() <= LONGEST {
+            self.found.put(key, found.clone(), bytes);
         }
         found
     }
-}
 
-impl Rewrites {
     fn relation(
         &self,
         key: RelationKey,
         make: impl FnOnce() -> Option<MaskedRelation>,
     ) -> Option<Arc<MaskedRelation>> {
-        if let Some(found) = self.0.lock().relations.get(&key) {
-            return Some(Arc::clone(found));
+        if let Some(found) = self.relations.get(&key) {
+            return Some(found);
         }
         let found = Arc::new(make()?);
-        let columns = found.columns();
-        let mut remembered = self.0.lock();
-        if remembered.columns + columns > MOST_COLUMNS {
-            remembered.relations.clear();
-            remembered.columns = 0;
-        }
-        if columns <= MOST_COLUMNS / 8 {
-            remembered.columns += columns;
-            remembered.relations.insert(key, Arc::clone(&found));
-        }
+        // What has no size would never go.
+        self.relations.put(key, Arc::clone(&found), found.columns().max(1));
         Some(found)
     }
 }
