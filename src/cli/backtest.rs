@@ -2,7 +2,6 @@
 //!
 //! [`crate::replay::backtest`] does it; here is which recordings, and how it is told.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::identities::Identities;
+use super::progress::Progress;
 use super::{ConfigFile, output, policy};
 use crate::app::previews::Catalogs;
 use crate::archive::{self, Shelf};
@@ -106,7 +106,6 @@ fn backtest(
     keyring: &Keyring,
     mut catalogs: Option<&mut Catalogs>,
 ) -> anyhow::Result<Told> {
-    let terminal = io::stderr().is_terminal();
     let targets = |name: &TargetName| {
         let facts = config.targets.get(name)?.facts();
         let (masks, name) = (&config.masks, name.as_str());
@@ -119,14 +118,9 @@ fn backtest(
         masks = |statement: &Statement<'_>| catalogs.masked(statement);
         backtest = backtest.with_masks(&mut masks);
     }
-    let mut told = None;
-    for (done, path) in paths.iter().enumerate() {
-        let share = done * 100 / paths.len();
-        if terminal && told.replace(share) != Some(share) {
-            let (bar, commands) = ("#".repeat(share / 4), backtest.commands());
-            // Progress that cannot be shown is not needed.
-            let _gone = write!(io::stderr(), "\r[{bar:25}] {share} %, {commands} commands\x1b[K");
-        }
+    let progress = Progress::of(paths.len() as u64);
+    for (done, path) in (0..).zip(paths) {
+        progress.done(done, || format!("{} commands", backtest.commands()));
         match backtest.read((path, keyring), |_, _| true) {
             Ok(_) => {}
             Err(ReadError::Damage(damage)) if damage.offset > 0 => damaged.push(path.clone()),
@@ -135,9 +129,6 @@ fn backtest(
                 return Err(anyhow::Error::from(error).context(what));
             }
         }
-    }
-    if terminal {
-        let _gone = write!(io::stderr(), "\r\x1b[K");
     }
     Ok(Told { report: backtest.finish(), damaged, unreachable })
 }

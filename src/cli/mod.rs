@@ -19,6 +19,7 @@ mod login;
 mod migrate;
 mod output;
 mod policy;
+mod progress;
 mod quickstart;
 mod recording;
 mod reload;

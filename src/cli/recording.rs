@@ -4,7 +4,7 @@ mod prune;
 mod rewrap;
 mod verify;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,10 +12,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::fetched::Fetched;
 use super::identities::Identities;
 use super::migrate::{self, Opened};
-use super::{ConfigFile, gateway, output};
+use super::progress::Progress;
+use super::{ConfigFile, gateway, output, progress};
 use crate::archive::{self, Shelf};
 use crate::config;
-use crate::database::{Progress, Reindexed};
+use crate::database::{self, Reindexed};
 use crate::recording::{Keyring, Reader};
 use crate::replay::ReplayError;
 use crate::replay::export::{self, ExportError};
@@ -97,7 +98,7 @@ async fn export(options: &Export) -> anyhow::Result<()> {
     let keyed = options.identities.given();
     let place = Fetched::or_file(&options.what, &options.gateway, keyed).await?;
     let path = place.path();
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(progress::counted(io::stdout()));
     let reader = || Reader::open_with(path, &keyring).map_err(ExportError::from);
     let done = match options.format {
         Format::Html => {
@@ -168,21 +169,13 @@ async fn reindexed(
     keyring: &Keyring,
 ) -> anyhow::Result<Reindexed> {
     opened.database.migrate().await?;
-    let terminal = io::stderr().is_terminal();
-    let mut told = None;
-    let progress = |far: Progress| {
-        let share = far.bytes.saturating_mul(100).checked_div(far.of_bytes).unwrap_or(100);
-        if terminal && told.replace(share) != Some(share) {
-            let Progress { recordings, of_recordings, .. } = far;
-            // Progress that cannot be shown is not needed.
-            let _gone = write!(io::stderr(), "\r{share} % ({recordings} of {of_recordings})\x1b[K");
-        }
+    let mut line = None;
+    let progress = |far: database::Progress| {
+        let database::Progress { recordings, of_recordings, bytes, of_bytes } = far;
+        let line = line.get_or_insert_with(|| Progress::of(of_bytes));
+        line.done(bytes, || format!("{recordings} of {of_recordings} recordings"));
     };
     let index_text = config.database.index_text;
     let data_dir = &config.server.data_dir;
-    let done = opened.database.reindex(data_dir, index_text, keyring, progress).await;
-    if terminal {
-        let _gone = write!(io::stderr(), "\r\x1b[K");
-    }
-    Ok(done?)
+    Ok(opened.database.reindex(data_dir, index_text, keyring, progress).await?)
 }

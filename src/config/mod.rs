@@ -40,10 +40,10 @@ pub use archive::{Archive, Location, Witness, witness_of as witness};
 pub use mistake::{Mistake, Mistakes, Position};
 pub use model::{
     AccessRule, Approvals, AskedAccess, ClaimPath, Config, ContentTypes, Database, Durability,
-    EncodedSlash, Http, HttpCredential, HttpTarget, Issuer, Listen, NamedTest, Notify,
-    NotifyEvent, NotifyKind, OnRecordingFailure, PostgresTarget, Recording, Server, Ssh,
-    SshCredential, SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets, Tls,
-    TokenKind, UpstreamTls, UserKey, Web,
+    EncodedSlash, Http, HttpCredential, HttpTarget, Issuer, Listen, NamedTest, Notify, NotifyEvent,
+    NotifyKind, OnRecordingFailure, PostgresTarget, Recording, Server, Ssh, SshCredential,
+    SshTarget, Target, TargetKind, TargetSelector, Telemetry, Tickets, Tls, TokenKind, UpstreamTls,
+    UserKey, Web,
 };
 pub use retention::{Retention, keep};
 pub use secret_ref::{SecretError, SecretRef};

@@ -33,7 +33,9 @@ pub use read::source::{Elsewhere, Remote, Source};
 pub use read::tail_reader::{
     Bookmark, Changed, Follower, LedgerFollower, LedgerNews, all_recordings, recordings,
 };
-pub use read::verify::{Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all};
+pub use read::verify::{
+    Against, Audit, Claim, Finding, Report, State, Wrong, verify, verify_all, verify_all_with,
+};
 pub use write::appender::Recording;
 pub use write::batch::Batch;
 pub use write::deletion::Due;

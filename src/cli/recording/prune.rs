@@ -4,6 +4,7 @@ use clap::Args;
 use hyper::Method;
 use serde_json::json;
 
+use super::super::progress::Progress;
 use super::super::{gateway, output};
 use crate::archive::Pruned;
 
@@ -30,7 +31,9 @@ impl Prune {
     pub(super) async fn run(&self) -> anyhow::Result<()> {
         let wanted = json!({ "dry_run": self.dry_run });
         let mut all = Pruned::default();
+        let progress = Progress::without_end();
         loop {
+            progress.done(all.deleted, || format!("{} recordings are deleted", all.deleted));
             let some: Pruned =
                 self.gateway.send(Method::POST, "/api/v1/prune", Some(&wanted)).await?;
             all.deleted += some.deleted;
@@ -41,6 +44,7 @@ impl Prune {
                 break;
             }
         }
+        drop(progress);
         if self.json {
             return output::print_json(&all);
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::super::identities::Identities;
 use super::super::migrate;
+use super::super::progress::Progress;
 use super::super::{ConfigFile, output};
 use crate::archive::{self, Kept, Shelf};
 use crate::config::{self, Config};
@@ -199,8 +200,13 @@ async fn all(options: &Verify, mut against: Against) -> anyhow::Result<()> {
         against.heads.extend(witnessed(witness, &data_dir).await?);
     }
     let shown = data_dir.display();
-    let audit = recording::verify_all(&data_dir, &against)
-        .with_context(|| format!("cannot verify {shown}"))?;
+    let mut line = None;
+    let audit = recording::verify_all_with(&data_dir, &against, |looked_at, of| {
+        let line = line.get_or_insert_with(|| Progress::of(of));
+        line.done(looked_at, || format!("{looked_at} of {of} recordings"));
+    });
+    drop(line);
+    let audit = audit.with_context(|| format!("cannot verify {shown}"))?;
     let index = match options.index {
         true => Some(index(options, &data_dir).await?),
         false => None,

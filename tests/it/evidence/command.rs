@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::slice;
 
 use portcullis::recording::{Against, Claim, PublicKey, Store, rotate_key, verify, verify_all};
 use serde_json::Value;
 
 use super::set::{self, Set};
-use crate::support::client::Database;
+use crate::support::client::{Database, venv};
+use crate::support::daemon::PORTCULLIS;
 use crate::support::gateway::{Gateway, Setup, portcullis, told};
 
 fn verify_command(arguments: &[&str]) -> Output {
@@ -54,6 +55,26 @@ fn verify_says_which_claim_it_proved() {
     let said = verify_command(&[text(&path), "--public-key", text(&other.key_file())]);
     assert_eq!(said.status.code(), Some(1));
     assert!(told(&said).contains("which is none of the keys given"), "{}", told(&said));
+}
+
+/// Runs a program with a terminal of its own, and prints what that showed.
+const IN_A_TERMINAL: &str =
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+
+#[test]
+fn a_terminal_shows_how_far_a_command_is_and_nothing_else_does() {
+    let set = Set::make();
+    let arguments = ["recording", "verify", "--all", "--data-dir", text(&set.data_dir)];
+    let piped = portcullis(&arguments);
+    assert!(piped.status.success() && piped.stderr.is_empty(), "{}", told(&piped));
+    let mut python = Command::new(venv().join("bin/python"));
+    let python = python.args(["-c", IN_A_TERMINAL, PORTCULLIS]).args(arguments);
+    let shown = python.env("TERM", "xterm").stdin(Stdio::null()).output().unwrap();
+    assert!(shown.status.success(), "{}", told(&shown));
+    let shown = told(&shown);
+    let (line, result) = shown.split_once("4 recordings: 4 whole").unwrap();
+    assert!(line.contains("0 of 4 recordings") && line.contains('\u{1b}'), "{shown:?}");
+    assert!(!result.contains('\u{1b}'), "{shown:?}");
 }
 
 #[test]

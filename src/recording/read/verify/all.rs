@@ -73,6 +73,18 @@ pub struct Finding {
 /// # Errors
 /// When the directory cannot be listed.
 pub fn verify_all(data_dir: &Path, against: &Against) -> io::Result<Audit> {
+    verify_all_with(data_dir, against, |_, _| ())
+}
+
+/// The same; `progress` is told before each recording how many were looked at, and of how many.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn verify_all_with(
+    data_dir: &Path,
+    against: &Against,
+    mut progress: impl FnMut(u64, u64),
+) -> io::Result<Audit> {
     let mut audit = Audit::default();
     // Before the ledger: what is listed is in it then.
     let survey = layout::survey(data_dir)?;
@@ -89,6 +101,11 @@ pub fn verify_all(data_dir: &Path, against: &Against) -> io::Result<Audit> {
     }
     let known = book.iter().flat_map(|book| book.recordings.keys().copied());
     let sessions: BTreeSet<SessionId> = survey.sessions.into_iter().chain(known).collect();
+    let of = sessions.len() as u64;
+    let sessions = (0..).zip(sessions).map(|(looked_at, session)| {
+        progress(looked_at, of);
+        session
+    });
     let mut suspects = audit.look(data_dir, sessions, book.as_ref(), against, true);
     let mut book = book;
     for patient in [true, false] {
@@ -112,7 +129,7 @@ impl Audit {
     fn look(
         &mut self,
         data_dir: &Path,
-        sessions: BTreeSet<SessionId>,
+        sessions: impl IntoIterator<Item = SessionId>,
         book: Option<&Book>,
         against: &Against,
         patient: bool,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use all::{Audit, Finding, verify_all};
+pub use all::{Audit, Finding, verify_all, verify_all_with};
 use book::Book;
 
 use crate::names::SessionId;
