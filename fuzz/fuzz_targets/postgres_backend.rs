@@ -1,21 +1,4 @@
 //! What a server sends: framing in pieces of any size, every message that a session looks into.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use portcullis::decode::postgres::{backend, frame};
-
-mod pieces;
-
-fuzz_target!(|data: &[u8]| {
-    pieces::of_any_size(frame::Side::Backend, data, |message| {
-        let _any = backend::ready_for_query(message);
-        let _any = backend::command_tag(message).map(backend::rows);
-        let _any = backend::report(message);
-        let _any = backend::parameter_status(message);
-        let _any = backend::row_description(message);
-        let _any = backend::data_row(message).map(|row| row.for_each(drop));
-        let _any = backend::copy_formats(message);
-        let _any = backend::report_fields(message);
-        let _any = backend::notification(message);
-    });
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::postgres_backend::run(data));

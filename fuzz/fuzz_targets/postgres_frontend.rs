@@ -1,23 +1,4 @@
 //! What a client sends: framing in pieces of any size, every message, the commands in them.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use portcullis::decode::postgres::frontend::Message;
-use portcullis::decode::postgres::{command, frame, frontend};
-
-mod pieces;
-
-fuzz_target!(|data: &[u8]| {
-    pieces::of_any_size(frame::Side::Frontend, data, |message| {
-        match frontend::message(message) {
-            Ok(Message::Query { sql } | Message::Parse { sql, .. }) => {
-                let _any = command::of_text(sql);
-            }
-            Ok(Message::Bind(bind)) => {
-                let _any = command::bind(&bind, false);
-            }
-            _ => {}
-        }
-        let _any = frontend::password(message);
-    });
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::postgres_frontend::run(data));

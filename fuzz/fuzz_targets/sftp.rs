@@ -1,23 +1,4 @@
 //! What an sftp client and server send: packets in pieces, requests as commands, answers.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use portcullis::decode::sftp::{MAX_PACKET, Packets, Request, Response};
-
-fuzz_target!(|data: &[u8]| {
-    let Some((size, rest)) = data.split_first() else { return };
-    let mut packets = Packets::default();
-    for piece in rest.chunks(usize::from(*size).max(1)) {
-        packets.push(piece);
-        while let Ok(Some(packet)) = packets.next_packet() {
-            assert!(packet.len() <= MAX_PACKET + 4);
-            if let Ok(request) = Request::read(&packet) {
-                let _any = request.command(None);
-                let _any = request.command(Some("/home/agent"));
-            }
-            if let Ok(response) = Response::read(&packet) {
-                let _any = response.id();
-            }
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::sftp::run(data));

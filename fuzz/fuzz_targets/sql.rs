@@ -2,31 +2,4 @@
 //! whatever was read before.
 #![no_main]
 
-use std::sync::LazyLock;
-
-use libfuzzer_sys::fuzz_target;
-use portcullis::decode::sql::{Analyzer, LexerSettings, Reading, Withhold, analyze, view};
-
-static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| Analyzer::new(16 << 20));
-
-fuzz_target!(|data: (bool, bool, &str)| {
-    let (standard_conforming_strings, backslash_quote, sql) = data;
-    let settings = LexerSettings { standard_conforming_strings, backslash_quote };
-    let found = analyze(sql, settings);
-    if let Ok(analysis) = &found {
-        for statement in &analysis.statements {
-            assert!(!statement.effects.is_empty());
-            assert!(sql.get(statement.range.clone()).is_some());
-        }
-    }
-    for withhold in [Withhold::Secrets, Withhold::Literals] {
-        let _ = view(sql, settings, found.as_ref().map_err(|reason| *reason), withhold);
-    }
-    let reading = Reading::new(sql, settings, found);
-    assert_eq!(*ANALYZER.read(sql, settings), reading);
-    let _ = reading.view_for(|belonging| belonging.at % 2 == 0);
-    let _ = reading.clear_parameters(|belonging| !belonging.columns.is_empty());
-    if let Some(error) = reading.syntax_error() {
-        assert!(error.position.is_none_or(|at| (1..=sql.chars().count() + 1).contains(&at)));
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::sql::run(data));

@@ -1,17 +1,4 @@
 //! A command line for a remote shell, and what a recording has of channels.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use portcullis::decode::shell;
-use portcullis::decode::ssh::message::Message;
-
-fuzz_target!(|data: &[u8]| {
-    let command = shell::exec(data);
-    assert!(!command.effects.is_empty());
-    if let Some(words) = std::str::from_utf8(data).ok().and_then(shell::words) {
-        // A simple line has nothing in it that a shell reads more into.
-        let plain = |c: char| c.is_ascii_alphanumeric() || " _-./,:+@%=".contains(c);
-        assert!(words.iter().all(|word| word.chars().all(plain)));
-    }
-    let _any = Message::read(&data.to_vec().into());
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::ssh_exec::run(data));

@@ -19,6 +19,7 @@ mod backtest;
 mod clients;
 mod commands;
 mod config;
+mod corpora;
 mod database;
 mod deploy;
 mod disk_full;
