@@ -24,6 +24,7 @@ mod quickstart;
 mod recording;
 mod reload;
 mod replay;
+mod schema;
 mod serve;
 mod session;
 mod ssh_cert;
@@ -73,6 +74,7 @@ enum Command {
     Token(token::Options),
     SshCert(ssh_cert::Options),
     Issuer(issuer::Options),
+    Schema(schema::Options),
     Completions(completions::Options),
 }
 
@@ -133,6 +135,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Token(options) => token::run(options).await,
         Command::SshCert(options) => ssh_cert::run(options).await,
         Command::Issuer(options) => issuer::run(options).await,
+        Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::INCLUDE;
 use super::mistake::{Findings, Place, Source};
 use super::reader::Field;
 use super::value;
@@ -156,7 +157,7 @@ impl Reading<'_> {
     }
 
     fn include(&mut self, file: usize, node: &Node, depth: usize) {
-        let field = Field::new("include", node, self.findings);
+        let field = Field::new("include", node, &INCLUDE, self.findings);
         let Some(patterns) = field.list(|f| Some((f.place(), f.text()?.to_owned()))) else {
             return;
         };

@@ -31,7 +31,7 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
     ("bucket", None),
 ];
 /// The largest step of `bucket` between numbers.
-const MOST_STEP: usize = 1_000_000_000;
+pub(super) const MOST_STEP: usize = 1_000_000_000;
 
 /// Where columns are masked: at the source or not.
 const ENFORCE: &[(&str, bool)] = &[("source", true), ("output", false)];

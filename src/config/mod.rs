@@ -2,7 +2,8 @@
 //!
 //! [`load`] goes one way: files become one tree in which every value knows its place
 //! (`document`), and one pass over the tree (`reader`, then a file per section) makes the checked
-//! types of `model` and collects every mistake on the way. There is no unchecked copy of the
+//! types of `model` and collects every mistake on the way. Which keys there are, and of what form, is
+//! defined once, in `keys`; `schema` writes it for editors. There is no unchecked copy of the
 //! configuration that someone could use by accident.
 
 mod access;
@@ -11,6 +12,7 @@ mod digest;
 mod document;
 mod http;
 mod issuer;
+mod keys;
 mod mask;
 mod mistake;
 mod model;
@@ -19,6 +21,7 @@ mod policy;
 mod reader;
 mod retention;
 mod rows;
+mod schema;
 mod secret_ref;
 mod server;
 mod ssh;
@@ -46,6 +49,7 @@ pub use model::{
     UserKey, Web,
 };
 pub use retention::{Retention, keep};
+pub use schema::schema;
 pub use secret_ref::{SecretError, SecretRef};
 
 /// Reads and checks a configuration file with all that it includes. Reads files and nothing else:
@@ -63,7 +67,7 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 pub fn data_dir(path: &Path) -> Result<PathBuf, Mistakes> {
     let mut findings = Findings::default();
     let root = document::read(path, &mut findings);
-    let server = Table::root(&root, &findings).map(|top| server::server(&top));
+    let server = Table::root(&root, &keys::WHOLE, &findings).map(|top| server::server(&top));
     match server {
         Some(server) if !findings.any() => Ok(server.data_dir),
         _ => Err(findings.into_mistakes()),
@@ -80,7 +84,9 @@ pub fn draft(
     let mut findings = Findings::default();
     let root = document::read_text("the draft", text, &mut findings);
     let hash = digest::policy(&root);
-    let Some(top) = Table::root(&root, &findings) else { return Err(findings.into_mistakes()) };
+    let Some(top) = Table::root(&root, &keys::DRAFT, &findings) else {
+        return Err(findings.into_mistakes());
+    };
     let has_settings = top.has("policy");
     let drafted = policy::policy(&top, targets, hash.clone());
     top.finish();
@@ -101,7 +107,7 @@ pub fn draft(
 }
 
 fn check(path: &Path, root: &Node, findings: &Findings) -> Option<Config> {
-    let top = Table::root(root, findings)?;
+    let top = Table::root(root, &keys::WHOLE, findings)?;
     let server = server::server(&top);
     let tls = server::tls(&top);
     let listen = server::listen(&top, top.has("tls"));

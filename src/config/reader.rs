@@ -2,14 +2,16 @@
 //! leaves a mistake with its place.
 //!
 //! The keys that were asked for are the keys that a table has, so [`Table::finish`] knows the
-//! unknown ones and what they may have meant. Nothing stops at the first mistake: a read gives
+//! unknown ones and what they may have meant. Each read is held to the definition in [`super::keys`]
+//! where debug assertions are on. Nothing stops at the first mistake: a read gives
 //! `None`, the reader goes on, and [`super::load`] refuses the whole when anything was found.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::document::{Entries, Node, Value};
+use super::keys::{Form, Key, Section};
 use super::mistake::{Findings, Place};
 
 /// Longer texts are cut in messages, and get no suggestion.
@@ -24,6 +26,9 @@ pub(super) struct Table<'a> {
     place: Place,
     entries: &'a Entries,
     findings: &'a Findings,
+    form: &'static Form,
+    /// The keys that depend on the value of another.
+    more: Cell<&'static [Key]>,
     asked: RefCell<Vec<&'static str>>,
 }
 
@@ -32,13 +37,18 @@ pub(super) struct Table<'a> {
 pub(super) struct Field<'a> {
     key: &'a str,
     node: &'a Node,
+    form: &'static Form,
     findings: &'a Findings,
 }
 
 impl<'a> Table<'a> {
-    /// The whole configuration.
-    pub(super) fn root(node: &'a Node, findings: &'a Findings) -> Option<Self> {
-        let top = Field::new("", node, findings).titled("the configuration".to_owned())?;
+    /// The whole configuration, or as much as `form` says.
+    pub(super) fn root(
+        node: &'a Node,
+        form: &'static Form,
+        findings: &'a Findings,
+    ) -> Option<Self> {
+        let top = Field::new("", node, form, findings).titled("the configuration".to_owned())?;
         // It was read with the files.
         top.asked.borrow_mut().push("include");
         Some(top)
@@ -73,12 +83,21 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Says which value the key has that others depend on.
+    pub(super) fn is_of(&self, kind: &str) {
+        let kinds = self.section().and_then(|section| section.by).map(|(_, kinds)| kinds);
+        let found = kinds.into_iter().flatten().find(|(name, _)| *name == kind);
+        debug_assert!(found.is_some(), "{} has no kind {kind}", self.title);
+        self.more.set(found.map_or(&[], |(_, keys)| *keys));
+    }
+
     /// Reads a key that must be there.
     pub(super) fn require<T>(
         &self,
         key: &'static str,
         parse: impl FnOnce(Field<'a>) -> Option<T>,
     ) -> Option<T> {
+        debug_assert!(self.defined(key).is_none_or(|key| key.is_required), "{key} is required");
         if !self.entries.contains_key(key) {
             self.wrong(format!("missing key \"{key}\" in {}", self.title), None);
         }
@@ -96,15 +115,18 @@ impl<'a> Table<'a> {
 
     /// The table `[key]`.
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
-        self.read(key, |field| match &field.node.value {
-            Value::List(_) => field.wrong_with("is given once", format!("write [{key}]")),
-            _ => field.titled(format!("[{key}]")),
+        self.read(key, |field| {
+            match &field.held("a table", |f| matches!(f, Form::Table(_))).value {
+                Value::List(_) => field.wrong_with("is given once", format!("write [{key}]")),
+                _ => field.titled(format!("[{key}]")),
+            }
         })
     }
 
     /// The tables `[[key]]`.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
-        let tables = self.read(key, |field| match &field.node.value {
+        let are_tables = |form: &Form| matches!(form, Form::Tables(_));
+        let tables = self.read(key, |field| match &field.held("tables", are_tables).value {
             Value::Table(_) => field.wrong_with("is a list of tables", format!("write [[{key}]]")),
             // Not all or nothing as a list of values: each table is looked at by itself.
             Value::List(items) => Some(
@@ -120,8 +142,10 @@ impl<'a> Table<'a> {
 
     /// Every key of a table whose keys are free, with its value.
     pub(super) fn free(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
-        let findings = self.findings;
-        self.entries.iter().map(move |(key, (_, node))| Field { key, node, findings })
+        let (findings, form) = (self.findings, self.form);
+        debug_assert!(matches!(form, Form::Map(_)), "{} has keys of its own", self.title);
+        let form = if let Form::Map(form) = form { *form } else { &Form::Any };
+        self.entries.iter().map(move |(key, (_, node))| Field { key, node, form, findings })
     }
 
     /// Says that something is wrong with the table as a whole.
@@ -148,6 +172,9 @@ impl<'a> Table<'a> {
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
+        let keys = self.section().map_or(&[][..], |section| section.keys);
+        let unread = keys.iter().chain(self.more.get()).find(|key| !asked.contains(&key.name));
+        debug_assert!(unread.is_none(), "{} was read without {unread:?}", self.title);
         for key in self.entries.keys().filter(|key| !asked.contains(&key.as_str())) {
             let hint = similar(key, asked.iter().copied())
                 .unwrap_or_else(|| format!("it knows {}", asked.join(", ")));
@@ -160,8 +187,23 @@ impl<'a> Table<'a> {
         if !asked.contains(&key) {
             asked.push(key);
         }
+        let defined = self.defined(key);
+        debug_assert!(defined.is_some(), "{key} of {} is not defined", self.title);
+        let form = defined.map_or(&Form::Any, |key| &key.form);
         let (_, node) = self.entries.get(key)?;
-        Some(Field { key, node, findings: self.findings })
+        Some(Field { key, node, form, findings: self.findings })
+    }
+
+    fn section(&self) -> Option<&'static Section> {
+        match self.form {
+            Form::Table(section) | Form::Tables(section) => Some(section),
+            _ => None,
+        }
+    }
+
+    fn defined(&self, key: &str) -> Option<&'static Key> {
+        let keys = self.section().map_or(&[][..], |section| section.keys);
+        keys.iter().chain(self.more.get()).find(|defined| defined.name == key)
     }
 
     fn at_key(&self, key: &str, message: String, hint: Option<String>) {
@@ -171,8 +213,20 @@ impl<'a> Table<'a> {
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn new(key: &'a str, node: &'a Node, findings: &'a Findings) -> Self {
-        Self { key, node, findings }
+    pub(super) fn new(
+        key: &'a str,
+        node: &'a Node,
+        form: &'static Form,
+        findings: &'a Findings,
+    ) -> Self {
+        Self { key, node, form, findings }
+    }
+
+    /// The node, for a reader of this form: the definition must say the same.
+    pub(super) fn held(self, what: &str, is: impl Fn(&Form) -> bool + Copy) -> &'a Node {
+        let Self { key, form, node, .. } = self;
+        debug_assert!(form.includes(is), "{key} is read as {what}, and defined as {form:?}");
+        node
     }
 
     pub(super) fn key(&self) -> &'a str {
@@ -207,7 +261,11 @@ impl<'a> Field<'a> {
 
     /// A text that is not empty.
     pub(super) fn text(self) -> Option<&'a str> {
-        match &self.node.value {
+        let is_text = |form: &Form| {
+            use Form::{Duration, Path, Size, Text, Word};
+            matches!(form, Text | Path | Duration | Size | Word(_))
+        };
+        match &self.held("a text", is_text).value {
             Value::Text(text) if text.is_empty() => self.wrong("must not be empty"),
             Value::Text(text) => Some(text),
             _ => self.expected("a text"),
@@ -215,7 +273,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn flag(self) -> Option<bool> {
-        match &self.node.value {
+        match &self.held("a flag", |form| matches!(form, Form::Flag)).value {
             Value::Flag(flag) => Some(*flag),
             _ => self.expected("true or false"),
         }
@@ -223,7 +281,9 @@ impl<'a> Field<'a> {
 
     /// A whole number from 1 to `most`.
     pub(super) fn count(self, most: usize) -> Option<usize> {
-        let Value::Integer(number) = &self.node.value else {
+        let node =
+            self.held("a count", |form| matches!(form, Form::Count(bound) if *bound == most));
+        let Value::Integer(number) = &node.value else {
             return self.expected("a whole number");
         };
         match number.and_then(|n| usize::try_from(n).ok()) {
@@ -234,6 +294,12 @@ impl<'a> Field<'a> {
 
     /// A list, of which every item must be right; it may be empty.
     pub(super) fn list<T>(self, each: impl Fn(Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        self.held("a list", |form| matches!(form, Form::List(_, 0)));
+        self.items(each)
+    }
+
+    fn items<T>(self, each: impl Fn(Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let form = if let Form::List(form, _) = self.form { *form } else { &Form::Any };
         let Value::List(items) = &self.node.value else {
             return self.wrong_with(
                 format!("expected a list, found {}", self.node.value.kind()),
@@ -241,13 +307,14 @@ impl<'a> Field<'a> {
             );
         };
         // All of them first, so that each mistake is seen.
-        let items: Vec<_> = items.iter().map(|node| each(Field { node, ..self })).collect();
+        let items: Vec<_> = items.iter().map(|node| each(Field { node, form, ..self })).collect();
         items.into_iter().collect()
     }
 
     /// A list that names at least one.
     pub(super) fn some<T>(self, each: impl Fn(Field<'a>) -> Option<T>) -> Option<Vec<T>> {
-        match self.list(each) {
+        self.held("a list of at least one", |form| matches!(form, Form::List(_, 1)));
+        match self.items(each) {
             Some(items) if items.is_empty() => self.wrong("must name at least one"),
             items => items,
         }
@@ -264,6 +331,7 @@ impl<'a> Field<'a> {
 
     /// A table within a table, known by its key.
     pub(super) fn table(self) -> Option<Table<'a>> {
+        self.held("a table", |form| matches!(form, Form::Table(_) | Form::Map(_)));
         self.titled(self.key.to_owned())
     }
 
@@ -274,6 +342,8 @@ impl<'a> Field<'a> {
                 place: self.node.place,
                 entries,
                 findings: self.findings,
+                form: self.form,
+                more: Cell::new(&[]),
                 asked: RefCell::default(),
             }),
             _ => self.expected("a table"),
@@ -282,6 +352,10 @@ impl<'a> Field<'a> {
 
     /// One of a few words.
     pub(super) fn word<T: Copy>(self, words: &[(&'static str, T)]) -> Option<T> {
+        self.held("one of a few words", |form| {
+            let Form::Word(defined) = form else { return false };
+            defined.iter().eq(words.iter().map(|(word, _)| word))
+        });
         let text = self.text()?;
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => Some(*meaning),
@@ -305,6 +379,7 @@ impl<'a> Field<'a> {
 
     /// A path; a relative one is relative to the folder of the file that names it.
     pub(super) fn path(self) -> Option<PathBuf> {
+        self.held("a path", |form| matches!(form, Form::Path));
         self.text().map(|text| self.folder().join(text))
     }
 

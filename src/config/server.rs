@@ -16,19 +16,19 @@ use crate::age::Recipient;
 const DEFAULT_DATA_DIR: &str = "/var/lib/portcullis";
 const DEFAULT_MAX_SESSIONS: usize = 10_000;
 /// More than one machine has ports and memory for.
-const MOST_SESSIONS: usize = 1_000_000;
+pub(super) const MOST_SESSIONS: usize = 1_000_000;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 const DEFAULT_EXPIRY_GRACE: Duration = Duration::from_secs(30);
 const DEFAULT_TICKET: Duration = Duration::from_secs(12 * 60 * 60);
 /// Enough for a crew that takes one for every job; a loop that asks is stopped.
 const DEFAULT_TICKETS: usize = 1000;
 /// Every gateway holds what is revoked in memory until its time is over.
-const MOST_TICKETS: usize = 100_000;
+pub(super) const MOST_TICKETS: usize = 100_000;
 /// As many as people can still look through; each one rings.
 const DEFAULT_APPROVALS: Approvals =
     Approvals { per_identity: 50, per_session: 20, per_target: 500, per_minute: 120 };
 /// What one gateway can hold.
-const MOST_WAITING: usize = 20_000;
+pub(super) const MOST_WAITING: usize = 20_000;
 const DEFAULT_MAX_SESSION: u64 = 10 << 30;
 const DEFAULT_MAX_LOCAL: u64 = 50 << 30;
 /// Each recording's first block names them all, and is bounded.

@@ -56,7 +56,9 @@ fn target(table: Table<'_>, name: Option<TargetName>) -> Option<Target> {
         .read("default", |f| f.word(&[("allow", Verdict::Allow), ("block", Verdict::Block)]))
         .unwrap_or(Verdict::Allow);
     // Which other keys there are depends on it.
-    let kind = match table.require("protocol", |field| field.word(PROTOCOLS))? {
+    let protocol = table.require("protocol", |field| field.word(PROTOCOLS))?;
+    table.is_of(protocol.as_str());
+    let kind = match protocol {
         Protocol::Postgres => postgres(&table).map(TargetKind::Postgres),
         Protocol::Ssh => ssh::target(&table).map(TargetKind::Ssh),
         Protocol::Http => http::target(&table).map(TargetKind::Http),

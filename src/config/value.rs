@@ -7,6 +7,7 @@ use std::time::Duration;
 use globset::{GlobBuilder, GlobMatcher};
 use ipnet::IpNet;
 
+use super::keys::Form;
 use super::model::ClaimPath;
 use super::reader::{Field, quoted};
 use super::secret_ref::SecretRef;
@@ -23,6 +24,7 @@ const SECRET_FORMS: &str =
 
 /// `"10m"`: a whole number and one of ms, s, m, h, d.
 pub(super) fn duration(field: Field<'_>) -> Option<Duration> {
+    field.held("a duration", |form| matches!(form, Form::Duration));
     let text = field.text()?;
     let (number, unit) = number_and_unit(text);
     let unit_ms = match unit {
@@ -55,6 +57,7 @@ pub(super) fn span(field: Field<'_>) -> Option<Duration> {
 
 /// `"64 MiB"`: a whole number and one of B, KiB, MiB, GiB, TiB; not zero.
 pub(super) fn size(field: Field<'_>) -> Option<u64> {
+    field.held("a size", |form| matches!(form, Form::Size));
     let text = field.text()?;
     let (number, unit) = number_and_unit(text);
     let shift = match unit {

@@ -75,13 +75,21 @@ fn wrong_usage_is_2_and_help_is_0() {
     let nowhere = Path::new("/no/such");
     assert_eq!(portcullis(&["chekc"], nowhere).status.code(), Some(2));
     assert_eq!(portcullis(&["check", "--log", "a=b=c"], nowhere).status.code(), Some(2));
-    for command in ["serve", "check", "reload", "completions"] {
+    for command in ["serve", "check", "reload", "schema", "completions"] {
         let help = portcullis(&[command, "--help"], nowhere);
         assert_eq!(help.status.code(), Some(0));
         assert!(text(&help.stdout).contains("Example:\n  portcullis "), "{}", text(&help.stdout));
     }
     let script = portcullis(&["completions", "bash"], nowhere);
     assert!(text(&script.stdout).contains("_portcullis()"));
+}
+
+#[test]
+fn the_schema_is_printed_for_an_editor() {
+    let printed = portcullis(&["schema"], Path::new("/no/such"));
+    assert_eq!(printed.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(schema, config::schema());
 }
 
 #[test]

@@ -45,6 +45,7 @@ mod regress;
 mod row_filters;
 mod rules;
 mod rust_client;
+mod schema;
 mod session;
 mod sql_effects;
 mod ssh;

@@ -358,6 +358,7 @@ fn the_other_pages() {
         .starts("portcullis replay", "answers from the recording");
     drop(replay);
     reader.goes_through();
+    demo.reader("docs/configuration.md", "agent").says("portcullis schema", "").goes_through();
     demo.reader("docs/contributing.md", "agent")
         .leaves("scripts/prepare", "scripts/test begins with it")
         .leaves("cargo build", "it made this program")
