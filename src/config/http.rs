@@ -55,8 +55,8 @@ fn domain(field: Field<'_>) -> Option<String> {
 
 pub(super) fn target(table: &Table<'_>) -> Option<HttpTarget> {
     let url = table.require("url", url);
-    let kinds: Vec<_> = dialects::ALL.iter().map(|dialect| (dialect.name(), *dialect)).collect();
-    let kind = table.read("kind", |field| field.word(&kinds)).unwrap_or_else(dialects::plain);
+    let kind =
+        table.read("kind", |field| field.word(dialects::ALL)).unwrap_or_else(dialects::plain);
     let ca = table.read("ca", |field| {
         if url.as_ref().is_some_and(|(https, _)| !https) {
             field.warn("has no effect unless the url is https");

@@ -43,20 +43,25 @@ pub fn vocabulary() -> Vocabulary<'static> {
             .map(|(action, _)| *action)
             .chain(ssh::ACTIONS.iter().copied())
             .chain(http::METHODS.iter().map(|(_, action)| *action))
-            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().actions).copied())
+            .chain(
+                http::dialects::ALL
+                    .iter()
+                    .flat_map(|(_, dialect)| dialect.words().actions)
+                    .copied(),
+            )
             .collect(),
         kinds: sql::KINDS
             .iter()
             .chain(ssh::KINDS)
             .chain(&["path"])
-            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().kinds))
+            .chain(http::dialects::ALL.iter().flat_map(|(_, dialect)| dialect.words().kinds))
             .copied()
             .collect(),
         attributes: sql::ATTRIBUTES
             .iter()
             .chain(ssh::EFFECT_ATTRIBUTES)
             .chain(http::command::ATTRIBUTES)
-            .chain(http::dialects::ALL.iter().flat_map(|dialect| dialect.words().attributes))
+            .chain(http::dialects::ALL.iter().flat_map(|(_, dialect)| dialect.words().attributes))
             .map(|name| format!("effect.{name}").leak() as &str)
             .chain(
                 postgres::command::ATTRIBUTES

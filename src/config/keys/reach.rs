@@ -2,6 +2,7 @@
 
 use super::{Form, Key, LABELS, SECRET, Section, TEXTS, key, required, section};
 use crate::config::value::MOST_APPROVALS;
+use crate::decode::http::dialects;
 
 pub(super) const ISSUER: Section = section(&[
     required("name", Form::Text, "How access rules name it."),
@@ -108,11 +109,7 @@ const SSH_HOST: &[Key] = &[
 
 const WEB_SERVICE: &[Key] = &[
     required("url", Form::Text, "https:// or http://, host and port, no path."),
-    key(
-        "kind",
-        Form::Word(&["plain", "crewai"]),
-        "What the service is; a crew names workflow and run.",
-    ),
+    key("kind", Form::Word(dialects::NAMES), "What the service is; a crew names workflow and run."),
     key("ca", Form::Path, "PEM file of authorities for the target's TLS."),
     key(
         "credential",

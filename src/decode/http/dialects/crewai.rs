@@ -11,12 +11,15 @@ use super::{Dialect, Meaning, Run};
 const MAX_ID: usize = 200;
 
 /// `kind = "crewai"`
+pub(super) const NAME: &str = "crewai";
+
+/// What is known of it.
 #[derive(Debug)]
 pub(super) struct CrewAi;
 
 impl Dialect for CrewAi {
     fn name(&self) -> &'static str {
-        "crewai"
+        NAME
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Meaning, Refused> {

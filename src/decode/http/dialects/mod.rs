@@ -18,13 +18,26 @@ use super::command::{self, Request};
 use crate::names::SessionId;
 use crate::policy::Command;
 
-/// All of them; the first is that of a target whose `kind` is not given.
-pub const ALL: &[&dyn Dialect] = &[
-    &plain::Plain,
-    &crewai::CrewAi,
+/// All of them, by the words that `kind` names them by.
+pub const ALL: &[(&str, &dyn Dialect)] = &[
+    (plain::NAME, &plain::Plain),
+    (crewai::NAME, &crewai::CrewAi),
     #[cfg(test)]
-    &toy::Toy,
+    (toy::NAME, &toy::Toy),
 ];
+
+/// Those words.
+pub const NAMES: &[&str] = &names();
+
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and looks at each place")]
+const fn names() -> [&'static str; ALL.len()] {
+    let (mut names, mut at) = ([""; ALL.len()], 0);
+    while at < ALL.len() {
+        names[at] = ALL[at].0;
+        at += 1;
+    }
+    names
+}
 
 /// What is known of an API.
 pub trait Dialect: fmt::Debug + Send + Sync {

@@ -9,12 +9,15 @@ use super::{Answer, Dialect, Meaning, Refusal, Run, Words};
 use crate::policy::{Effect, Object};
 
 /// `kind = "toy"`
+pub(super) const NAME: &str = "toy";
+
+/// What is known of it.
 #[derive(Debug)]
 pub(super) struct Toy;
 
 impl Dialect for Toy {
     fn name(&self) -> &'static str {
-        "toy"
+        NAME
     }
 
     fn read(&self, request: &Request<'_>) -> Result<Meaning, Refused> {
