@@ -16,6 +16,7 @@ mod identities;
 mod issuer;
 mod logging;
 mod login;
+mod man;
 mod migrate;
 mod output;
 mod policy;
@@ -76,6 +77,7 @@ enum Command {
     Issuer(issuer::Options),
     Schema(schema::Options),
     Completions(completions::Options),
+    Man(man::Options),
 }
 
 /// Where the configuration is.
@@ -137,6 +139,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         Command::Issuer(options) => issuer::run(options).await,
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
     }
 }
 

@@ -75,7 +75,7 @@ fn wrong_usage_is_2_and_help_is_0() {
     let nowhere = Path::new("/no/such");
     assert_eq!(portcullis(&["chekc"], nowhere).status.code(), Some(2));
     assert_eq!(portcullis(&["check", "--log", "a=b=c"], nowhere).status.code(), Some(2));
-    for command in ["serve", "check", "reload", "schema", "completions"] {
+    for command in ["serve", "check", "reload", "schema", "completions", "man"] {
         let help = portcullis(&[command, "--help"], nowhere);
         assert_eq!(help.status.code(), Some(0));
         assert!(text(&help.stdout).contains("Example:\n  portcullis "), "{}", text(&help.stdout));
@@ -90,6 +90,60 @@ fn the_schema_is_printed_for_an_editor() {
     assert_eq!(printed.status.code(), Some(0));
     let schema: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(schema, config::schema());
+}
+
+/// A page for every command, which has each of its options.
+#[test]
+fn manual_pages_have_every_command_with_its_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    let nowhere = Path::new("/no/such");
+    for _twice in 0..2 {
+        let done = portcullis(&["man", folder.to_str().unwrap()], nowhere);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    }
+    let (mut commands, mut options) = (vec![Vec::<String>::new()], 0);
+    let mut pages = 0;
+    while let Some(command) = commands.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = portcullis(&words, nowhere);
+        let name = [&["portcullis".to_owned()][..], &command].concat().join("-");
+        let page =
+            fs::read_to_string(folder.join(format!("{name}.1"))).unwrap().replace("\\-", "-");
+        pages += 1;
+        let version = concat!("portcullis ", env!("CARGO_PKG_VERSION"));
+        assert!(page.contains(version), "{name}.1 has no version:\n{page}");
+        for variable in text(&help.stdout).split("[env: ").skip(1) {
+            let variable = variable.split('=').next().unwrap();
+            assert!(page.contains(variable), "{name}.1 lacks {variable}:\n{page}");
+        }
+        let mut is_command = false;
+        for line in text(&help.stdout).lines() {
+            if !line.starts_with(' ') {
+                is_command = line == "Commands:";
+            } else if is_command && line.starts_with("  ") && !line.starts_with("   ") {
+                let sub = line.split_whitespace().next().unwrap();
+                if sub != "help" {
+                    commands.push([&command[..], &[sub.to_owned()]].concat());
+                }
+            } else if line.trim_start().starts_with('-') {
+                for option in line.split([' ', ',']).filter(|word| word.starts_with("--")) {
+                    options += 1;
+                    assert!(page.contains(option), "{name}.1 lacks {option}:\n{page}");
+                }
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), pages);
+    assert!(pages > 50 && options > 300, "{pages} pages, {options} options");
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let done = portcullis(&["man", file.to_str().unwrap()], nowhere);
+    assert_eq!(done.status.code(), Some(1));
+    let said = text(&done.stderr);
+    let place = format!("portcullis: cannot write manual pages into {}: ", file.display());
+    assert!(said.starts_with(&place), "{said}");
 }
 
 #[test]
