@@ -211,6 +211,9 @@ impl Issuer {
 
 /// A client's address with more in its query, which RFC 6749 appendix B has as a form.
 fn with_query(uri: &str, query: &[(&str, &str)]) -> String {
+    if query.is_empty() {
+        return uri.to_owned();
+    }
     let (mut uri, has_query) = (uri.to_owned(), uri.contains('?'));
     uri.push(if has_query { '&' } else { '?' });
     let begin = uri.len();
@@ -261,5 +264,7 @@ mod tests {
             with_query("http://h/cb?a=1", &[("state", "x&y=\"é\"\r\n")]),
             "http://h/cb?a=1&state=x%26y%3D%22%C3%A9%22%0D%0A"
         );
+        assert_eq!(with_query("http://h/cb", &[]), "http://h/cb");
+        assert_eq!(with_query("http://h/cb", &[("a", "b c"), ("d", "")]), "http://h/cb?a=b+c&d=");
     }
 }
