@@ -21,8 +21,11 @@ pub(super) struct Section {
     /// Of these exactly one is given; none where there are none.
     pub(super) one_of: &'static [&'static str],
     /// The key on whose value other keys depend, and these by the value.
-    pub(super) by: Option<(&'static str, &'static [(&'static str, &'static [Key])])>,
+    pub(super) by: Option<(&'static str, &'static [Kind])>,
 }
+
+/// A value of the key that others depend on, and these.
+pub(super) type Kind = (&'static str, &'static [Key]);
 
 /// One key of a table.
 #[derive(Debug)]
