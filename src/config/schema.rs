@@ -14,10 +14,8 @@ const SIZE: &str = r"^[0-9](_*[0-9])*\s*(B|KiB|MiB|GiB|TiB)$";
 /// The JSON Schema of a configuration file. One that others include has the same.
 pub fn schema() -> Value {
     let mut schema = of_form(&WHOLE);
-    if let Some(members) = schema.as_object_mut() {
-        members.insert("$schema".to_owned(), "http://json-schema.org/draft-07/schema#".into());
-        members.insert("title".to_owned(), "The configuration of Portcullis".into());
-    }
+    put(&mut schema, "$schema", "http://json-schema.org/draft-07/schema#".into());
+    put(&mut schema, "title", "The configuration of Portcullis".into());
     schema
 }
 
@@ -29,16 +27,16 @@ fn of_form(form: &Form) -> Value {
         Form::Flag => json!({ "type": "boolean" }),
         Form::Count(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         Form::Word(words) => json!({ "type": "string", "enum": words }),
-        Form::List(form, least) => list(of_form(form), *least),
+        Form::List(form, least) => list(&of_form(form), *least),
         Form::Map(form) => json!({ "type": "object", "additionalProperties": of_form(form) }),
         Form::Table(section) => of_section(section),
-        Form::Tables(section) => list(of_section(section), 0),
+        Form::Tables(section) => list(&of_section(section), 0),
         Form::Either(forms) => json!({ "anyOf": forms.iter().map(of_form).collect::<Vec<_>>() }),
         Form::Any => json!({}),
     }
 }
 
-fn list(item: Value, least: usize) -> Value {
+fn list(item: &Value, least: usize) -> Value {
     json!({ "type": "array", "items": item, "minItems": least })
 }
 
@@ -47,7 +45,7 @@ fn of_section(section: &Section) -> Value {
         let kinds = kinds.iter().map(|(kind, more)| {
             let mut table = of_keys(section.keys.iter().chain(*more), section.one_of);
             if let Some(key) = table.pointer_mut(&format!("/properties/{by}")) {
-                key["enum"] = json!([kind]);
+                put(key, "enum", json!([kind]));
             }
             table
         });
@@ -63,16 +61,24 @@ fn of_keys<'k>(keys: impl Iterator<Item = &'k Key> + Clone, one_of: &[&str]) -> 
     let mut table =
         json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if !required.is_empty() {
-        table["required"] = json!(required);
+        put(&mut table, "required", json!(required));
     }
     if !one_of.is_empty() {
-        table["oneOf"] = one_of.iter().map(|key| json!({ "required": [key] })).collect();
+        let each = one_of.iter().map(|key| json!({ "required": [key] }));
+        put(&mut table, "oneOf", each.collect());
     }
     table
 }
 
 fn of_key(key: &Key) -> Value {
     let mut value = of_form(&key.form);
-    value["description"] = key.about.into();
+    put(&mut value, "description", key.about.into());
     value
+}
+
+/// Sets a member of an object.
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
 }
