@@ -21,8 +21,8 @@
 //! the API, [`notify`] tells people of what happens, [`database`] holds the index of what was
 //! recorded and the state, [`metrics`] counts, [`telemetry`] sends spans, [`replay`] shows
 //! recordings, [`archive`] keeps what proves them and deletes what is over, [`age`] wraps their
-//! keys, [`clock`] says how long ago something was, [`percent`] writes text into addresses, [`cli`] is the command line, [`quickstart`] sets up a gateway to
-//! try.
+//! keys, [`clock`] says how long ago something was, [`percent`] writes text into addresses, [`cli`]
+//! is the command line, [`quickstart`] sets up a gateway to try.
 //!
 //! # Invariants
 //!
@@ -33,6 +33,14 @@
 //!   after the masked bytes were recorded.
 //! - Policy, masks and decoders know no socket, no clock and no database.
 //! - What a foreign side sends is bounded before it is stored, and no input panics.
+//!
+//! # Words
+//!
+//! A *command* has *effects*: actions on objects. A *decision* says allow, block or approve; one
+//! that people have to approve makes the command *pending*. (A *hold* is a legal hold: it keeps
+//! recordings.) A *plan* says what is to become of some bytes, and its *draft* has the events;
+//! nothing has happened yet. The *request view* of a command is what may be stored of it. A
+//! *dialect* is what is known of an API over HTTP. `docs/architecture.md` has all words.
 //!
 //! `tests/it/architecture.rs` holds the `use` lines to the table of allowed directions.
 
