@@ -149,6 +149,15 @@ fn a_filter_that_does_not_name_the_views_of_the_hardened_role_is_told_of_with_th
     let said = says("update orders set tenant_id = 'acme' where id = 1");
     assert!(said.contains("E[42501") && said.contains(written), "{said}");
     assert!(says("delete from public.orders where id = 2").contains("C[DELETE 0]"));
+    // Beside the view: what does not name the column that the role may not read.
+    for sql in ["select total from public.invoices", "select sum(total) from public.invoices"] {
+        let said = says(sql);
+        assert!(said.contains("D[5]"), "{sql}\n{said}");
+    }
+    for sql in ["select email from public.invoices", "select * from public.invoices"] {
+        let said = says(sql);
+        assert!(said.contains("E[42501"), "{sql}\n{said}");
+    }
 
     let warned = hardened.warned();
     let [addresses, invoices, mails, orders] = &warned[..] else { panic!("{warned:?}") };

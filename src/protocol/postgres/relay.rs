@@ -206,16 +206,8 @@ impl Relay {
         std::future::pending().await
     }
 
-    /// Decides, records and forwards whole messages and pieces of COPY data. Gives whether the
-    /// client said that it leaves.
-    async fn forward(
-        &self,
-        bytes: Bytes,
-        pieces: &[Piece],
-        incoming: &mut Incoming,
-        client: &mut ReadHalf<Stream>,
-        target: &mut Outgoing,
-    ) -> Result<bool, End> {
+    /// The messages in some bytes, with their texts read.
+    async fn read<'b>(&self, bytes: &'b Bytes, pieces: &[Piece]) -> Result<Vec<Placed<'b>>, End> {
         let mut messages = Vec::with_capacity(pieces.len());
         let mut at = 0;
         for piece in pieces {
@@ -234,51 +226,71 @@ impl Relay {
             };
             messages.push((range, message, read));
         }
-        let starts = |message: &Message<'_>| {
-            use Message::{Bind, Execute, FunctionCall, Parse, Query};
-            matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
+        Ok(messages)
+    }
+
+    /// Plans, records and lets pass what may of some messages, and says why that stopped before the
+    /// last. Ahead of them is what an earlier plan gave back.
+    async fn admit(
+        &self,
+        messages: &[Placed<'_>],
+        bytes: &Bytes,
+        ahead: Option<(Option<Unit>, Bytes)>,
+    ) -> Result<(Permitted, Option<Stopped>), End> {
+        let start = messages.first().map_or(0, |(range, ..)| range.start);
+        let masks = match messages.iter().any(starts) {
+            true => self.masks_of(messages).await,
+            false => None,
         };
+        let (unit, given_back) = ahead.unwrap_or_default();
+        let mut plan = self.gate.plan(bytes.clone()).await?;
+        if !given_back.is_empty() {
+            plan.resume(&given_back);
+        }
+        let planned = self.replies.with(|replies| {
+            Planner {
+                plan: &mut plan,
+                replies,
+                gate: &self.gate,
+                analyzer: self.reader.analyzer(),
+                masking: &self.masking,
+                masks: masks.as_ref(),
+                plain: start..start,
+                secret: start..start,
+                unit,
+            }
+            .messages(messages)
+        });
+        let appended = self.gate.append(plan)?;
+        let mut stopped = planned.map_err(End::ClientMalformed)?;
+        if appended.renumbered.any() {
+            self.replies.with(|replies| replies.renumber(appended.renumbered));
+            stopped.renumber(appended.renumbered);
+        }
+        Ok((self.gate.pass(appended).await?, stopped))
+    }
+
+    /// Decides, records and forwards whole messages and pieces of COPY data. Gives whether the
+    /// client said that it leaves.
+    async fn forward(
+        &self,
+        bytes: Bytes,
+        pieces: &[Piece],
+        incoming: &mut Incoming,
+        client: &mut ReadHalf<Stream>,
+        target: &mut Outgoing,
+    ) -> Result<bool, End> {
+        let messages = self.read(&bytes, pieces).await?;
         // At the session's end nothing new starts; whoever watches for it ends the session.
         let closes = self.closing.load(Ordering::Acquire) || self.gate.is_over();
-        if closes && messages.iter().any(|(_, m, _)| starts(m)) {
+        if closes && messages.iter().any(starts) {
             return std::future::pending().await;
         }
         let leaves = messages.iter().any(|(_, m, _)| matches!(m, Message::Terminate));
         let mut rest = messages.as_slice();
-        let mut waits: Option<(Option<Unit>, Bytes)> = None;
+        let mut waits = None;
         loop {
-            let start = rest.first().map_or(0, |(range, ..)| range.start);
-            let masks = if rest.iter().any(|(_, m, _)| starts(m)) {
-                self.masks_of(rest).await
-            } else {
-                None
-            };
-            let (unit, taken_back) = waits.take().unwrap_or_default();
-            let mut plan = self.gate.plan(bytes.clone()).await?;
-            if !taken_back.is_empty() {
-                plan.resume(&taken_back);
-            }
-            let planned = self.replies.with(|replies| {
-                Planner {
-                    plan: &mut plan,
-                    replies,
-                    gate: &self.gate,
-                    analyzer: self.reader.analyzer(),
-                    masking: &self.masking,
-                    masks: masks.as_ref(),
-                    plain: start..start,
-                    secret: start..start,
-                    unit,
-                }
-                .messages(rest)
-            });
-            let appended = self.gate.append(plan)?;
-            let mut stopped = planned.map_err(End::ClientMalformed)?;
-            if appended.renumbered.any() {
-                self.replies.with(|replies| replies.renumber(appended.renumbered));
-                stopped.renumber(appended.renumbered);
-            }
-            let permitted = self.gate.pass(appended).await?;
+            let (permitted, stopped) = self.admit(rest, &bytes, waits.take()).await?;
             target.permit(permitted).await.map_err(End::TargetBroken)?;
             match stopped {
                 None => return Ok(leaves),
@@ -288,7 +300,7 @@ impl Relay {
                     let waits = |replies: &Replies| replies.course(message) == Course::Wait;
                     self.settled(|replies| !waits(replies), incoming, client).await?;
                     if rest.len() > 1 || !incoming.buffer.is_empty() {
-                        self.replies.with(|replies| replies.sent_early());
+                        self.replies.with(Replies::sent_early);
                     }
                     self.forward_owed(target).await?;
                 }
@@ -356,7 +368,7 @@ impl Relay {
 
     /// Forwards Syncs that were kept back and count.
     async fn forward_owed(&self, target: &mut Outgoing) -> Result<(), End> {
-        let owed = self.replies.with(|replies| replies.take_owed_syncs());
+        let owed = self.replies.with(Replies::take_owed_syncs);
         if owed == 0 {
             return Ok(());
         }
@@ -500,6 +512,12 @@ impl Relay {
         })?;
         Ok((released, end))
     }
+}
+
+/// Whether a message starts something.
+fn starts((_, message, _): &Placed<'_>) -> bool {
+    use Message::{Bind, Execute, FunctionCall, Parse, Query};
+    matches!(message, Query { .. } | Parse { .. } | Bind(_) | Execute { .. } | FunctionCall)
 }
 
 async fn next(notices: &mut Option<mpsc::Receiver<Words>>) -> Words {

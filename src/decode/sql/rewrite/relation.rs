@@ -356,7 +356,8 @@ impl MaskedRelation {
                 Shown::Clear if column.readable || mentioned => &column.itself,
                 Shown::AtOutput if mentioned => &column.itself,
                 Shown::Clear | Shown::AtOutput => &column.nothing,
-                Shown::Masked(_) if shadow => &column.nothing,
+                // What a role may not read is no part of a statement that does not ask for it.
+                Shown::Masked(_) if shadow || !(column.readable || mentioned) => &column.nothing,
                 Shown::Masked(_) => &column.masked,
             };
             written.clone()
