@@ -22,7 +22,7 @@ const KEY_DATA: u8 = b'K';
 
 /// How many hostile connections from each side.
 fn mutations() -> usize {
-    amount("PORTCULLIS_MUTATIONS", 5_000)
+    amount("PORTCULLIS_MUTATIONS", 3_000)
 }
 
 /// A server without passwords, a gateway before it, and the session that is torn.

@@ -39,7 +39,7 @@ pub struct Bookmark {
     pub chain: [u8; 32],
 }
 
-/// The blocks of one recording, from a bookmark on, checked as [`super::Reader`] checks them.
+/// The blocks of one recording, from a bookmark on, checked as [`crate::recording::Reader`] checks them.
 /// Events are seen once they are in a block, 150 ms after they happened; a few bytes that passed
 /// after a second.
 #[derive(Debug)]
