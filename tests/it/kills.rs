@@ -21,7 +21,7 @@ use crate::support::random::{Random, amount};
 
 /// How often the gateway is killed.
 fn rounds() -> usize {
-    amount("PORTCULLIS_KILL_ROUNDS", 20)
+    amount("PORTCULLIS_KILL_ROUNDS", 12)
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn killed_under_load(recording: &str) {
     fs::write(&upload, random::bytes(3 << 20)).unwrap();
     let mut random = Random::seeded();
     let (mut total, mut seen) = (0, Vec::new());
-    let rounds = amount("PORTCULLIS_KILL_ROUNDS", 20);
+    let rounds = amount("PORTCULLIS_KILL_ROUNDS", 12);
     for round in 0..rounds {
         let mut clients = load(&Caller::of(&gateway), round, upload.to_str().unwrap());
         let enough = random.below(200) + 20;
