@@ -5,8 +5,8 @@
 //! every protocol take nothing else. The gate knows no protocol.
 //!
 //! What goes up goes three steps: a [`Plan`] is made of it, in which policy and masks decide, and no
-//! lock is held; the plan is recorded ([`Gate::append`]), and only then do metrics, spans and news
-//! hear of it; what may passes ([`Gate::pass`]). [`Gate::admit`] is all three.
+//! lock is held; the plan is recorded ([`Plan::append`]), and only then do metrics, spans and news
+//! hear of it; what may passes ([`Appended::pass`]). [`Gate::admit`] is all three.
 //!
 //! Nothing passes up on a right that was looked at too long ago: [`Gate::admit`] asks how old the
 //! gateway's knowledge of withdrawals is, and looks at the session's end by a clock, for a process
@@ -79,8 +79,9 @@ impl Released {
 
 /// A plan that was recorded.
 #[derive(Debug)]
-#[must_use = "it passes with Gate::pass alone"]
-pub struct Appended {
+#[must_use = "it passes with Appended::pass alone"]
+pub struct Appended<'g> {
+    gate: &'g Gate,
     bytes: Bytes,
     /// What became of the sequences that the plan gave out.
     pub renumbered: Renumbered,
@@ -88,6 +89,38 @@ pub struct Appended {
     began: Moment,
     /// Commands are in it.
     decided: bool,
+}
+
+impl<'g> Plan<'g> {
+    /// Records what was planned: all of it, or nothing, and then nothing follows from it.
+    pub fn append(self) -> Result<Appended<'g>, RecordingFailure> {
+        let (gate, now) = (self.gate, self.now);
+        let appended = gate.recording.append_draft(now, &self.draft);
+        let renumbered = appended.inspect_err(|failure| gate.count(failure))?;
+        let (bytes, consequences) = self.finish();
+        let decided = !consequences.is_empty();
+        consequences.happen(gate, renumbered);
+        Ok(Appended { gate, bytes, renumbered, began: now.moment, decided })
+    }
+}
+
+impl Appended<'_> {
+    /// Lets pass what may. With `durability = "disk"` this waits for the disk. Cancel safe.
+    pub async fn pass(self) -> Result<Permitted, NotAdmitted> {
+        self.committed().await?;
+        // The process may have been stopped meanwhile, or the disk slow.
+        let now = self.gate.right_now().await?;
+        self.gate.metrics.passed_up(self.bytes.len(), now.moment.since(self.began));
+        Ok(Permitted(self.bytes))
+    }
+
+    async fn committed(&self) -> Result<(), RecordingFailure> {
+        if self.decided {
+            let committed = self.gate.recording.committed().await;
+            committed.inspect_err(|failure| self.gate.count(failure))?;
+        }
+        Ok(())
+    }
 }
 
 /// Why nothing passes up.
@@ -253,9 +286,9 @@ impl Gate {
     ) -> Result<(Permitted, T), NotAdmitted> {
         let mut plan = self.plan(bytes).await?;
         let mut described = describe(&mut plan);
-        let appended = self.append(plan)?;
+        let appended = plan.append()?;
         described.renumber(appended.renumbered);
-        Ok((self.pass(appended).await?, described))
+        Ok((appended.pass().await?, described))
     }
 
     /// Records what came up, as `describe` tells it, and lets nothing pass: also when the right that
@@ -266,8 +299,7 @@ impl Gate {
     ) -> Result<(), RecordingFailure> {
         let mut plan = Plan::new(self, Now::read(), Bytes::new());
         describe(&mut plan);
-        let appended = self.append(plan)?;
-        self.committed(&appended).await
+        plan.append()?.committed().await
     }
 
     /// Begins to plan what becomes of some bytes, which a caller tells piece by piece. First this
@@ -275,35 +307,6 @@ impl Gate {
     /// too long ago. Cancel safe.
     pub async fn plan(&self, bytes: Bytes) -> Result<Plan<'_>, NotAdmitted> {
         Ok(Plan::new(self, self.right_now().await?, bytes))
-    }
-
-    /// Records what was planned: all of it, or nothing, and then nothing follows from it.
-    pub fn append(&self, plan: Plan<'_>) -> Result<Appended, RecordingFailure> {
-        let now = plan.now;
-        let appended = self.recording.append_draft(now, &plan.draft);
-        let renumbered = appended.inspect_err(|failure| self.count(failure))?;
-        let (bytes, consequences) = plan.finish();
-        let decided = !consequences.is_empty();
-        consequences.happen(self, renumbered);
-        Ok(Appended { bytes, renumbered, began: now.moment, decided })
-    }
-
-    /// Lets pass what may of what was recorded. With `durability = "disk"` this waits for the disk.
-    /// Cancel safe.
-    pub async fn pass(&self, appended: Appended) -> Result<Permitted, NotAdmitted> {
-        self.committed(&appended).await?;
-        // The process may have been stopped meanwhile, or the disk slow.
-        let now = self.right_now().await?;
-        let Appended { bytes, began, .. } = appended;
-        self.metrics.passed_up(bytes.len(), now.moment.since(began));
-        Ok(Permitted(bytes))
-    }
-
-    async fn committed(&self, appended: &Appended) -> Result<(), RecordingFailure> {
-        if appended.decided {
-            self.recording.committed().await.inspect_err(|failure| self.count(failure))?;
-        }
-        Ok(())
     }
 
     /// The rules in force now for this session: a reload counts from the next command on.

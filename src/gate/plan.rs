@@ -19,7 +19,7 @@ use crate::recording::{Direction, Draft, Kind, NewCommand, Note, Renumbered, Seq
 /// does not pass.
 #[derive(Debug)]
 pub struct Plan<'g> {
-    gate: &'g Gate,
+    pub(super) gate: &'g Gate,
     pub(super) now: Now,
     policy: Arc<SessionPolicy>,
     pub(super) draft: Draft,

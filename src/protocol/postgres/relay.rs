@@ -261,13 +261,13 @@ impl Relay {
             }
             .messages(messages)
         });
-        let appended = self.gate.append(plan)?;
+        let appended = plan.append()?;
         let mut stopped = planned.map_err(End::ClientMalformed)?;
         if appended.renumbered.any() {
             self.replies.with(|replies| replies.renumber(appended.renumbered));
             stopped.renumber(appended.renumbered);
         }
-        Ok((self.gate.pass(appended).await?, stopped))
+        Ok((appended.pass().await?, stopped))
     }
 
     /// Decides, records and forwards whole messages and pieces of COPY data. Gives whether the
